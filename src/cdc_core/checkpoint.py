@@ -1,0 +1,149 @@
+"""What the destination durably holds: the position in the WAL, and each table's state.
+
+A checkpoint is bound to the source it speaks of (`SourceIdentity`), so that it cannot be mistaken for
+another cluster's, database's or slot's. It travels as plain JSON types (`to_state`, `from_state`),
+because it is kept in the destination together with the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from cdc_core.lsn import Lsn
+from cdc_core.relation import TableName
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+STATE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SourceIdentity:
+    """Which WAL an LSN belongs to. `system_id` is `IDENTIFY_SYSTEM`'s, unique to a cluster."""
+
+    system_id: str
+    database: str
+    slot_name: str
+
+
+class TableStatus(Enum):
+    STREAMING = "streaming"
+    #: Updates of it cannot be published: equal to the source after a snapshot only.
+    NOT_STREAMED = "not streamed"
+    #: Set aside: something happened that leaves no row events.
+    NEEDS_SNAPSHOT = "needs snapshot"
+    #: Dropped at the source; the destination keeps it as it was.
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True)
+class ColumnState:
+    """A source column as it was last loaded, and the destination column that holds it."""
+
+    attnum: int
+    name: str
+    target: str
+    type_oid: int
+    typmod: int
+    arrow_type: str
+    dropped: bool = False
+
+
+@dataclass(frozen=True)
+class TableState:
+    """A table as it was last loaded.
+
+    Changes that committed at or before `snapshot_lsn` are in its data already. `fingerprint` is the
+    source adapter's own mark of everything that, when it changes without row events, makes a new
+    reading necessary (file node, partitions, ...); opaque here.
+    """
+
+    oid: int
+    table: TableName
+    target: str
+    columns: tuple[ColumnState, ...]
+    key: tuple[str, ...]
+    snapshot_lsn: Lsn
+    status: TableStatus = TableStatus.STREAMING
+    reason: str = ""
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Every change that committed at or before `lsn` is in the destination, durably."""
+
+    source: SourceIdentity
+    lsn: Lsn
+    tables: Mapping[int, TableState] = field(default_factory=dict)
+    committed_at: int | None = None
+
+    def advanced(self, lsn: Lsn, committed_at: int | None = None) -> Checkpoint:
+        """This checkpoint at a later position; never moves back."""
+        return replace(
+            self, lsn=max(self.lsn, lsn), committed_at=committed_at or self.committed_at
+        )
+
+    def with_table(self, *states: TableState) -> Checkpoint:
+        return replace(self, tables={**self.tables, **{state.oid: state for state in states}})
+
+    def to_state(self) -> dict[str, Any]:
+        return {
+            "version": STATE_VERSION,
+            "source": {
+                "system_id": self.source.system_id,
+                "database": self.source.database,
+                "slot_name": self.source.slot_name,
+            },
+            "lsn": str(self.lsn),
+            "committed_at": self.committed_at,
+            "tables": [_table_to_state(state) for _, state in sorted(self.tables.items())],
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Checkpoint:
+        """Inverse of `to_state`; `ValueError` for a version this library does not know."""
+        if state.get("version") != STATE_VERSION:
+            raise ValueError(f"checkpoint version {state.get('version')!r} is not {STATE_VERSION}")
+        tables = (_table_from_state(table) for table in state["tables"])
+        return cls(
+            source=SourceIdentity(**state["source"]),
+            lsn=Lsn.parse(state["lsn"]),
+            committed_at=state.get("committed_at"),
+            tables={table.oid: table for table in tables},
+        )
+
+
+def _table_to_state(state: TableState) -> dict[str, Any]:
+    return {
+        "oid": state.oid,
+        "schema": state.table.schema,
+        "name": state.table.name,
+        "target": state.target,
+        "columns": [
+            [c.attnum, c.name, c.target, c.type_oid, c.typmod, c.arrow_type, c.dropped]
+            for c in state.columns
+        ],
+        "key": list(state.key),
+        "snapshot_lsn": str(state.snapshot_lsn),
+        "status": state.status.value,
+        "reason": state.reason,
+        "fingerprint": state.fingerprint,
+    }
+
+
+def _table_from_state(state: Mapping[str, Any]) -> TableState:
+    return TableState(
+        oid=state["oid"],
+        table=TableName(state["schema"], state["name"]),
+        target=state["target"],
+        columns=tuple(ColumnState(*column) for column in state["columns"]),
+        key=tuple(state["key"]),
+        snapshot_lsn=Lsn.parse(state["snapshot_lsn"]),
+        status=TableStatus(state["status"]),
+        reason=state["reason"],
+        fingerprint=state["fingerprint"],
+    )

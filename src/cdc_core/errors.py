@@ -1,0 +1,88 @@
+"""Errors that carry what the operator must do; the exit code of a command follows from the kind.
+
+Every message is one line: what happened, where (table, slot, LSN, setting), and the cure. None may
+hold a password or a row's values.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import ClassVar
+
+
+class OperatorAction(Enum):
+    """What mends the error."""
+
+    RETRY = "run again"
+    FIX_SETTINGS = "correct the command line or a setting"
+    FIX_SOURCE = "an operator must act on the source"
+
+
+class CdcError(Exception):
+    """Base of every error that this library raises on purpose.
+
+    `cure` is a sentence (or a statement) that mends it; `str()` is the one line for people.
+    """
+
+    action: ClassVar[OperatorAction] = OperatorAction.RETRY
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, cure: str = "") -> None:
+        self.what = _one_line(what)
+        self.cure = _one_line(cure)
+        super().__init__(f"{self.what}; {self.cure}" if self.cure else self.what)
+
+
+class DecodeError(CdcError):
+    """A replication message breaks the protocol; nothing of its batch was applied."""
+
+
+class SourceUnavailable(CdcError):
+    """PostgreSQL cannot be reached or went away."""
+
+
+class DestinationUnavailable(CdcError):
+    """The destination cannot be reached or went away."""
+
+
+class DestinationFailed(CdcError):
+    """The destination refused a load; nothing after the last checkpoint counts."""
+
+
+class SettingsError(CdcError):
+    """A setting or the command line is wrong, credentials refused among it."""
+
+    action = OperatorAction.FIX_SETTINGS
+    exit_code = 2
+
+
+class OperatorNeeded(CdcError):
+    """The source needs an operator: slot lost, privilege missing, re-snapshot required."""
+
+    action = OperatorAction.FIX_SOURCE
+    exit_code = 3
+
+
+class HistoryLost(OperatorNeeded):
+    """Changes between the checkpoint and the slot are gone; only a snapshot mends that."""
+
+
+class WriterBusy(OperatorNeeded):
+    """Another run holds the slot."""
+
+
+class TablesNeedSnapshot(OperatorNeeded):
+    """The run brought every other table up to date; these must be read again."""
+
+    def __init__(self, tables: dict[str, str]) -> None:
+        self.tables = dict(tables)
+        names = ", ".join(f"{name} ({why})" for name, why in sorted(tables.items()))
+        globs = " ".join(sorted(tables))
+        super().__init__(
+            f"not followed by the stream: {names}; every other table is up to date",
+            f"run: wal2delta snapshot --tables {globs}",
+        )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,1 @@
+"""Ports: one Protocol a file; the docstring is the contract that its contract suite tests."""

@@ -1,0 +1,45 @@
+"""The source's catalog: which tables there are, and which of them are published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cdc_core.relation import Relation
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """A discovered table as the catalog describes it now.
+
+    `relation.columns` are those the stream sends. `fingerprint` changes whenever something happened that leaves no row events and needs a
+    new reading (see `TableState`). `published` tells whether the publication holds it;
+    `not_streamed` says why its changes cannot be (empty: they can).
+    """
+
+    relation: Relation
+    fingerprint: str
+    published: bool
+    not_streamed: str = ""
+    estimated_rows: int = 0
+    total_bytes: int = 0
+
+
+class Catalog(Protocol):
+    def tables(self) -> Sequence[SourceTable]:
+        """Tables of the settings' schemas, less the excluded; a partitioned table by its root; by name."""
+        ...
+
+    def publish(self) -> Sequence[SourceTable]:
+        """Create or complete the publication, then `tables()`.
+
+        Adds tables that can be streamed, takes out those whose updates PostgreSQL would refuse.
+        A publication that the role does not own is used as it is. Raises `OperatorNeeded` with the
+        statement to run where a privilege is missing and nothing is published yet.
+        """
+        ...
+
+    def drop_publication(self) -> bool: ...

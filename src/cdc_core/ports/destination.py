@@ -1,0 +1,54 @@
+"""Where tables end up: a dataset, its staging dataset, and the checkpoint beside the data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pyarrow as pa
+
+    from cdc_core.checkpoint import Checkpoint
+    from cdc_core.staging import LoadBatch
+
+
+class Destination(Protocol):
+    """Opened (as a context manager) before use; opening starts clean of whatever a killed run left.
+
+    Calls come from one thread. Each table changes by one atomic step per call, so that a reader sees
+    it before or after, never between.
+    """
+
+    def __enter__(self) -> Destination: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def read_checkpoint(self) -> Checkpoint | None:
+        """The last checkpoint that `load` made durable; None before the first."""
+        ...
+
+    def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:
+        """Apply the batch, then the checkpoint; return only when both are durable.
+
+        Tables and columns that are missing are created; columns that the batch does not have stay
+        and are NULL in rows written. Raises `DestinationUnavailable` or `DestinationFailed`: some tables of the batch may then be applied
+        and others not, and the checkpoint is the one before, until the same changes are loaded again.
+        """
+        ...
+
+    def tables(self) -> Mapping[str, int]:
+        """Rows of each table in the dataset by name, dlt's own left out."""
+        ...
+
+    def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Rows of a table in pieces of bounded size, in no order; nothing for a table that is missing."""
+        ...
+
+    def drop(self) -> Sequence[str]:
+        """Drop dataset, staging dataset, volumes and local state; what was dropped, for people."""
+        ...
+
+    def volumes(self) -> Mapping[str, Sequence[str]] | None:
+        """Staging volumes and the files in them; None where the destination has no volumes."""
+        ...

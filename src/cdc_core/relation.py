@@ -1,0 +1,93 @@
+"""Tables as the source knows them: names, columns, replica identity.
+
+`table` is the user's object; a `Relation` is its description at one moment, from the catalog or from
+a Relation message. Column types are Arrow's: how a PostgreSQL type maps is the source adapter's rule.
+Source: PostgreSQL manual, "Logical Replication Message Formats", `pg_class`, `pg_attribute`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pyarrow as pa
+
+
+class ReplicaIdentity(Enum):
+    """`pg_class.relreplident`: which old columns an UPDATE or DELETE carries."""
+
+    DEFAULT = "d"
+    NOTHING = "n"
+    FULL = "f"
+    INDEX = "i"
+
+
+@dataclass(frozen=True, order=True)
+class TableName:
+    """A schema-qualified name, as stored in the catalog (unquoted, case kept)."""
+
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    def matches(self, globs: Iterable[str]) -> bool:
+        """Whether any glob matches `schema.table`, or the bare table for a glob without a dot."""
+        return any(fnmatchcase(str(self) if "." in g else self.name, g) for g in globs)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    `attnum` is PostgreSQL's column number, 0 where the catalog was not asked (a Relation message
+    does not tell it). `pg_type` is the type as `format_type` prints it, for people. `arrow_type` is
+    what a value becomes. A generated column that the stream does not send is not among a relation's.
+    """
+
+    name: str
+    arrow_type: pa.DataType
+    type_oid: int
+    typmod: int = -1
+    attnum: int = 0
+    pg_type: str = ""
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A table's shape at one moment.
+
+    `key` names the columns that identify a row in the stream, in column order: the replica identity's
+    columns, or the primary key where the identity is FULL; empty where no column set does (rows are
+    then a multiset).
+    """
+
+    oid: int
+    table: TableName
+    columns: tuple[Column, ...]
+    identity: ReplicaIdentity
+    key: tuple[str, ...] = ()
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    def column(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+    @property
+    def publishes_updates(self) -> bool:
+        """Whether PostgreSQL accepts UPDATE and DELETE once the table is published."""
+        match self.identity:
+            case ReplicaIdentity.FULL:
+                return True
+            case ReplicaIdentity.DEFAULT | ReplicaIdentity.INDEX:
+                return bool(self.key)
+            case ReplicaIdentity.NOTHING:
+                return False
