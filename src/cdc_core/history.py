@@ -1,0 +1,65 @@
+"""Whether slot and checkpoint still speak of the same, unbroken history, and what may be confirmed.
+
+The one home of these rules. Source: PostgreSQL manual, "pg_replication_slots".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cdc_core.errors import HistoryLost
+
+if TYPE_CHECKING:
+    from cdc_core.checkpoint import Checkpoint, SourceIdentity
+    from cdc_core.lsn import Lsn
+    from cdc_core.ports.change_source import SlotState
+
+RESNAPSHOT = "every table needs a new snapshot; run: wal2delta snapshot"
+
+
+def confirmable(durable: Checkpoint) -> Lsn:
+    """The position to which the slot may move: what the destination has durably committed."""
+    return durable.lsn
+
+
+def break_in_history(
+    checkpoint: Checkpoint, source: SourceIdentity, slot: SlotState | None
+) -> HistoryLost | None:
+    """Why the stream cannot go on from the checkpoint; None if it can."""
+    known = checkpoint.source
+    name = source.slot_name
+    if known.system_id != source.system_id:
+        return HistoryLost(
+            f"the checkpoint belongs to PostgreSQL cluster {known.system_id}, this is "
+            f"{source.system_id}",
+            f"point sources.pg_replication.credentials at the former, or {RESNAPSHOT}",
+        )
+    if known.database != source.database:
+        return HistoryLost(
+            f"the checkpoint belongs to database {known.database!r}, this is {source.database!r}",
+            f"point sources.pg_replication.credentials at the former, or {RESNAPSHOT}",
+        )
+    if known.slot_name != source.slot_name:
+        return HistoryLost(
+            f"the checkpoint belongs to slot {known.slot_name!r}, the setting names {name!r}",
+            f"set sources.pg_replication.slot_name to the former, or {RESNAPSHOT}",
+        )
+    if slot is None:
+        return HistoryLost(f"replication slot {name!r} does not exist", RESNAPSHOT)
+    if slot.database != source.database:
+        return HistoryLost(
+            f"replication slot {name!r} belongs to database {slot.database!r}",
+            f"choose another sources.pg_replication.slot_name; {RESNAPSHOT}",
+        )
+    if slot.lost or slot.confirmed_flush_lsn is None:
+        return HistoryLost(
+            f"replication slot {name!r} is lost (wal_status = {slot.wal_status})",
+            f"raise max_slot_wal_keep_size or run cdc more often; {RESNAPSHOT}",
+        )
+    if slot.confirmed_flush_lsn > checkpoint.lsn:
+        return HistoryLost(
+            f"replication slot {name!r} is at {slot.confirmed_flush_lsn}, past the checkpoint "
+            f"{checkpoint.lsn}: it was recreated, or something else read from it",
+            RESNAPSHOT,
+        )
+    return None
