@@ -1,0 +1,101 @@
+"""How source names become destination names: kept where they can be, never merged.
+
+Pure and deterministic: the same names in the same order give the same mapping, and two names that
+differ at the source differ at the destination, whatever it thinks of upper and lower case.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from cdc_core.staging import (
+    COMMITTED_AT_COLUMN,
+    LSN_COLUMN,
+    OP_COLUMN,
+    REF_COLUMN,
+    UNCHANGED_COLUMN,
+    UNREPRESENTABLE_TABLE,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Hashable, Iterable, Sequence
+
+    from cdc_core.relation import TableName
+
+    Key = TypeVar("Key", bound=Hashable)
+
+#: Column names that a table's own columns must not take.
+RESERVED_COLUMNS = (
+    LSN_COLUMN,
+    COMMITTED_AT_COLUMN,
+    OP_COLUMN,
+    UNCHANGED_COLUMN,
+    REF_COLUMN,
+)
+RESERVED_TABLES = (UNREPRESENTABLE_TABLE,)
+
+#: A table's name is a folder or file name on the way: no path separators, no dots.
+FORBIDDEN_IN_TABLES = "./\\\0"
+FORBIDDEN_IN_COLUMNS = "\0"
+
+
+def map_names(
+    names: Iterable[str], reserved: Collection[str] = (), forbidden: str = ""
+) -> dict[str, str]:
+    """Destination name of each name, in the names' order.
+
+    A name keeps itself if it can: forbidden characters become `_`, and what clashes (without regard
+    to case) with a reserved name or another name gets `_2`, `_3`, ... A name that needs no change
+    never gives way to one that does.
+    """
+    return _assign([(name, name) for name in dict.fromkeys(names)], reserved, forbidden)
+
+
+def map_columns(
+    names: Iterable[str],
+    reserved: Collection[str] = RESERVED_COLUMNS,
+    forbidden: str = FORBIDDEN_IN_COLUMNS,
+) -> dict[str, str]:
+    """Destination column of each column of a table."""
+    return map_names(names, reserved, forbidden)
+
+
+def map_tables(
+    tables: Iterable[TableName],
+    first_schema: str,
+    reserved: Collection[str] = RESERVED_TABLES,
+    forbidden: str = FORBIDDEN_IN_TABLES,
+) -> dict[TableName, str]:
+    """Destination table of each table: bare in `first_schema`, else `<schema>__<table>`.
+
+    Of two that want the same name (`a__b` of the first schema, `b` of schema `a`) the bare one
+    has it.
+    """
+    tables = list(dict.fromkeys(tables))
+    bare = [(table, table.name) for table in tables if table.schema == first_schema]
+    prefixed = [
+        (table, f"{table.schema}__{table.name}") for table in tables if table.schema != first_schema
+    ]
+    mapping = _assign(bare + prefixed, reserved, forbidden)
+    return {table: mapping[table] for table in tables}
+
+
+def _assign(
+    wanted: Sequence[tuple[Key, str]], reserved: Collection[str], forbidden: str
+) -> dict[Key, str]:
+    replace = str.maketrans(dict.fromkeys(forbidden, "_"))
+    taken = {name.casefold() for name in reserved}
+    kept: dict[Key, str] = {}
+    for key, name in wanted:
+        if name == name.translate(replace) and name.casefold() not in taken:
+            kept[key] = name
+            taken.add(name.casefold())
+    mapping: dict[Key, str] = {}
+    for key, name in wanted:
+        candidate, number = kept.get(key, name.translate(replace)), 1
+        while key not in kept and candidate.casefold() in taken:
+            number += 1
+            candidate = f"{name.translate(replace)}_{number}"
+        taken.add(candidate.casefold())
+        mapping[key] = candidate
+    return mapping

@@ -1,0 +1,45 @@
+"""Names are kept where they can be, and never merged."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdc_core.naming import map_columns, map_names, map_tables
+from cdc_core.relation import TableName
+
+
+@pytest.mark.parametrize(
+    ("names", "mapped"),
+    [
+        (["id", "Name", "größe", "a b", "$x", 'q"q'], ["id", "Name", "größe", "a b", "$x", 'q"q']),
+        (["id", "ID", "Id"], ["id", "ID_2", "Id_3"]),
+        (["ID", "id_2", "id"], ["ID", "id_2", "id_3"]),
+        (["_cdc_lsn", "_CDC_OP", "x"], ["_cdc_lsn_2", "_CDC_OP_2", "x"]),
+    ],
+)
+def test_columns(names: list[str], mapped: list[str]) -> None:
+    assert list(map_columns(names).items()) == list(zip(names, mapped, strict=True))
+
+
+def test_a_forbidden_character_gives_way_to_the_plain_name() -> None:
+    assert map_names(["a.b", "a_b"], forbidden=".") == {"a.b": "a_b_2", "a_b": "a_b"}
+
+
+def test_tables_of_other_schemas_are_prefixed_and_never_merge() -> None:
+    tables = [TableName("a", "b"), TableName("public", "a__b"), TableName("public", "o.rders")]
+    assert list(map_tables(tables, "public").values()) == ["a__b_2", "a__b", "o_rders"]
+
+
+@given(
+    st.lists(st.text("aAbB_2.ſs", min_size=1, max_size=4), unique=True),
+    st.lists(st.sampled_from(["a", "B", "a_2"])),
+)
+def test_never_two_alike(names: list[str], reserved: list[str]) -> None:
+    mapping = map_names(names, reserved, ".")
+    assert list(mapping) == names
+    folded = [name.casefold() for name in mapping.values()]
+    assert len(set(folded)) == len(folded)
+    assert not {name.casefold() for name in reserved} & set(folded)
+    assert mapping == map_names(names, reserved, ".")
