@@ -1,0 +1,1 @@
+"""What talks to the outside: one folder a system, none knows another."""

@@ -1,0 +1,155 @@
+"""dlt's configuration providers without dlt: environment, `secrets.toml`, then `config.toml`.
+
+Reading a setting must not cost the import of dlt, so this repeats dlt's rules: names of variables
+are the path in upper case joined by two underscores; the project's folder counts before the global.
+Source: dlt documentation, "Configuration: where dlt looks for values".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cdc_core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+SECRETS_FILE = "secrets.toml"
+CONFIG_FILE = "config.toml"
+SEPARATOR = "__"
+
+KeyPath = tuple[str, ...]
+
+
+class DltProviders:
+    """The values that dlt would find, and where each comes from; a `Secrets` port too."""
+
+    def __init__(self, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """`layers`: name and document of each provider, the one that wins first."""
+        self._values: dict[KeyPath, Any] = {}
+        self._origins: dict[KeyPath, str] = {}
+        for origin, document in layers:
+            for path, value in _leaves(document):
+                if not self._shadowed(path):
+                    self._values[path] = value
+                    self._origins[path] = origin
+
+    @classmethod
+    def find(
+        cls,
+        sections: Sequence[str],
+        environ: Mapping[str, str] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> DltProviders:
+        """Read the providers of this process.
+
+        Of the environment only what lies under one of the dotted `sections` is taken. `overrides`
+        are dotted keys that win over all else (the command line's). Raises `SettingsError` for a
+        file that cannot be read.
+        """
+        environ = os.environ if environ is None else environ
+        files = [
+            (str(file), _read(file))
+            for name in (SECRETS_FILE, CONFIG_FILE)
+            for folder in settings_folders(environ)
+            if (file := folder / name).is_file()
+        ]
+        given = _nested((tuple(key.split(".")), value) for key, value in (overrides or {}).items())
+        return cls([("the command line", given), *_environment(sections, environ), *files])
+
+    def get(self, key: str) -> str | None:
+        value = self._values.get(tuple(key.split(".")))
+        return None if value is None else str(value)
+
+    def origin(self, key: str) -> str | None:
+        """Where the value of a dotted key comes from, for people; None if it is not set."""
+        path = tuple(key.split("."))
+        own = self._origins.get(path)
+        if own is not None:
+            return own
+        return next((o for p, o in self._origins.items() if p[: len(path)] == path), None)
+
+    def document(self) -> dict[str, Any]:
+        """All values, nested by section."""
+        return _nested(self._values.items())
+
+    def _shadowed(self, path: KeyPath) -> bool:
+        """Whether a stronger provider gave this value, a section around it or a value above it."""
+        return any(
+            path[: len(known)] == known or known[: len(path)] == path for known in self._values
+        )
+
+
+def settings_folders(environ: Mapping[str, str]) -> list[Path]:
+    """The project's settings folder, then dlt's global one."""
+    project = Path(environ.get("DLT_PROJECT_DIR", "."))
+    name = environ.get("DLT_CONFIG_FOLDER", ".dlt")
+    return [project / name, _global_folder(environ, name)]
+
+
+def environment_name(key: str) -> str:
+    """The variable that sets a dotted key."""
+    return key.replace(".", SEPARATOR).upper()
+
+
+def _global_folder(environ: Mapping[str, str], name: str) -> Path:
+    """As `dlt.common.runtime.run_context.global_dir`."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return Path("/var/dlt")
+    home = Path("~").expanduser()
+    if not os.access(home, os.W_OK):
+        return Path(tempfile.gettempdir()) / "dlt"
+    if "XDG_DATA_HOME" in environ and not (home / name).is_dir():
+        return Path(environ["XDG_DATA_HOME"]) / "dlt"
+    return home / name
+
+
+def _environment(
+    sections: Sequence[str], environ: Mapping[str, str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    prefixes = tuple(environment_name(section) + SEPARATOR for section in sections)
+    for variable, value in environ.items():
+        if variable.startswith(prefixes):
+            path = tuple(variable.lower().split(SEPARATOR))
+            yield f"the environment variable {variable}", _nested([(path, value)])
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        # The parser's own words may quote what it stumbled over, which may be a password.
+        place = re.search(r"line \d+, column \d+", str(error))
+        where = place.group() if place else "the end"
+        raise SettingsError(
+            f"{file} is not valid TOML at {where}", "correct that line; strings need quotes"
+        ) from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{file} is not UTF-8 text", "save it as UTF-8") from None
+    except OSError as error:
+        raise SettingsError(
+            f"{file} cannot be read: {error.strerror}", "correct its permissions"
+        ) from None
+
+
+def _leaves(document: Mapping[str, Any], path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    for key, value in document.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def _nested(values: Any) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for path, value in values:
+        node = document
+        for section in path[:-1]:
+            node = node.setdefault(section, {})
+        node[path[-1]] = value
+    return document

@@ -1,0 +1,1 @@
+"""How the application is started: settings, container, command line, wheel scripts, logging."""

@@ -1,0 +1,421 @@
+"""The settings: one validated model, read by dlt's conventions without importing dlt.
+
+Everything that can be known to be wrong without a connection is found here, in well under a second.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
+
+from adapters.secrets.dlt_providers import DltProviders, environment_name
+from cdc_core.errors import SettingsError
+from entrypoints import connection_string
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cdc_core.ports.secrets import Secrets
+
+CREDENTIALS = "sources.pg_replication.credentials"
+DestinationName: TypeAlias = Literal["databricks", "duckdb", "delta"]
+DESTINATIONS: tuple[DestinationName, ...] = ("databricks", "duckdb", "delta")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+#: The sections that are ours: an unknown key in one of them is an error; all else is left alone.
+SECTIONS = (
+    "pipeline",
+    "sources.pg_replication",
+    "destination.duckdb",
+    "destination.filesystem",
+    "destination.databricks",
+)
+
+_SECRET_KEYS = re.compile(r"credentials|token|secret|password|http_headers")
+_UNITS = {"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
+
+
+def _names(value: Any) -> Any:
+    """A list as such, as JSON, or separated by commas."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text.startswith("["):
+        import json
+
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            raise ValueError("is not a JSON list") from None
+    return [part.strip() for part in text.split(",")] if text else []
+
+
+def _not_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")  # noqa: TRY004 - pydantic collects ValueErrors
+    return value
+
+
+def _size(value: Any) -> Any:
+    """Bytes, or a number with one of PostgreSQL's units (powers of 1024)."""
+    if not isinstance(value, str):
+        return _not_bool(value)
+    match = re.fullmatch(r"\s*(\d+)\s*([kKmMgGtT]?[bB]?)\s*", value, re.ASCII)
+    if match is None or match[2].upper() not in _UNITS:
+        raise ValueError('must be a size such as "512MB" or "10GB"')
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def _identifier(value: str) -> str:
+    if not value or "\0" in value or len(value.encode()) > 63:
+        raise ValueError("must be a PostgreSQL name of 1 to 63 bytes")
+    return value
+
+
+def _slot_name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_]{1,63}", value):
+        raise ValueError("must be 1 to 63 lower-case letters, digits and underscores")
+    return value
+
+
+def _dataset_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,99}", value):
+        raise ValueError("must begin with a letter and hold letters, digits and underscores only")
+    return value
+
+
+def _pipeline_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", value):
+        raise ValueError("must hold letters, digits, underscores and hyphens only")
+    return value
+
+
+def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(value)) != len(value):
+        raise ValueError("names something twice")
+    if any(not name.strip() for name in value):
+        raise ValueError("holds an empty name")
+    return value
+
+
+def _credentials(value: Any) -> SecretStr:
+    return SecretStr(connection_string.checked(value))
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is empty")
+    return value
+
+
+def _host_name(value: str) -> str:
+    """A bare host: people paste the address of their workspace."""
+    host = re.sub(r"^https?://", "", value.strip()).rstrip("/")
+    if not re.fullmatch(r"[A-Za-z0-9.-]+(:\d+)?", host):
+        raise ValueError("must be a host name such as dbc-a1b2c3d4-e5f6.cloud.databricks.com")
+    return host
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names), AfterValidator(_distinct)]
+Identifier = Annotated[str, AfterValidator(_identifier)]
+Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1)]
+Size = Annotated[int, BeforeValidator(_size), Field(ge=1)]
+Text = Annotated[str, AfterValidator(_not_blank)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class PipelineSettings(_Section):
+    name: Annotated[str, AfterValidator(_pipeline_name)] = "wal2delta"
+    destination: DestinationName = "databricks"
+    dataset_name: Annotated[str, AfterValidator(_dataset_name)] = "bronze"
+    schema_changes: Literal["evolve", "freeze"] = "evolve"
+
+
+class SourceSettings(_Section):
+    credentials: Annotated[SecretStr | None, BeforeValidator(_credentials)] = None
+    plugin_name: Literal["pgoutput"] = "pgoutput"
+    slot_name: Annotated[str, AfterValidator(_slot_name)] = "dlt_cdc_slot"
+    pub_name: Identifier = "dlt_cdc_pub"
+    schemas: Annotated[Names, Field(min_length=1)] = ("public",)
+    include: Annotated[Names, Field(min_length=1)] = ("*",)
+    exclude: Names = ()
+    snapshot_reader: Literal["copy", "sql_database"] = "copy"
+    parallelism: Annotated[Count, Field(le=64)] = 2
+    batch_max_rows: Count = 1_000_000
+    batch_max_bytes: Size = 256 << 20
+    batch_max_seconds: Annotated[float, BeforeValidator(_not_bool), Field(gt=0)] = 10.0
+    failover: bool = False
+    max_retained_wal: Size | None = None
+    dlt_scope: Text = "dlt_scope"
+    pg_connection_string: Text = "pg_connection_string"
+
+    @property
+    def dsn(self) -> str:
+        """The connection string for libpq; a secret."""
+        if self.credentials is None:
+            raise SettingsError(_missing(CREDENTIALS), _cure(CREDENTIALS))
+        return self.credentials.get_secret_value()
+
+
+class DuckDbSettings(_Section):
+    credentials: Text = "lake.duckdb"
+    create_indexes: bool = False
+
+
+class FilesystemSettings(_Section):
+    """`credentials`, `kwargs` and `client_kwargs` are dlt's, for object stores."""
+
+    bucket_url: Text = "./lakehouse"
+    credentials: dict[str, Any] | None = Field(default=None, repr=False)
+    kwargs: dict[str, Any] | None = Field(default=None, repr=False)
+    client_kwargs: dict[str, Any] | None = Field(default=None, repr=False)
+    deltalake_storage_options: dict[str, Any] | None = Field(default=None, repr=False)
+
+
+class DatabricksCredentials(_Section):
+    """dlt's own keys."""
+
+    server_hostname: Annotated[str, AfterValidator(_host_name)] | None = None
+    http_path: Text | None = None
+    catalog: Text | None = None
+    access_token: SecretStr | None = None
+    client_id: Text | None = None
+    client_secret: SecretStr | None = None
+    http_headers: dict[str, str] | None = Field(default=None, repr=False)
+    session_configuration: dict[str, Any] | None = None
+    session_timezone: str | None = None
+    connection_parameters: dict[str, Any] | None = Field(default=None, repr=False)
+    socket_timeout: Count | None = None
+    user_agent_entry: str | None = None
+
+    def for_dlt(self) -> dict[str, Any]:
+        """The keys that are set, secrets unwrapped."""
+        return {
+            key: value.get_secret_value() if isinstance(value, SecretStr) else value
+            for key, value in self
+            if value is not None
+        }
+
+
+class DatabricksSettings(_Section):
+    credentials: DatabricksCredentials = DatabricksCredentials()
+    staging_volume_name: Text | None = None
+    keep_staged_files: bool = False
+    multi_table_transaction: bool = False
+    create_indexes: bool = False
+
+
+class _Sources(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+    pg_replication: SourceSettings = SourceSettings()
+
+
+class _Destinations(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+    duckdb: DuckDbSettings = DuckDbSettings()
+    filesystem: FilesystemSettings = FilesystemSettings()
+    databricks: DatabricksSettings = DatabricksSettings()
+
+
+class Settings(BaseModel):
+    """Sections as in the files; the properties are shorter ways in."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+    pipeline: PipelineSettings = PipelineSettings()
+    sources: _Sources = _Sources()
+    destination: _Destinations = _Destinations()
+
+    @property
+    def source(self) -> SourceSettings:
+        return self.sources.pg_replication
+
+    @property
+    def duckdb(self) -> DuckDbSettings:
+        return self.destination.duckdb
+
+    @property
+    def filesystem(self) -> FilesystemSettings:
+        return self.destination.filesystem
+
+    @property
+    def databricks(self) -> DatabricksSettings:
+        return self.destination.databricks
+
+    def secret_values(self) -> set[str]:
+        """Every value that no output may hold."""
+        found: set[str] = set()
+        if self.source.credentials is not None:
+            found |= connection_string.secrets_in(self.source.dsn)
+        databricks = self.databricks.credentials
+        for secret in (databricks.access_token, databricks.client_secret):
+            if secret is not None:
+                found.add(secret.get_secret_value())
+        for options in (
+            databricks.http_headers,
+            databricks.connection_parameters,
+            self.filesystem.credentials,
+            self.filesystem.client_kwargs,
+            self.filesystem.deltalake_storage_options,
+        ):
+            found |= {
+                str(value)
+                for key, value in (options or {}).items()
+                if _SECRET_KEYS.search(key.lower()) or "key" in key.lower()
+            }
+        return found
+
+
+def load_settings(
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    secrets: Secrets | None = None,
+    needs_source: bool = True,
+    needs_destination: bool = True,
+) -> Settings:
+    """Read and check the settings of this process; raises `SettingsError`.
+
+    `overrides` are dotted keys that win over all providers. `secrets` is a further store, asked for
+    the source's credentials where the providers have none. A command that touches one side only
+    needs no settings of the other.
+    """
+    environ = os.environ if environ is None else environ
+    providers = DltProviders.find(SECTIONS, environ, overrides)
+    if needs_source and secrets is not None and providers.get(CREDENTIALS) is None:
+        found = secrets.get(CREDENTIALS)
+        if found is not None:
+            providers = DltProviders.find(
+                SECTIONS, environ, {**(overrides or {}), CREDENTIALS: found}
+            )
+    document = providers.document()
+    _check_sections(document, providers)
+    try:
+        settings = Settings.model_validate(document)
+    except ValidationError as error:
+        raise _first_of(error, providers) from None
+    if needs_source and settings.source.credentials is None:
+        raise SettingsError(_missing(CREDENTIALS), _cure(CREDENTIALS))
+    if needs_destination and settings.pipeline.destination == "databricks":
+        _check_databricks(settings.databricks.credentials, environ)
+    return settings
+
+
+def log_level(environ: Mapping[str, str] | None = None) -> str:
+    """`LOG_LEVEL`, checked."""
+    level = (os.environ if environ is None else environ).get("LOG_LEVEL", "INFO").strip()
+    if level.upper() not in LOG_LEVELS:
+        raise SettingsError(
+            f"LOG_LEVEL is {level[:40]!r}", f"set it to one of {', '.join(LOG_LEVELS)}"
+        )
+    return level.upper()
+
+
+def on_databricks(environ: Mapping[str, str] | None = None) -> bool:
+    return "DATABRICKS_RUNTIME_VERSION" in (os.environ if environ is None else environ)
+
+
+def _check_sections(document: Mapping[str, Any], providers: DltProviders) -> None:
+    """A value where a section belongs."""
+    for section in ("pipeline", "sources", "destination", *SECTIONS[1:]):
+        node: Any = document
+        for part in section.split("."):
+            node = node.get(part, {}) if isinstance(node, dict) else node
+        if not isinstance(node, dict):
+            raise SettingsError(
+                f"{section} must be a section, in {providers.origin(section)}",
+                f"write it as [{section}] with its keys below",
+            )
+
+
+def _check_databricks(credentials: DatabricksCredentials, environ: Mapping[str, str]) -> None:
+    section = "destination.databricks.credentials"
+    inside = on_databricks(environ)
+    needed = ["http_path", "catalog"] if inside else ["server_hostname", "http_path", "catalog"]
+    for name in needed:
+        if getattr(credentials, name) is None:
+            key = f"{section}.{name}"
+            raise SettingsError(
+                _missing(key), f"{_cure(key)}; for another destination: --destination duckdb"
+            )
+    if (credentials.client_id is None) != (credentials.client_secret is None):
+        absent = "client_id" if credentials.client_id is None else "client_secret"
+        key = f"{section}.{absent}"
+        raise SettingsError(f"{_missing(key)} beside its other half", _cure(key))
+    if credentials.access_token is None and credentials.client_id is None and not inside:
+        key = f"{section}.access_token"
+        raise SettingsError(f"{_missing(key)} (or client_id and client_secret)", _cure(key))
+
+
+def _first_of(error: ValidationError, providers: DltProviders) -> SettingsError:
+    """The first problem as one line; how many others there are."""
+    problems = error.errors(include_url=False, include_input=True)
+    problem = problems[0]
+    location = [str(part) for part in problem["loc"]]
+    # Parts after a list's or a union's are pydantic's own.
+    key = ".".join(part for part in location if not part.isdigit() and "[" not in part)
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    origin = providers.origin(key) or "the settings"
+    if problem["type"] == "extra_forbidden":
+        section, _, name = key.rpartition(".")
+        known = _keys_of(section)
+        near = get_close_matches(name, known, 1)
+        cure = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
+        return SettingsError(f"unknown setting {key} in {origin}{more}", cure)
+    shown = _shown(key, problem["input"])
+    return SettingsError(f"{key}{shown} {_told(problem)}, in {origin}{more}", _cure(key))
+
+
+def _told(problem: Any) -> str:
+    """pydantic's message as the end of a sentence."""
+    match problem["type"]:
+        case "literal_error":
+            return f"is not one of {problem['ctx']['expected'].replace(' or ', ', ')}"
+        case "too_short":
+            return "must name at least one"
+        case "value_error":
+            return str(problem["ctx"]["error"])
+        case _:
+            return str(problem["msg"]).removeprefix("Input ")
+
+
+def _shown(key: str, value: Any) -> str:
+    """A short wrong value, where it cannot be a secret."""
+    if _SECRET_KEYS.search(key) or not isinstance(value, str | int | float | bool):
+        return ""
+    text = repr(value)
+    return f" = {text}" if len(text) <= 80 else f" = {text[:76]}..."
+
+
+def _keys_of(section: str) -> list[str]:
+    model: type[BaseModel] = Settings
+    for part in section.split("."):
+        field = model.model_fields.get(part)
+        if field is None or not (isinstance(field.annotation, type)):
+            return []
+        model = field.annotation
+    return list(model.model_fields)
+
+
+def _missing(key: str) -> str:
+    return f"the setting {key} is missing"
+
+
+def _cure(key: str) -> str:
+    section, _, name = key.rpartition(".")
+    file = "secrets.toml" if _SECRET_KEYS.search(key) else "config.toml"
+    return f"set {environment_name(key)}, or {name} under [{section}] in .dlt/{file}"
