@@ -1,0 +1,74 @@
+"""Columns of destination tables: their full list, what dlt is told of them, and which types widen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from cdc_core.staging import METADATA_FIELDS
+
+if TYPE_CHECKING:
+    from cdc_core.staging import TargetTable
+
+_WIDER = {
+    pa.int16(): (pa.int32(), pa.int64()),
+    pa.int32(): (pa.int64(),),
+    pa.float32(): (pa.float64(),),
+}
+
+
+def all_fields(target: TargetTable) -> list[pa.Field]:
+    """The table's own columns, then the metadata columns."""
+    return [*target.schema, *METADATA_FIELDS]
+
+
+def widens(narrow: pa.DataType, wide: pa.DataType) -> bool:
+    """Whether every value of `narrow` is the same value in `wide`."""
+    if pa.types.is_decimal(narrow) and pa.types.is_decimal(wide):
+        return bool(wide.scale == narrow.scale and wide.precision > narrow.precision)
+    return wide in _WIDER.get(narrow, ())
+
+
+def same(left: pa.DataType | None, right: pa.DataType) -> bool:
+    """Equal types; string and large_string, binary and large_binary are one."""
+    return left is not None and plain(left) == plain(right)
+
+
+def plain(arrow_type: pa.DataType) -> pa.DataType:
+    if pa.types.is_large_string(arrow_type):
+        return pa.string()
+    if pa.types.is_large_binary(arrow_type):
+        return pa.binary()
+    return arrow_type
+
+
+def dlt_columns(fields: list[pa.Field]) -> dict[str, Any]:
+    """The columns as dlt's schema describes them, for dlt's own readers; our DDL makes the tables."""
+    return {field.name: _dlt_column(field) for field in fields}
+
+
+def _dlt_column(field: pa.Field) -> dict[str, Any]:
+    column: dict[str, Any] = {"name": field.name, "nullable": True}
+    match plain(field.type):
+        case kind if pa.types.is_boolean(kind):
+            return {**column, "data_type": "bool"}
+        case kind if pa.types.is_integer(kind):
+            return {**column, "data_type": "bigint", "precision": kind.bit_width}
+        case kind if pa.types.is_floating(kind):
+            return {**column, "data_type": "double"}
+        case kind if pa.types.is_decimal(kind):
+            return {
+                **column,
+                "data_type": "decimal",
+                "precision": kind.precision,
+                "scale": kind.scale,
+            }
+        case kind if pa.types.is_binary(kind):
+            return {**column, "data_type": "binary"}
+        case kind if pa.types.is_date(kind):
+            return {**column, "data_type": "date"}
+        case kind if pa.types.is_timestamp(kind):
+            return {**column, "data_type": "timestamp", "timezone": kind.tz is not None}
+        case _:
+            return {**column, "data_type": "text"}

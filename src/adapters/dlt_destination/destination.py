@@ -1,0 +1,257 @@
+"""The `Destination` port on dlt, for any table store."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+
+from adapters.dlt_destination.columns import all_fields, plain, same, widens
+from adapters.dlt_destination.parquet import write_pieces, write_table
+from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, StagedReplacement
+from adapters.dlt_destination.work_folder import WorkFolder
+from cdc_core.checkpoint import Checkpoint
+from cdc_core.errors import CdcError, DestinationFailed
+from cdc_core.staging import (
+    COMMITTED_AT_COLUMN,
+    LSN_COLUMN,
+    UNREPRESENTABLE_SCHEMA,
+    UNREPRESENTABLE_TABLE,
+    ColumnRename,
+    KeyedMerge,
+    LoadBatch,
+    TableRename,
+    TargetTable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from adapters.dlt_destination.packages import Packages
+    from adapters.dlt_destination.settings import PipelineSettings
+    from adapters.dlt_destination.store import TableStore
+    from cdc_core.staging import SchemaStep
+
+#: The table of unrepresentable values as a target: its own columns without the metadata columns.
+UNREPRESENTABLE = TargetTable(
+    UNREPRESENTABLE_TABLE,
+    pa.schema(
+        [f for f in UNREPRESENTABLE_SCHEMA if f.name not in (LSN_COLUMN, COMMITTED_AT_COLUMN)]
+    ),
+)
+
+
+class DltDestination:
+    """See `cdc_core.ports.destination.Destination`, which this is.
+
+    A dlt pipeline in a fresh folder is opened when it is first needed, and again after an error: a
+    failed package is never loaded later, and what the dataset holds is read anew.
+    """
+
+    def __init__(self, store: TableStore, settings: PipelineSettings) -> None:
+        self._store = store
+        self._settings = settings
+        self._plan = Plan()
+        self._folder: WorkFolder | None = None
+        self._packages: Packages | None = None
+        self._columns: dict[str, pa.Schema] | None = None
+
+    def __enter__(self) -> Self:
+        with self._failures("opening"):
+            self._open()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._close()
+
+    def read_checkpoint(self) -> Checkpoint | None:
+        with self._failures("reading the checkpoint"):
+            state = self._open().checkpoint()
+        if state is None:
+            return None
+        try:
+            return Checkpoint.from_state(state)
+        except (ValueError, KeyError, TypeError):
+            raise DestinationFailed(
+                f"the checkpoint in dataset {self._settings.dataset_name!r} is of another version "
+                "of wal2delta",
+                "run the version that wrote it, or wal2delta cleanup and snapshot",
+            ) from None
+
+    def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:
+        with self._failures("loading"):
+            packages = self._open()
+            self._plan.failures.clear()
+            self._plan.steps.clear()
+            folder = self._folder.path / "files"  # type: ignore[union-attr]
+            folder.mkdir(exist_ok=True)
+            with self._opened_client() as client:
+                for step in batch.steps:
+                    self._rename(client, step)
+                self._write_files(batch, folder)
+                self._prepare_tables(client, batch)
+            files = {table: self._plan.files(table) for table in self._plan.steps}
+            packages.run(files, checkpoint.to_state())
+            for paths in files.values():
+                for path in paths:
+                    path.unlink(missing_ok=True)
+
+    def tables(self) -> Mapping[str, int]:
+        with self._failures("counting rows"), self._opened_client() as client:
+            return self._store.count(client, sorted(self._known_columns(client)))
+
+    def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        with self._failures(f"reading table {table!r}"), self._opened_client() as client:
+            if table in self._known_columns(client):
+                yield from self._store.scan(client, table, columns)
+
+    def drop(self) -> Sequence[str]:
+        with self._failures("dropping the dataset"):
+            with self._opened_client() as client:
+                dropped = self._store.drop(client)
+            self._close()
+            return dropped
+
+    def volumes(self) -> Mapping[str, Sequence[str]] | None:
+        with self._failures("listing volumes"), self._opened_client() as client:
+            return self._store.volumes(client)
+
+    # Opening and closing.
+
+    def _open(self) -> Packages:
+        if self._packages is None:
+            from adapters.dlt_destination.packages import Packages
+
+            self._folder = WorkFolder(self._settings.work_folder)
+            factory = self._store.factory(self._plan)
+            self._packages = Packages(self._settings, factory, self._folder.path)
+        return self._packages
+
+    def _close(self) -> None:
+        self._packages = None
+        self._columns = None
+        if self._folder is not None:
+            self._folder.remove()
+            self._folder = None
+
+    @contextmanager
+    def _opened_client(self) -> Iterator[Any]:
+        with self._open().client() as client:
+            yield client
+
+    @contextmanager
+    def _failures(self, doing: str) -> Iterator[None]:
+        """Turn what goes wrong into one of our errors, and start afresh after it."""
+        try:
+            yield
+        except CdcError:
+            self._close()
+            raise
+        except Exception as error:
+            where = f"{self._store.kind} dataset {self._settings.dataset_name!r}, {doing}"
+            cause: BaseException = error
+            if self._plan.failures:
+                table, cause = self._plan.failures[0]
+                where += f" table {table!r}"
+            self._close()
+            if isinstance(cause, CdcError):
+                raise cause from None
+            raise self._store.failure(cause, where) from None
+
+    # Preparing tables.
+
+    def _known_columns(self, client: Any) -> dict[str, pa.Schema]:
+        if self._columns is None:
+            self._columns = self._store.columns(client)
+        return self._columns
+
+    def _rename(self, client: Any, step: SchemaStep) -> None:
+        """Do a rename unless it is done already."""
+        known = self._known_columns(client)
+        packages = self._open()
+        match step:
+            case ColumnRename(table, old, new):
+                names = known[table].names if table in known else []
+                if old in names and new not in names:
+                    self._store.rename_column(client, table, old, new)
+                    self._columns = None
+                packages.rename_column(table, old, new)
+            case TableRename(old, new):
+                if old in known and new not in known:
+                    self._store.rename_table(client, old, new)
+                    self._columns = None
+                packages.rename_table(old, new)
+
+    def _write_files(self, batch: LoadBatch, folder: Path) -> None:
+        """The batch as Parquet files, and the plan of what becomes of them."""
+        for number, replacement in enumerate(batch.replacements):
+            schema = pa.schema(all_fields(replacement.target))
+            paths, rows = write_pieces(replacement.rows, schema, folder, f"content-{number}")
+            self._plan.add(
+                replacement.target.name, StagedReplacement(replacement.target, paths, rows)
+            )
+        for number, merge in enumerate(batch.merges):
+            path = write_table(merge.rows, folder / f"merge-{number}.parquet")
+            slim = replace(merge, rows=merge.rows.schema.empty_table())
+            self._plan.add(merge.target.name, StagedMerge(slim, path))
+        if batch.unrepresentable is not None and len(batch.unrepresentable):
+            path = write_table(
+                batch.unrepresentable.select(UNREPRESENTABLE_SCHEMA.names),
+                folder / "unrepresentable.parquet",
+            )
+            self._plan.add(UNREPRESENTABLE_TABLE, StagedCells(path))
+
+    def _prepare_tables(self, client: Any, batch: LoadBatch) -> None:
+        """Make tables and columns that are missing, widen those that are too narrow."""
+        for replacement in batch.replacements:
+            self._describe(replacement.target)
+        replaced = {replacement.target.name for replacement in batch.replacements}
+        for merge in batch.merges:
+            key = merge.key if isinstance(merge, KeyedMerge) else ()
+            # What a replacement of the same batch makes of the table is already known.
+            if merge.target.name not in replaced:
+                self._fit(client, merge.target, key)
+            self._describe(merge.target)
+        if UNREPRESENTABLE_TABLE in self._plan.steps:
+            self._fit(client, UNREPRESENTABLE, ())
+            self._describe(UNREPRESENTABLE)
+        if replaced:
+            # Their columns are as the replacement leaves them, which the store decides.
+            self._columns = None
+
+    def _describe(self, target: TargetTable) -> None:
+        self._open().describe(target.name, all_fields(target), self._store.table_hints)
+
+    def _fit(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:
+        known = self._known_columns(client)
+        if target.name not in known:
+            self._store.create(client, target, key)
+            known[target.name] = pa.schema(all_fields(target))
+            return
+        actual = known[target.name]
+        missing: list[pa.Field] = []
+        narrow: list[pa.Field] = []
+        for field in all_fields(target):
+            position = actual.get_field_index(field.name)
+            if position < 0:
+                missing.append(field)
+                continue
+            held = actual.field(position).type
+            if same(held, field.type) or widens(plain(field.type), held):
+                continue
+            if not widens(held, plain(field.type)):
+                raise DestinationFailed(
+                    f"column {field.name!r} of table {target.name!r} is {held} in the destination "
+                    f"and {field.type} at the source",
+                    "run wal2delta snapshot --tables with this table",
+                )
+            narrow.append(field)
+        if missing:
+            self._store.add_columns(client, target.name, missing)
+        if narrow:
+            self._store.widen(client, target.name, narrow)
+        if missing or narrow:
+            self._columns = None

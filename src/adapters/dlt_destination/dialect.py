@@ -1,0 +1,89 @@
+"""What differs between the SQL of one table store and another's: quotes and type names.
+
+Everything else is common SQL, written once in `merge_sql`. Sources: DuckDB documentation, "Data
+Types" and "Keywords and Identifiers"; Databricks SQL reference, "Data types", "Identifiers".
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_DECIMAL = re.compile(r"(?:DECIMAL|NUMERIC)\((\d+),\s*(\d+)\)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """`types` names the SQL type of every Arrow type but decimals."""
+
+    quote_mark: str
+    null_safe_equal: str
+    types: Mapping[pa.DataType, str]
+
+    def quote(self, name: str) -> str:
+        mark = self.quote_mark
+        return f"{mark}{name.replace(mark, mark + mark)}{mark}"
+
+    def column(self, alias: str, name: str) -> str:
+        return f"{alias}.{self.quote(name)}"
+
+    def sql_type(self, arrow_type: pa.DataType) -> str:
+        if pa.types.is_decimal(arrow_type):
+            return f"DECIMAL({arrow_type.precision},{arrow_type.scale})"
+        return self.types[arrow_type]
+
+    def arrow_type(self, sql_type: str) -> pa.DataType | None:
+        """The Arrow type of a column; None for a type that this library never makes."""
+        if decimal := _DECIMAL.fullmatch(sql_type):
+            return pa.decimal128(int(decimal[1]), int(decimal[2]))
+        for arrow_type, name in self.types.items():
+            if name == sql_type.upper():
+                return arrow_type
+        return None
+
+
+DUCKDB = Dialect(
+    quote_mark='"',
+    null_safe_equal="IS NOT DISTINCT FROM",
+    types={
+        pa.bool_(): "BOOLEAN",
+        pa.int16(): "SMALLINT",
+        pa.int32(): "INTEGER",
+        pa.int64(): "BIGINT",
+        pa.float32(): "FLOAT",
+        pa.float64(): "DOUBLE",
+        pa.string(): "VARCHAR",
+        pa.large_string(): "VARCHAR",
+        pa.binary(): "BLOB",
+        pa.large_binary(): "BLOB",
+        pa.date32(): "DATE",
+        pa.timestamp("us"): "TIMESTAMP",
+        pa.timestamp("us", tz="UTC"): "TIMESTAMP WITH TIME ZONE",
+    },
+)
+
+SPARK = Dialect(
+    quote_mark="`",
+    null_safe_equal="<=>",
+    types={
+        pa.bool_(): "BOOLEAN",
+        pa.int16(): "SMALLINT",
+        pa.int32(): "INT",
+        pa.int64(): "BIGINT",
+        pa.float32(): "FLOAT",
+        pa.float64(): "DOUBLE",
+        pa.string(): "STRING",
+        pa.large_string(): "STRING",
+        pa.binary(): "BINARY",
+        pa.large_binary(): "BINARY",
+        pa.date32(): "DATE",
+        pa.timestamp("us"): "TIMESTAMP_NTZ",
+        pa.timestamp("us", tz="UTC"): "TIMESTAMP",
+    },
+)

@@ -1,0 +1,177 @@
+"""Tables in a DuckDB file.
+
+A table's steps are one transaction; staged rows are read from their Parquet files where they are.
+Sources: DuckDB documentation, "MERGE INTO", "CREATE TABLE", "ALTER TABLE", "Parquet".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from adapters.dlt_destination import merge_sql
+from adapters.dlt_destination.columns import all_fields, plain
+from adapters.dlt_destination.dialect import DUCKDB
+from adapters.dlt_destination.failures import root_cause, scrubbed
+from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, StagedReplacement, Step
+from cdc_core.errors import DestinationFailed, DestinationUnavailable
+from cdc_core.staging import KeyedMerge, MultisetMerge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from cdc_core.errors import CdcError
+    from cdc_core.staging import TargetTable
+
+SCAN_ROWS = 100_000
+
+
+class DuckDbStore:
+    """`credentials` is what dlt takes for DuckDB: the file's path, or a dict; None: dlt's settings."""
+
+    kind = "duckdb"
+    table_hints: Mapping[str, Any] = {}
+
+    def __init__(self, credentials: Any = None) -> None:
+        self._credentials = credentials
+
+    def factory(self, plan: Plan) -> Any:
+        from dlt.destinations import duckdb
+
+        from adapters.dlt_destination.jobs import planned_factory
+
+        return planned_factory(
+            duckdb, self, plan, credentials=self._credentials, destination_name="duckdb"
+        )
+
+    def columns(self, client: Any) -> dict[str, pa.Schema]:
+        rows = client.sql_client.execute_sql(
+            "SELECT c.table_name, c.column_name, c.data_type FROM information_schema.columns AS c "
+            "JOIN information_schema.tables AS t USING (table_catalog, table_schema, table_name) "
+            "WHERE c.table_catalog = current_database() AND c.table_schema = %s "
+            "AND t.table_type = 'BASE TABLE' "
+            "ORDER BY c.table_name, c.ordinal_position",
+            client.sql_client.dataset_name,
+        )
+        fields: dict[str, list[pa.Field]] = {}
+        for table, column, sql_type in rows:
+            if not table.startswith("_dlt"):
+                arrow_type = DUCKDB.arrow_type(sql_type) or pa.null()
+                fields.setdefault(table, []).append(pa.field(column, arrow_type))
+        return {table: pa.schema(columns) for table, columns in fields.items()}
+
+    def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:  # noqa: ARG002 - no use for a key here
+        if not client.is_storage_initialized():
+            client.initialize_storage()
+        self._run(client, f"CREATE TABLE {_name(client, target.name)} ({_definitions(target)})")
+
+    def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
+        for field in fields:
+            column = f"{DUCKDB.quote(field.name)} {DUCKDB.sql_type(field.type)}"
+            self._run(client, f"ALTER TABLE {_name(client, table)} ADD COLUMN {column}")
+
+    def widen(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
+        for field in fields:
+            column = f"{DUCKDB.quote(field.name)} TYPE {DUCKDB.sql_type(field.type)}"
+            self._run(client, f"ALTER TABLE {_name(client, table)} ALTER COLUMN {column}")
+
+    def rename_column(self, client: Any, table: str, old: str, new: str) -> None:
+        names = f"{DUCKDB.quote(old)} TO {DUCKDB.quote(new)}"
+        self._run(client, f"ALTER TABLE {_name(client, table)} RENAME COLUMN {names}")
+
+    def rename_table(self, client: Any, old: str, new: str) -> None:
+        self._run(client, f"ALTER TABLE {_name(client, old)} RENAME TO {DUCKDB.quote(new)}")
+
+    def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
+        with client.sql_client.begin_transaction():
+            for step in steps:
+                self._run(client, self._statement(client, table, step))
+
+    def _statement(self, client: Any, table: str, step: Step) -> str:
+        target, staged = _name(client, table), _files(step.paths)
+        match step:
+            case StagedReplacement():
+                return self._replacement(client, step, target, staged)
+            case StagedMerge(KeyedMerge() as merge):
+                return merge_sql.keyed_merge(DUCKDB, merge, staged, target)
+            case StagedMerge(MultisetMerge() as merge):
+                return merge_sql.multiset_merge(DUCKDB, merge, staged, target)
+            case StagedCells():
+                return merge_sql.unrepresentable_merge(DUCKDB, staged, target)
+        raise AssertionError(step)
+
+    def _replacement(self, client: Any, step: StagedReplacement, target: str, staged: str) -> str:
+        """The new content; columns that only the old table has stay, empty."""
+        new = all_fields(step.target)
+        names = {field.name for field in new}
+        old = self.columns(client).get(step.target.name, pa.schema([]))
+        columns = [
+            f"CAST({DUCKDB.quote(f.name)} AS {DUCKDB.sql_type(f.type)}) AS {DUCKDB.quote(f.name)}"
+            for f in new
+        ]
+        columns += [
+            f"CAST(NULL AS {DUCKDB.sql_type(f.type)}) AS {DUCKDB.quote(f.name)}"
+            for f in old
+            if f.name not in names and not pa.types.is_null(f.type)
+        ]
+        return f"CREATE OR REPLACE TABLE {target} AS SELECT {', '.join(columns)} FROM {staged}"
+
+    def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]:
+        if not tables:
+            return {}
+        counts = ", ".join(f"(SELECT COUNT(*) FROM {_name(client, table)})" for table in tables)
+        (row,) = client.sql_client.execute_sql(f"SELECT {counts}")
+        return dict(zip(tables, row, strict=True))
+
+    def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        names = ", ".join(DUCKDB.quote(name) for name in columns)
+        schema = self.columns(client)[table]
+        schema = pa.schema([schema.field(name) for name in columns])
+        connection = client.sql_client.native_connection
+        connection.execute(f"SELECT {names} FROM {_name(client, table)}")
+        reader = getattr(connection, "to_arrow_reader", None) or connection.fetch_record_batch
+        for batch in reader(SCAN_ROWS):
+            piece = pa.Table.from_batches([batch]).rename_columns(list(columns))
+            yield piece.cast(pa.schema([f.with_type(plain(f.type)) for f in schema]))
+
+    def drop(self, client: Any) -> list[str]:
+        main = client.sql_client.dataset_name
+        dropped = []
+        if client.is_storage_initialized():
+            client.drop_storage()
+            dropped.append(f"dataset {main!r}")
+        return dropped
+
+    def volumes(self, client: Any) -> Mapping[str, Sequence[str]] | None:  # noqa: ARG002 - DuckDB has none
+        return None
+
+    def failure(self, error: BaseException, where: str) -> CdcError:
+        cause = root_cause(error)
+        kinds = {kind.__name__ for kind in type(cause).__mro__}
+        if kinds & {"IOException", "OSError", "ConnectionException"}:
+            # These speak of files and locks, never of rows.
+            return DestinationUnavailable(
+                f"{where}: {str(cause).strip()}",
+                "see that no other process has the file open and that the disk has room; run again",
+            )
+        return DestinationFailed(f"{where}: {scrubbed(cause)}", "run again with LOG_LEVEL=DEBUG")
+
+    def _run(self, client: Any, statement: str) -> None:
+        client.sql_client.execute_sql(statement)
+
+
+def _name(client: Any, table: str) -> str:
+    return f"{client.sql_client.fully_qualified_dataset_name()}.{DUCKDB.quote(table)}"
+
+
+def _definitions(target: TargetTable) -> str:
+    return ", ".join(
+        f"{DUCKDB.quote(field.name)} {DUCKDB.sql_type(field.type)}" for field in all_fields(target)
+    )
+
+
+def _files(paths: Iterable[Path]) -> str:
+    quoted = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    return f"read_parquet([{quoted}])"

@@ -1,0 +1,109 @@
+"""dlt's pipeline as this library uses it: fresh for every run, one load package for every batch.
+
+State and schema come from the destination when a pipeline is opened, so nothing depends on local
+files. The checkpoint is state of dlt's source, written inside the resource, so that it lands in the
+package of the data that it speaks for. Source: dlt documentation, "State", "Load packages".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from adapters.dlt_destination import verbatim
+from adapters.dlt_destination.columns import dlt_columns
+from adapters.dlt_destination.dlt_runtime import import_dlt, silence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from adapters.dlt_destination.settings import PipelineSettings
+
+#: Name of dlt's source and schema, and of the checkpoint in the source's state.
+SOURCE = "wal2delta"
+CHECKPOINT = "checkpoint"
+
+
+class Packages:
+    """One dlt pipeline, in step with its destination from the start."""
+
+    def __init__(self, settings: PipelineSettings, factory: Any, folder: Path) -> None:
+        self._dlt = import_dlt()
+        factory.caps_params["naming_convention"] = verbatim.__name__
+        self._pipeline = self._dlt.pipeline(
+            pipeline_name=settings.pipeline_name,
+            dataset_name=settings.dataset_name,
+            destination=factory,
+            pipelines_dir=str(folder),
+        )
+        silence(self._pipeline)
+        self._pipeline.sync_destination()
+        self._schema = self._pipeline.schemas.get(SOURCE) or self._new_schema()
+
+    def _new_schema(self) -> Any:
+        normalizers = {
+            "names": verbatim.__name__,
+            "json": {"module": "dlt.common.normalizers.json.relational"},
+        }
+        return self._dlt.Schema(SOURCE, normalizers)
+
+    def client(self) -> Any:
+        """dlt's job client of the dataset, to be opened."""
+        return self._pipeline._get_destination_clients(self._schema)[0]  # noqa: SLF001
+
+    def checkpoint(self) -> Mapping[str, Any] | None:
+        state: Mapping[str, Any] = self._pipeline.state
+        found: Mapping[str, Any] | None = state.get("sources", {}).get(SOURCE, {}).get(CHECKPOINT)
+        return found
+
+    def describe(self, table: str, fields: list[pa.Field], hints: Mapping[str, Any]) -> None:
+        """Tell dlt's schema of a table; columns that it has and `fields` has not stay."""
+        from dlt.common.schema.utils import new_table
+
+        known = self._schema.tables.get(table)
+        columns = {**(known or {}).get("columns", {}), **dlt_columns(fields)}
+        wanted = new_table(
+            table, write_disposition="append", columns=list(columns.values()), resource=table
+        )
+        wanted.update(hints)
+        wanted["x-normalizer"] = {"seen-data": True}
+        if known != wanted:
+            self._schema.tables[table] = wanted
+
+    def rename_table(self, old: str, new: str) -> None:
+        tables = self._schema.tables
+        if old in tables and new not in tables:
+            tables[new] = {**tables.pop(old), "name": new, "resource": new}
+
+    def rename_column(self, table: str, old: str, new: str) -> None:
+        columns = self._schema.tables.get(table, {}).get("columns", {})
+        if old in columns and new not in columns:
+            columns[new] = {**columns.pop(old), "name": new}
+
+    def run(self, files: Mapping[str, list[Path]], checkpoint: Mapping[str, Any]) -> None:
+        """Load one package: the files of each table, and the checkpoint.
+
+        Returns once dlt has noted the package in `_dlt_loads`; raises whatever dlt does.
+        """
+        resources = [self._files(table, paths) for table, paths in files.items()]
+        resources.append(self._state(checkpoint))
+        source = self._dlt.sources.DltSource(self._schema, SOURCE, resources)
+        info = self._pipeline.run(source)
+        info.raise_on_failed_jobs()
+        self._schema = self._pipeline.schemas[SOURCE]
+
+    def _files(self, table: str, paths: list[Path]) -> Any:
+        def files() -> Iterator[Any]:
+            for path in paths:
+                yield self._dlt.mark.with_file_import(str(path), "parquet")
+
+        return self._dlt.resource(files, name=table, table_name=table, write_disposition="append")
+
+    def _state(self, checkpoint: Mapping[str, Any]) -> Any:
+        def state() -> Iterator[Any]:
+            self._dlt.current.source_state()[CHECKPOINT] = checkpoint
+            yield from ()
+
+        return self._dlt.resource(state, name=CHECKPOINT)

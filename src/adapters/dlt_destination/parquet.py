@@ -1,0 +1,75 @@
+"""Parquet files as load packages carry them: read once, by the next step, on the same machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+ROW_GROUP_ROWS = 128 * 1024
+GROUP_BYTES = 64 * 1024 * 1024
+FILE_ROWS = 1_000_000
+FILE_BYTES = 256 * 1024 * 1024
+
+
+def write_table(rows: pa.Table, path: Path) -> Path:
+    """One file; of no rows too, for it carries the columns."""
+    with _writer(path, rows.schema) as writer:
+        writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
+    return path
+
+
+def write_pieces(
+    pieces: Iterable[pa.Table], schema: pa.Schema, folder: Path, stem: str
+) -> tuple[tuple[Path, ...], int]:
+    """Files of about `FILE_ROWS` rows or `FILE_BYTES` each, at least one; their paths and rows.
+
+    Small pieces are gathered to row groups, so memory holds no more than one of those and one piece.
+    """
+    paths: list[Path] = []
+    total = 0
+    writer: pq.ParquetWriter | None = None
+    rows = size = 0
+    try:
+        for group in _gathered(pieces, schema):
+            if writer is None:
+                paths.append(folder / f"{stem}-{len(paths)}.parquet")
+                writer, rows, size = _writer(paths[-1], schema), 0, 0
+            writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+            rows, size, total = rows + len(group), size + group.nbytes, total + len(group)
+            if rows >= FILE_ROWS or size >= FILE_BYTES:
+                writer.close()
+                writer = None
+    finally:
+        if writer is not None:
+            writer.close()
+    if not paths:
+        paths.append(write_table(schema.empty_table(), folder / f"{stem}-0.parquet"))
+    return tuple(paths), total
+
+
+def _gathered(pieces: Iterable[pa.Table], schema: pa.Schema) -> Iterable[pa.Table]:
+    held: list[pa.Table] = []
+    rows = size = 0
+    for piece in pieces:
+        if not len(piece):
+            continue
+        held.append(piece.cast(schema))
+        rows, size = rows + len(piece), size + piece.nbytes
+        if rows >= ROW_GROUP_ROWS or size >= GROUP_BYTES:
+            yield pa.concat_tables(held)
+            held, rows, size = [], 0, 0
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """Plain encoding without statistics: these files are read once, whole."""
+    return pq.ParquetWriter(
+        path, schema, compression="snappy", use_dictionary=False, write_statistics=False
+    )

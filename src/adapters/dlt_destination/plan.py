@@ -1,0 +1,64 @@
+"""What one load package does to each table, beside dlt's schema: a batch must not change that.
+
+The plan is handed from the destination to its load jobs in memory; a package never outlives the
+process that made it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cdc_core.staging import KeyedMerge, MultisetMerge, TargetTable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class StagedMerge:
+    """A merge whose rows are in a Parquet file; `merge.rows` is not used any more."""
+
+    merge: KeyedMerge | MultisetMerge
+    path: Path
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return (self.path,)
+
+
+@dataclass(frozen=True)
+class StagedReplacement:
+    """The whole content of a table, in one Parquet file or several."""
+
+    target: TargetTable
+    paths: tuple[Path, ...]
+    rows: int
+
+
+@dataclass(frozen=True)
+class StagedCells:
+    """Cells for the table of unrepresentable values."""
+
+    path: Path
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return (self.path,)
+
+
+Step = StagedMerge | StagedReplacement | StagedCells
+
+
+@dataclass
+class Plan:
+    """Steps of each table, in order. `failures` are what the jobs ran into, by table."""
+
+    steps: dict[str, list[Step]] = field(default_factory=dict)
+    failures: list[tuple[str, Exception]] = field(default_factory=list)
+
+    def add(self, table: str, step: Step) -> None:
+        self.steps.setdefault(table, []).append(step)
+
+    def files(self, table: str) -> list[Path]:
+        return [path for step in self.steps[table] for path in step.paths]

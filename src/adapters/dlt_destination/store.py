@@ -1,0 +1,70 @@
+"""Where tables are kept: what one kind of table store does in its own way, the rest being common.
+
+A store has no state of a run. Every call gets `client`, dlt's job client for the dataset, opened; it
+brings credentials, names and connections that dlt's configuration found.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pyarrow as pa
+
+    from adapters.dlt_destination.plan import Plan, Step
+    from cdc_core.errors import CdcError
+    from cdc_core.staging import TargetTable
+
+
+class TableStore(Protocol):
+    """One kind of destination. Names are exact; a change of a table is one atomic step."""
+
+    #: What errors call it, and where its settings are.
+    kind: str
+    #: Properties of a table in dlt's schema.
+    table_hints: Mapping[str, Any]
+
+    def factory(self, plan: Plan) -> Any:
+        """dlt's destination factory, whose jobs apply `plan`."""
+        ...
+
+    def columns(self, client: Any) -> dict[str, pa.Schema]:
+        """Columns of every table in the dataset, dlt's own left out; {} for no dataset.
+
+        A column of a foreign type has the type `null`.
+        """
+        ...
+
+    def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:
+        """Create an empty table with the target's columns and the metadata columns."""
+        ...
+
+    def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None: ...
+
+    def widen(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
+        """Give existing columns a wider type."""
+        ...
+
+    def rename_column(self, client: Any, table: str, old: str, new: str) -> None: ...
+
+    def rename_table(self, client: Any, old: str, new: str) -> None: ...
+
+    def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
+        """Bring the steps into the table, in order. May run beside other tables' in a thread."""
+        ...
+
+    def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]: ...
+
+    def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]: ...
+
+    def drop(self, client: Any) -> list[str]:
+        """Drop what the dataset and its staging dataset hold; names of what there was."""
+        ...
+
+    def volumes(self, client: Any) -> Mapping[str, Sequence[str]] | None: ...
+
+    def failure(self, error: BaseException, where: str) -> CdcError:
+        """The error for people: what kind it is, without a row's values."""
+        ...

@@ -1,0 +1,31 @@
+"""dlt naming convention that keeps every name exactly as it is.
+
+Names are mapped before they come here (`cdc_core.naming`). dlt finds a convention by its module.
+Source: dlt documentation, "Naming convention".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dlt.common.normalizers.naming.naming import NamingConvention as BaseNamingConvention
+
+
+class NamingConvention(BaseNamingConvention):
+    """Identity, on names and on paths of names."""
+
+    @property
+    def is_case_sensitive(self) -> bool:
+        return True
+
+    def normalize_identifier(self, identifier: str) -> str:
+        return identifier
+
+    def break_path(self, path: str) -> Sequence[str]:
+        return [path]
+
+    def normalize_path(self, path: str) -> str:
+        return path
+
+    def normalize_tables_path(self, path: str) -> str:
+        return path
