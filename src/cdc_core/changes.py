@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
 
@@ -36,7 +35,8 @@ class Op(IntEnum):
 class TableChanges:
     """Changes of one relation under one schema version, `n` of them, oldest first.
 
-    - `rows`: Arrow table of n rows with exactly the relation's columns. A DELETE has its key columns
+    - `rows`: Arrow table of n rows with exactly the relation's columns. A DELETE has its key
+      columns
       (every column under REPLICA IDENTITY FULL), the rest null. A TRUNCATE row is all null.
     - An UPDATE never changes the key: one that does arrives as DELETE of the old key followed by an
       UPDATE of the new one, whose `moved_from` is the index of that DELETE (-1 for all other rows).

@@ -1,6 +1,7 @@
 """What the destination durably holds: the position in the WAL, and each table's state.
 
-A checkpoint is bound to the source it speaks of (`SourceIdentity`), so that it cannot be mistaken for
+A checkpoint is bound to the source it speaks of (`SourceIdentity`), so that it cannot be mistaken
+for
 another cluster's, database's or slot's. It travels as plain JSON types (`to_state`, `from_state`),
 because it is kept in the destination together with the data.
 """
@@ -83,9 +84,7 @@ class Checkpoint:
 
     def advanced(self, lsn: Lsn, committed_at: int | None = None) -> Checkpoint:
         """This checkpoint at a later position; never moves back."""
-        return replace(
-            self, lsn=max(self.lsn, lsn), committed_at=committed_at or self.committed_at
-        )
+        return replace(self, lsn=max(self.lsn, lsn), committed_at=committed_at or self.committed_at)
 
     def with_table(self, *states: TableState) -> Checkpoint:
         return replace(self, tables={**self.tables, **{state.oid: state for state in states}})

@@ -38,7 +38,8 @@ class Fingerprint:
     def reread_reason(self, before: Fingerprint) -> str:
         """Why rows may differ from what the stream told since `before`; empty if they cannot.
 
-        A partition is `(oid, attached)`; `attached` is False for one that was created in place, whose
+        A partition is `(oid, attached)`; `attached` is False for one that was created in place,
+        whose
         rows all came through the stream.
         """
         old, new = dict(before.partitions), dict(self.partitions)

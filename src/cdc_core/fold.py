@@ -1,7 +1,8 @@
 """Folding: all changes of a table in a batch become what is left to apply, one row a key.
 
 Columnar throughout. The row index of a `TableChanges` is the order of events; a lineage links an
-event to the event before it of the same row, through changes of key, so that a value which the source did
+event to the event before it of the same row, through changes of key, so that a value which the
+source did
 not send (unchanged TOAST) is found wherever in the batch it was last sent.
 """
 
@@ -45,7 +46,8 @@ def fold(
 ) -> KeyedMerge | MultisetMerge | None:
     """What `changes` leave to apply to `target`; None for nothing.
 
-    `changes.rows` has exactly the target's columns (see `layout.lay_out`); `key` names target columns, none
+    `changes.rows` has exactly the target's columns (see `layout.lay_out`); `key` names target
+    columns, none
     for a multiset. O(n) without unchanged TOAST, O(n log n) with.
     """
     truncations = np.flatnonzero(changes.op == Op.TRUNCATE)
@@ -164,7 +166,8 @@ def _lineage(changes: TableChanges, codes: Indexes, events: Indexes) -> Indexes:
 
 
 def _follow(before: Indexes, onward: Mask) -> Indexes:
-    """For each event the nearest in its lineage, itself included, that is not `onward` (or the first).
+    """For each event the nearest in its lineage, itself included, that is not `onward` (or the
+    first).
 
     Pointer doubling: as many rounds as the longest lineage has binary digits.
     """

@@ -9,7 +9,8 @@ from typing import Self
 
 
 class Lsn(int):
-    """A byte position in the WAL; ordered, and printed as PostgreSQL prints it (``16/B374D848``)."""
+    """A byte position in the WAL; ordered, and printed as PostgreSQL prints it
+    (``16/B374D848``)."""
 
     __slots__ = ()
 

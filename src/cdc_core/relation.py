@@ -1,7 +1,9 @@
 """Tables as the source knows them: names, columns, replica identity.
 
-`table` is the user's object; a `Relation` is its description at one moment, from the catalog or from
-a Relation message. Column types are Arrow's: how a PostgreSQL type maps is the source adapter's rule.
+`table` is the user's object; a `Relation` is its description at one moment, from the catalog or
+from
+a Relation message. Column types are Arrow's: how a PostgreSQL type maps is the source adapter's
+rule.
 Source: PostgreSQL manual, "Logical Replication Message Formats", `pg_class`, `pg_attribute`.
 """
 
@@ -48,7 +50,8 @@ class Column:
 
     `attnum` is PostgreSQL's column number, 0 where the catalog was not asked (a Relation message
     does not tell it). `pg_type` is the type as `format_type` prints it, for people. `arrow_type` is
-    what a value becomes. A generated column that the stream does not send is not among a relation's.
+    what a value becomes. `has_default` tells of a default now (a constant, an expression,
+    identity). A generated column that the stream does not send is not among a relation's.
     """
 
     name: str
@@ -57,13 +60,15 @@ class Column:
     typmod: int = -1
     attnum: int = 0
     pg_type: str = ""
+    has_default: bool = False
 
 
 @dataclass(frozen=True)
 class Relation:
     """A table's shape at one moment.
 
-    `key` names the columns that identify a row in the stream, in column order: the replica identity's
+    `key` names the columns that identify a row in the stream, in column order: the replica
+    identity's
     columns, or the primary key where the identity is FULL; empty where no column set does (rows are
     then a multiset).
     """

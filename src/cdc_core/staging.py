@@ -1,6 +1,7 @@
 """What a destination is asked to apply to one of its tables, already folded.
 
-Two shapes of change (`KeyedMerge`, `MultisetMerge`) and one of a full load (`Replacement`). Applying
+Two shapes of change (`KeyedMerge`, `MultisetMerge`) and one of a full load (`Replacement`).
+Applying
 any of them twice, or after a later one, leaves the table as applying it once in order: the guard is
 each target row's `_cdc_lsn`, the commit LSN of the last change that made it.
 """
@@ -56,9 +57,12 @@ class KeyedMerge:
 
     `rows` has the target's columns, `METADATA_FIELDS`, `KEYED_CONTROL_FIELDS`:
 
-    - `_cdc_op` = "U": the key's row becomes this one, unless the target's row has a `_cdc_lsn` at or
-      past this row's. `_cdc_unchanged` names the target columns whose value the source did not send,
-      as `.3.17.` (positions in `target.schema`); null for none. Their value is the target row's own,
+    - `_cdc_op` = "U": the key's row becomes this one, unless the target's row has a `_cdc_lsn` at
+      or
+      past this row's. `_cdc_unchanged` names the target columns whose value the source did not
+      send,
+      as `.3.17.` (positions in `target.schema`); null for none. Their value is the target row's
+      own,
       or, where hops refer to this row, that of the latest hop which the target still holds.
     - "D": the key's row goes, under the same guard.
     - "H": a hop; its key is an earlier key of the row numbered `_cdc_ref`, and counts only if the
@@ -81,10 +85,13 @@ class KeyedMerge:
 class MultisetMerge:
     """Inserts and deletes of a table without a key, every one of them, in order.
 
-    `rows` has the target's columns, `METADATA_FIELDS`, `MULTISET_CONTROL_FIELDS`; `_cdc_op` "U" adds
+    `rows` has the target's columns, `METADATA_FIELDS`, `MULTISET_CONTROL_FIELDS`; `_cdc_op` "U"
+    adds
     one row of that content, "D" takes one away; `_cdc_ref` is the order. Rows are equal when every
-    column is (NULL equals NULL). Let l be the greatest `_cdc_lsn` among the target's rows of a content and
-    c their count (0 when absent, and then l = 0). Events at or before l are applied already; walking the others from c, never
+    column is (NULL equals NULL). Let l be the greatest `_cdc_lsn` among the target's rows of a
+    content and
+    c their count (0 when absent, and then l = 0). Events at or before l are applied already;
+    walking the others from c, never
     below 0, gives the new count; all copies then carry the `_cdc_lsn` of the content's last event.
     With `truncated_at`, target rows whose `_cdc_lsn` is below it go first.
     """
@@ -96,7 +103,8 @@ class MultisetMerge:
 
 @dataclass(frozen=True, eq=False)
 class Replacement:
-    """The whole content of a table. `rows` yields tables of the target's columns + `METADATA_FIELDS`."""
+    """The whole content of a table. `rows` yields tables of the target's columns +
+    `METADATA_FIELDS`."""
 
     target: TargetTable
     rows: Iterable[pa.Table]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cdc_core.fingerprint import Fingerprint
     from cdc_core.relation import Relation
 
 
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
 class SourceTable:
     """A discovered table as the catalog describes it now.
 
-    `relation.columns` are those the stream sends. `fingerprint` changes whenever something happened that leaves no row events and needs a
-    new reading (see `TableState`). `published` tells whether the publication holds it;
+    `relation.columns` are those the stream sends, with their `attnum`. `fingerprint` tells whether
+    something happened that leaves no row events. `published` tells whether the publication holds
+    it;
     `not_streamed` says why its changes cannot be (empty: they can).
     """
 
     relation: Relation
-    fingerprint: str
+    fingerprint: Fingerprint
     published: bool
     not_streamed: str = ""
     estimated_rows: int = 0
@@ -30,7 +32,8 @@ class SourceTable:
 
 class Catalog(Protocol):
     def tables(self) -> Sequence[SourceTable]:
-        """Tables of the settings' schemas, less the excluded; a partitioned table by its root; by name."""
+        """Tables of the settings' schemas, less the excluded; a partitioned table by its root; by
+        name."""
         ...
 
     def publish(self) -> Sequence[SourceTable]:

@@ -24,7 +24,8 @@ class SlotState:
     restart_lsn: Lsn | None
     confirmed_flush_lsn: Lsn | None
     wal_status: str
-    #: WAL kept because of the slot, and how much more may be written before it is lost (None: no limit).
+    #: WAL kept because of the slot, and how much more may be written before it is lost (None: no
+    #: limit).
     retained_bytes: int
     safe_bytes: int | None
 
@@ -36,7 +37,8 @@ class SlotState:
 class ChangeSource(Protocol):
     """One slot of one database. Opened (as a context manager) before use; one run at a time.
 
-    Opening takes the slot's writer lock, or raises `WriterBusy` naming the holder; closing gives it up.
+    Opening takes the slot's writer lock, or raises `WriterBusy` naming the holder; closing gives
+    it up.
     """
 
     def __enter__(self) -> ChangeSource: ...
@@ -58,16 +60,23 @@ class ChangeSource(Protocol):
         ...
 
     def drop_slot(self) -> bool:
-        """Drop the slot; False if there was none. Raises `WriterBusy` while another process reads it."""
+        """Drop the slot; False if there was none. Raises `WriterBusy` while another process reads
+        it."""
         ...
 
     def read(
-        self, after: Lsn, until: Lsn, tables: Collection[int], stop: Callable[[], bool] = lambda: False
+        self,
+        after: Lsn,
+        until: Lsn,
+        tables: Collection[int],
+        stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[ChangeBatch]:
-        """Whole transactions that committed after `after`, in commit order, of the tables with these oids.
+        """Whole transactions that committed after `after`, in commit order, of the tables with
+        these oids.
 
         Ends once nothing that committed before `until` is left; the last batch's `end_lsn` is at or
-        past `until` then, even if it has no rows. A transaction whose commit record ends at or before `after` never comes (the slot may
+        past `until` then, even if it has no rows. A transaction whose commit record ends at or
+        before `after` never comes (the slot may
         be behind). Does not move the slot: reading again from the same position gives the same
         changes, though batches may be cut elsewhere. Memory is bounded by the batch limits. Changes
         of other tables are left out. `stop` is asked between batches.
@@ -75,5 +84,6 @@ class ChangeSource(Protocol):
         ...
 
     def confirm(self, durable_lsn: Lsn) -> None:
-        """Move the slot to `durable_lsn`, which the destination holds; never beyond it, never back."""
+        """Move the slot to `durable_lsn`, which the destination holds; never beyond it, never
+        back."""
         ...

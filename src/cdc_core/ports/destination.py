@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class Destination(Protocol):
     """Opened (as a context manager) before use; opening starts clean of whatever a killed run left.
 
-    Calls come from one thread. Each table changes by one atomic step per call, so that a reader sees
+    Calls come from one thread. Each table changes by one atomic step per call, so that a reader
+    sees
     it before or after, never between.
     """
 
@@ -32,8 +33,10 @@ class Destination(Protocol):
         """Apply the batch, then the checkpoint; return only when both are durable.
 
         Tables and columns that are missing are created; columns that the batch does not have stay
-        and are NULL in rows written. Raises `DestinationUnavailable` or `DestinationFailed`: some tables of the batch may then be applied
-        and others not, and the checkpoint is the one before, until the same changes are loaded again.
+        and are NULL in rows written. Raises `DestinationUnavailable` or `DestinationFailed`: some
+        tables of the batch may then be applied
+        and others not, and the checkpoint is the one before, until the same changes are loaded
+        again.
         """
         ...
 
@@ -42,7 +45,8 @@ class Destination(Protocol):
         ...
 
     def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Rows of a table in pieces of bounded size, in no order; nothing for a table that is missing."""
+        """Rows of a table in pieces of bounded size, in no order; nothing for a table that is
+        missing."""
         ...
 
     def drop(self) -> Sequence[str]:

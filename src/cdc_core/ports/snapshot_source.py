@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 class RowsRead(Protocol):
-    """A piece of a table: `rows` has the relation's columns and Arrow types; values that their type cannot hold are null and listed."""
+    """A piece of a table: `rows` has the relation's columns and Arrow types; values that their
+    type cannot hold are null and listed."""
 
     @property
     def rows(self) -> pa.Table: ...
@@ -37,7 +38,8 @@ class Snapshot(Protocol):
         ...
 
     def read(self, relation: Relation) -> Iterator[RowsRead]:
-        """The table's rows in pieces of bounded size, each row once; no locks beyond ACCESS SHARE."""
+        """The table's rows in pieces of bounded size, each row once; no locks beyond ACCESS
+        SHARE."""
         ...
 
 
@@ -45,7 +47,9 @@ class SnapshotSource(Protocol):
     def begin(self, *, create_slot: bool) -> AbstractContextManager[Snapshot]:
         """Open a snapshot that fits the stream exactly.
 
-        With `create_slot` the slot is created, and its consistent point is the snapshot's LSN; a slot
-        that exists is an error then. Without, a temporary slot gives the LSN and dies with the snapshot.
+        With `create_slot` the slot is created, and its consistent point is the snapshot's LSN; a
+        slot
+        that exists is an error then. Without, a temporary slot gives the LSN and dies with the
+        snapshot.
         """
         ...

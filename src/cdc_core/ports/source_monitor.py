@@ -1,0 +1,28 @@
+"""Looking at the source without taking part: no lock, no slot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from cdc_core.checkpoint import SourceIdentity
+    from cdc_core.lsn import Lsn
+    from cdc_core.ports.change_source import SlotState
+
+
+class SourceMonitor(Protocol):
+    """Opened as a context manager; never blocks a run that is under way."""
+
+    def __enter__(self) -> SourceMonitor: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def identity(self) -> SourceIdentity: ...
+
+    def slot(self) -> SlotState | None: ...
+
+    def current_lsn(self) -> Lsn: ...
+
+    def now(self) -> int:
+        """The source's clock, microseconds since 1970-01-01 UTC."""
+        ...

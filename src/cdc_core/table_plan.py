@@ -1,0 +1,273 @@
+"""Which tables a run follows, how each is laid out now, and which must be read again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from cdc_core.checkpoint import Checkpoint, TableState, TableStatus
+from cdc_core.errors import OperatorNeeded
+from cdc_core.fold import fold
+from cdc_core.layout import lay_out
+from cdc_core.naming import map_tables
+from cdc_core.schema_change import evolve, resolve_columns, target_key, target_table, widens
+from cdc_core.staging import (
+    KEYED_CONTROL_FIELDS,
+    METADATA_FIELDS,
+    MULTISET_CONTROL_FIELDS,
+    ColumnRename,
+    KeyedMerge,
+    LoadBatch,
+    Merge,
+    MultisetMerge,
+    TableRename,
+)
+from cdc_core.unrepresentable import unrepresentable_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cdc_core.changes import ChangeBatch, TableChanges
+    from cdc_core.checkpoint import ColumnState
+    from cdc_core.ports.catalog import SourceTable
+    from cdc_core.relation import TableName
+
+
+@dataclass
+class TablePlan:
+    """The tables of a run, by oid. `refresh` asks the catalog again when the stream knows more."""
+
+    checkpoint: Checkpoint
+    first_schema: str
+    refresh: Callable[[], Sequence[SourceTable]]
+    freeze: bool = False
+    #: Tables to read again, or for the first time, by oid, with the reason.
+    to_read: dict[int, str] = field(default_factory=dict)
+    #: Sentences about what changed in the tables' definitions.
+    notes: list[str] = field(default_factory=list)
+    unrepresentable: int = 0
+    sources: dict[int, SourceTable] = field(default_factory=dict)
+    targets: dict[int, str] = field(default_factory=dict)
+    _before: dict[int, list[TableState]] = field(default_factory=dict)
+    _steps: list[ColumnRename | TableRename] = field(default_factory=list)
+    _empty_merges: list[Merge] = field(default_factory=list)
+    _changed: bool = False
+
+    @property
+    def followed(self) -> frozenset[int]:
+        """Oids whose changes are wanted from the stream."""
+        return frozenset(
+            oid
+            for oid, state in self.checkpoint.tables.items()
+            if state.status is TableStatus.STREAMING
+        )
+
+    @property
+    def set_aside(self) -> dict[str, str]:
+        """Tables that only an operator's snapshot mends, with the reason."""
+        return {
+            str(state.table): state.reason
+            for state in self.checkpoint.tables.values()
+            if state.status is TableStatus.NEEDS_SNAPSHOT
+        }
+
+    def look(self, tables: Sequence[SourceTable]) -> None:
+        """Compare the checkpoint's tables with the catalog's."""
+        self.sources = {table.relation.oid: table for table in tables}
+        by_name = map_tables([t.relation.table for t in tables], self.first_schema)
+        states = dict(self.checkpoint.tables)
+        self.targets = {
+            table.relation.oid: self._target(table, by_name, states) for table in tables
+        }
+        for oid, state in list(states.items()):
+            if oid not in self.sources:
+                self._gone(states, state)
+        for oid, table in self.sources.items():
+            known = states.get(oid)
+            if known is None or known.status is TableStatus.DROPPED:
+                self._note(f"{table.relation.table}: new table", freezing=False)
+                self.to_read.setdefault(oid, "new table")
+            elif table.not_streamed:
+                if known.status is not TableStatus.NOT_STREAMED:
+                    self._changed = True
+                    states[oid] = replace(
+                        known, status=TableStatus.NOT_STREAMED, reason=table.not_streamed
+                    )
+            elif known.status is TableStatus.NOT_STREAMED:
+                self.to_read.setdefault(oid, "it can be streamed now")
+            elif known.status is TableStatus.STREAMING:
+                self._evolve(states, known, table)
+        self.checkpoint = replace(self.checkpoint, tables=states)
+
+    def pending(self) -> LoadBatch | None:
+        """Changes of definition alone, to be loaded before any rows; None for none."""
+        if not (self._steps or self._empty_merges or self._changed):
+            return None
+        batch = LoadBatch(merges=tuple(self._empty_merges), steps=tuple(self._steps))
+        self._steps, self._empty_merges, self._changed = [], [], False
+        return batch
+
+    def apply(self, batch: ChangeBatch) -> LoadBatch:
+        """What a batch of changes leaves to load."""
+        versions: dict[int, list[TableChanges]] = {}
+        for changes in batch.tables:
+            if changes.relation.oid in self.followed and changes.relation.oid not in self.to_read:
+                versions.setdefault(changes.relation.oid, []).append(changes)
+        merges: list[Merge] = []
+        unrepresentable: list[pa.Table] = []
+        for oid, parts in versions.items():
+            columns = self._resolve(oid, parts)
+            if columns is None:
+                continue
+            state = self.checkpoint.tables[oid]
+            target = target_table(state)
+            laid_out = lay_out(list(zip(parts, columns, strict=True)), target, state.snapshot_lsn)
+            merge = fold(laid_out, target, target_key(state))
+            if merge is not None:
+                merges.append(merge)
+            unrepresentable += self._unrepresentable(state, parts, columns)
+        pending = self.pending() or LoadBatch()
+        return LoadBatch(
+            merges=(
+                *(
+                    m
+                    for m in pending.merges
+                    if m.target.name not in {x.target.name for x in merges}
+                ),
+                *merges,
+            ),
+            steps=pending.steps,
+            unrepresentable=_joined(unrepresentable),
+        )
+
+    def read_done(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.to_read.clear()
+
+    def _resolve(self, oid: int, parts: list[TableChanges]) -> list[tuple[ColumnState, ...]] | None:
+        """Target columns of each version; None once the table must be read again."""
+        for attempt in ("known", "asked again"):
+            state = self.checkpoint.tables[oid]
+            states = [*self._before.get(oid, []), state]
+            columns = [resolve_columns(part.relation, states) for part in parts]
+            if all(
+                resolved is not None and self._fits(part, resolved, state)
+                for part, resolved in zip(parts, columns, strict=True)
+            ):
+                return columns  # type: ignore[return-value]
+            if attempt == "known":
+                self.look(self.refresh())
+                if oid in self.to_read or oid not in self.followed:
+                    return None
+        self.to_read[oid] = "its definition changed in a way the stream does not tell"
+        return None
+
+    @staticmethod
+    def _fits(part: TableChanges, columns: Sequence[ColumnState | None], state: TableState) -> bool:
+        """Whether a version's columns and key can be laid out in the state's."""
+        targets = target_table(state).schema
+        for column, resolved in zip(part.relation.columns, columns, strict=True):
+            if resolved is None:
+                return False
+            wanted = targets.field(resolved.target).type
+            if not widens(column.arrow_type, wanted):
+                return False
+        names = {
+            c.name: r.target
+            for c, r in zip(part.relation.columns, columns, strict=True)
+            if r is not None
+        }
+        return {names[name] for name in part.relation.key} == set(target_key(state))
+
+    def _unrepresentable(
+        self, state: TableState, parts: list[TableChanges], columns: Sequence[Sequence[ColumnState]]
+    ) -> list[pa.Table]:
+        found = []
+        for part, resolved in zip(parts, columns, strict=True):
+            fresh = part.commit_lsn >= np.uint64(state.snapshot_lsn)
+            values = [value for value in part.unrepresentable if fresh[value.row]]
+            if values:
+                names = {
+                    c.name: r.target for c, r in zip(part.relation.columns, resolved, strict=True)
+                }
+                found.append(
+                    unrepresentable_rows(
+                        state.target, names, part.relation.key, part.rows, values,
+                        part.commit_lsn, part.committed_at,
+                    )
+                )  # fmt: skip
+        self.unrepresentable += sum(len(table) for table in found)
+        return found
+
+    def _target(
+        self, table: SourceTable, by_name: dict[TableName, str], states: dict[int, TableState]
+    ) -> str:
+        """A table keeps its target name until it is renamed."""
+        known = states.get(table.relation.oid)
+        if known is not None and known.table == table.relation.table:
+            return known.target
+        return by_name[table.relation.table]
+
+    def _gone(self, states: dict[int, TableState], state: TableState) -> None:
+        if any(self.targets[oid] == state.target for oid in self.sources):
+            # Dropped and recreated under its name: the new table takes the place.
+            del states[state.oid]
+            self._changed = True
+        elif state.status is not TableStatus.DROPPED:
+            self._note(f"{state.table}: dropped or excluded; its data stays")
+            states[state.oid] = replace(
+                state, status=TableStatus.DROPPED, reason="dropped at the source, or excluded"
+            )
+            self._changed = True
+
+    def _evolve(self, states: dict[int, TableState], known: TableState, table: SourceTable) -> None:
+        evolution = evolve(known, table)
+        oid = table.relation.oid
+        for change in evolution.changes:
+            self._note(f"{known.table}: {change}")
+        if evolution.reread:
+            self._note(f"{known.table}: {evolution.reread}")
+            self.to_read.setdefault(oid, evolution.reread)
+            if evolution.state.table == known.table:
+                return
+        state = evolution.state
+        if evolution.reread:
+            # Only the name moves now; the rest comes with the reading.
+            state = replace(known, table=table.relation.table)
+        target = self.targets[oid]
+        if target != known.target:
+            self._steps.append(TableRename(known.target, target))
+            state = replace(state, target=target)
+        if state == known:
+            return
+        self._before.setdefault(oid, []).append(known)
+        self._changed = True
+        if not evolution.reread:
+            self._steps += [replace(r, table=target) for r in evolution.renames]
+            if evolution.added or evolution.changes:
+                self._empty_merges.append(_empty_merge(state))
+        states[oid] = state
+
+    def _note(self, text: str, *, freezing: bool = True) -> None:
+        if self.freeze and freezing:
+            raise OperatorNeeded(
+                f'schema change refused by schema_changes = "freeze": {text}',
+                'undo it at the source, or set sources.pg_replication.schema_changes = "evolve"',
+            )
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def _empty_merge(state: TableState) -> Merge:
+    """No rows: makes the destination's table take the state's columns."""
+    target, key = target_table(state), target_key(state)
+    control = KEYED_CONTROL_FIELDS if key else MULTISET_CONTROL_FIELDS
+    rows = pa.schema([*target.schema, *METADATA_FIELDS, *control]).empty_table()
+    return KeyedMerge(target, key, rows) if key else MultisetMerge(target, rows)
+
+
+def _joined(tables: list[pa.Table]) -> pa.Table | None:
+    return pa.concat_tables(tables) if tables else None

@@ -1,0 +1,62 @@
+"""Rows for `_cdc_unrepresentable`: values that their destination type cannot hold, kept as text."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from cdc_core.staging import UNREPRESENTABLE_SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from cdc_core.changes import Unrepresentable
+
+
+def unrepresentable_rows(
+    target: str,
+    columns: Mapping[str, str],
+    key: Sequence[str],
+    rows: pa.Table,
+    values: Iterable[Unrepresentable],
+    commit_lsn: npt.NDArray[np.uint64] | int,
+    committed_at: npt.NDArray[np.int64] | int,
+) -> pa.Table:
+    """One row per value; `columns` maps source column names to the target's.
+
+    LSN and time are one for all rows (a snapshot), or an array by row. The key is a JSON object of
+    target column and text; of a table without key it is empty.
+    """
+    records = []
+    for value in values:
+        if value.column not in columns:
+            continue
+        identity = {columns[name]: _text(rows.column(name)[value.row].as_py()) for name in key}
+        lsn = commit_lsn if isinstance(commit_lsn, int) else int(commit_lsn[value.row])
+        time = committed_at if isinstance(committed_at, int) else int(committed_at[value.row])
+        records.append(
+            {
+                "table_name": target,
+                "column_name": columns[value.column],
+                "key": json.dumps(identity, ensure_ascii=False),
+                "value_text": value.text,
+                "_cdc_lsn": lsn,
+                "_cdc_committed_at": time,
+            }
+        )
+    return pa.Table.from_pylist(records, schema=UNREPRESENTABLE_SCHEMA)
+
+
+def _text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "t" if value else "f"
+    if isinstance(value, bytes):
+        return "\\x" + value.hex()
+    return str(value)

@@ -1,0 +1,1 @@
+"""Use cases: the mission in plain words, over ports only."""

@@ -1,0 +1,134 @@
+"""Reading whole tables at one LSN and replacing them in the destination.
+
+Shared by the full load and by the stream, which reads again what it cannot follow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from cdc_core.schema_change import first_state, reread_state, target_table
+from cdc_core.staging import METADATA_FIELDS, LoadBatch, Replacement
+from cdc_core.unrepresentable import unrepresentable_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cdc_core.checkpoint import Checkpoint, TableState
+    from cdc_core.ports.catalog import SourceTable
+    from cdc_core.ports.destination import Destination
+    from cdc_core.ports.progress import Progress
+    from cdc_core.ports.snapshot_source import Snapshot
+
+#: Tables are loaded together up to this estimate of their bytes at the source.
+GROUP_BYTES = 512 << 20
+GROUP_TABLES = 100
+
+
+@dataclass
+class TablesRead:
+    """Counts of a reading."""
+
+    tables: int = 0
+    rows: int = 0
+    unrepresentable: int = 0
+
+
+def read_tables(
+    snapshot: Snapshot,
+    tables: Sequence[tuple[SourceTable, str]],
+    destination: Destination,
+    checkpoint: Checkpoint,
+    progress: Progress,
+) -> tuple[Checkpoint, TablesRead]:
+    """Replace each table (given with its target name) by its content at the snapshot.
+
+    A table counts as read, in the checkpoint, once the load after its own has landed: only then are
+    the values that it could not hold known and loaded with it. The checkpoint's LSN stays.
+    """
+    counts = TablesRead()
+    pending: list[TableState] = []
+    leftover: list[pa.Table] = []
+    for group in _groups(tables):
+        states = [_state(checkpoint, table, target, snapshot) for table, target in group]
+        collected: list[pa.Table] = []
+        replacements = tuple(
+            Replacement(
+                target_table(state), _rows(snapshot, table, state, collected, counts, progress)
+            )
+            for (table, _), state in zip(group, states, strict=True)
+        )
+        checkpoint = checkpoint.with_table(*pending)
+        batch = LoadBatch(replacements=replacements, unrepresentable=_joined(leftover))
+        destination.load(batch, checkpoint)
+        pending, leftover = states, collected
+    checkpoint = checkpoint.with_table(*pending)
+    if leftover:
+        destination.load(LoadBatch(unrepresentable=_joined(leftover)), checkpoint)
+    return checkpoint, counts
+
+
+def _state(
+    checkpoint: Checkpoint, table: SourceTable, target: str, snapshot: Snapshot
+) -> TableState:
+    before = checkpoint.tables.get(table.relation.oid)
+    if before is None or before.target != target:
+        return first_state(table, target, snapshot.lsn)
+    return reread_state(before, table, snapshot.lsn)
+
+
+def _rows(
+    snapshot: Snapshot,
+    table: SourceTable,
+    state: TableState,
+    unrepresentable: list[pa.Table],
+    counts: TablesRead,
+    progress: Progress,
+) -> Iterator[pa.Table]:
+    relation = table.relation
+    name = str(relation.table)
+    target = target_table(state)
+    names = {c.name: c.target for c in state.columns if not c.dropped}
+    schema = pa.schema([*target.schema, *METADATA_FIELDS])
+    progress.table_started(name, table.estimated_rows)
+    for piece in snapshot.read(relation):
+        rows = piece.rows
+        count = len(rows)
+        sources = {names[column]: rows.column(column) for column in relation.column_names}
+        columns = [sources.get(f.name, pa.nulls(count, f.type)) for f in target.schema]
+        columns += [
+            pa.repeat(pa.scalar(int(snapshot.lsn), pa.int64()), count),
+            pa.repeat(pa.scalar(snapshot.taken_at, METADATA_FIELDS[1].type), count),
+        ]
+        if piece.unrepresentable:
+            found = unrepresentable_rows(
+                state.target, names, relation.key, rows, piece.unrepresentable,
+                int(snapshot.lsn), snapshot.taken_at,
+            )  # fmt: skip
+            unrepresentable.append(found)
+            counts.unrepresentable += len(found)
+        counts.rows += count
+        progress.rows_read(name, count)
+        yield pa.table(columns, schema=schema)
+    counts.tables += 1
+    progress.table_finished(name)
+
+
+def _groups(tables: Sequence[tuple[SourceTable, str]]) -> Iterator[list[tuple[SourceTable, str]]]:
+    group: list[tuple[SourceTable, str]] = []
+    size = 0
+    for table, target in tables:
+        if group and (size + table.total_bytes > GROUP_BYTES or len(group) == GROUP_TABLES):
+            yield group
+            group, size = [], 0
+        group.append((table, target))
+        size += table.total_bytes
+    if group:
+        yield group
+
+
+def _joined(tables: list[pa.Table]) -> pa.Table | None:
+    return pa.concat_tables(tables) if tables else None

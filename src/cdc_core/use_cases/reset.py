@@ -1,0 +1,32 @@
+"""Reset: drop what this pipeline made, at the destination and at the source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cdc_core.ports.catalog import Catalog
+    from cdc_core.ports.change_source import ChangeSource
+    from cdc_core.ports.destination import Destination
+
+
+@dataclass(frozen=True)
+class Reset:
+    """Destructive. The destination goes first: a checkpoint without slot is refused, never
+    followed."""
+
+    source: ChangeSource
+    catalog: Catalog
+    destination: Destination
+
+    def run(self) -> list[str]:
+        """What was dropped, for people."""
+        with self.source:
+            with self.destination:
+                dropped = list(self.destination.drop())
+            if self.source.drop_slot():
+                dropped.append("replication slot")
+            if self.catalog.drop_publication():
+                dropped.append("publication")
+        return dropped

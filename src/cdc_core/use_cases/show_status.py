@@ -1,0 +1,85 @@
+"""Show status: slot, checkpoint, lag and tables, without changing anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cdc_core.history import break_in_history
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cdc_core.checkpoint import Checkpoint, SourceIdentity
+    from cdc_core.lsn import Lsn
+    from cdc_core.ports.catalog import Catalog
+    from cdc_core.ports.change_source import SlotState
+    from cdc_core.ports.destination import Destination
+    from cdc_core.ports.source_monitor import SourceMonitor
+
+
+@dataclass(frozen=True)
+class TableLine:
+    table: str
+    target: str
+    state: str
+    reason: str
+    rows: int | None
+    dropped_columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StatusReport:
+    """`lag_bytes` is WAL written since the checkpoint; `lag_seconds` the age of its last commit by
+    the
+    source's clock, 0 when nothing is behind."""
+
+    source: SourceIdentity
+    slot: SlotState | None
+    checkpoint: Checkpoint | None
+    current_lsn: Lsn
+    lag_bytes: int | None
+    lag_seconds: float | None
+    problem: str
+    tables: Sequence[TableLine]
+
+
+@dataclass(frozen=True)
+class ShowStatus:
+    monitor: SourceMonitor
+    catalog: Catalog
+    destination: Destination
+
+    def run(self) -> StatusReport:
+        with self.monitor, self.destination:
+            identity, slot = self.monitor.identity(), self.monitor.slot()
+            now, current = self.monitor.now(), self.monitor.current_lsn()
+            checkpoint = self.destination.read_checkpoint()
+            found = {table.relation.oid: table for table in self.catalog.tables()}
+            rows = self.destination.tables()
+        if checkpoint is None:
+            problem = "no snapshot was taken yet"
+            lag_bytes = lag_seconds = None
+        else:
+            broken = break_in_history(checkpoint, identity, slot)
+            problem = str(broken) if broken else ""
+            lag_bytes = max(0, current - checkpoint.lsn)
+            behind = checkpoint.committed_at is not None and lag_bytes > 0
+            lag_seconds = max(0.0, (now - (checkpoint.committed_at or 0)) / 1e6) if behind else 0.0
+        states = checkpoint.tables if checkpoint else {}
+        lines = [
+            TableLine(
+                str(state.table), state.target, state.status.value, state.reason,
+                rows.get(state.target), tuple(c.name for c in state.columns if c.dropped),
+            )
+            for state in states.values()
+        ]  # fmt: skip
+        lines += [
+            TableLine(str(table.relation.table), "", "not loaded yet", table.not_streamed, None)
+            for oid, table in found.items()
+            if oid not in states
+        ]
+        lines.sort(key=lambda line: line.table)
+        return StatusReport(
+            identity, slot, checkpoint, current, lag_bytes, lag_seconds, problem, lines
+        )

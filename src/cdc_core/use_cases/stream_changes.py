@@ -1,0 +1,178 @@
+"""Stream changes: drain what was committed before the run began, or follow until stopped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cdc_core.errors import OperatorNeeded, TablesNeedSnapshot
+from cdc_core.history import break_in_history, confirmable
+from cdc_core.ports.clock import Clock, SystemClock
+from cdc_core.ports.progress import Progress, SilentProgress
+from cdc_core.staging import EMPTY_BATCH
+from cdc_core.table_plan import TablePlan
+from cdc_core.use_cases.read_tables import read_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cdc_core.checkpoint import Checkpoint
+    from cdc_core.lsn import Lsn
+    from cdc_core.ports.catalog import Catalog
+    from cdc_core.ports.change_source import ChangeSource
+    from cdc_core.ports.destination import Destination
+    from cdc_core.ports.snapshot_source import SnapshotSource
+    from cdc_core.staging import LoadBatch
+
+#: While following an idle database: how often, and after how much WAL, the position is made
+#: durable.
+IDLE_SECONDS = 60.0
+IDLE_BYTES = 16 << 20
+
+
+@dataclass
+class StreamReport:
+    lsn: Lsn
+    changes: int = 0
+    transactions: int = 0
+    batches: int = 0
+    tables_read: int = 0
+    unrepresentable: int = 0
+
+
+@dataclass(frozen=True)
+class StreamChanges:
+    """Change data capture from the checkpoint on.
+
+    Order is the whole of its safety: a batch and its checkpoint become durable in the destination,
+    and only then does the slot move.
+    """
+
+    source: ChangeSource
+    catalog: Catalog
+    snapshots: SnapshotSource
+    destination: Destination
+    first_schema: str = "public"
+    freeze_schema: bool = False
+    poll_seconds: float = 0.5
+    clock: Clock = field(default_factory=SystemClock)
+    progress: Progress = field(default_factory=SilentProgress)
+
+    def run(
+        self, *, follow: bool = False, stop: Callable[[], bool] = lambda: False
+    ) -> StreamReport:
+        """Bring every followed table to a commit at or past the WAL position at which this began.
+
+        `stop` ends it cleanly after the batch in hand. Raises `TablesNeedSnapshot` when every other
+        table is up to date.
+        """
+        with self.source, self.destination:
+            checkpoint = self._start()
+            until = self.source.current_lsn()
+            plan = TablePlan(
+                checkpoint, self.first_schema, self.catalog.publish, self.freeze_schema
+            )
+            plan.look(self.catalog.publish())
+            report = StreamReport(checkpoint.lsn)
+            self._drain(plan, until, report, stop, final=not follow)
+            while follow and not stop():
+                if plan.checkpoint.lsn >= until:
+                    self.clock.sleep(self.poll_seconds)
+                until = self.source.current_lsn()
+                self._drain(plan, until, report, stop, final=False)
+            if follow:
+                self._advance(plan, plan.checkpoint.lsn)
+            if report.unrepresentable:
+                self.progress.warn(
+                    f"{report.unrepresentable} values cannot be held by their destination type: "
+                    "NULL, and kept as text in _cdc_unrepresentable"
+                )
+            if plan.set_aside:
+                raise TablesNeedSnapshot(plan.set_aside)
+            return report
+
+    def _start(self) -> Checkpoint:
+        checkpoint = self.destination.read_checkpoint()
+        if checkpoint is None:
+            raise OperatorNeeded(
+                "the destination has no checkpoint: no snapshot was taken yet",
+                "run: wal2delta snapshot",
+            )
+        broken = break_in_history(checkpoint, self.source.identity(), self.source.slot())
+        if broken is not None:
+            raise broken
+        return checkpoint
+
+    def _drain(
+        self,
+        plan: TablePlan,
+        until: Lsn,
+        report: StreamReport,
+        stop: Callable[[], bool],
+        *,
+        final: bool,
+    ) -> None:
+        """Load until `until`; then read what must be read, and drain up to that reading too."""
+        idle_since = self.clock.monotonic()
+        while True:
+            self._load_definitions(plan)
+            reached = plan.checkpoint.lsn
+            for batch in self.source.read(plan.checkpoint.lsn, until, plan.followed, stop):
+                reached = max(reached, batch.end_lsn)
+                if batch.changes == 0:
+                    continue
+                load = plan.apply(batch)
+                self._commit(plan, load, batch.end_lsn, batch.last_committed_at)
+                report.changes += batch.changes
+                report.transactions += batch.transactions
+                report.batches += 1
+                self.progress.batch_loaded(
+                    batch.changes, batch.transactions, max(0, until - batch.end_lsn)
+                )
+                if stop():
+                    break
+            report.unrepresentable, report.lsn = plan.unrepresentable, plan.checkpoint.lsn
+            if plan.to_read and not stop():
+                until = max(until, self._read_again(plan, report))
+                continue
+            behind = reached - plan.checkpoint.lsn
+            waited = self.clock.monotonic() - idle_since
+            if reached > plan.checkpoint.lsn and (
+                final or behind >= IDLE_BYTES or waited >= IDLE_SECONDS
+            ):
+                self._advance(plan, reached)
+            report.lsn = plan.checkpoint.lsn
+            return
+
+    def _load_definitions(self, plan: TablePlan) -> None:
+        load = plan.pending()
+        for note in plan.notes:
+            self.progress.note(note)
+        plan.notes.clear()
+        if load is not None:
+            self.destination.load(load, plan.checkpoint)
+
+    def _commit(self, plan: TablePlan, load: LoadBatch, lsn: Lsn, committed_at: int | None) -> None:
+        plan.checkpoint = plan.checkpoint.advanced(lsn, committed_at)
+        self.destination.load(load, plan.checkpoint)
+        self.source.confirm(confirmable(plan.checkpoint))
+
+    def _advance(self, plan: TablePlan, lsn: Lsn) -> None:
+        """Make a position without changes durable, so that an idle database pins no WAL."""
+        self._commit(plan, EMPTY_BATCH, lsn, None)
+
+    def _read_again(self, plan: TablePlan, report: StreamReport) -> Lsn:
+        """Read new tables, and those that the stream could not follow; the LSN to drain up to."""
+        for oid, why in plan.to_read.items():
+            self.progress.note(f"reading {plan.sources[oid].relation.table}: {why}")
+        with self.snapshots.begin(create_slot=False) as snapshot:
+            tables = [(plan.sources[oid], plan.targets[oid]) for oid in plan.to_read]
+            checkpoint, counts = read_tables(
+                snapshot, tables, self.destination, plan.checkpoint, self.progress
+            )
+            lsn = snapshot.lsn
+        self.destination.load(EMPTY_BATCH, checkpoint)
+        plan.read_done(checkpoint)
+        report.tables_read += counts.tables
+        report.unrepresentable += counts.unrepresentable
+        return lsn

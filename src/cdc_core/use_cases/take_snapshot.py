@@ -1,0 +1,101 @@
+"""Take snapshot: every discovered table, or those named, read whole at one LSN and replaced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cdc_core.checkpoint import Checkpoint
+from cdc_core.errors import SettingsError
+from cdc_core.history import break_in_history, confirmable
+from cdc_core.lsn import ZERO_LSN, Lsn
+from cdc_core.naming import map_tables
+from cdc_core.ports.progress import Progress, SilentProgress
+from cdc_core.staging import EMPTY_BATCH
+from cdc_core.use_cases.read_tables import read_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cdc_core.ports.catalog import Catalog
+    from cdc_core.ports.change_source import ChangeSource
+    from cdc_core.ports.destination import Destination
+    from cdc_core.ports.snapshot_source import SnapshotSource
+
+
+@dataclass(frozen=True)
+class SnapshotReport:
+    lsn: Lsn
+    tables: int
+    rows: int
+    unrepresentable: int
+
+
+@dataclass(frozen=True)
+class TakeSnapshot:
+    """The full load.
+
+    Without a usable slot and checkpoint the slot is created, and its consistent point is the
+    snapshot. With both, the slot stays where it is, and a temporary slot gives the snapshot's LSN:
+    the stream goes on from the checkpoint whenever this run ends early.
+    """
+
+    source: ChangeSource
+    catalog: Catalog
+    snapshots: SnapshotSource
+    destination: Destination
+    first_schema: str = "public"
+    progress: Progress = field(default_factory=SilentProgress)
+
+    def run(self, tables: Sequence[str] = ()) -> SnapshotReport:
+        """Load the tables that match the globs, every discovered one without any."""
+        with self.source, self.destination:
+            checkpoint = self.destination.read_checkpoint()
+            identity = self.source.identity()
+            slot = self.source.slot()
+            broken = break_in_history(checkpoint, identity, slot) if checkpoint else None
+            if tables and broken:
+                raise broken
+            found = self.catalog.publish()
+            targets = map_tables([t.relation.table for t in found], self.first_schema)
+            chosen = [t for t in found if not tables or t.relation.table.matches(tables)]
+            if tables and not chosen:
+                raise SettingsError(
+                    f"--tables {' '.join(tables)} matches none of the {len(found)} tables found",
+                    "globs match schema.table, or the bare name; wal2delta check lists the tables",
+                )
+            anew = checkpoint is None or broken is not None
+            if anew and slot is not None:
+                self.progress.note(f"slot {slot.name} has no usable checkpoint: creating it anew")
+                self.source.drop_slot()
+            with self.snapshots.begin(create_slot=anew) as snapshot:
+                if checkpoint is None or anew:
+                    checkpoint = Checkpoint(identity, snapshot.lsn)
+                live = {t.relation.oid for t in found}
+                kept = {
+                    oid: state
+                    for oid, state in checkpoint.tables.items()
+                    if oid in live
+                    or state.target not in {targets[t.relation.table] for t in chosen}
+                }
+                checkpoint = Checkpoint(identity, checkpoint.lsn, kept, checkpoint.committed_at)
+                self.progress.note(f"snapshot at LSN {snapshot.lsn}: {len(chosen)} tables")
+                pairs = [(table, targets[table.relation.table]) for table in chosen]
+                checkpoint, counts = read_tables(
+                    snapshot, pairs, self.destination, checkpoint, self.progress
+                )
+                lsn = snapshot.lsn
+                taken_at = snapshot.taken_at
+            # Every table is at the snapshot: what the stream still holds from before it is done
+            # with.
+            checkpoint = checkpoint.advanced(
+                ZERO_LSN if tables else lsn, None if tables else taken_at
+            )
+            self.destination.load(EMPTY_BATCH, checkpoint)
+            self.source.confirm(confirmable(checkpoint))
+            if counts.unrepresentable:
+                self.progress.warn(
+                    f"{counts.unrepresentable} values cannot be held by their destination type: NULL, "
+                    "and kept as text in _cdc_unrepresentable"
+                )
+            return SnapshotReport(lsn, counts.tables, counts.rows, counts.unrepresentable)
