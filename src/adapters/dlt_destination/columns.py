@@ -1,4 +1,4 @@
-"""Columns of destination tables: their full list, what dlt is told of them, and which types widen."""
+"""Columns of destination tables: all of them, what dlt is told of them, which types widen."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def plain(arrow_type: pa.DataType) -> pa.DataType:
 
 
 def dlt_columns(fields: list[pa.Field]) -> dict[str, Any]:
-    """The columns as dlt's schema describes them, for dlt's own readers; our DDL makes the tables."""
+    """The columns for dlt's schema, which its readers use; tables are made by our own DDL."""
     return {field.name: _dlt_column(field) for field in fields}
 
 

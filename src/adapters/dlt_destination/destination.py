@@ -150,7 +150,7 @@ class DltDestination:
         except CdcError:
             self._close()
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - dlt and the stores raise any kind
             where = f"{self._store.kind} dataset {self._settings.dataset_name!r}, {doing}"
             cause: BaseException = error
             if self._plan.failures:

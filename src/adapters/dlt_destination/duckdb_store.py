@@ -29,7 +29,7 @@ SCAN_ROWS = 100_000
 
 
 class DuckDbStore:
-    """`credentials` is what dlt takes for DuckDB: the file's path, or a dict; None: dlt's settings."""
+    """`credentials` is what dlt takes for DuckDB, such as the file's path; None: dlt's settings."""
 
     kind = "duckdb"
     table_hints: Mapping[str, Any] = {}
@@ -95,12 +95,15 @@ class DuckDbStore:
             case StagedReplacement():
                 return self._replacement(client, step, target, staged)
             case StagedMerge(KeyedMerge() as merge):
-                return merge_sql.keyed_merge(DUCKDB, merge, staged, target)
+                rules = merge_sql.keyed_rules(DUCKDB, merge)
+                source = merge_sql.keyed_source(DUCKDB, merge, staged, target)
             case StagedMerge(MultisetMerge() as merge):
-                return merge_sql.multiset_merge(DUCKDB, merge, staged, target)
+                rules = merge_sql.multiset_rules(DUCKDB, merge)
+                source = merge_sql.multiset_source(DUCKDB, merge, staged, target)
             case StagedCells():
-                return merge_sql.unrepresentable_merge(DUCKDB, staged, target)
-        raise AssertionError(step)
+                rules = merge_sql.cells_rules(DUCKDB)
+                source = merge_sql.cells_source(DUCKDB, staged)
+        return rules.statement(DUCKDB, source, target)
 
     def _replacement(self, client: Any, step: StagedReplacement, target: str, staged: str) -> str:
         """The new content; columns that only the old table has stay, empty."""
@@ -129,9 +132,11 @@ class DuckDbStore:
         names = ", ".join(DUCKDB.quote(name) for name in columns)
         schema = self.columns(client)[table]
         schema = pa.schema([schema.field(name) for name in columns])
-        connection = client.sql_client.native_connection
-        connection.execute(f"SELECT {names} FROM {_name(client, table)}")
-        reader = getattr(connection, "to_arrow_reader", None) or connection.fetch_record_batch
+        rows = client.sql_client.native_connection.sql(
+            f"SELECT {names} FROM {_name(client, table)}"
+        )
+        # DuckDB renamed it in 1.5.
+        reader = getattr(rows, "to_arrow_reader", None) or rows.fetch_arrow_reader
         for batch in reader(SCAN_ROWS):
             piece = pa.Table.from_batches([batch]).rename_columns(list(columns))
             yield piece.cast(pa.schema([f.with_type(plain(f.type)) for f in schema]))

@@ -15,3 +15,12 @@ def duckdb_destination(settings: PipelineSettings, credentials: Any = None) -> D
     from adapters.dlt_destination.duckdb_store import DuckDbStore
 
     return DltDestination(DuckDbStore(credentials), settings)
+
+
+def delta_destination(
+    settings: PipelineSettings, bucket_url: str | None = None, credentials: Any = None
+) -> DltDestination:
+    """`bucket_url`: a folder or what else dlt's filesystem takes; None: dlt's settings."""
+    from adapters.dlt_destination.delta_store import DeltaStore
+
+    return DltDestination(DeltaStore(bucket_url, credentials), settings)

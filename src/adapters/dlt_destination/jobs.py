@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dlt.common.destination.client import LoadJob, RunnableLoadJob
+from dlt.common.destination.client import HasFollowupJobs, LoadJob, RunnableLoadJob
 from dlt.common.destination.exceptions import DestinationTerminalException
-from dlt.destinations.job_impl import (
-    FinalizedLoadJobWithFollowupJobs,
-    ReferenceFollowupJobRequest,
-)
+from dlt.destinations.job_impl import FinalizedLoadJob, ReferenceFollowupJobRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dlt.common.destination.client import FollowupJobRequest, PreparedTableSchema
+    from dlt.common.destination.client import FollowupJobRequest
+    from dlt.common.destination.typing import PreparedTableSchema
     from dlt.common.storages.load_package import LoadJobInfo
 
     from adapters.dlt_destination.plan import Plan
@@ -37,10 +35,18 @@ class ApplyTable(RunnableLoadJob):
         table = self.load_table_name
         try:
             self._store.apply(self._job_client, table, self._plan.steps[table])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told in `failure`
             # The loader prints what a job raises, and what a store says may quote a row.
             self._plan.failures.append((table, error))
             raise DestinationTerminalException(f"table {table!r} was not loaded") from None
+
+
+class Arrived(RunnableLoadJob, HasFollowupJobs):
+    """A file with nothing to do for it now. It runs all the same: the loader only wakes up for jobs
+    that end, and looks at finished ones once a second."""
+
+    def run(self) -> None:
+        pass
 
 
 class PlannedClient:
@@ -55,10 +61,10 @@ class PlannedClient:
         name = table["name"]
         if name not in self.plan.steps:
             job: LoadJob = super().create_load_job(table, file_path, load_id, restore)  # type: ignore[misc]
-            return job
+            return Arrived(file_path) if isinstance(job, FinalizedLoadJob) else job
         if self._has_one_file(name) or ReferenceFollowupJobRequest.is_reference_job(file_path):
             return ApplyTable(file_path, self.store, self.plan)
-        return FinalizedLoadJobWithFollowupJobs(file_path)
+        return Arrived(file_path)
 
     def create_table_chain_completed_followup_jobs(
         self,
@@ -72,7 +78,7 @@ class PlannedClient:
         first = (completed_table_chain_jobs or ())[0].job_file_info.file_name()
         return [ReferenceFollowupJobRequest(first, paths)]
 
-    def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
+    def should_load_data_to_staging_dataset(self, table_name: str) -> bool:  # noqa: ARG002
         """Never: the staged rows are the package's Parquet files."""
         return False
 

@@ -1,4 +1,4 @@
-"""The statements that bring a batch into a table: one for each merge, the same for every dialect.
+"""The SQL that brings a batch into a table: one MERGE for each merge, the same for every dialect.
 
 `staged` and `target` are relations ready to stand after FROM; columns are quoted here. The meaning
 of the control columns is `cdc_core.staging`'s. Sources: DuckDB and Databricks SQL, "MERGE INTO".
@@ -6,6 +6,7 @@ of the control columns is `cdc_core.staging`'s. Sources: DuckDB and Databricks S
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cdc_core.staging import (
@@ -22,33 +23,61 @@ from cdc_core.staging import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping
 
     from adapters.dlt_destination.dialect import Dialect
     from cdc_core.lsn import Lsn
     from cdc_core.staging import KeyedMerge, MultisetMerge
 
-METADATA = tuple(field.name for field in METADATA_FIELDS)
+METADATA = tuple(f.name for f in METADATA_FIELDS)
+
+#: What makes a cell in the table of unrepresentable values the same cell.
+CELL_IDENTITY = ("table_name", "column_name", "key", "value_text", LSN_COLUMN)
 
 
-def keyed_merge(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) -> str:
-    """MERGE of at most one final change per key, guarded by each row's LSN."""
+@dataclass(frozen=True)
+class MergeRules:
+    """A MERGE in parts, `t` being the target and `s` the source; expressions by column.
+
+    What does not occur is None. Stores without SQL of their own build theirs from these.
+    """
+
+    on: str
+    insert: Mapping[str, str]
+    delete_if: str | None = None
+    update_if: str | None = None
+    update: Mapping[str, str] = field(default_factory=dict)
+    insert_if: str | None = None
+    delete_unmatched_if: str | None = None
+
+    def statement(self, dialect: Dialect, source: str, target: str) -> str:
+        parts = [f"MERGE INTO {target} AS t USING ({source}) AS s ON {self.on}"]
+        if self.delete_if:
+            parts.append(f"WHEN MATCHED AND {self.delete_if} THEN DELETE")
+        if self.update_if:
+            assigned = (f"{dialect.quote(name)} = {value}" for name, value in self.update.items())
+            parts.append(f"WHEN MATCHED AND {self.update_if} THEN UPDATE SET {', '.join(assigned)}")
+        columns = ", ".join(dialect.quote(name) for name in self.insert)
+        condition = f" AND {self.insert_if}" if self.insert_if else ""
+        values = ", ".join(self.insert.values())
+        parts.append(f"WHEN NOT MATCHED{condition} THEN INSERT ({columns}) VALUES ({values})")
+        if self.delete_unmatched_if:
+            parts.append(f"WHEN NOT MATCHED BY SOURCE AND {self.delete_unmatched_if} THEN DELETE")
+        return " ".join(parts)
+
+
+def keyed_rules(dialect: Dialect, merge: KeyedMerge) -> MergeRules:
+    """At most one final change per key, guarded by each row's LSN; for `keyed_source`."""
     older = f"t.{LSN_COLUMN} < s.{LSN_COLUMN}"
-    own = merge.target.schema.names
-    assignments = [
-        f"{dialect.quote(name)} = {_value(dialect, merge, name)}" for name in (*own, *METADATA)
-    ]
-    columns = ", ".join(dialect.quote(name) for name in (*own, *METADATA))
-    values = ", ".join(dialect.column("s", name) for name in (*own, *METADATA))
-    return _join(
-        f"MERGE INTO {target} AS t USING ({keyed_source(dialect, merge, staged, target)}) AS s",
-        f"ON {_all_equal(dialect, merge.key, 't', 's', '=')}",
-        f"WHEN MATCHED AND s.{OP_COLUMN} = '{DELETE}' AND {older} THEN DELETE",
-        f"WHEN MATCHED AND s.{OP_COLUMN} = '{UPSERT}' AND {older}",
-        f"THEN UPDATE SET {', '.join(assignments)}",
-        f"WHEN NOT MATCHED AND s.{OP_COLUMN} = '{UPSERT}'",
-        f"THEN INSERT ({columns}) VALUES ({values})",
-        _truncation(merge.truncated_at),
+    names = (*merge.target.schema.names, *METADATA)
+    return MergeRules(
+        on=_all_equal(dialect, merge.key, "t", "s", "="),
+        delete_if=f"s.{OP_COLUMN} = '{DELETE}' AND {older}",
+        update_if=f"s.{OP_COLUMN} = '{UPSERT}' AND {older}",
+        update={name: _value(dialect, merge, name) for name in names},
+        insert_if=f"s.{OP_COLUMN} = '{UPSERT}'",
+        insert={name: dialect.column("s", name) for name in names},
+        delete_unmatched_if=_before(merge.truncated_at),
     )
 
 
@@ -84,40 +113,38 @@ def keyed_source(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) 
     if merge.truncated_at is not None:
         held += f" AND t.{LSN_COLUMN} >= {int(merge.truncated_at)}"
     latest = _join(
-        f"SELECT h.{REF_COLUMN} AS hop_of, {', '.join(f't.{name}' for name in looked_up)},",
-        f"ROW_NUMBER() OVER (PARTITION BY h.{REF_COLUMN} ORDER BY h.{LSN_COLUMN} DESC) AS hop_rank",
+        f"SELECT h.{REF_COLUMN} AS _cdc_hop_of, {', '.join(f't.{name}' for name in looked_up)},",
+        f"ROW_NUMBER() OVER (PARTITION BY h.{REF_COLUMN} ORDER BY h.{LSN_COLUMN} DESC)",
+        "AS _cdc_hop_rank",
         f"FROM {staged} AS h JOIN {target} AS t",
         f"ON {_all_equal(dialect, merge.key, 't', 'h', '=')} AND {held}",
         f"WHERE h.{OP_COLUMN} = '{HOP}'",
     )
     return _join(
         f"SELECT {', '.join(columns)} FROM {staged} AS f",
-        f"LEFT JOIN ({latest}) AS h ON h.hop_of = f.{REF_COLUMN} AND h.hop_rank = 1",
+        f"LEFT JOIN ({latest}) AS h ON h._cdc_hop_of = f.{REF_COLUMN} AND h._cdc_hop_rank = 1",
         f"WHERE f.{OP_COLUMN} <> '{HOP}'",
     )
 
 
-def multiset_merge(dialect: Dialect, merge: MultisetMerge, staged: str, target: str) -> str:
-    """MERGE of a table without key: every content touched is taken out and put back as often as due."""
+def multiset_rules(dialect: Dialect, merge: MultisetMerge) -> MergeRules:
+    """Every content touched is taken out, and put back as often as due; for `multiset_source`."""
     own = merge.target.schema.names
-    columns = ", ".join(dialect.quote(name) for name in (*own, *METADATA))
-    values = ", ".join(dialect.column("s", name) for name in (*own, *METADATA))
     same_content = _all_equal(dialect, own, "t", "s", dialect.null_safe_equal)
-    return _join(
-        f"MERGE INTO {target} AS t USING ({multiset_source(dialect, merge, staged, target)}) AS s",
-        f"ON s.{OP_COLUMN} = '{DELETE}' AND {same_content}",
-        f"WHEN MATCHED AND s.{OP_COLUMN} = '{DELETE}' THEN DELETE",
-        f"WHEN NOT MATCHED AND s.{OP_COLUMN} = '{UPSERT}'",
-        f"THEN INSERT ({columns}) VALUES ({values})",
-        _truncation(merge.truncated_at),
+    return MergeRules(
+        on=f"s.{OP_COLUMN} = '{DELETE}' AND {same_content}",
+        delete_if=f"s.{OP_COLUMN} = '{DELETE}'",
+        insert_if=f"s.{OP_COLUMN} = '{UPSERT}'",
+        insert={name: dialect.column("s", name) for name in (*own, *METADATA)},
+        delete_unmatched_if=_before(merge.truncated_at),
     )
 
 
 def multiset_source(dialect: Dialect, merge: MultisetMerge, staged: str, target: str) -> str:
     """One "D" row for each content to take out, and a "U" row for each copy to put back.
 
-    Copies in the target count as inserts before the first event. Walking events one by one and never
-    below zero ends at the greatest sum of any number of last steps: the steps of a content are
+    Copies in the target count as inserts before the first event. Walking events one by one, never
+    below zero, ends at the greatest sum of any number of last steps: the steps of a content are
     summed from the last one back, and the greatest such sum is the new count (none: zero).
     """
     own = [dialect.quote(name) for name in merge.target.schema.names]
@@ -139,68 +166,66 @@ def multiset_source(dialect: Dialect, merge: MultisetMerge, staged: str, target:
     marked = _join(
         "SELECT r.*,",
         f"COALESCE(MAX(CASE WHEN {OP_COLUMN} = 'C' THEN {LSN_COLUMN} END) OVER ({content}), 0)",
-        f"AS applied_lsn FROM ({rows}) AS r",
+        f"AS _cdc_applied_lsn FROM ({rows}) AS r",
     )
     # Events that the target has already, and contents without any other event, fall away here.
     due = _join(
         f"SELECT m.*, MAX(CASE WHEN {OP_COLUMN} <> 'C' THEN 1 ELSE 0 END) OVER ({content})",
-        f"AS has_events FROM ({marked}) AS m",
-        f"WHERE {OP_COLUMN} = 'C' OR {LSN_COLUMN} > applied_lsn",
+        f"AS _cdc_has_events FROM ({marked}) AS m",
+        f"WHERE {OP_COLUMN} = 'C' OR {LSN_COLUMN} > _cdc_applied_lsn",
     )
     step = f"CASE WHEN {OP_COLUMN} = '{DELETE}' THEN -1 ELSE 1 END"
     summed = _join(
         "SELECT d.*,",
         f"SUM({step}) OVER ({content}ORDER BY {REF_COLUMN} DESC",
-        "ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS last_steps,",
-        f"FIRST_VALUE({LSN_COLUMN}) OVER ({content}ORDER BY {REF_COLUMN} DESC) AS last_lsn,",
+        "ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS _cdc_last_steps,",
+        f"FIRST_VALUE({LSN_COLUMN}) OVER ({content}ORDER BY {REF_COLUMN} DESC) AS _cdc_last_lsn,",
         f"FIRST_VALUE({COMMITTED_AT_COLUMN}) OVER ({content}ORDER BY {REF_COLUMN} DESC)",
-        "AS last_committed_at,",
+        "AS _cdc_last_committed_at,",
         f"ROW_NUMBER() OVER ({content}ORDER BY",
-        f"CASE WHEN {OP_COLUMN} = '{DELETE}' THEN 1 ELSE 0 END, {REF_COLUMN}) AS copy_number",
-        f"FROM ({due}) AS d WHERE has_events = 1",
+        f"CASE WHEN {OP_COLUMN} = '{DELETE}' THEN 1 ELSE 0 END, {REF_COLUMN}) AS _cdc_copy_number",
+        f"FROM ({due}) AS d WHERE _cdc_has_events = 1",
     )
     counted = _join(
-        f"SELECT c.*, MAX(last_steps) OVER ({content}) AS new_count FROM ({summed}) AS c"
+        f"SELECT c.*, MAX(_cdc_last_steps) OVER ({content}) AS _cdc_new_count FROM ({summed}) AS c"
     )
     # One pass over `counted`: its row number 1 also stands for the removal, where copies exist.
     return _join(
-        f"SELECT {names}last_lsn AS {LSN_COLUMN}, last_committed_at AS {COMMITTED_AT_COLUMN},",
-        f"CASE WHEN k.removal = 1 THEN '{DELETE}' ELSE '{UPSERT}' END AS {OP_COLUMN}",
+        f"SELECT {names}_cdc_last_lsn AS {LSN_COLUMN},",
+        f"_cdc_last_committed_at AS {COMMITTED_AT_COLUMN},",
+        f"CASE WHEN k._cdc_removal = 1 THEN '{DELETE}' ELSE '{UPSERT}' END AS {OP_COLUMN}",
         f"FROM ({counted}) AS n",
-        "CROSS JOIN (SELECT 0 AS removal UNION ALL SELECT 1 AS removal) AS k",
-        f"WHERE (k.removal = 1 AND n.{OP_COLUMN} = 'C' AND n.copy_number = 1)",
-        f"OR (k.removal = 0 AND n.{OP_COLUMN} <> '{DELETE}' AND n.copy_number <= n.new_count)",
+        "CROSS JOIN (SELECT 0 AS _cdc_removal UNION ALL SELECT 1 AS _cdc_removal) AS k",
+        f"WHERE (k._cdc_removal = 1 AND n.{OP_COLUMN} = 'C' AND n._cdc_copy_number = 1)",
+        f"OR (k._cdc_removal = 0 AND n.{OP_COLUMN} <> '{DELETE}'",
+        "AND n._cdc_copy_number <= n._cdc_new_count)",
     )
 
 
-def unrepresentable_merge(dialect: Dialect, staged: str, target: str) -> str:
-    """Adds the cells that are not there yet; the table only ever grows."""
-    identity = ("table_name", "column_name", "key", "value_text", LSN_COLUMN)
-    names = UNREPRESENTABLE_SCHEMA.names
-    columns = ", ".join(dialect.quote(name) for name in names)
-    once = ", ".join(dialect.quote(name) for name in identity)
-    committed = dialect.quote(COMMITTED_AT_COLUMN)
-    return _join(
-        f"MERGE INTO {target} AS t USING (SELECT {once}, MAX({committed}) AS {committed}",
-        f"FROM {staged} AS f GROUP BY {once}) AS s",
-        f"ON {_all_equal(dialect, identity, 't', 's', '=')}",
-        f"WHEN NOT MATCHED THEN INSERT ({columns})",
-        f"VALUES ({', '.join(dialect.column('s', name) for name in names)})",
+def cells_rules(dialect: Dialect) -> MergeRules:
+    """Adds the unrepresentable cells that are not there yet; for `cells_source`."""
+    return MergeRules(
+        on=_all_equal(dialect, CELL_IDENTITY, "t", "s", "="),
+        insert={name: dialect.column("s", name) for name in UNREPRESENTABLE_SCHEMA.names},
     )
 
 
-def _truncation(truncated_at: Lsn | None) -> str:
-    if truncated_at is None:
-        return ""
-    return f"WHEN NOT MATCHED BY SOURCE AND t.{LSN_COLUMN} < {int(truncated_at)} THEN DELETE"
+def cells_source(dialect: Dialect, staged: str) -> str:
+    once = ", ".join(dialect.quote(name) for name in CELL_IDENTITY)
+    committed = f"MAX({COMMITTED_AT_COLUMN}) AS {COMMITTED_AT_COLUMN}"
+    return f"SELECT {once}, {committed} FROM {staged} AS f GROUP BY {once}"
+
+
+def _before(truncated_at: Lsn | None) -> str | None:
+    return None if truncated_at is None else f"t.{LSN_COLUMN} < {int(truncated_at)}"
 
 
 def _all_equal(dialect: Dialect, names: Iterable[str], left: str, right: str, operator: str) -> str:
     terms = [
-        f"{dialect.column(left, name)} {operator} {dialect.column(right, name)}" for name in names
+        f"({dialect.column(left, name)} {operator} {dialect.column(right, name)})" for name in names
     ]
     return " AND ".join(terms) or "1 = 1"
 
 
-def _join(*parts: Sequence[str] | str) -> str:
-    return " ".join(str(part) for part in parts if part)
+def _join(*parts: str) -> str:
+    return " ".join(part for part in parts if part)

@@ -51,7 +51,7 @@ class Packages:
 
     def client(self) -> Any:
         """dlt's job client of the dataset, to be opened."""
-        return self._pipeline._get_destination_clients(self._schema)[0]  # noqa: SLF001
+        return self._pipeline._get_destination_clients(self._schema)[0]
 
     def checkpoint(self) -> Mapping[str, Any] | None:
         state: Mapping[str, Any] = self._pipeline.state
@@ -64,11 +64,10 @@ class Packages:
 
         known = self._schema.tables.get(table)
         columns = {**(known or {}).get("columns", {}), **dlt_columns(fields)}
-        wanted = new_table(
+        plain_table = new_table(
             table, write_disposition="append", columns=list(columns.values()), resource=table
         )
-        wanted.update(hints)
-        wanted["x-normalizer"] = {"seen-data": True}
+        wanted = {**plain_table, **hints, "x-normalizer": {"seen-data": True}}
         if known != wanted:
             self._schema.tables[table] = wanted
 

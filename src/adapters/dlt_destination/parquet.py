@@ -29,7 +29,7 @@ def write_pieces(
 ) -> tuple[tuple[Path, ...], int]:
     """Files of about `FILE_ROWS` rows or `FILE_BYTES` each, at least one; their paths and rows.
 
-    Small pieces are gathered to row groups, so memory holds no more than one of those and one piece.
+    Small pieces are gathered to row groups: memory holds one of those and one piece at most.
     """
     paths: list[Path] = []
     total = 0

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cdc_core.staging import KeyedMerge, MultisetMerge, TargetTable
-
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from cdc_core.staging import KeyedMerge, MultisetMerge, TargetTable
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Where tables are kept: what one kind of table store does in its own way, the rest being common.
 
-A store has no state of a run. Every call gets `client`, dlt's job client for the dataset, opened; it
-brings credentials, names and connections that dlt's configuration found.
+A store has no state of a run. Every call gets `client`, dlt's job client for the dataset, opened;
+it brings credentials, names and connections that dlt's configuration found.
 """
 
 from __future__ import annotations

@@ -6,9 +6,12 @@ Source: dlt documentation, "Naming convention".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from dlt.common.normalizers.naming.naming import NamingConvention as BaseNamingConvention
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class NamingConvention(BaseNamingConvention):

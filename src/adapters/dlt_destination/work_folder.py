@@ -1,4 +1,4 @@
-"""The folder of one run: made fresh, locked while the run lives, swept up after one that was killed."""
+"""The folder of one run: fresh, locked while the run lives, swept up after one that was killed."""
 
 from __future__ import annotations
 

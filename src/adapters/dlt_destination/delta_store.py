@@ -1,0 +1,277 @@
+"""Delta tables in a folder or bucket: `<bucket_url>/<dataset>/<table>`, one commit for each step.
+
+delta-rs writes; where a merge must look into its target first, DuckDB runs the same SQL as for the
+other stores over the table's files. Sources: delta-rs documentation, "Merging a table"; Delta
+protocol, "Primitive Types".
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from adapters.dlt_destination import merge_sql
+from adapters.dlt_destination.columns import all_fields
+from adapters.dlt_destination.dialect import DUCKDB
+from adapters.dlt_destination.failures import root_cause, scrubbed
+from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, StagedReplacement, Step
+from cdc_core.errors import DestinationFailed, DestinationUnavailable
+from cdc_core.staging import KeyedMerge, MultisetMerge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from adapters.dlt_destination.merge_sql import MergeRules
+    from cdc_core.errors import CdcError
+    from cdc_core.staging import TargetTable
+
+SCAN_ROWS = 100_000
+LOG_FOLDER = "_delta_log"
+
+#: Expressions of a merge are DataFusion's, which quotes and compares as DuckDB does.
+DATAFUSION = DUCKDB
+
+
+class DeltaStore:
+    """`bucket_url` and `credentials` are dlt's for its filesystem; None: dlt's settings."""
+
+    kind = "delta"
+    table_hints: Mapping[str, Any] = {"table_format": "delta"}
+
+    def __init__(self, bucket_url: str | None = None, credentials: Any = None) -> None:
+        self._bucket_url = bucket_url
+        self._credentials = credentials
+
+    def factory(self, plan: Plan) -> Any:
+        from dlt.destinations import filesystem
+
+        from adapters.dlt_destination.jobs import planned_factory
+
+        return planned_factory(
+            filesystem,
+            self,
+            plan,
+            bucket_url=self._bucket_url,
+            credentials=self._credentials,
+            destination_name="filesystem",
+        )
+
+    def columns(self, client: Any) -> dict[str, pa.Schema]:
+        return {
+            table: pa.schema(self._open(client, table).schema().to_arrow())
+            for table in self._tables(client)
+        }
+
+    def _tables(self, client: Any) -> list[str]:
+        files = client.fs_client
+        if not files.isdir(client.dataset_path):
+            return []
+        files.invalidate_cache()
+        folders = [
+            os.path.basename(entry["name"].rstrip("/\\"))  # noqa: PTH119 - may be a URL's path
+            for entry in files.ls(client.dataset_path, detail=True)
+            if entry["type"] == "directory"
+        ]
+        return sorted(
+            name
+            for name in folders
+            if not name.startswith("_dlt")
+            and files.isdir(client.pathlib.join(client.dataset_path, name, LOG_FOLDER))
+        )
+
+    def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:  # noqa: ARG002 - no use for a key here
+        from deltalake import DeltaTable
+
+        if not client.is_storage_initialized():
+            client.initialize_storage()
+        DeltaTable.create(
+            _location(client, target.name),
+            schema=_nullable(all_fields(target)),
+            mode="ignore",
+            storage_options=_storage_options(client),
+        )
+
+    def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
+        from deltalake import Schema
+
+        added = Schema.from_arrow(_nullable(fields)).fields
+        self._open(client, table).alter.add_columns(added)
+
+    def widen(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
+        wider = {field.name: field.type for field in fields}
+        self._rewrite(client, table, lambda f: f.with_type(wider[f.name]) if f.name in wider else f)
+
+    def rename_column(self, client: Any, table: str, old: str, new: str) -> None:
+        self._rewrite(client, table, lambda f: f.with_name(new) if f.name == old else f)
+
+    def _rewrite(self, client: Any, table: str, change: Callable[[pa.Field], pa.Field]) -> None:
+        """Write the table again under another schema, in one commit."""
+        from deltalake import write_deltalake
+
+        delta = self._open(client, table)
+        dataset = delta.to_pyarrow_dataset()
+        schema = pa.schema([change(field) for field in dataset.schema])
+        batches = (
+            pa.Table.from_batches([batch]).rename_columns(schema.names).cast(schema)
+            for batch in dataset.to_batches(batch_size=SCAN_ROWS)
+        )
+        write_deltalake(delta, _reader(batches, schema), mode="overwrite", schema_mode="overwrite")
+
+    def rename_table(self, client: Any, old: str, new: str) -> None:
+        client.fs_client.mv(
+            client.pathlib.join(client.dataset_path, old),
+            client.pathlib.join(client.dataset_path, new),
+            recursive=True,
+        )
+
+    def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
+        for step in steps:
+            match step:
+                case StagedReplacement():
+                    self._replace(client, table, step)
+                case StagedMerge(KeyedMerge() as merge):
+                    self._merge_keyed(client, table, merge, step.path)
+                case StagedMerge(MultisetMerge() as merge):
+                    self._merge_multiset(client, table, merge, step.path)
+                case StagedCells():
+                    source = _query(merge_sql.cells_source(DUCKDB, "staged"), step.path)
+                    self._merge(client, table, source, merge_sql.cells_rules(DATAFUSION))
+
+    def _replace(self, client: Any, table: str, step: StagedReplacement) -> None:
+        from deltalake import write_deltalake
+
+        new = _nullable(all_fields(step.target))
+        old = self.columns_of(client, table)
+        kept = [field for field in old if field.name not in new.names]
+        schema = pa.schema([*new, *kept])
+
+        def batches() -> Iterator[pa.Table]:
+            for path in step.paths:
+                with pq.ParquetFile(path) as file:
+                    for batch in file.iter_batches(batch_size=SCAN_ROWS):
+                        rows = pa.Table.from_batches([batch]).cast(new)
+                        for field in kept:
+                            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+                        yield rows
+
+        write_deltalake(
+            _location(client, table),
+            _reader(batches(), schema),
+            mode="overwrite",
+            schema_mode="overwrite",
+            storage_options=_storage_options(client),
+        )
+
+    def columns_of(self, client: Any, table: str) -> pa.Schema:
+        if table not in self._tables(client):
+            return pa.schema([])
+        return pa.schema(self._open(client, table).schema().to_arrow())
+
+    def _merge_keyed(self, client: Any, table: str, merge: KeyedMerge, path: Path) -> None:
+        if merge.has_hops:
+            delta = self._open(client, table)
+            sql = merge_sql.keyed_source(DUCKDB, merge, "staged", "target")
+            source = _query(sql, path, delta.to_pyarrow_dataset())
+        else:
+            source = pq.read_table(path)
+        self._merge(client, table, source, merge_sql.keyed_rules(DATAFUSION, merge))
+
+    def _merge_multiset(self, client: Any, table: str, merge: MultisetMerge, path: Path) -> None:
+        delta = self._open(client, table)
+        sql = merge_sql.multiset_source(DUCKDB, merge, "staged", "target")
+        source = _query(sql, path, delta.to_pyarrow_dataset())
+        self._merge(client, table, source, merge_sql.multiset_rules(DATAFUSION, merge))
+
+    def _merge(self, client: Any, table: str, source: pa.Table, rules: MergeRules) -> None:
+        """One commit, or none where nothing changes.
+
+        The source is held in memory so that delta-rs can leave out files by its key range.
+        """
+        merger = self._open(client, table).merge(
+            source, rules.on, source_alias="s", target_alias="t", streamed_exec=False
+        )
+        if rules.delete_if:
+            merger = merger.when_matched_delete(rules.delete_if)
+        if rules.update_if:
+            merger = merger.when_matched_update(_quoted(rules.update), rules.update_if)
+        merger = merger.when_not_matched_insert(_quoted(rules.insert), rules.insert_if)
+        if rules.delete_unmatched_if:
+            merger = merger.when_not_matched_by_source_delete(rules.delete_unmatched_if)
+        merger.execute()
+
+    def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]:
+        return {table: self._open(client, table).count() for table in tables}
+
+    def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        dataset = self._open(client, table).to_pyarrow_dataset()
+        for batch in dataset.to_batches(columns=list(columns), batch_size=SCAN_ROWS):
+            yield pa.Table.from_batches([batch])
+
+    def drop(self, client: Any) -> list[str]:
+        if not client.is_storage_initialized():
+            return []
+        client.drop_storage()
+        return [f"dataset {client.dataset_name!r}"]
+
+    def volumes(self, client: Any) -> Mapping[str, Sequence[str]] | None:  # noqa: ARG002 - there are none
+        return None
+
+    def failure(self, error: BaseException, where: str) -> CdcError:
+        cause = root_cause(error)
+        if isinstance(cause, OSError):
+            return DestinationUnavailable(
+                f"{where}: {scrubbed(cause)}",
+                "see that destination.filesystem.bucket_url can be reached and written; run again",
+            )
+        return DestinationFailed(f"{where}: {scrubbed(cause)}", "run again with LOG_LEVEL=DEBUG")
+
+    def _open(self, client: Any, table: str) -> Any:
+        from deltalake import DeltaTable
+
+        return DeltaTable(_location(client, table), storage_options=_storage_options(client))
+
+
+def _location(client: Any, table: str) -> str:
+    folder: str = client.pathlib.join(client.dataset_path, table)
+    if client.is_local_filesystem:
+        return folder
+    url: str = client.make_remote_url(folder)
+    return url
+
+
+def _storage_options(client: Any) -> dict[str, str] | None:
+    from dlt.common.libs.deltalake import deltalake_storage_options
+
+    options: dict[str, str] | None = deltalake_storage_options(
+        client.config.credentials, client.config.deltalake_storage_options
+    )
+    return options
+
+
+def _query(sql: str, path: Path, target: Any = None) -> pa.Table:
+    """Run the generator's SQL over the staged file and, if given, the table's own files."""
+    import duckdb
+
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.register("staged", connection.read_parquet(str(path)))
+        if target is not None:
+            connection.register("target", target)
+        return connection.sql(sql).to_arrow_table()
+
+
+def _nullable(fields: Iterable[pa.Field]) -> pa.Schema:
+    return pa.schema([field.with_nullable(True) for field in fields])
+
+
+def _quoted(assignments: Mapping[str, str]) -> dict[str, str]:
+    return {DATAFUSION.quote(name): value for name, value in assignments.items()}
+
+
+def _reader(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.RecordBatchReader:
+    batches = (batch for table in tables for batch in table.to_batches())
+    return pa.RecordBatchReader.from_batches(schema, batches)
