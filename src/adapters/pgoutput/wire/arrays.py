@@ -60,8 +60,6 @@ def decode_arrays(text: TextColumn, element: PgType) -> pa.Array:
 
 # Simple arrays -------------------------------------------------------------------------------
 
-Pairs = "npt.NDArray[np.bool_]"
-
 
 def _pairs(grammar: dict[str, str]) -> npt.NDArray[np.bool_]:
     """A table by (byte, next byte): whether the second may follow the first."""
@@ -103,16 +101,14 @@ def _simple_rows(strings: pa.Array, pairs: npt.NDArray[np.bool_]) -> Mask:
 
 def _in_braces(strings: pa.Array) -> Mask:
     bounds, data = contents(strings)
-    simple = np.asarray(strings.is_valid()) & (np.diff(bounds) >= 2)
+    simple: Mask = np.asarray(strings.is_valid()) & (np.diff(bounds) >= 2)
     if len(data):
         simple &= data[bounds[:-1].clip(max=len(data) - 1)] == ord("{")
         simple &= data[bounds[1:] - 1] == ord("}")
     return simple
 
 
-def _without(
-    simple: Mask, bounds: npt.NDArray[np.int32], offenders: npt.NDArray[np.int64]
-) -> Mask:
+def _without(simple: Mask, bounds: npt.NDArray[np.int32], offenders: npt.NDArray[np.int64]) -> Mask:
     """`simple` less the rows in which these bytes lie."""
     rows = np.searchsorted(bounds, offenders, side="right") - 1
     simple[rows] = False
@@ -153,7 +149,8 @@ def _simple_texts(strings: pa.Array) -> Mask:
     simple = _without(simple, bounds, np.flatnonzero(hard))
     unquoted_null = pc.match_substring(strings, "NULL", ignore_case=False).fill_null(True)
     empty_token = pc.match_substring_regex(strings, r"^\{,|,,|,\}$").fill_null(True)
-    return simple & ~np.asarray(unquoted_null) & ~np.asarray(empty_token)
+    simple &= ~np.asarray(unquoted_null) & ~np.asarray(empty_token)
+    return simple
 
 
 def _texts(strings: pa.Array) -> pa.Array:

@@ -22,7 +22,7 @@ __all__ = ["DecodedColumn", "TextColumn", "decode_column"]
 
 
 class DecodedColumn(NamedTuple):
-    """Values of `arrow_type(pg_type, typmod)`; `unrepresentable` lists (row, exact text), by row."""
+    """Values of `arrow_type(pg_type, typmod)`, and (row, exact text) of those it cannot hold."""
 
     values: pa.ChunkedArray
     unrepresentable: list[tuple[int, str]]

@@ -1,7 +1,8 @@
-"""Booleans, numbers, dates, timestamps and bytes: PostgreSQL's text to Arrow arrays, all rows at once.
+"""Booleans, numbers, dates, timestamps, bytes: PostgreSQL's text to Arrow, all rows at once.
 
-Each function takes a column's text and returns the array with the (row, text) of every value that the
-array's type cannot hold. A text that is not of the type raises `MalformedValue` or `pa.ArrowInvalid`.
+Each function takes a column's text and returns the array, with the (row, text) of every value that
+the array's type cannot hold. A text that is not of the type raises `MalformedValue` or
+`pa.ArrowInvalid`.
 Source: PostgreSQL manual, "Data Types", the output format of each.
 """
 
@@ -27,7 +28,7 @@ from adapters.pgoutput.wire.text import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from adapters.pgoutput.wire.text import Mask, Positions
+    from adapters.pgoutput.wire.text import Positions
 
 SETTINGS = "the session must have DateStyle ISO, TimeZone UTC and bytea_output hex"
 
@@ -133,9 +134,7 @@ def _nibbles() -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
 _NIBBLES = _nibbles()
 
 _USUAL_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
-_USUAL_TIMESTAMP = (
-    r"^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?"
-)
+_USUAL_TIMESTAMP = r"^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?"
 _USUAL_ZONE = r"[+-][0-9]{2}(:[0-9]{2})?$"
 _ENDLESS = frozenset({"infinity", "-infinity"})
 _ODD_DATE = re.compile(r"\d{4,7}-\d\d-\d\d( BC)?", re.ASCII)
@@ -149,9 +148,10 @@ _ODD_TIMESTAMP = re.compile(
 def decode_dates(text: TextColumn) -> tuple[pa.Array, Unheld]:
     """Years 1 to 9999; others and the infinities are set aside."""
     values = as_ascii(gather(text))
+    unheld: Unheld = []
     lengths = text.ends - text.starts
     if bool((lengths[text.valid] == len("2000-01-01")).all()):
-        usual, unheld = values, []
+        usual = values
     else:
         odd = _rows(pc.invert(pc.match_substring_regex(values, _USUAL_DATE)))
         usual, unheld = _set_aside(values, odd)

@@ -1,4 +1,4 @@
-"""Values as PostgreSQL prints them: where each lies in a byte buffer, before its type is looked at."""
+"""Values as PostgreSQL prints them: where each lies in a buffer, before its type is looked at."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -23,7 +23,7 @@ PIECE_BYTES = 1 << 29
 _INT32_MAX = (1 << 31) - 1
 
 
-class MalformedValue(Exception):  # noqa: N818 - private to decoding; becomes a DecodeError there
+class MalformedValue(Exception):
     """A text is not one of its type. Says why and what mends it, never the text."""
 
     def __init__(self, reason: str, cure: str = "") -> None:
@@ -132,10 +132,20 @@ def as_utf8(values: pa.Array) -> pa.Array:
     if not valid:
         raise MalformedValue(
             "is not UTF-8",
-            "a database of encoding SQL_ASCII takes any bytes: repair the value or exclude the table",
+            "a database of encoding SQL_ASCII takes any bytes: repair it or exclude the table",
         )
     return strings
 
 
 def _relabelled(values: pa.Array) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(values), values.buffers())
+
+
+def table_of(schema: pa.Schema, chunks: Sequence[Sequence[pa.Array]], count: int) -> pa.Table:
+    """A table of `count` rows from the pieces of each column; it may have no columns at all."""
+    if len(schema) == 0:
+        return pa.table({"": pa.nulls(count)}).select([])
+    columns = [
+        pa.chunked_array(pieces, field.type) for pieces, field in zip(chunks, schema, strict=True)
+    ]
+    return pa.table(columns, schema=schema)

@@ -145,7 +145,7 @@ class TypeMap:
         return PgType(oid, f"type {oid}", "other") if known is None else known
 
     def with_user_types(self, rows: Iterable[CatalogRow]) -> TypeMap:
-        """This map with rows of the catalog added, in any order; built-in types stay as they are."""
+        """This map and rows of the catalog, in any order; built-in types stay as they are."""
         return TypeMap(_resolved(self._types, {row[0]: row for row in rows}))
 
 

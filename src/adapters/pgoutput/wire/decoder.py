@@ -1,0 +1,315 @@
+"""Replication messages of whole transactions to `TableChanges`: grouping, versions, filters.
+
+No Python object per message, row or value; only Relation messages are read one by one.
+Source: PostgreSQL manual, "Logical Streaming Replication Protocol".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from adapters.pgoutput.wire import messages as wire
+from adapters.pgoutput.wire.codec import decode_column
+from adapters.pgoutput.wire.messages import Messages
+from adapters.pgoutput.wire.rows import RowReader
+from adapters.pgoutput.wire.text import TextColumn, table_of
+from adapters.pgoutput.wire.types import arrow_type, format_type
+from cdc_core.changes import TableChanges, Unrepresentable
+from cdc_core.errors import DecodeError
+from cdc_core.lsn import Lsn
+from cdc_core.relation import Column, Relation, ReplicaIdentity, TableName
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+    import numpy.typing as npt
+
+    from adapters.pgoutput.wire.messages import RelationMessage, Transactions
+    from adapters.pgoutput.wire.rows import Rows
+    from adapters.pgoutput.wire.text import Bytes, Positions
+    from adapters.pgoutput.wire.types import PgType, TypeMap
+
+#: Events decoded at a time: the positions of a column's values then stay in the processor's cache.
+_SLICE_EVENTS = 1 << 16
+_SLICE_BYTES = 1 << 28
+
+_CARRIES_ROWS = np.zeros(256, dtype=np.bool_)
+_CARRIES_ROWS[list(wire.ROW_KINDS)] = True
+#: A kind byte, an OID, a tuple's kind, a number of columns.
+_SHORTEST_ROW = 8
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedBatch:
+    """What a run of whole transactions holds.
+
+    `end_lsn` is the end of the last transaction read, kept or not; None: there was none. The other
+    figures are of the transactions kept. `skipped` counts messages without rows by kind: origin,
+    type, message (logical decoding messages), unknown.
+    """
+
+    tables: list[TableChanges]
+    end_lsn: Lsn | None = None
+    last_commit_lsn: Lsn | None = None
+    last_committed_at: int | None = None
+    transactions: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _Version:
+    """A relation's shape, from one Relation message to the next that differs."""
+
+    message: RelationMessage
+    raw: bytes
+
+
+class PgoutputDecoder:
+    """Decodes batches in stream order; remembers Relation messages, which come once a session.
+
+    - `types` gives the types in force. It is asked when a relation's shape is new, with the type
+      OIDs that the shape names, so that a provider may look up those that it lacks.
+    - `key_for` gives a relation's primary key, by the catalog, for use where the replica identity
+      is FULL; None or empty: its rows are a multiset.
+    """
+
+    def __init__(
+        self,
+        types: Callable[[Collection[int]], TypeMap],
+        key_for: Callable[[int], tuple[str, ...] | None],
+    ) -> None:
+        self._types = types
+        self._key_for = key_for
+        self._versions: dict[int, _Version] = {}
+        self._shapes: dict[bytes, tuple[tuple[Column, ...], tuple[PgType, ...]]] = {}
+
+    def decode(
+        self,
+        buffer: bytes | memoryview | Bytes,
+        offsets: Positions,
+        *,
+        after: Lsn | None = None,
+        tables: Collection[int] | None = None,
+    ) -> DecodedBatch:
+        """Decode n messages, `buffer[offsets[i]:offsets[i + 1]]` each: whole transactions.
+
+        Transactions that end at or before `after` are dropped, and rows of relations that are not
+        in `tables` (OIDs). Raises `DecodeError`; the decoder is of no more use then.
+        """
+        data = buffer if isinstance(buffer, np.ndarray) else np.frombuffer(buffer, np.uint8)
+        messages = Messages(data, np.asarray(offsets, dtype=np.int64))
+        transactions = wire.read_transactions(messages)
+        events = np.flatnonzero(_CARRIES_ROWS[messages.kinds])
+        relations = np.flatnonzero(messages.kinds == wire.RELATION)
+        known = np.concatenate([events, relations, transactions.begins, transactions.commits])
+        skipped = wire.count_skipped(messages, known)
+
+        _check_enclosed(messages, transactions, events)
+        kept = np.ones(len(transactions), dtype=np.bool_)
+        if after is not None:
+            kept = transactions.end_lsns > np.uint64(after)
+            events = events[kept[transactions.of_message[events]]]
+        history = self._read_relations(messages, relations)
+        decoded = [
+            self._decode_version(messages, transactions, version, version_events)
+            for oid, of_table in _by_relation(*_events_and_oids(messages, events), tables)
+            for version, version_events in _by_version(oid, of_table, history.get(oid, []))
+        ]
+        last = int(np.flatnonzero(kept)[-1]) if kept.any() else None
+        return DecodedBatch(
+            decoded,
+            Lsn(int(transactions.end_lsns[-1])) if len(transactions) else None,
+            None if last is None else Lsn(int(transactions.commit_lsns[last])),
+            None if last is None else int(transactions.committed_at[last]),
+            int(np.count_nonzero(kept)),
+            skipped,
+        )
+
+    def _read_relations(
+        self, messages: Messages, indexes: Positions
+    ) -> dict[int, list[tuple[int, _Version]]]:
+        """Versions by relation OID, each with the index of its message; -1 for one known before."""
+        history = {oid: [(-1, version)] for oid, version in self._versions.items()}
+        for index in indexes.tolist():
+            raw = messages.data[messages.starts[index] : messages.ends[index]].tobytes()
+            known = self._versions.get(int.from_bytes(raw[1:5], "big"))
+            if known is not None and known.raw == raw:
+                continue
+            message = wire.parse_relation(raw)
+            version = _Version(message, raw)
+            self._versions[message.oid] = version
+            history.setdefault(message.oid, []).append((index, version))
+        return history
+
+    def _relation(self, version: _Version) -> tuple[Relation, tuple[PgType, ...]]:
+        message = version.message
+        if version.raw not in self._shapes:
+            types = self._types({column.type_oid for column in message.columns})
+            pg_types = tuple(types[column.type_oid] for column in message.columns)
+            columns = tuple(
+                Column(
+                    column.name,
+                    arrow_type(pg_type, column.typmod),
+                    column.type_oid,
+                    column.typmod,
+                    pg_type=format_type(pg_type, column.typmod),
+                )
+                for column, pg_type in zip(message.columns, pg_types, strict=True)
+            )
+            self._shapes[version.raw] = columns, pg_types
+        columns, pg_types = self._shapes[version.raw]
+        identity = ReplicaIdentity(message.identity)
+        names = tuple(column.name for column in columns)
+        if identity is ReplicaIdentity.FULL:
+            # The catalog describes now, the message then: a key that the message does not have
+            # leaves a multiset, whose deletes and inserts hold every column and are right as well.
+            primary = frozenset(self._key_for(message.oid) or ())
+            key = tuple(name for name in names if name in primary) if primary <= set(names) else ()
+        else:
+            key = tuple(column.name for column in message.columns if column.in_key)
+        table = TableName(message.schema, message.name)
+        return Relation(message.oid, table, columns, identity, key), pg_types
+
+    def _decode_version(
+        self,
+        messages: Messages,
+        transactions: Transactions,
+        version: _Version,
+        events: Positions,
+    ) -> TableChanges:
+        relation, pg_types = self._relation(version)
+        parts: list[Rows] = []
+        sources: list[Positions] = []
+        chunks: list[list[pa.Array]] = [[] for _ in pg_types]
+        unrepresentable: list[Unrepresentable] = []
+        first_row = 0
+        for piece in _slices(messages, events):
+            rows = RowReader(messages, transactions, relation, piece).read()
+            for column, pg_type, values, into in zip(
+                relation.columns, pg_types, rows.columns, chunks, strict=True
+            ):
+                text = TextColumn(messages.data, values.starts, values.ends, values.valid)
+                where = f"{relation.table}.{column.name}"
+                decoded = decode_column(text, pg_type, column.typmod, where)
+                into.extend(decoded.values.chunks)
+                unrepresentable += [
+                    Unrepresentable(column.name, first_row + row, odd)
+                    for row, odd in decoded.unrepresentable
+                ]
+            parts.append(rows)
+            sources.append(piece[rows.source])
+            first_row += len(rows.op)
+        schema = pa.schema([(column.name, column.arrow_type) for column in relation.columns])
+        transaction = transactions.of_message[np.concatenate(sources)]
+        return TableChanges(
+            relation,
+            table_of(schema, chunks, first_row),
+            np.concatenate([part.op for part in parts]),
+            transactions.commit_lsns[transaction],
+            transactions.committed_at[transaction],
+            _moved_from(parts),
+            _unchanged(relation, parts),
+            tuple(unrepresentable),
+        )
+
+
+def _check_enclosed(messages: Messages, transactions: Transactions, events: Positions) -> None:
+    """Every row message lies between a Begin and its Commit, and is long enough to have an OID.
+
+    So at least a Commit message follows behind any byte of it.
+    """
+    if len(events) == 0:
+        return
+    transaction = transactions.of_message[events]
+    if int(transaction[0]) < 0 or bool((events > transactions.commits[transaction]).any()):
+        raise DecodeError("a row message stands outside of any transaction")
+    short = messages.ends[events] - messages.starts[events] < _SHORTEST_ROW
+    short &= messages.kinds[events] != wire.TRUNCATE
+    if short.any():
+        lsn = Lsn(int(transactions.commit_lsns[transaction[np.flatnonzero(short)[0]]]))
+        raise DecodeError(f"a row message in the transaction that commits at {lsn} is cut off")
+
+
+def _events_and_oids(messages: Messages, events: Positions) -> tuple[Positions, Positions]:
+    """Events in order with their relations; a Truncate is one event for each of its relations."""
+    truncating = messages.kinds[events] == wire.TRUNCATE
+    if not truncating.any():
+        return events, messages.oid(messages.starts[events] + 1)
+    rows = events[~truncating]
+    truncated, truncated_oids = wire.truncations(messages, events[truncating])
+    every = np.concatenate([rows, truncated])
+    oids = np.concatenate([messages.oid(messages.starts[rows] + 1), truncated_oids])
+    order = np.argsort(every, kind="stable")
+    return every[order], oids[order]
+
+
+def _by_relation(
+    events: Positions, oids: Positions, tables: Collection[int] | None
+) -> Iterator[tuple[int, Positions]]:
+    """Events of each relation, in order."""
+    if len(events) == 0:
+        return
+    distinct = np.unique(oids)
+    if len(distinct) == 1:
+        groups = [events]
+    else:
+        codes = np.searchsorted(distinct, oids)
+        if len(distinct) <= 1 << 16:
+            codes = codes.astype(np.uint16)  # for which numpy's stable sort is a radix sort
+        order = np.argsort(codes, kind="stable")
+        counts = np.bincount(codes, minlength=len(distinct))
+        groups = np.split(events[order], np.cumsum(counts)[:-1])
+    for oid, group in zip(distinct.tolist(), groups, strict=True):
+        if tables is None or oid in tables:
+            yield oid, group
+
+
+def _by_version(
+    oid: int, events: Positions, history: list[tuple[int, _Version]]
+) -> Iterator[tuple[_Version, Positions]]:
+    """A relation's events by the Relation message that they follow."""
+    cuts = np.searchsorted(events, [index for index, _ in history])
+    if len(cuts) == 0 or int(cuts[0]) > 0:
+        raise DecodeError(f"a row message of relation OID {oid} precedes its Relation message")
+    pieces = np.split(events, cuts[1:])
+    for (_, version), piece in zip(history, pieces, strict=True):
+        if len(piece):
+            yield version, piece
+
+
+def _slices(messages: Messages, events: Positions) -> Iterator[Positions]:
+    """The events in order, in pieces of bounded number and size; at least one event a piece."""
+    total = np.cumsum(messages.ends[events] - messages.starts[events])
+    start, before = 0, 0
+    while start < len(events):
+        stop = int(np.searchsorted(total, before + _SLICE_BYTES, side="right"))
+        stop = min(max(stop, start + 1), start + _SLICE_EVENTS)
+        yield events[start:stop]
+        start, before = stop, int(total[stop - 1])
+
+
+def _moved_from(parts: list[Rows]) -> Positions:
+    first_row = 0
+    moved = []
+    for part in parts:
+        moved.append(np.where(part.moved_from >= 0, part.moved_from + first_row, -1))
+        first_row += len(part.op)
+    return np.concatenate(moved)
+
+
+def _unchanged(relation: Relation, parts: list[Rows]) -> dict[str, npt.NDArray[np.bool_]]:
+    masks = {}
+    for position, name in enumerate(relation.column_names):
+        pieces = [
+            np.zeros(len(part.op), dtype=np.bool_) if mask is None else mask
+            for part in parts
+            for mask in [part.columns[position].unchanged]
+        ]
+        mask = np.concatenate(pieces)
+        if mask.any():
+            masks[name] = mask
+    return masks

@@ -1,0 +1,220 @@
+"""Logical replication messages (`pgoutput`, protocol version 1, text) as columns over one buffer.
+
+Framing is somebody else's: here message `i` is bytes `offsets[i]:offsets[i + 1]`. What is read at a
+position has been checked to lie within its message, or is checked at once after.
+Source: PostgreSQL manual, "Logical Replication Message Formats".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cdc_core.errors import DecodeError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from adapters.pgoutput.wire.text import Bytes, Positions
+
+BEGIN, COMMIT, RELATION = ord("B"), ord("C"), ord("R")
+INSERT, UPDATE, DELETE, TRUNCATE = ord("I"), ord("U"), ord("D"), ord("T")
+ROW_KINDS = (INSERT, UPDATE, DELETE, TRUNCATE)
+#: Messages that carry no rows, by name; a kind that is in no list here is counted as unknown.
+SKIPPED_KINDS = {ord("O"): "origin", ord("Y"): "type", ord("M"): "message"}
+UNKNOWN = "unknown"
+
+BEGIN_LENGTH, COMMIT_LENGTH = 21, 26
+#: From PostgreSQL's epoch, 2000-01-01, to 1970-01-01.
+EPOCH_MICROSECONDS = 946_684_800_000_000
+_MAX_COLUMNS = 1600
+_KEY_FLAG = 1
+
+#: What stands before a tuple, and the kinds of a column's value in it.
+NEW_TUPLE, KEY_TUPLE, OLD_TUPLE = ord("N"), ord("K"), ord("O")
+NULL, UNCHANGED, TEXT, BINARY = ord("n"), ord("u"), ord("t"), ord("b")
+
+
+class Messages:
+    """Messages of one buffer: `starts`, `ends` (n positions each), `kinds` (their first bytes)."""
+
+    def __init__(self, data: Bytes, offsets: Positions) -> None:
+        if len(offsets) == 0:
+            raise DecodeError("a batch of messages needs n + 1 offsets, and has none")
+        starts, ends = offsets[:-1], offsets[1:]
+        if int(offsets[0]) < 0 or int(offsets[-1]) > len(data) or not bool((starts < ends).all()):
+            raise DecodeError("offsets of replication messages do not rise within the buffer")
+        self.data = data
+        self.starts = starts
+        self.ends = ends
+        self.kinds = data[starts]
+        #: Big-endian integers at any position, by views of the buffer with a stride of one byte.
+        self._int64s = _sliding(data, ">i8")
+        self._int32s = _sliding(data, ">i4")
+        self._int16s = _sliding(data, ">i2")
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def int64(self, at: Positions) -> Positions:
+        return self._int64s[at].astype(np.int64)
+
+    def int32(self, at: Positions) -> Positions:
+        return self._int32s[at].astype(np.int64)
+
+    def oid(self, at: Positions) -> Positions:
+        return self.int32(at) & 0xFFFFFFFF
+
+    def int16(self, at: Positions) -> Positions:
+        return self._int16s[at].astype(np.int64)
+
+
+def _sliding(data: Bytes, dtype: str) -> npt.NDArray[np.generic]:
+    size = np.dtype(dtype).itemsize
+    return np.ndarray((max(len(data) - size + 1, 0),), dtype, buffer=data, strides=(1,))
+
+
+@dataclass(frozen=True, eq=False)
+class Transactions:
+    """Whole transactions, in commit order; `begins` and `commits` are indexes of messages.
+
+    `commit_lsns` is where the commit record starts (Begin's final LSN), `end_lsns` where it ends,
+    `committed_at` microseconds since 1970-01-01 UTC. `of_message` numbers the transaction that had
+    last begun at each message, -1 before the first.
+    """
+
+    begins: Positions
+    commits: Positions
+    commit_lsns: npt.NDArray[np.uint64]
+    end_lsns: npt.NDArray[np.uint64]
+    committed_at: Positions
+    of_message: Positions
+
+    def __len__(self) -> int:
+        return len(self.begins)
+
+
+def read_transactions(messages: Messages) -> Transactions:
+    """Pair every Begin with its Commit; `DecodeError` unless they alternate, a Commit last."""
+    began = messages.kinds == BEGIN
+    begins = np.flatnonzero(began)
+    commits = np.flatnonzero(messages.kinds == COMMIT)
+    if len(begins) != len(commits) or not (
+        bool((begins < commits).all()) and bool((commits[:-1] < begins[1:]).all())
+    ):
+        raise DecodeError("a batch of replication messages holds other than whole transactions")
+    lengths = messages.ends - messages.starts
+    if not (
+        bool((lengths[begins] == BEGIN_LENGTH).all())
+        and bool((lengths[commits] == COMMIT_LENGTH).all())
+    ):
+        raise DecodeError("a Begin or Commit message has a wrong length")
+    at, end_at = messages.starts[begins], messages.starts[commits]
+    commit_lsns = messages.int64(at + 1)
+    committed_at = messages.int64(at + 9)
+    if bool((commit_lsns != messages.int64(end_at + 2)).any()):
+        raise DecodeError("a Commit message is not that of the transaction begun")
+    if bool((committed_at > np.iinfo(np.int64).max - EPOCH_MICROSECONDS).any()):
+        raise DecodeError("a Begin message has a commit time beyond all calendars")
+    return Transactions(
+        begins,
+        commits,
+        commit_lsns.view(np.uint64),
+        messages.int64(end_at + 10).view(np.uint64),
+        committed_at + EPOCH_MICROSECONDS,
+        np.cumsum(began) - 1,
+    )
+
+
+@dataclass(frozen=True)
+class RelationColumn:
+    """A column as a Relation message tells it; `in_key`: part of the replica identity."""
+
+    name: str
+    type_oid: int
+    typmod: int
+    in_key: bool
+
+
+@dataclass(frozen=True)
+class RelationMessage:
+    """A Relation message; an empty namespace on the wire stands for `pg_catalog`."""
+
+    oid: int
+    schema: str
+    name: str
+    identity: str
+    columns: tuple[RelationColumn, ...]
+
+
+def parse_relation(message: bytes) -> RelationMessage:
+    """Read one Relation message, the kind byte included."""
+    reader = _Reader(message, 1)
+    oid = reader.integer(4)
+    schema, name = reader.string(), reader.string()
+    identity = chr(reader.integer(1))
+    count = reader.integer(2)
+    if identity not in "dnfi" or count > _MAX_COLUMNS:
+        raise DecodeError(f"the Relation message of OID {oid} is malformed")
+    columns = []
+    for _ in range(count):
+        flags = reader.integer(1)
+        column = reader.string()
+        type_oid = reader.integer(4)
+        typmod = reader.integer(4, signed=True)
+        columns.append(RelationColumn(column, type_oid, typmod, bool(flags & _KEY_FLAG)))
+    if reader.here != len(message) or len({column.name for column in columns}) != count:
+        raise DecodeError(f"the Relation message of OID {oid} is malformed")
+    return RelationMessage(oid, schema or "pg_catalog", name, identity, tuple(columns))
+
+
+class _Reader:
+    """Fields of one message, one after another."""
+
+    def __init__(self, message: bytes, here: int) -> None:
+        self.message = message
+        self.here = here
+
+    def integer(self, size: int, *, signed: bool = False) -> int:
+        raw = self.message[self.here : self.here + size]
+        if len(raw) != size:
+            raise DecodeError("a Relation message is cut off")
+        self.here += size
+        return int.from_bytes(raw, "big", signed=signed)
+
+    def string(self) -> str:
+        end = self.message.find(b"\0", self.here)
+        if end < 0:
+            raise DecodeError("a Relation message is cut off")
+        raw = self.message[self.here : end]
+        self.here = end + 1
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise DecodeError("a name in a Relation message is not UTF-8") from None
+
+
+def truncations(messages: Messages, indexes: Positions) -> tuple[Positions, Positions]:
+    """Truncate messages as (message index, relation OID) pairs, one for each relation of each."""
+    starts, ends = messages.starts[indexes], messages.ends[indexes]
+    if bool((ends - starts < 6).any()):
+        raise DecodeError("a Truncate message is cut off")
+    counts = messages.oid(starts + 1)
+    if bool((ends - starts != 6 + 4 * counts).any()):
+        raise DecodeError("a Truncate message has a wrong length")
+    within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.repeat(indexes, counts), messages.oid(np.repeat(starts + 6, counts) + 4 * within)
+
+
+def count_skipped(messages: Messages, known: Positions) -> dict[str, int]:
+    """How many messages of each kind were not read; `known` are the indexes of those that were."""
+    if len(known) == len(messages):
+        return {}
+    kinds, counts = np.unique(np.delete(messages.kinds, known), return_counts=True)
+    skipped: dict[str, int] = {}
+    for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True):
+        name = SKIPPED_KINDS.get(kind, UNKNOWN)
+        skipped[name] = skipped.get(name, 0) + count
+    return skipped

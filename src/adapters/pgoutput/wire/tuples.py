@@ -1,0 +1,90 @@
+"""TupleData of many messages at once, walked column by column.
+
+Source: PostgreSQL manual, "Logical Replication Message Formats", TupleData.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from adapters.pgoutput.wire.messages import BINARY, NULL, TEXT, UNCHANGED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from adapters.pgoutput.wire.messages import Messages
+    from adapters.pgoutput.wire.text import Mask, Positions
+
+    #: Raises `DecodeError` for the first row of the mask, saying what is wrong with it.
+    Fail = Callable[[str, Mask], NoReturn]
+
+
+@dataclass(eq=False)
+class Values:
+    """One column of n tuples: where each text lies, whether it is one, which were not sent.
+
+    `unchanged` is None where every value was sent. What is no text has equal positions.
+    """
+
+    starts: Positions
+    ends: Positions
+    valid: Mask
+    unchanged: Mask | None = None
+
+    def take(self, rows: Positions | Mask) -> Values:
+        unchanged = None if self.unchanged is None else self.unchanged[rows]
+        return Values(self.starts[rows], self.ends[rows], self.valid[rows], unchanged)
+
+
+def walk(
+    messages: Messages, at: Positions, ends: Positions, columns: int, fail: Fail
+) -> tuple[list[Values], Positions]:
+    """Values of the tuples that begin at `at`, and the positions after them.
+
+    `ends` bounds each tuple's message; a Commit message follows somewhere behind every tuple, so
+    that eight bytes can be read at any position up to a message's end.
+    """
+    short = at + 2 > ends
+    if short.any():
+        fail("is cut off", short)
+    other = messages.int16(at) != columns
+    if other.any():
+        fail(f"has another number of columns than its Relation message, {columns}", other)
+    here = at + 2
+    values = []
+    for _ in range(columns):
+        column, here = _next_column(messages, here, ends, fail)
+        values.append(column)
+    return values, here
+
+
+def _next_column(
+    messages: Messages, here: Positions, ends: Positions, fail: Fail
+) -> tuple[Values, Positions]:
+    # One gather of eight bytes holds the kind (the first byte) and the length (the next four).
+    words = messages.int64(here)
+    kinds = words >> 56
+    lengths = (words >> 24) & 0xFFFFFFFF
+    is_text = kinds == TEXT
+    unchanged: Mask | None = None
+    if is_text.all():
+        starts = here + 5
+        after = starts + lengths
+    else:
+        unsent = kinds == UNCHANGED
+        unknown = ~(is_text | unsent | (kinds == NULL))
+        unknown &= here < ends
+        if unknown.any():
+            binary = bool((kinds[unknown] == BINARY).all())
+            fail("has a value in binary format" if binary else "has a malformed value", unknown)
+        starts = here + np.where(is_text, 5, 1)
+        after = starts + np.where(is_text, lengths, 0)
+        unchanged = unsent if unsent.any() else None
+    beyond = after > ends
+    if beyond.any():
+        fail("is cut off", beyond)
+    return Values(starts, after, is_text, unchanged), after
