@@ -42,7 +42,7 @@ NONE = -1
 
 
 def fold(
-    changes: TableChanges, target: TargetTable, key: Sequence[str]
+    changes: TableChanges, target: TargetTable, key: Sequence[str], dropped: Sequence[str] = ()
 ) -> KeyedMerge | MultisetMerge | None:
     """What `changes` leave to apply to `target`; None for nothing.
 
@@ -57,12 +57,17 @@ def fold(
         return None
     events = np.arange(start, len(changes), dtype=np.int64)
     if not key:
-        return _multiset(changes, target, events, truncated_at)
+        content = tuple(name for name in target.schema.names if name not in dropped)
+        return _multiset(changes, target, content, events, truncated_at)
     return _keyed(changes, target, tuple(key), events, truncated_at)
 
 
 def _multiset(
-    changes: TableChanges, target: TargetTable, events: Indexes, truncated_at: Lsn | None
+    changes: TableChanges,
+    target: TargetTable,
+    content: tuple[str, ...],
+    events: Indexes,
+    truncated_at: Lsn | None,
 ) -> MultisetMerge:
     rows = _take(changes.rows, events, len(changes))
     control = [
@@ -70,7 +75,7 @@ def _multiset(
         pa.array(np.arange(len(events), dtype=np.int64)),
     ]
     table = _staged(target, rows, changes, events, control, MULTISET_CONTROL_FIELDS)
-    return MultisetMerge(target, table, truncated_at)
+    return MultisetMerge(target, table, content, truncated_at)
 
 
 def _keyed(

@@ -94,7 +94,12 @@ def evolve(state: TableState, source: SourceTable) -> Evolution:
     reread = new.reread_reason(old)
     changes: list[str] = []
     renames: list[ColumnRename] = []
-    taken = [*RESERVED_COLUMNS, *(column.target for column in state.columns)]
+    # Names are free for others once their column is renamed: two columns may swap theirs.
+    renamed = {c.attnum for c in state.columns if c.attnum in now and now[c.attnum].name != c.name}
+    taken = [
+        *RESERVED_COLUMNS,
+        *(column.target for column in state.columns if column.attnum not in renamed),
+    ]
     columns: list[ColumnState] = []
 
     for column in state.columns:
@@ -109,10 +114,10 @@ def evolve(state: TableState, source: SourceTable) -> Evolution:
         target = column.target
         if current.name != column.name:
             changes.append(f"column {column.name} renamed to {current.name}")
-            others = [name for name in taken if name != target]
-            target = map_columns([current.name], others)[current.name]
-            renames.append(ColumnRename(state.target, column.target, target))
-            taken = [*others, target]
+            target = map_columns([current.name], taken)[current.name]
+            taken.append(target)
+            if target != column.target:
+                renames.append(ColumnRename(state.target, column.target, target))
         if (current.type_oid, current.typmod) != (column.type_oid, column.typmod):
             changes.append(f"column {current.name} changed type to {current.pg_type}")
             if not widens(_arrow_type(column.arrow_type), current.arrow_type):
@@ -155,6 +160,11 @@ def target_table(state: TableState) -> TargetTable:
 def target_key(state: TableState) -> tuple[str, ...]:
     by_name = {c.name: c.target for c in state.columns if not c.dropped}
     return tuple(by_name[name] for name in state.key)
+
+
+def dropped_columns(state: TableState) -> tuple[str, ...]:
+    """Target columns that the source has no more."""
+    return tuple(c.target for c in state.columns if c.dropped)
 
 
 def resolve_columns(

@@ -85,19 +85,19 @@ class KeyedMerge:
 class MultisetMerge:
     """Inserts and deletes of a table without a key, every one of them, in order.
 
-    `rows` has the target's columns, `METADATA_FIELDS`, `MULTISET_CONTROL_FIELDS`; `_cdc_op` "U"
-    adds
+    `rows` has the target's columns, `METADATA_FIELDS`, `MULTISET_CONTROL_FIELDS`; `_cdc_op` "U" adds
     one row of that content, "D" takes one away; `_cdc_ref` is the order. Rows are equal when every
-    column is (NULL equals NULL). Let l be the greatest `_cdc_lsn` among the target's rows of a
-    content and
-    c their count (0 when absent, and then l = 0). Events at or before l are applied already;
-    walking the others from c, never
-    below 0, gives the new count; all copies then carry the `_cdc_lsn` of the content's last event.
+    column of `content` is (NULL equals NULL). Let l be the greatest `_cdc_lsn` among the target's
+    rows of a content and c their count (0 when absent, and then l = 0). Events at or before l are
+    applied already; walking the others from c, never below 0, gives the new count; all copies then
+    carry the `_cdc_lsn` of the content's last event. Columns outside `content` are those that the
+    source has dropped: copies in the target keep them.
     With `truncated_at`, target rows whose `_cdc_lsn` is below it go first.
     """
 
     target: TargetTable
     rows: pa.Table
+    content: tuple[str, ...]
     truncated_at: Lsn | None = None
 
 

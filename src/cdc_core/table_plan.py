@@ -13,7 +13,14 @@ from cdc_core.errors import OperatorNeeded
 from cdc_core.fold import fold
 from cdc_core.layout import lay_out
 from cdc_core.naming import map_tables
-from cdc_core.schema_change import evolve, resolve_columns, target_key, target_table, widens
+from cdc_core.schema_change import (
+    dropped_columns,
+    evolve,
+    resolve_columns,
+    target_key,
+    target_table,
+    widens,
+)
 from cdc_core.staging import (
     KEYED_CONTROL_FIELDS,
     METADATA_FIELDS,
@@ -125,7 +132,7 @@ class TablePlan:
             state = self.checkpoint.tables[oid]
             target = target_table(state)
             laid_out = lay_out(list(zip(parts, columns, strict=True)), target, state.snapshot_lsn)
-            merge = fold(laid_out, target, target_key(state))
+            merge = fold(laid_out, target, target_key(state), dropped_columns(state))
             if merge is not None:
                 merges.append(merge)
             unrepresentable += self._unrepresentable(state, parts, columns)
@@ -266,7 +273,7 @@ def _empty_merge(state: TableState) -> Merge:
     target, key = target_table(state), target_key(state)
     control = KEYED_CONTROL_FIELDS if key else MULTISET_CONTROL_FIELDS
     rows = pa.schema([*target.schema, *METADATA_FIELDS, *control]).empty_table()
-    return KeyedMerge(target, key, rows) if key else MultisetMerge(target, rows)
+    return KeyedMerge(target, key, rows) if key else MultisetMerge(target, rows, ())
 
 
 def _joined(tables: list[pa.Table]) -> pa.Table | None:

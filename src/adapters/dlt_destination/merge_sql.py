@@ -130,7 +130,7 @@ def keyed_source(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) 
 def multiset_rules(dialect: Dialect, merge: MultisetMerge) -> MergeRules:
     """Every content touched is taken out, and put back as often as due; for `multiset_source`."""
     own = merge.target.schema.names
-    same_content = _all_equal(dialect, own, "t", "s", dialect.null_safe_equal)
+    same_content = _all_equal(dialect, merge.content, "t", "s", dialect.null_safe_equal)
     return MergeRules(
         on=f"s.{OP_COLUMN} = '{DELETE}' AND {same_content}",
         delete_if=f"s.{OP_COLUMN} = '{DELETE}'",
@@ -149,8 +149,9 @@ def multiset_source(dialect: Dialect, merge: MultisetMerge, staged: str, target:
     """
     own = [dialect.quote(name) for name in merge.target.schema.names]
     names = "".join(f"{name}, " for name in own)
-    content = f"PARTITION BY {', '.join(own)} " if own else ""
-    same = _all_equal(dialect, merge.target.schema.names, "e", "t", dialect.null_safe_equal)
+    compared = ", ".join(dialect.quote(name) for name in merge.content)
+    content = f"PARTITION BY {compared} " if compared else ""
+    same = _all_equal(dialect, merge.content, "e", "t", dialect.null_safe_equal)
     surviving = (
         f" AND t.{LSN_COLUMN} >= {int(merge.truncated_at)}"
         if merge.truncated_at is not None

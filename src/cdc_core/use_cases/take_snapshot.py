@@ -95,7 +95,7 @@ class TakeSnapshot:
             self.source.confirm(confirmable(checkpoint))
             if counts.unrepresentable:
                 self.progress.warn(
-                    f"{counts.unrepresentable} values cannot be held by their destination type: NULL, "
-                    "and kept as text in _cdc_unrepresentable"
+                    f"{counts.unrepresentable} values cannot be held by their destination type: "
+                    "NULL, and kept as text in _cdc_unrepresentable"
                 )
             return SnapshotReport(lsn, counts.tables, counts.rows, counts.unrepresentable)

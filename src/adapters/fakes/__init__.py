@@ -1,0 +1,19 @@
+"""In-memory source and destination for the tests of services that embed the library.
+
+They keep the ports' contracts (the same suites test them as the real adapters) and can be told to
+fail at any call (`FaultPlan`). Nothing here imports a driver.
+"""
+
+from adapters.fakes.destination import InMemoryDestination, Lake
+from adapters.fakes.faults import FaultPlan, InjectedCrash
+from adapters.fakes.postgres import InMemoryPostgres
+from adapters.fakes.source import InMemorySource
+
+__all__ = [
+    "FaultPlan",
+    "InMemoryDestination",
+    "InMemoryPostgres",
+    "InMemorySource",
+    "InjectedCrash",
+    "Lake",
+]

@@ -1,0 +1,211 @@
+"""The destination's port over tables of plain Python: the reference of what a merge means."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+
+from adapters.fakes.faults import FaultPlan
+from cdc_core.checkpoint import Checkpoint
+from cdc_core.staging import (
+    DELETE,
+    HOP,
+    LSN_COLUMN,
+    METADATA_FIELDS,
+    UNCHANGED_COLUMN,
+    UNREPRESENTABLE_SCHEMA,
+    UNREPRESENTABLE_TABLE,
+    UPSERT,
+    ColumnRename,
+    KeyedMerge,
+    LoadBatch,
+    MultisetMerge,
+    TableRename,
+    TargetTable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+Row = dict[str, Any]
+
+
+@dataclass
+class LakeTable:
+    columns: dict[str, pa.DataType]
+    rows: list[Row] = field(default_factory=list)
+
+
+@dataclass
+class Lake:
+    """What outlives a run: tables by name, and the checkpoint as state."""
+
+    tables: dict[str, LakeTable] = field(default_factory=dict)
+    checkpoint: dict[str, Any] | None = None
+
+    def rows(self, table: str, *columns: str) -> list[Row]:
+        """A table's rows; all columns but the metadata ones unless some are named."""
+        metadata = {f.name for f in METADATA_FIELDS}
+        return [
+            {k: v for k, v in row.items() if (k in columns if columns else k not in metadata)}
+            for row in self.tables[table].rows
+        ]
+
+
+@dataclass
+class InMemoryDestination:
+    """One run's view of a `Lake`. A fault between two tables leaves one applied and the other
+    not."""
+
+    lake: Lake = field(default_factory=Lake)
+    faults: FaultPlan = field(default_factory=FaultPlan)
+
+    def __enter__(self) -> Self:
+        self.faults.pass_by("destination.open")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def read_checkpoint(self) -> Checkpoint | None:
+        self.faults.pass_by("destination.read_checkpoint")
+        state = self.lake.checkpoint
+        return Checkpoint.from_state(state) if state else None
+
+    def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:
+        for step in batch.steps:
+            self.faults.pass_by("destination.step")
+            self._step(step)
+        for replacement in batch.replacements:
+            rows = [row for part in replacement.rows for row in part.to_pylist()]
+            self.faults.pass_by("destination.replace")
+            table = self._table(replacement.target)
+            table.rows = [{name: row.get(name) for name in table.columns} for row in rows]
+        for merge in batch.merges:
+            self.faults.pass_by("destination.merge")
+            table = self._table(merge.target)
+            if isinstance(merge, KeyedMerge):
+                table.rows = merge_keyed(table.rows, merge)
+            else:
+                table.rows = merge_multiset(table.rows, merge)
+            table.rows = [{name: row.get(name) for name in table.columns} for row in table.rows]
+        if batch.unrepresentable is not None:
+            self.faults.pass_by("destination.unrepresentable")
+            columns = {f.name: f.type for f in UNREPRESENTABLE_SCHEMA}
+            kept = self.lake.tables.setdefault(UNREPRESENTABLE_TABLE, LakeTable(columns))
+            kept.rows += [r for r in batch.unrepresentable.to_pylist() if r not in kept.rows]
+        self.faults.pass_by("destination.checkpoint")
+        self.lake.checkpoint = checkpoint.to_state()
+        self.faults.pass_by("destination.loaded")
+
+    def tables(self) -> Mapping[str, int]:
+        return {name: len(table.rows) for name, table in self.lake.tables.items()}
+
+    def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        stored = self.lake.tables.get(table)
+        if stored is not None:
+            schema = pa.schema([(name, stored.columns[name]) for name in columns])
+            rows = [{name: row[name] for name in columns} for row in stored.rows]
+            yield pa.Table.from_pylist(rows, schema=schema)
+
+    def drop(self) -> Sequence[str]:
+        self.faults.pass_by("destination.drop")
+        self.lake.tables.clear()
+        self.lake.checkpoint = None
+        return ["dataset"]
+
+    def volumes(self) -> Mapping[str, Sequence[str]] | None:
+        return None
+
+    def _table(self, target: TargetTable) -> LakeTable:
+        columns = {f.name: f.type for f in [*target.schema, *METADATA_FIELDS]}
+        table = self.lake.tables.setdefault(target.name, LakeTable(dict(columns)))
+        for name, type_ in columns.items():
+            if name not in table.columns:
+                for row in table.rows:
+                    row[name] = None
+            table.columns[name] = type_
+        return table
+
+    def _step(self, step: ColumnRename | TableRename) -> None:
+        match step:
+            case TableRename(old, new):
+                if old in self.lake.tables:
+                    self.lake.tables[new] = self.lake.tables.pop(old)
+            case ColumnRename(name, old, new):
+                table = self.lake.tables.get(name)
+                if table is None or old not in table.columns:
+                    return
+                table.columns = {new if k == old else k: v for k, v in table.columns.items()}
+                table.rows = [{new if k == old else k: v for k, v in r.items()} for r in table.rows]
+
+
+def merge_keyed(rows: list[Row], merge: KeyedMerge) -> list[Row]:
+    """The table after a `KeyedMerge`."""
+    names = merge.target.schema.names
+    held = {_key(row, merge.key): row for row in rows}
+    result = dict(held)
+    if merge.truncated_at is not None:
+        result = {k: r for k, r in held.items() if r[LSN_COLUMN] >= merge.truncated_at}
+    staged = merge.rows.to_pylist()
+    hops: dict[int, list[Row]] = {}
+    for row in staged:
+        if row["_cdc_op"] == HOP:
+            hops.setdefault(row["_cdc_ref"], []).append(row)
+    for row in staged:
+        key = _key(row, merge.key)
+        current = held.get(key)
+        if row["_cdc_op"] == HOP or (current and current[LSN_COLUMN] >= row[LSN_COLUMN]):
+            continue
+        if row["_cdc_op"] == DELETE:
+            result.pop(key, None)
+            continue
+        fresh = {name: row[name] for name in [*names, *(f.name for f in METADATA_FIELDS)]}
+        marked = [names[int(p)] for p in (row[UNCHANGED_COLUMN] or "").split(".") if p]
+        source = current
+        for hop in sorted(hops.get(row["_cdc_ref"], ()), key=lambda h: -int(h[LSN_COLUMN])):
+            earlier = held.get(_key(hop, merge.key))
+            if earlier is not None and earlier[LSN_COLUMN] >= hop[LSN_COLUMN]:
+                source = earlier
+                break
+        fresh.update({name: source[name] if source else None for name in marked})
+        result[key] = fresh
+    return list(result.values())
+
+
+def merge_multiset(rows: list[Row], merge: MultisetMerge) -> list[Row]:
+    """The table after a `MultisetMerge`."""
+    names = merge.target.schema.names
+    metadata = [f.name for f in METADATA_FIELDS]
+    if merge.truncated_at is not None:
+        rows = [row for row in rows if row[LSN_COLUMN] >= merge.truncated_at]
+    events: dict[tuple[Any, ...], list[Row]] = {}
+    for row in sorted(merge.rows.to_pylist(), key=lambda r: int(r["_cdc_ref"])):
+        events.setdefault(_key(row, merge.content), []).append(row)
+    copies: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        copies.setdefault(_key(row, merge.content), []).append(row)
+    for content, walk in events.items():
+        present = copies.get(content, [])
+        applied = max((row[LSN_COLUMN] for row in present), default=0)
+        fresh = [event for event in walk if event[LSN_COLUMN] > applied]
+        if not fresh:
+            continue
+        count = len(present)
+        for event in fresh:
+            count = max(0, count + (1 if event["_cdc_op"] == UPSERT else -1))
+        stamp = {name: fresh[-1][name] for name in metadata}
+        # Copies that the target has keep what it alone has: columns dropped at the source.
+        added = [event for event in fresh if event["_cdc_op"] == UPSERT]
+        pool = [*present, *added][:count]
+        copies[content] = [{**{name: row.get(name) for name in names}, **stamp} for row in pool]
+    return [row for group in copies.values() for row in group]
+
+
+def _key(row: Row, names: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(
+        "NaN" if isinstance(v := row[name], float) and math.isnan(v) else v for name in names
+    )

@@ -1,0 +1,240 @@
+"""A PostgreSQL of plain Python: tables, transactions, a WAL of row events, and a slot."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from cdc_core.changes import Op
+from cdc_core.fingerprint import Fingerprint
+from cdc_core.lsn import Lsn
+from cdc_core.relation import Column, Relation, ReplicaIdentity, TableName
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pyarrow as pa
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One row event; `unchanged` names columns whose value is not sent, `old` the key it had."""
+
+    oid: int
+    relation: Relation
+    op: Op
+    row: Row
+    unchanged: frozenset[str] = frozenset()
+    old: Row | None = None
+
+
+@dataclass(frozen=True)
+class Transaction:
+    commit_lsn: Lsn
+    end_lsn: Lsn
+    committed_at: int
+    events: tuple[Event, ...]
+
+
+@dataclass
+class Table:
+    relation: Relation
+    rows: list[Row] = field(default_factory=list)
+    definition: int = 0
+    storage: int = 0
+    #: Columns whose value an update that does not touch them leaves unsent.
+    toasted: frozenset[str] = frozenset()
+    created_at: Lsn = Lsn(0)  # noqa: RUF009
+
+
+class InMemoryPostgres:
+    """One database of one cluster. `transaction()` commits on leaving, or not at all on an
+    error."""
+
+    def __init__(self, database: str = "db", system_id: str = "1") -> None:
+        self.database = database
+        self.system_id = system_id
+        self.tables: dict[int, Table] = {}
+        self.wal: list[Transaction] = []
+        self.published: set[int] = set()
+        self.slot: Lsn | None = None
+        self.writer: str | None = None
+        self._lsn = 0x1000
+        self._oid = 16384
+        self._now = 1_700_000_000_000_000
+        self._dropped: dict[int, list[Column]] = {}
+
+    @property
+    def lsn(self) -> Lsn:
+        return Lsn(self._lsn)
+
+    @property
+    def now(self) -> int:
+        return self._now
+
+    def write_wal(self, size: int = 64) -> Lsn:
+        """WAL of no interest, as other databases write it."""
+        self._lsn += size
+        self._now += 1000
+        return self.lsn
+
+    def create_table(
+        self,
+        name: str,
+        columns: Mapping[str, pa.DataType],
+        key: Sequence[str] = ("id",),
+        toasted: Sequence[str] = (),
+        schema: str = "public",
+    ) -> int:
+        """Create a table; without a key its replica identity is FULL. Its oid."""
+        self._oid += 1
+        relation = Relation(
+            oid=self._oid,
+            table=TableName(schema, name),
+            columns=tuple(
+                Column(column, type_, _type_oid(type_), attnum=number)
+                for number, (column, type_) in enumerate(columns.items(), start=1)
+            ),
+            identity=ReplicaIdentity.DEFAULT if key else ReplicaIdentity.FULL,
+            key=tuple(key),
+        )
+        self.tables[self._oid] = Table(relation, toasted=frozenset(toasted))
+        self.write_wal()
+        return self._oid
+
+    def drop_table(self, oid: int) -> None:
+        del self.tables[oid]
+        self.published.discard(oid)
+        self.write_wal()
+
+    def rename_table(self, oid: int, name: str) -> None:
+        table = self.tables[oid]
+        named = TableName(table.relation.table.schema, name)
+        table.relation = replace(table.relation, table=named)
+        self.write_wal()
+
+    def add_column(self, oid: int, name: str, type_: pa.DataType, default: Any = None) -> None:
+        table = self.tables[oid]
+        attnum = 1 + max(column.attnum for column in self._all_columns(table))
+        column = Column(
+            name, type_, _type_oid(type_), attnum=attnum, has_default=default is not None
+        )
+        self._redefine(table, (*table.relation.columns, column))
+        for row in table.rows:
+            row[name] = default
+
+    def drop_column(self, oid: int, name: str) -> None:
+        table = self.tables[oid]
+        self._redefine(table, tuple(c for c in table.relation.columns if c.name != name))
+        for row in table.rows:
+            del row[name]
+
+    def rename_column(self, oid: int, old: str, new: str) -> None:
+        table = self.tables[oid]
+        columns = tuple(
+            replace(c, name=new) if c.name == old else c for c in table.relation.columns
+        )
+        key = tuple(new if name == old else name for name in table.relation.key)
+        self._redefine(table, columns)
+        table.relation = replace(table.relation, key=key)
+        table.rows = [{new if k == old else k: v for k, v in row.items()} for row in table.rows]
+
+    def rewrite(self, oid: int, name: str, type_: pa.DataType, using: Any) -> None:
+        """ALTER COLUMN ... TYPE ... USING: every row changes, and no event tells."""
+        table = self.tables[oid]
+        columns = tuple(
+            replace(c, arrow_type=type_, type_oid=_type_oid(type_)) if c.name == name else c
+            for c in table.relation.columns
+        )
+        self._redefine(table, columns)
+        table.storage += 1
+        for row in table.rows:
+            row[name] = using(row[name])
+
+    @contextmanager
+    def transaction(self) -> Iterator[Writer]:
+        before = {oid: [dict(row) for row in table.rows] for oid, table in self.tables.items()}
+        writer = Writer(self)
+        try:
+            yield writer
+        except BaseException:
+            for oid, rows in before.items():
+                self.tables[oid].rows = rows
+            raise
+        commit_lsn = self.write_wal(8)
+        end_lsn = self.write_wal(56)
+        if writer.events:
+            self.wal.append(Transaction(commit_lsn, end_lsn, self.now, tuple(writer.events)))
+
+    def fingerprint(self, oid: int) -> Fingerprint:
+        table = self.tables[oid]
+        return Fingerprint(storage=str(table.storage), definition=str(table.definition))
+
+    def _redefine(self, table: Table, columns: tuple[Column, ...]) -> None:
+        seen = self._all_columns(table)
+        table.relation = replace(table.relation, columns=columns)
+        self._dropped.setdefault(table.relation.oid, []).extend(
+            column for column in seen if column not in columns
+        )
+        table.definition += 1
+        self.write_wal()
+
+    def _all_columns(self, table: Table) -> list[Column]:
+        return [*table.relation.columns, *self._dropped.get(table.relation.oid, ())]
+
+
+@dataclass
+class Writer:
+    """The statements of one transaction."""
+
+    database: InMemoryPostgres
+    events: list[Event] = field(default_factory=list)
+
+    def insert(self, oid: int, **row: Any) -> None:
+        table = self.database.tables[oid]
+        full = {name: row.get(name) for name in table.relation.column_names}
+        key = table.relation.key
+        if key and any(all(r[k] == full[k] for k in key) for r in table.rows):
+            raise ValueError("duplicate key")
+        table.rows.append(full)
+        self._event(Event(oid, table.relation, Op.INSERT, dict(full)))
+
+    def update(self, oid: int, row: Row, **changes: Any) -> None:
+        """Change one row, given as it is (any row equal to it)."""
+        table = self.database.tables[oid]
+        found = next(r for r in table.rows if all(r[k] == v for k, v in row.items()))
+        old = dict(found)
+        found.update(changes)
+        key = table.relation.key
+        unchanged = frozenset(
+            name for name in table.toasted if name not in changes and key and old[name] is not None
+        )
+        moved = not key or any(old[k] != found[k] for k in key)
+        self._event(
+            Event(oid, table.relation, Op.UPDATE, dict(found), unchanged, old if moved else None)
+        )
+
+    def delete(self, oid: int, **match: Any) -> None:
+        table = self.database.tables[oid]
+        found = next(r for r in table.rows if all(r[k] == v for k, v in match.items()))
+        table.rows.remove(found)
+        key = table.relation.key
+        row = {name: found[name] for name in key} if key else dict(found)
+        self._event(Event(oid, table.relation, Op.DELETE, row))
+
+    def truncate(self, oid: int) -> None:
+        table = self.database.tables[oid]
+        table.rows.clear()
+        self._event(Event(oid, table.relation, Op.TRUNCATE, {}))
+
+    def _event(self, event: Event) -> None:
+        if event.oid in self.database.published:
+            self.events.append(event)
+
+
+def _type_oid(type_: pa.DataType) -> int:
+    """Any number that differs where the type does."""
+    return sum(ord(letter) * (place + 1) for place, letter in enumerate(str(type_)))

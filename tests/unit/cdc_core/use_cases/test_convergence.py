@@ -1,0 +1,416 @@
+"""The invariant, on the fakes: the destination equals the source, however the runs ended."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters.fakes import (
+    FaultPlan,
+    InjectedCrash,
+    InMemoryDestination,
+    InMemoryPostgres,
+    InMemorySource,
+    Lake,
+)
+from cdc_core.errors import CdcError, HistoryLost, OperatorNeeded, SettingsError
+from cdc_core.lsn import Lsn
+from cdc_core.use_cases.stream_changes import StreamChanges
+from cdc_core.use_cases.take_snapshot import TakeSnapshot
+
+COLUMNS = {"id": pa.int64(), "n": pa.int32(), "big": pa.string()}
+
+
+@dataclass
+class World:
+    postgres: InMemoryPostgres = field(default_factory=InMemoryPostgres)
+    lake: Lake = field(default_factory=Lake)
+    random: random.Random = field(default_factory=lambda: random.Random(0))
+    batch_transactions: int = 1000
+    faults: FaultPlan = field(default_factory=FaultPlan)
+
+    def source(self) -> InMemorySource:
+        return InMemorySource(
+            self.postgres,
+            faults=self.faults,
+            batch_transactions=self.batch_transactions,
+            piece_rows=3,
+        )
+
+    def snapshot(self, *globs: str) -> None:
+        source = self.source()
+        TakeSnapshot(source, source, source, InMemoryDestination(self.lake, self.faults)).run(globs)
+
+    def cdc(self) -> None:
+        source = self.source()
+        StreamChanges(source, source, source, InMemoryDestination(self.lake, self.faults)).run()
+
+    def crashing(self, call: int, action: str) -> bool:
+        """Run with a crash at a port call; whether it was reached."""
+        self.faults = FaultPlan(at={call: InjectedCrash()})
+        try:
+            getattr(self, action)()
+        except InjectedCrash:
+            self.postgres.writer = None
+            return True
+        finally:
+            self.faults = FaultPlan()
+        return False
+
+    def assert_equal(self) -> None:
+        for table in self.postgres.tables.values():
+            target = table.relation.table.name
+            wanted = Counter(_row(row) for row in table.rows)
+            names = table.relation.column_names
+            found = Counter(_row(row) for row in self.lake.rows(target, *names))
+            assert found == wanted, target
+
+
+def _row(row: dict[str, object]) -> tuple[tuple[str, object], ...]:
+    return tuple(sorted(row.items()))
+
+
+def work(world: World, oids: list[int], transactions: int) -> None:
+    """Random transactions: inserts, updates, TOAST, key changes and swaps, deletes, truncates."""
+    chance = world.random
+    for _ in range(transactions):
+        with world.postgres.transaction() as tx:
+            for _ in range(chance.randint(1, 6)):
+                one_statement(world, tx, chance.choice(oids))
+        if chance.random() < 0.2:
+            world.postgres.write_wal()
+
+
+def one_statement(world: World, tx, oid: int) -> None:
+    chance = world.random
+    table = world.postgres.tables[oid]
+    keyed = bool(table.relation.key)
+    row = chance.choice(table.rows) if table.rows else None
+    free = [n for n in range(8) if not any(r["id"] == n for r in table.rows)]
+    kind = chance.random()
+    if row is None or kind < 0.35:
+        if keyed and not free:
+            return
+        key = chance.choice(free) if keyed else chance.randrange(3)
+        tx.insert(oid, id=key, n=chance.randrange(3), big=chance.choice(["x" * 9, "y", None]))
+    elif kind < 0.55:
+        tx.update(oid, dict(row), n=chance.randrange(3))
+    elif kind < 0.65:
+        tx.update(oid, dict(row), big=chance.choice(["z" * 9, None]))
+    elif kind < 0.80 and free:
+        tx.update(oid, dict(row), id=chance.choice(free))
+    elif kind < 0.97:
+        tx.delete(oid, **row)
+    else:
+        tx.truncate(oid)
+
+
+def build(seed: int, batch_transactions: int = 1000) -> tuple[World, list[int]]:
+    world = World(random=random.Random(seed), batch_transactions=batch_transactions)
+    oids = [
+        world.postgres.create_table("keyed", COLUMNS, toasted=("big",)),
+        world.postgres.create_table("other", COLUMNS, toasted=("big",)),
+        world.postgres.create_table("heap", COLUMNS, key=()),
+    ]
+    world.postgres.published.update(oids)
+    work(world, oids, 5)
+    return world, oids
+
+
+@settings(max_examples=120, deadline=None)
+@given(seed=st.integers(0, 10**6), cut=st.integers(1, 4), rounds=st.integers(1, 3))
+def test_stream_converges_whatever_the_workload(seed: int, cut: int, rounds: int) -> None:
+    world, oids = build(seed, cut)
+    world.snapshot()
+    world.assert_equal()
+    for _ in range(rounds):
+        work(world, oids, 8)
+        world.cdc()
+        world.assert_equal()
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_crash_at_any_port_call_is_cured_by_running_again(seed: int) -> None:
+    call = 0
+    reached = True
+    while reached:
+        world, oids = build(seed, batch_transactions=1 + seed % 3)
+        world.snapshot()
+        work(world, oids, 6)
+        reached = world.crashing(call, "cdc")
+        work(world, oids, 3)
+        # Cut elsewhere than before the crash.
+        world.batch_transactions = 1 + (seed + call) % 4
+        world.cdc()
+        world.assert_equal()
+        call += 1
+    assert call > 10
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("again", ["snapshot", "cdc"])
+def test_a_crashed_snapshot_is_cured(seed: int, again: str) -> None:
+    call = 0
+    reached = True
+    while reached:
+        world, oids = build(seed)
+        world.snapshot()
+        work(world, oids, 4)
+        reached = world.crashing(call, "snapshot")
+        work(world, oids, 4)
+        getattr(world, again)()
+        world.assert_equal()
+        call += 1
+    assert call > 8
+
+
+def test_a_first_snapshot_that_crashed_is_taken_again() -> None:
+    call = 0
+    reached = True
+    while reached:
+        world, oids = build(3)
+        reached = world.crashing(call, "snapshot")
+        work(world, oids, 2)
+        world.snapshot()
+        work(world, oids, 2)
+        world.cdc()
+        world.assert_equal()
+        call += 1
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_stale_checkpoint_replays_without_harm(seed: int) -> None:
+    """The slot behind, as after a crash of PostgreSQL, and the checkpoint of some batches ago."""
+    world, oids = build(seed, batch_transactions=2)
+    world.snapshot()
+    slot, checkpoint = world.postgres.slot, world.lake.checkpoint
+    work(world, oids, 6)
+    world.cdc()
+    work(world, oids, 2)
+    world.postgres.slot, world.lake.checkpoint = slot, checkpoint
+    world.batch_transactions = 3
+    world.cdc()
+    world.assert_equal()
+
+
+def test_tables_named_are_read_again_and_the_stream_goes_on_for_all() -> None:
+    world, oids = build(1)
+    world.snapshot()
+    work(world, oids, 5)
+    world.lake.tables["keyed"].rows.clear()
+    world.snapshot("keyed")
+    assert {r["id"] for r in world.lake.rows("keyed")} == {
+        r["id"] for r in world.postgres.tables[oids[0]].rows
+    }
+    work(world, oids, 5)
+    world.cdc()
+    world.assert_equal()
+
+
+def test_a_glob_without_match_is_a_wrong_command_line() -> None:
+    world, _ = build(1)
+    world.snapshot()
+    with pytest.raises(SettingsError, match="matches none"):
+        world.snapshot("nothing*")
+
+
+def test_a_new_table_is_read_and_followed() -> None:
+    world, oids = build(2)
+    world.snapshot()
+    late = world.postgres.create_table("late", COLUMNS)
+    with world.postgres.transaction() as tx:
+        tx.insert(late, id=1, n=1, big="before it was published")
+    world.cdc()
+    world.assert_equal()
+    work(world, [*oids, late], 5)
+    world.cdc()
+    world.assert_equal()
+
+
+def test_a_recreated_table_takes_the_place_of_the_old() -> None:
+    world, oids = build(4)
+    world.snapshot()
+    work(world, oids, 3)
+    world.postgres.drop_table(oids[0])
+    new = world.postgres.create_table("keyed", {"id": pa.int64(), "other": pa.string()})
+    with world.postgres.transaction() as tx:
+        tx.insert(new, id=5, other="new")
+    world.cdc()
+    world.assert_equal()
+
+
+def test_a_dropped_table_stays_as_it_was() -> None:
+    world, oids = build(5)
+    world.snapshot()
+    before = world.lake.rows("keyed")
+    world.postgres.drop_table(oids[0])
+    world.cdc()
+    assert world.lake.rows("keyed") == before
+    world.assert_equal()
+
+
+def change_schema(world: World, oid: int, change: str) -> None:
+    postgres = world.postgres
+    match change:
+        case "add":
+            postgres.add_column(oid, "extra", pa.string())
+        case "add with default":
+            postgres.add_column(oid, "extra", pa.string(), default="d")
+        case "drop":
+            postgres.drop_column(oid, "n")
+        case "rename":
+            postgres.rename_column(oid, "big", "large")
+            postgres.tables[oid].toasted = frozenset({"large"})
+        case "rename key":
+            postgres.rename_column(oid, "id", "key")
+        case "widen":
+            postgres.rewrite(oid, "n", pa.int64(), lambda n: n)
+        case "rewrite":
+            postgres.rewrite(oid, "n", pa.string(), lambda n: f"<{n}>")
+        case "rewrite in place":
+            postgres.rewrite(oid, "n", pa.int32(), lambda n: None if n is None else n * 10)
+        case "rename table":
+            postgres.rename_table(oid, "renamed")
+        case "drop and add":
+            postgres.drop_column(oid, "big")
+            postgres.add_column(oid, "big", pa.string())
+            postgres.tables[oid].toasted = frozenset()
+        case "swap":
+            postgres.rename_column(oid, "n", "spare")
+            postgres.rename_column(oid, "big", "n")
+            postgres.rename_column(oid, "spare", "big")
+            postgres.tables[oid].toasted = frozenset({"n"})
+
+
+CHANGES = (
+    "add", "add with default", "drop", "rename", "rename key", "widen", "rewrite",
+    "rewrite in place", "rename table", "drop and add", "swap",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("table", [0, 2], ids=["keyed", "heap"])
+def test_schema_changes_are_followed(change: str, table: int) -> None:
+    if table == 2 and change == "rename key":
+        pytest.skip("a table without key")
+    world, oids = build(6, batch_transactions=3)
+    world.snapshot()
+    work(world, oids, 4)
+    change_schema(world, oids[table], change)
+    with world.postgres.transaction() as tx:
+        _touch(world, tx, oids[table])
+    world.cdc()
+    world.assert_equal()
+    assert [f for f in world.lake.tables if f.startswith("renamed")] == (
+        ["renamed"] if change == "rename table" else []
+    )
+    with world.postgres.transaction() as tx:
+        _touch(world, tx, oids[table])
+    world.cdc()
+    world.assert_equal()
+
+
+def _touch(world: World, tx, oid: int) -> None:
+    """A statement that fits whatever columns the table has."""
+    table = world.postgres.tables[oid]
+    if table.rows:
+        tx.delete(oid, **table.rows[0])
+    key = table.relation.key[0] if table.relation.key else table.relation.column_names[0]
+    types = {c.name: c.arrow_type for c in table.relation.columns}
+    row = {name: "v" if t == pa.string() else 1 for name, t in types.items()}
+    row[key] = 90 + len(world.postgres.wal)
+    tx.insert(oid, **row)
+
+
+def test_a_column_added_while_the_run_reads() -> None:
+    """The stream knows more than the catalog did when the run began."""
+    world, oids = build(7)
+    world.snapshot()
+    work(world, oids, 2)
+    source = world.source()
+    publish = source.publish
+    asked = []
+
+    def late() -> object:
+        tables = publish()
+        if not asked:
+            asked.append(1)
+            world.postgres.add_column(oids[0], "extra", pa.string())
+            with world.postgres.transaction() as tx:
+                tx.insert(oids[0], id=77, n=1, big="b", extra="e")
+        return tables
+
+    source.publish = late  # type: ignore[method-assign]
+    StreamChanges(source, source, source, InMemoryDestination(world.lake)).run()
+    world.cdc()
+    world.assert_equal()
+
+
+def test_frozen_schema_refuses_and_loads_nothing() -> None:
+    world, oids = build(8)
+    world.snapshot()
+    world.postgres.add_column(oids[0], "extra", pa.string())
+    source = world.source()
+    with pytest.raises(OperatorNeeded, match=r"public\.keyed: column extra added"):
+        StreamChanges(
+            source, source, source, InMemoryDestination(world.lake), freeze_schema=True
+        ).run()
+
+
+def test_history_that_is_gone_is_refused() -> None:
+    world, oids = build(9)
+    with pytest.raises(OperatorNeeded, match="no snapshot"):
+        world.cdc()
+    world.snapshot()
+    good = world.postgres.slot
+    cases = {"does not exist": None, "past the checkpoint": Lsn(world.postgres.lsn + 999)}
+    for text, slot in cases.items():
+        world.postgres.slot = slot
+        with pytest.raises(HistoryLost, match=text):
+            world.cdc()
+    world.postgres.slot = good
+    world.postgres.system_id = "2"
+    with pytest.raises(HistoryLost, match="cluster 1"):
+        world.cdc()
+    world.snapshot()
+    work(world, oids, 3)
+    world.cdc()
+    world.assert_equal()
+
+
+def test_an_idle_database_does_not_pin_wal() -> None:
+    world, _ = build(10)
+    world.snapshot()
+    end = world.postgres.write_wal(1 << 30)
+    world.cdc()
+    assert world.postgres.slot is not None
+    assert world.postgres.slot >= end
+
+
+def test_the_slot_never_passes_the_checkpoint() -> None:
+    for call in range(60):
+        world, oids = build(11, batch_transactions=1)
+        world.snapshot()
+        work(world, oids, 4)
+        world.crashing(call, "cdc")
+        assert world.lake.checkpoint is not None
+        assert world.postgres.slot is not None
+        assert world.postgres.slot <= Lsn.parse(world.lake.checkpoint["lsn"])
+
+
+def test_an_error_of_the_destination_is_an_error_of_the_run() -> None:
+    world, oids = build(12)
+    world.snapshot()
+    work(world, oids, 2)
+    world.faults = FaultPlan(named={"destination.merge": CdcError("refused")})
+    with pytest.raises(CdcError, match="refused"):
+        world.cdc()
+    world.faults = FaultPlan()
+    world.cdc()
+    world.assert_equal()
