@@ -33,9 +33,12 @@ if TYPE_CHECKING:
     from adapters.pgoutput.wire.text import Bytes, Positions
     from adapters.pgoutput.wire.types import PgType, TypeMap
 
-#: Events decoded at a time: the positions of a column's values then stay in the processor's cache.
-_SLICE_EVENTS = 1 << 16
-_SLICE_BYTES = 1 << 28
+#: Messages decoded at a time. Every column visits them again, so that they should stay in the
+#: processor's cache; but many enough that the fixed cost of a step does not count.
+_SLICE_BYTES = 1 << 20
+_FEWEST_EVENTS, _MOST_EVENTS = 1 << 13, 1 << 16
+#: Where messages are large, their number is limited by this.
+_MOST_BYTES = 1 << 28
 
 _CARRIES_ROWS = np.zeros(256, dtype=np.bool_)
 _CARRIES_ROWS[list(wire.ROW_KINDS)] = True
@@ -238,11 +241,11 @@ def _events_and_oids(messages: Messages, events: Positions) -> tuple[Positions, 
     """Events in order with their relations; a Truncate is one event for each of its relations."""
     truncating = messages.kinds[events] == wire.TRUNCATE
     if not truncating.any():
-        return events, messages.oid(messages.starts[events] + 1)
+        return events, messages.oids[events]
     rows = events[~truncating]
     truncated, truncated_oids = wire.truncations(messages, events[truncating])
     every = np.concatenate([rows, truncated])
-    oids = np.concatenate([messages.oid(messages.starts[rows] + 1), truncated_oids])
+    oids = np.concatenate([messages.oids[rows], truncated_oids])
     order = np.argsort(every, kind="stable")
     return every[order], oids[order]
 
@@ -286,8 +289,9 @@ def _slices(messages: Messages, events: Positions) -> Iterator[Positions]:
     total = np.cumsum(messages.ends[events] - messages.starts[events])
     start, before = 0, 0
     while start < len(events):
-        stop = int(np.searchsorted(total, before + _SLICE_BYTES, side="right"))
-        stop = min(max(stop, start + 1), start + _SLICE_EVENTS)
+        cached, most = np.searchsorted(total, [before + _SLICE_BYTES, before + _MOST_BYTES])
+        few, many = start + _FEWEST_EVENTS, start + _MOST_EVENTS
+        stop = max(min(max(int(cached), few), many, int(most), len(events)), start + 1)
         yield events[start:stop]
         start, before = stop, int(total[stop - 1])
 

@@ -49,7 +49,11 @@ class Messages:
         self.data = data
         self.starts = starts
         self.ends = ends
-        self.kinds = data[starts]
+        heads = _heads(data, starts)
+        self.kinds = (heads >> np.uint64(56)).astype(np.uint8)
+        #: Of row messages (of eight bytes or more): relation OID and what stands before the tuple.
+        self.oids = ((heads >> np.uint64(24)) & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        self.tags = (heads >> np.uint64(16)).astype(np.uint8)
         #: Big-endian integers at any position, by views of the buffer with a stride of one byte.
         self._int64s = _sliding(data, ">i8")
         self._int32s = _sliding(data, ">i4")
@@ -69,6 +73,17 @@ class Messages:
 
     def int16(self, at: Positions) -> Positions:
         return self._int16s[at].astype(np.int64)
+
+
+def _heads(data: Bytes, starts: Positions) -> npt.NDArray[np.uint64]:
+    """The eight bytes from each position on, zeros behind the end: one visit to each message."""
+    heads = np.empty(len(starts), dtype=np.uint64)
+    whole = int(np.searchsorted(starts, len(data) - 8, side="right"))
+    heads[:whole] = _sliding(data, ">u8")[starts[:whole]]
+    for index in range(whole, len(starts)):
+        tail = data[starts[index] :][:8].tobytes()
+        heads[index] = int.from_bytes(tail.ljust(8, b"\0"), "big")
+    return heads
 
 
 def _sliding(data: Bytes, dtype: str) -> npt.NDArray[np.generic]:

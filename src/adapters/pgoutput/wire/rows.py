@@ -59,7 +59,7 @@ class RowReader:
     def read(self) -> Rows:
         every = np.arange(len(self.events), dtype=np.int64)
         truncated = self.kinds == wire.TRUNCATE
-        tags = self.messages.data[self.starts + 5]
+        tags = self.messages.tags[self.events]
         has_old = ((tags == wire.KEY_TUPLE) | (tags == wire.OLD_TUPLE)) & ~truncated
         self._check_tags(every, tags, has_old)
         if not (has_old.any() or truncated.any()):

@@ -149,16 +149,14 @@ def decode_dates(text: TextColumn) -> tuple[pa.Array, Unheld]:
     """Years 1 to 9999; others and the infinities are set aside."""
     values = as_ascii(gather(text))
     unheld: Unheld = []
-    lengths = text.ends - text.starts
-    if bool((lengths[text.valid] == len("2000-01-01")).all()):
-        usual = values
-    else:
+    days = _cast_or_none(values, pa.date32())
+    if days is None:
         odd = _rows(pc.invert(pc.match_substring_regex(values, _USUAL_DATE)))
         usual, unheld = _set_aside(values, odd)
         for _, odd_text in unheld:
             if odd_text not in _ENDLESS and not _ODD_DATE.fullmatch(odd_text):
                 raise MalformedValue("is not an ISO date", SETTINGS)
-    days = usual.cast(pa.date32())
+        days = usual.cast(pa.date32())
     return _within(days, _FIRST_DAY, _LAST_DAY, values, unheld)
 
 
@@ -170,49 +168,44 @@ def decode_timestamps(text: TextColumn, *, zoned: bool) -> tuple[pa.Array, Unhel
     values = as_ascii(gather(text))
     arrow_type = pa.timestamp("us", tz="UTC" if zoned else None)
     unheld: Unheld = []
-    exact: list[tuple[int, int]] = []
-    if _looks_usual(text):
-        usual = values
-    else:
-        pattern = _USUAL_TIMESTAMP + (_USUAL_ZONE if zoned else "$")
-        odd = _rows(pc.invert(pc.match_substring_regex(values, pattern)))
-        usual, set_aside = _set_aside(values, odd)
-        for row, odd_text in set_aside:
-            instant = _odd_instant(odd_text, zoned=zoned)
-            if instant is None:
-                unheld.append((row, odd_text))
-            else:
-                exact.append((row, instant))
-    instants = usual.cast(arrow_type)
-    if exact:
-        mask = np.zeros(len(values), dtype=np.bool_)
-        mask[[row for row, _ in exact]] = True
-        found = pa.array([instant for _, instant in exact], pa.int64()).cast(arrow_type)
-        instants = pc.replace_with_mask(instants, pa.array(mask), found)
+    instants = _cast_or_none(values, arrow_type)
+    if instants is None:
+        instants, unheld = _odd_timestamps(values, arrow_type, zoned=zoned)
     numbers = instants.cast(pa.int64())
     kept, unheld = _within(numbers, _FIRST_INSTANT, _LAST_INSTANT, values, unheld)
     return (instants if kept is numbers else kept.cast(arrow_type)), unheld
 
 
-def _looks_usual(text: TextColumn) -> bool:
-    """Whether every text is `YYYY-MM-DD HH:MM:SS…` without era or seconds in its offset.
+def _odd_timestamps(
+    values: pa.Array, arrow_type: pa.DataType, *, zoned: bool
+) -> tuple[pa.Array, Unheld]:
+    """Timestamps of which some are infinite, before Christ, past 9999 or at odd offsets."""
+    pattern = _USUAL_TIMESTAMP + (_USUAL_ZONE if zoned else "$")
+    odd = _rows(pc.invert(pc.match_substring_regex(values, pattern)))
+    usual, set_aside = _set_aside(values, odd)
+    instants = usual.cast(arrow_type)
+    unheld: Unheld = []
+    exact = np.zeros(len(values), dtype=np.bool_)
+    found: list[int] = []
+    for row, odd_text in set_aside:
+        instant = _odd_instant(odd_text, zoned=zoned)
+        if instant is None:
+            unheld.append((row, odd_text))
+        else:
+            exact[row] = True
+            found.append(instant)
+    if found:
+        replacements = pa.array(found, pa.int64()).cast(arrow_type)
+        instants = pc.replace_with_mask(instants, pa.array(exact), replacements)
+    return instants, unheld
 
-    Only tells which way is taken: the cast that follows is strict.
-    """
-    starts, lengths = text.starts[text.valid], (text.ends - text.starts)[text.valid]
-    if len(starts) == 0:
-        return True
-    if int(lengths.min()) < len("2000-01-01 00:00:00"):
-        return False
-    if int(lengths.max()) > len("2000-01-01 00:00:00.000000+00:00"):
-        return False
-    dashes = text.buffer[starts + 4] == ord("-")
-    seconds = text.buffer[starts + 16] == ord(":")
-    last = text.buffer[starts + lengths - 1]
-    if not bool(dashes.all() and seconds.all() and (last <= ord("9")).all()):
-        return False
-    # "-00:01:15": a third part of the offset ends where a minute's colon would stand alone.
-    return not bool(((text.buffer[starts + lengths - 6] == ord(":")) & (lengths > 25)).any())
+
+def _cast_or_none(values: pa.Array, arrow_type: pa.DataType) -> pa.Array | None:
+    """The cast, strict in its format; None where it meets a text that it does not know."""
+    try:
+        return values.cast(arrow_type)
+    except pa.ArrowInvalid:
+        return None
 
 
 def _odd_instant(text: str, *, zoned: bool) -> int | None:
