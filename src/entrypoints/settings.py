@@ -20,12 +20,13 @@ from pydantic import (
     ValidationError,
 )
 
+from adapters.secrets.databricks_scope import DatabricksSecretScope
 from adapters.secrets.dlt_providers import DltProviders, environment_name
 from cdc_core.errors import SettingsError
 from entrypoints import connection_string
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from cdc_core.ports.secrets import Secrets
 
@@ -42,6 +43,9 @@ SECTIONS = (
     "destination.filesystem",
     "destination.databricks",
 )
+
+#: With one of them the Databricks SDK, and so dlt, finds the workspace and its own way in.
+_WORKSPACE_VARIABLES = ("DATABRICKS_HOST", "DATABRICKS_CONFIG_PROFILE")
 
 _SECRET_KEYS = re.compile(r"credentials|token|secret|password|http_headers")
 _UNITS = {"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
@@ -284,35 +288,33 @@ def load_settings(
     overrides: Mapping[str, Any] | None = None,
     *,
     environ: Mapping[str, str] | None = None,
-    secrets: Secrets | None = None,
+    scope: Callable[[SourceSettings], Secrets] | None = None,
     needs_source: bool = True,
     needs_destination: bool = True,
 ) -> Settings:
     """Read and check the settings of this process; raises `SettingsError`.
 
-    `overrides` are dotted keys that win over all providers. `secrets` is a further store, asked for
-    the source's credentials where the providers have none. A command that touches one side only
-    needs no settings of the other.
+    `overrides` are dotted keys that win over all providers. `scope` makes the store that holds the
+    source's credentials: without it, on Databricks the secret scope is asked where the providers
+    have none. A command that touches one side only needs no settings of the other.
     """
     environ = os.environ if environ is None else environ
-    providers = DltProviders.find(SECTIONS, environ, overrides)
-    if needs_source and secrets is not None and providers.get(CREDENTIALS) is None:
-        found = secrets.get(CREDENTIALS)
-        if found is not None:
-            providers = DltProviders.find(
-                SECTIONS, environ, {**(overrides or {}), CREDENTIALS: found}
-            )
-    document = providers.document()
-    _check_sections(document, providers)
-    try:
-        settings = Settings.model_validate(document)
-    except ValidationError as error:
-        raise _first_of(error, providers) from None
+    settings = _validated(DltProviders.find(SECTIONS, environ, overrides))
+    if scope is None and on_databricks(environ) and settings.source.credentials is None:
+        scope = databricks_scope
+    if needs_source and scope is not None:
+        found = {CREDENTIALS: scope(settings.source).get(CREDENTIALS)}
+        settings = _validated(DltProviders.find(SECTIONS, environ, {**(overrides or {}), **found}))
     if needs_source and settings.source.credentials is None:
         raise SettingsError(_missing(CREDENTIALS), _cure(CREDENTIALS))
     if needs_destination and settings.pipeline.destination == "databricks":
         _check_databricks(settings.databricks.credentials, environ)
     return settings
+
+
+def databricks_scope(source: SourceSettings) -> Secrets:
+    """The secret scope that the settings name."""
+    return DatabricksSecretScope(source.dlt_scope, {CREDENTIALS: source.pg_connection_string})
 
 
 def log_level(environ: Mapping[str, str] | None = None) -> str:
@@ -327,6 +329,15 @@ def log_level(environ: Mapping[str, str] | None = None) -> str:
 
 def on_databricks(environ: Mapping[str, str] | None = None) -> bool:
     return "DATABRICKS_RUNTIME_VERSION" in (os.environ if environ is None else environ)
+
+
+def _validated(providers: DltProviders) -> Settings:
+    document = providers.document()
+    _check_sections(document, providers)
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        raise _first_of(error, providers) from None
 
 
 def _check_sections(document: Mapping[str, Any], providers: DltProviders) -> None:
@@ -344,7 +355,7 @@ def _check_sections(document: Mapping[str, Any], providers: DltProviders) -> Non
 
 def _check_databricks(credentials: DatabricksCredentials, environ: Mapping[str, str]) -> None:
     section = "destination.databricks.credentials"
-    inside = on_databricks(environ)
+    inside = on_databricks(environ) or any(name in environ for name in _WORKSPACE_VARIABLES)
     needed = ["http_path", "catalog"] if inside else ["server_hostname", "http_path", "catalog"]
     for name in needed:
         if getattr(credentials, name) is None:

@@ -1,0 +1,230 @@
+"""The command `wal2delta`: arguments, and the one boundary where errors become exit codes.
+
+Nothing heavy is imported here: `--help`, `--version` and usage errors answer at once. What each
+command does is in `commands`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import warnings
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, NoReturn
+
+from cdc_core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import FrameType
+
+PROGRAM = "wal2delta"
+DESTINATIONS = ("databricks", "duckdb", "delta")
+
+
+class Parser(argparse.ArgumentParser):
+    """One clear line for a wrong command line, instead of usage and message."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(message, "" if message.endswith("?") else f"see: {self.prog} --help")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            name = "/".join(action.option_strings) or action.dest
+            near = get_close_matches(str(value), choices, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(choices)}"
+            raise argparse.ArgumentError(None, f"unknown {name} {str(value)[:60]!r}; {hint}")
+
+
+def build_parser() -> Parser:
+    """The whole command line."""
+    parser = Parser(
+        prog=PROGRAM,
+        description="PostgreSQL to Delta tables on Databricks: exact snapshots and CDC.",
+        epilog="""\
+the first minute, without any setting:   wal2delta demo
+your own database, into a DuckDB file:   wal2delta snapshot --destination duckdb
+                                         wal2delta cdc --destination duckdb
+
+Settings: environment, .dlt/secrets.toml, .dlt/config.toml. LOG_LEVEL = DEBUG|INFO|WARNING|ERROR.
+Exit codes: 0 done, 1 failed (run again), 2 command line or setting wrong,
+            3 the source needs an operator.""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+
+    def command(name: str, does: str, example: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=does,
+            description=f"{does[0].upper()}{does[1:]}.",
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    command(
+        "demo",
+        "see it work: an embedded PostgreSQL replicated into a DuckDB file; needs no settings",
+        "wal2delta demo",
+    )
+    command(
+        "check",
+        "find what would go wrong, and the SQL or setting that mends it",
+        "wal2delta check --destination duckdb",
+    )
+    snapshot = command(
+        "snapshot",
+        "full load: read the tables at one LSN and replace them in the destination",
+        "wal2delta snapshot --tables 'public.*' billing.invoices",
+    )
+    _tables(snapshot)
+    cdc = command(
+        "cdc",
+        "apply every change committed before the run began",
+        "wal2delta cdc --follow --destination duckdb",
+    )
+    cdc.add_argument("--follow", action="store_true", help="go on until SIGTERM or Ctrl-C")
+    status = command(
+        "status", "slot, checkpoint, lag and tables; changes nothing", "wal2delta status --json"
+    )
+    _json(status)
+    verify = command(
+        "verify",
+        "compare source and destination, table by table; exit 1 if a row differs",
+        "wal2delta verify --tables orders --repair",
+    )
+    _tables(verify)
+    verify.add_argument("--repair", action="store_true", help="mend exactly the rows that differ")
+    _json(verify)
+    simulate = command(
+        "simulate",
+        "write random transactions to the source, creating its demo tables if there are none",
+        "wal2delta simulate 5 2 1",
+    )
+    for name in ("inserts", "updates", "deletes"):
+        simulate.add_argument(name, type=_count, metavar=name.upper(), help=f"how many {name}")
+    cleanup = command(
+        "cleanup",
+        "destructive reset: datasets with their volumes, slot, publication, local state",
+        "wal2delta cleanup --yes",
+    )
+    cleanup.add_argument("--yes", action="store_true", help="do not ask")
+    command("volumes", "list the staging volumes and the files in them", "wal2delta volumes")
+    slot = command(
+        "slot",
+        "the replication slot on its own; drop one that nobody reads, it fills the source's disk",
+        "wal2delta slot drop",
+    )
+    slot.add_argument(
+        "action", choices=("show", "create", "drop"), metavar="ACTION", help="show, create or drop"
+    )
+    for found in commands.choices.values():
+        found.add_argument(
+            "--destination",
+            choices=DESTINATIONS,
+            metavar="|".join(DESTINATIONS),
+            help="where to (default: the setting pipeline.destination)",
+        )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: _run(arguments))
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """Run `work`; an error becomes one line on standard error and its exit code."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return work()
+    except SystemExit as end:
+        # argparse ends so after --help and --version.
+        return end.code if isinstance(end.code, int) else 0
+    except BaseException as error:  # noqa: BLE001 - the one boundary
+        return _told(error)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _run(arguments: list[str]) -> int:
+    parser = build_parser()
+    chosen = parser.parse_args(arguments)
+    if chosen.command is None:
+        parser.print_help()
+        return 0
+    from entrypoints import commands, log
+    from entrypoints.settings import log_level
+
+    log.configure(log_level())
+    return commands.run(chosen)
+
+
+def _told(error: BaseException) -> int:
+    from entrypoints import faults
+    from entrypoints.log import redact
+
+    if os.environ.get("LOG_LEVEL", "").strip().upper() == "DEBUG":
+        _print(redact(faults.safe_traceback(error)))
+    _print(redact(f"{PROGRAM}: {faults.one_line(error)}"))
+    if isinstance(error, BrokenPipeError):
+        # Nothing may be flushed to it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return faults.exit_code(error)
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+    except (OSError, ValueError):
+        # Standard error is gone: the exit code has to tell it alone.
+        return
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    from entrypoints.faults import Interrupted
+
+    raise Interrupted
+
+
+def _tables(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tables",
+        nargs="+",
+        default=[],
+        metavar="GLOB",
+        help="only the tables that match, as schema.table or bare name",
+    )
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number of 0 or more")
+    return int(text)
+
+
+class _ShowVersion(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"{PROGRAM} {version(PROGRAM)}")  # noqa: T201
+        parser.exit()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,242 @@
+"""What each command does: settings, container, use case, and the outcome for people or programs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+from cdc_core.errors import CdcError, SettingsError
+from entrypoints import log
+from entrypoints.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from entrypoints.container import Container
+
+logger = logging.getLogger("wal2delta")
+
+
+class Declined(CdcError):
+    """The operator said no; nothing was done."""
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Run the chosen command; its exit code."""
+    command: Callable[[argparse.Namespace], int] = _COMMANDS[chosen.command]
+    return command(chosen)
+
+
+def settings_of(
+    chosen: argparse.Namespace, *, needs_source: bool = True, needs_destination: bool = True
+) -> Settings:
+    """The settings, with the command line's on top; their secrets are struck out from here on."""
+    overrides = {"pipeline.destination": chosen.destination} if chosen.destination else {}
+    settings = load_settings(
+        overrides, needs_source=needs_source, needs_destination=needs_destination
+    )
+    log.redact.add(settings.secret_values())
+    return settings
+
+
+def _container(
+    chosen: argparse.Namespace, *, needs_source: bool = True, needs_destination: bool = True
+) -> Container:
+    settings = settings_of(chosen, needs_source=needs_source, needs_destination=needs_destination)
+    from entrypoints.container import Container
+
+    return Container.from_settings(settings)
+
+
+def demo(chosen: argparse.Namespace) -> int:
+    if chosen.destination not in (None, "duckdb"):
+        raise SettingsError(
+            f"the demo writes a DuckDB file, not {chosen.destination}",
+            "run: wal2delta demo; for your own tables: wal2delta snapshot",
+        )
+    from entrypoints.demo import run_demo
+
+    return run_demo()
+
+
+def snapshot(chosen: argparse.Namespace) -> int:
+    return take_snapshot(_container(chosen), chosen.tables)
+
+
+def take_snapshot(container: Container, tables: list[str]) -> int:
+    from entrypoints.progress import open_progress
+
+    with open_progress() as progress:
+        container.progress.override(progress)
+        report = container.take_snapshot().run(tables)
+    logger.info(
+        "snapshot done: %s tables, %s rows at LSN %s",
+        f"{report.tables:,}",
+        f"{report.rows:,}",
+        report.lsn,
+    )
+    return 0
+
+
+def cdc(chosen: argparse.Namespace) -> int:
+    return stream_changes(_container(chosen), follow=chosen.follow)
+
+
+def stream_changes(container: Container, *, follow: bool) -> int:
+    from entrypoints.progress import open_progress
+    from entrypoints.stopping import stop_requests
+
+    with open_progress() as progress:
+        container.progress.override(progress)
+        changes = container.stream_changes()
+        if follow:
+            with stop_requests(progress.note) as stop:
+                report = changes.run(follow=True, stop=stop)
+        else:
+            report = changes.run()
+    logger.info(
+        "cdc done: %s changes of %s transactions, up to LSN %s",
+        f"{report.changes:,}",
+        f"{report.transactions:,}",
+        report.lsn,
+    )
+    return 0
+
+
+def check(chosen: argparse.Namespace) -> int:
+    from entrypoints import report
+
+    lines = _container(chosen).check_source().run()
+    return report.show_check(lines)
+
+
+def status(chosen: argparse.Namespace) -> int:
+    from entrypoints import report
+
+    found = _container(chosen).show_status().run()
+    if chosen.json:
+        _print_json(report.status_as_json(found))
+    else:
+        report.show_status(found)
+    return 0
+
+
+def verify(chosen: argparse.Namespace) -> int:
+    from entrypoints import report
+    from entrypoints.progress import open_progress
+
+    container = _container(chosen)
+    with open_progress() as progress:
+        container.progress.override(progress)
+        found = container.verify_parity().run(chosen.tables, repair=chosen.repair)
+    if chosen.json:
+        _print_json(report.verify_as_json(found))
+    else:
+        report.show_verify(found)
+    return 0 if found.equal else 1
+
+
+def simulate(chosen: argparse.Namespace) -> int:
+    settings = settings_of(chosen, needs_destination=False)
+    from entrypoints.container import source_settings
+    from entrypoints.simulate import simulate as write_to
+
+    done = write_to(
+        source_settings(settings),
+        settings.source.schemas[0],
+        inserts=chosen.inserts,
+        updates=chosen.updates,
+        deletes=chosen.deletes,
+    )
+    logger.info(
+        "wrote %s inserts, %s updates, %s deletes in %s transactions",
+        done.inserts,
+        done.updates,
+        done.deletes,
+        done.transactions,
+    )
+    return 0
+
+
+def cleanup(chosen: argparse.Namespace) -> int:
+    settings = settings_of(chosen)
+    dataset = settings.pipeline.dataset_name
+    goes = (
+        f"{settings.pipeline.destination}: {dataset} and {dataset}_staging with all tables; "
+        f"replication slot {settings.source.slot_name}, publication {settings.source.pub_name}"
+    )
+    if not chosen.yes:
+        _ask(goes)
+    from entrypoints.container import Container
+
+    for dropped in Container.from_settings(settings).reset().run():
+        logger.info("dropped: %s", dropped)
+    return 0
+
+
+def _ask(goes: str) -> None:
+    print(f"This drops: {goes}.\nDrop it all? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
+    answer = sys.stdin.readline() if sys.stdin and not sys.stdin.closed else ""
+    if not answer:
+        raise SettingsError("cleanup asks first, and nobody answered", "to do it unasked: --yes")
+    if answer.strip().lower() not in ("y", "yes"):
+        raise Declined("nothing was dropped")
+
+
+def volumes(chosen: argparse.Namespace) -> int:
+    container = _container(chosen, needs_source=False)
+    with container.destination() as destination:
+        found = destination.volumes()
+    if found is None:
+        name = container.settings().pipeline.destination
+        print(f"the destination {name} has no volumes")  # noqa: T201
+        return 0
+    for volume, files in sorted(found.items()):
+        print(f"{volume}: {len(files)} files")  # noqa: T201
+        for file in files:
+            print(f"  {file}")  # noqa: T201
+    return 0
+
+
+def slot(chosen: argparse.Namespace) -> int:
+    from entrypoints import report
+
+    container = _container(chosen, needs_destination=False)
+    name = container.settings().source.slot_name
+    match chosen.action:
+        case "show":
+            with container.source_monitor() as monitor:
+                report.show_slot(name, monitor.slot())
+        case "create":
+            with container.change_source() as source:
+                if source.slot() is not None:
+                    raise SettingsError(
+                        f"replication slot {name} exists already", "see: wal2delta slot show"
+                    )
+                logger.info("created replication slot %s at %s", name, source.create_slot())
+        case "drop":
+            with container.change_source() as source:
+                dropped = source.drop_slot()
+            logger.info("replication slot %s %s", name, "dropped" if dropped else "does not exist")
+    return 0
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "demo": demo,
+    "check": check,
+    "snapshot": snapshot,
+    "cdc": cdc,
+    "status": status,
+    "verify": verify,
+    "simulate": simulate,
+    "cleanup": cleanup,
+    "volumes": volumes,
+    "slot": slot,
+}

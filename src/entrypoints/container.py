@@ -1,0 +1,110 @@
+"""The composition root: which real part stands behind which port, and nothing else.
+
+A service that embeds the library makes one from settings, overrides what it brings itself, and
+calls use cases: `Container.from_settings(settings).stream_changes().run()`. Parts are imported when
+they are first asked for. Source: dependency-injector documentation, "Providers", "Overriding".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dependency_injector import containers, providers
+
+from cdc_core.ports.clock import Clock, SystemClock
+from cdc_core.ports.progress import Progress, SilentProgress
+from entrypoints.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from adapters.pgoutput.settings import SourceSettings
+    from cdc_core.ports.catalog import Catalog
+    from cdc_core.ports.change_source import ChangeSource
+    from cdc_core.ports.destination import Destination
+    from cdc_core.ports.snapshot_source import SnapshotSource
+    from cdc_core.ports.source_monitor import SourceMonitor
+    from cdc_core.use_cases.reset import Reset
+    from cdc_core.use_cases.show_status import ShowStatus
+    from cdc_core.use_cases.stream_changes import StreamChanges
+    from cdc_core.use_cases.take_snapshot import TakeSnapshot
+
+
+def source_settings(settings: Settings) -> SourceSettings:
+    """What the source adapter is told."""
+    from adapters.pgoutput.settings import SourceSettings
+
+    source = settings.source
+    return SourceSettings(
+        conninfo=source.dsn,
+        slot_name=source.slot_name,
+        pub_name=source.pub_name,
+        plugin_name=source.plugin_name,
+        schemas=source.schemas,
+        include=source.include,
+        exclude=source.exclude,
+        batch_max_rows=source.batch_max_rows,
+        batch_max_bytes=source.batch_max_bytes,
+        failover=source.failover,
+    )
+
+
+def _destination(settings: Settings) -> Destination:
+    from adapters.dlt_destination.factories import delta_destination, duckdb_destination
+    from adapters.dlt_destination.settings import PipelineSettings
+
+    pipeline = PipelineSettings(settings.pipeline.name, settings.pipeline.dataset_name)
+    match settings.pipeline.destination:
+        case "duckdb":
+            return duckdb_destination(pipeline, settings.duckdb.credentials)
+        case "delta":
+            filesystem = settings.filesystem
+            return delta_destination(pipeline, filesystem.bucket_url, filesystem.credentials)
+        case "databricks":
+            raise NotImplementedError
+
+
+def _take_snapshot(settings: Settings, **parts: Any) -> TakeSnapshot:
+    from cdc_core.use_cases.take_snapshot import TakeSnapshot
+
+    return TakeSnapshot(first_schema=settings.source.schemas[0], **parts)
+
+
+def _stream_changes(settings: Settings, **parts: Any) -> StreamChanges:
+    from cdc_core.use_cases.stream_changes import StreamChanges
+
+    return StreamChanges(
+        first_schema=settings.source.schemas[0],
+        freeze_schema=settings.pipeline.schema_changes == "freeze",
+        **parts,
+    )
+
+
+def _show_status(**parts: Any) -> ShowStatus:
+    from cdc_core.use_cases.show_status import ShowStatus
+
+    return ShowStatus(**parts)
+
+
+def _reset(**parts: Any) -> Reset:
+    from cdc_core.use_cases.reset import Reset
+
+    return Reset(**parts)
+
+
+class Container(containers.DeclarativeContainer):
+    """Ports first, use cases below; every one can be replaced by `.override(…)`."""
+
+    settings: providers.Provider[Settings] = providers.Singleton(load_settings)
+
+    clock: providers.Provider[Clock] = providers.Singleton(SystemClock)
+    progress: providers.Provider[Progress] = providers.Singleton(SilentProgress)
+    destination: providers.Provider[Destination] = providers.Factory(_destination, settings)
+
+    show_status: providers.Provider[ShowStatus] = providers.Factory(
+        _show_status, monitor=source_monitor, catalog=catalog, destination=destination
+    )
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Container:
+        container = cls()
+        container.settings.override(settings)
+        return container

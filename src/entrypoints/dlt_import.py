@@ -1,0 +1,87 @@
+"""Import the dlt that loads data, where Databricks has another module of that name.
+
+Delta Live Tables is `dlt` there: served by an import hook, and lying on `sys.path` as well. Hooks
+are known by their mark, not by their place; they are set aside for the import and put back after.
+Which dlt came is proven, not hoped. Source: dlt documentation, "Databricks, Delta Live Tables".
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cdc_core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+#: Names by which Databricks marks its import hooks, and the folders of its own packages.
+HOOK_MARKS = ("PostImportHook", "DeltaLiveTables", "dlt_hook", "DLTHook")
+STUB_FOLDERS = ("/databricks/spark/python", "/databricks/python_shell")
+
+
+def import_dlt() -> ModuleType:
+    """The dlt of the package index; raises `SettingsError` if it cannot be had."""
+    present = sys.modules.get("dlt")
+    if present is not None and is_data_load_tool(present):
+        return present
+    hooks = list(sys.meta_path)
+    path = list(sys.path)
+    _purge()
+    try:
+        sys.meta_path[:] = [hook for hook in hooks if not is_marked(hook)]
+        sys.path[:] = _ours_first(path)
+        importlib.invalidate_caches()
+        module = importlib.import_module("dlt")
+    except ImportError:
+        raise SettingsError(
+            "dlt cannot be imported", "install the wheel with its dependencies in this environment"
+        ) from None
+    finally:
+        sys.meta_path[:] = [
+            *(hook for hook in hooks if is_marked(hook) or hook in sys.meta_path),
+            *(hook for hook in sys.meta_path if hook not in hooks),
+        ]
+        sys.path[:] = path
+    if not is_data_load_tool(module):
+        raise SettingsError(
+            f"the dlt at {where(module)} is Databricks' Delta Live Tables, not the data load tool",
+            "install the wheel with its dependencies in this environment",
+        )
+    return module
+
+
+def is_data_load_tool(module: Any) -> bool:
+    """The proof: Delta Live Tables has no pipelines to run."""
+    return hasattr(module, "pipeline") and hasattr(module, "destinations")
+
+
+def is_marked(hook: Any) -> bool:
+    """Whether an import hook is one of Databricks', by the name or module of its class."""
+    kind = hook if isinstance(hook, type) else type(hook)
+    told = f"{kind.__module__}.{kind.__qualname__}"
+    return any(mark.lower() in told.lower() for mark in HOOK_MARKS)
+
+
+def where(module: Any) -> str:
+    """The file of a module, for people."""
+    return str(getattr(module, "__file__", None) or "an import hook")
+
+
+def _purge() -> None:
+    for name in [n for n in sys.modules if n == "dlt" or n.startswith("dlt.")]:
+        del sys.modules[name]
+
+
+def _ours_first(path: list[str]) -> list[str]:
+    """The search path with the folder of the installed distribution first, Databricks' own last."""
+    try:
+        home = [str(Path(str(distribution("dlt").locate_file(""))))]
+    except PackageNotFoundError:
+        home = []
+    others = [folder for folder in path if folder not in home]
+    stubs = [folder for folder in others if folder.startswith(STUB_FOLDERS)]
+    return home + [folder for folder in others if folder not in stubs] + stubs

@@ -1,0 +1,128 @@
+"""Logging of the command line and of wheel tasks: one line an event, to standard error.
+
+No output may hold a secret or a row's values. Our own messages hold none by rule; every handler
+strikes out known secrets besides. What other libraries log may quote statements and rows, so it is
+not shown at all; at DEBUG their records leave a line that says where, not what.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import time
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: Loggers of this project; all else is other people's.
+OURS = ("wal2delta", "cdc_core", "adapters", "entrypoints")
+STRUCK_OUT = "***"
+
+
+class Redactor:
+    """Strikes known secrets out of text."""
+
+    def __init__(self) -> None:
+        self._secrets: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+
+    def add(self, secrets: Iterable[str]) -> None:
+        self._secrets |= {secret for secret in secrets if secret}
+        # Longest first, so that a secret within another leaves no rest. A short one only as a word.
+        parts = [
+            re.escape(secret) if len(secret) > 3 else rf"(?<!\w){re.escape(secret)}(?!\w)"
+            for secret in sorted(self._secrets, key=len, reverse=True)
+        ]
+        self._pattern = re.compile("|".join(parts)) if parts else None
+
+    def __call__(self, text: str) -> str:
+        return self._pattern.sub(STRUCK_OUT, text) if self._pattern else text
+
+
+redact = Redactor()
+
+
+class _Safe(logging.Filter):
+    """Makes a record safe to print: secrets struck out, tracebacks left to `faults`."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if _is_ours(record.name):
+            record.msg = redact(record.getMessage())
+        else:
+            place = f"{record.module}:{record.lineno}"
+            record.msg = f"{record.name} logged {record.levelname} at {place}"
+            record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+        record.args = ()
+        record.exc_info = record.exc_text = record.stack_info = None
+        return True
+
+
+class _OthersAtDebugOnly(logging.Filter):
+    def __init__(self, level: int) -> None:
+        super().__init__()
+        self._debug = level <= logging.DEBUG
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        ours = _is_ours(record.name)
+        return ours or (self._debug and record.levelno >= logging.WARNING)
+
+
+class _PlainFormatter(logging.Formatter):
+    """Time in UTC, as the task logs of several machines are read together; level; message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        clock = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(record.created))
+        return f"{clock}Z {record.levelname:<7} {record.getMessage()}"
+
+
+def configure(level: str, stream: TextIO | None = None) -> None:
+    """Set up the root logger of this process, and keep other libraries' warnings to themselves."""
+    stream = stream or sys.stderr
+    handler: logging.Handler = logging.StreamHandler(stream)
+    if is_terminal(stream):
+        handler = _terminal_handler()
+    else:
+        handler.setFormatter(_PlainFormatter())
+    number = logging.getLevelNamesMapping()[level]
+    handler.addFilter(_OthersAtDebugOnly(number))
+    handler.addFilter(_Safe())
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    for name in OURS:
+        logging.getLogger(name).setLevel(number)
+    # Python warnings are other people's words too.
+    logging.captureWarnings(True)
+
+
+def setup_logger(name: str) -> logging.Logger:
+    """A logger under the project's name; configures logging at `LOG_LEVEL` if nobody has."""
+    if not logging.getLogger().handlers:
+        from entrypoints.settings import log_level
+
+        configure(log_level())
+    return logging.getLogger(name if _is_ours(name) else f"wal2delta.{name}")
+
+
+def _is_ours(name: str) -> bool:
+    return name.partition(".")[0] in OURS
+
+
+def is_terminal(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _terminal_handler() -> logging.Handler:
+    """rich's, so that lines appear above a progress bar and not through it."""
+    from rich.logging import RichHandler
+
+    from entrypoints.terminal import error_console
+
+    return RichHandler(
+        console=error_console(), show_path=False, omit_repeated_times=False, log_time_format="%X"
+    )

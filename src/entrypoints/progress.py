@@ -1,0 +1,196 @@
+"""Progress of long work: live bars on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from entrypoints.log import is_terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    from cdc_core.ports.progress import Progress
+
+logger = logging.getLogger("wal2delta.progress")
+
+EVERY_SECONDS = 5.0
+
+
+def open_progress() -> LineProgress | TerminalProgress:
+    return TerminalProgress() if is_terminal(sys.stderr) else LineProgress()
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TB"
+
+
+@dataclass
+class _Table:
+    estimated: int
+    started: float
+    rows: int = 0
+
+
+@dataclass
+class LineProgress:
+    """Plain log lines; see `cdc_core.ports.progress.Progress`."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    _tables: dict[str, _Table] = field(default_factory=dict)
+    _told: float = float("-inf")
+    _since: float | None = None
+    _changes: int = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def table_started(self, table: str, estimated_rows: int) -> None:
+        now = self.monotonic()
+        self._tables[table] = _Table(estimated_rows, now)
+        self._told = max(self._told, now)
+
+    def rows_read(self, table: str, rows: int) -> None:
+        state = self._tables.setdefault(table, _Table(0, self.monotonic()))
+        state.rows += rows
+        if self._due():
+            of = f" of about {state.estimated:,}" if state.estimated > state.rows else ""
+            logger.info("%s: %s rows%s, %s", table, f"{state.rows:,}", of, self._speed(state))
+
+    def table_finished(self, table: str) -> None:
+        state = self._tables.pop(table, None)
+        if state is not None:
+            logger.info("%s: %s rows, %s", table, f"{state.rows:,}", self._speed(state))
+
+    def batch_loaded(self, changes: int, transactions: int, lag_bytes: int) -> None:
+        now = self.monotonic()
+        first = self._since is None
+        if self._since is None:
+            self._since = now
+        self._changes += changes
+        if changes and (first or self._due()):
+            logger.info(
+                "%s changes of %s transactions loaded, %s in all, lag %s",
+                f"{changes:,}",
+                f"{transactions:,}",
+                f"{self._changes:,}",
+                size(lag_bytes),
+            )
+
+    def note(self, message: str) -> None:
+        logger.info("%s", message)
+
+    def warn(self, message: str) -> None:
+        logger.warning("%s", message)
+
+    def _due(self) -> bool:
+        now = self.monotonic()
+        if now - self._told < EVERY_SECONDS:
+            return False
+        self._told = now
+        return True
+
+    def _speed(self, state: _Table) -> str:
+        seconds = max(self.monotonic() - state.started, 1e-3)
+        return f"{state.rows / seconds:,.0f} rows/s"
+
+
+class TerminalProgress:
+    """Bars of rich, drawn from the first work on; see `cdc_core.ports.progress.Progress`."""
+
+    def __init__(self) -> None:
+        self._bars: Bars | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._stream: TaskID | None = None
+        self._changes = 0
+        self._transactions = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+            self._stream = None
+
+    def table_started(self, table: str, estimated_rows: int) -> None:
+        bars = self._open()
+        self._tasks[table] = bars.add_task(table, total=estimated_rows or None, told="")
+
+    def rows_read(self, table: str, rows: int) -> None:
+        bars = self._open()
+        task = self._tasks[table]
+        bars.advance(task, rows)
+        speed = bars.tasks[bars.task_ids.index(task)].speed
+        bars.update(task, told=f"{speed:,.0f} rows/s" if speed else "")
+
+    def table_finished(self, table: str) -> None:
+        bars = self._open()
+        task = self._tasks.pop(table)
+        done = bars.tasks[bars.task_ids.index(task)].completed
+        bars.update(task, total=max(done, 1), completed=max(done, 1), told=f"{done:,.0f} rows")
+
+    def batch_loaded(self, changes: int, transactions: int, lag_bytes: int) -> None:
+        if not changes and self._stream is None:
+            return
+        bars = self._open()
+        if self._stream is None:
+            self._stream = bars.add_task("changes", total=None, told="")
+        self._changes += changes
+        bars.advance(self._stream, changes)
+        speed = bars.tasks[bars.task_ids.index(self._stream)].speed
+        rate = f", {speed:,.0f} rows/s" if speed else ""
+        self._transactions += transactions
+        told = (
+            f"{self._changes:,} of {self._transactions:,} transactions{rate}, lag {size(lag_bytes)}"
+        )
+        bars.update(self._stream, told=told)
+
+    def note(self, message: str) -> None:
+        logger.info("%s", message)
+
+    def warn(self, message: str) -> None:
+        logger.warning("%s", message)
+
+    def _open(self) -> Bars:
+        if self._bars is None:
+            from rich.progress import (
+                BarColumn,
+                Progress,
+                SpinnerColumn,
+                TextColumn,
+                TimeElapsedColumn,
+            )
+
+            from entrypoints.terminal import error_console
+
+            self._bars = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[told]}"),
+                TimeElapsedColumn(),
+                console=error_console(),
+            )
+            self._bars.start()
+        return self._bars
+
+
+def _fits(terminal: TerminalProgress, lines: LineProgress) -> tuple[Progress, Progress]:
+    """Checked by mypy: both are the port."""
+    return terminal, lines

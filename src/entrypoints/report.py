@@ -1,0 +1,121 @@
+"""Outcomes of commands: tables for people, plain documents for programs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from entrypoints.progress import size
+from entrypoints.terminal import console
+
+if TYPE_CHECKING:
+    from cdc_core.ports.change_source import SlotState
+    from cdc_core.use_cases.show_status import StatusReport
+
+
+def table(*headings: str, title: str = "", right: tuple[str, ...] = ()) -> Table:
+    """An empty table in the house style; `right` names the columns of numbers."""
+    found = Table(title=title or None, title_justify="left", header_style="bold", box=_box())
+    for heading in headings:
+        found.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+    return found
+
+
+def show_slot(name: str, slot: SlotState | None) -> None:
+    if slot is None:
+        console().print(f"replication slot {name} does not exist", markup=False)
+        return
+    for line in _slot_lines(slot):
+        console().print(line, markup=False)
+
+
+def show_status(report: StatusReport) -> None:
+    out = console()
+    out.print(f"source       {report.source.database}, cluster {report.source.system_id}")
+    if report.slot is None:
+        out.print(f"slot         {report.source.slot_name} does not exist", markup=False)
+    else:
+        for line in _slot_lines(report.slot):
+            out.print(line, markup=False)
+    if report.checkpoint is None:
+        out.print("checkpoint   none")
+    else:
+        lag = f"{size(report.lag_bytes or 0)}, {report.lag_seconds or 0:.0f} s"
+        out.print(
+            f"checkpoint   {report.checkpoint.lsn}; source at {report.current_lsn}; lag {lag}"
+        )
+    if report.problem:
+        out.print(f"problem      {report.problem}", style="bold red", markup=False)
+    if report.tables:
+        rows = table("table", "in the destination", "rows", "state", right=("rows",))
+        for found in report.tables:
+            count = "" if found.rows is None else f"{found.rows:,}"
+            notes = [found.reason] if found.reason else []
+            if found.dropped_columns:
+                notes.append(f"dropped at the source: {', '.join(found.dropped_columns)}")
+            rows.add_row(found.table, found.target, count, "; ".join([found.state, *notes]))
+        out.print(rows, markup=False)
+
+
+def status_as_json(report: StatusReport) -> dict[str, Any]:
+    slot, checkpoint = report.slot, report.checkpoint
+    return {
+        "source": {
+            "system_id": report.source.system_id,
+            "database": report.source.database,
+            "current_lsn": str(report.current_lsn),
+        },
+        "slot": None if slot is None else _slot_as_json(slot),
+        "checkpoint": None
+        if checkpoint is None
+        else {"lsn": str(checkpoint.lsn), "committed_at_us": checkpoint.committed_at},
+        "lag": {"bytes": report.lag_bytes, "seconds": report.lag_seconds},
+        "problem": report.problem or None,
+        "tables": [
+            {
+                "table": line.table,
+                "target": line.target or None,
+                "rows": line.rows,
+                "state": line.state,
+                "reason": line.reason or None,
+                "dropped_columns": list(line.dropped_columns),
+            }
+            for line in report.tables
+        ],
+    }
+
+
+def _slot_lines(slot: SlotState) -> list[str]:
+    reader = "nobody reads it" if slot.active_pid is None else f"read by backend {slot.active_pid}"
+    left = (
+        "no limit" if slot.safe_bytes is None else f"{size(slot.safe_bytes)} more until it is lost"
+    )
+    return [
+        f"slot         {slot.name} ({slot.plugin}, database {slot.database}), {reader}",
+        f"confirmed    {slot.confirmed_flush_lsn}; restart from {slot.restart_lsn}",
+        f"WAL retained {size(slot.retained_bytes)}, wal_status {slot.wal_status}; {left}",
+    ]
+
+
+def _slot_as_json(slot: SlotState) -> dict[str, Any]:
+    def lsn(value: object) -> str | None:
+        return None if value is None else str(value)
+
+    return {
+        "name": slot.name,
+        "plugin": slot.plugin,
+        "database": slot.database,
+        "active_pid": slot.active_pid,
+        "restart_lsn": lsn(slot.restart_lsn),
+        "confirmed_flush_lsn": lsn(slot.confirmed_flush_lsn),
+        "wal_status": slot.wal_status,
+        "retained_bytes": slot.retained_bytes,
+        "safe_bytes": slot.safe_bytes,
+    }
+
+
+def _box() -> Any:
+    from rich import box
+
+    return box.SIMPLE_HEAD

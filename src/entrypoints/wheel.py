@@ -1,0 +1,148 @@
+"""Scripts of the wheel for Lakeflow's `python_wheel_task`: parameters instead of environment.
+
+`pipeline_main --mode snapshot|cdc`; `full_load` and `cdc_load` are the same with the mode fixed.
+The right dlt is imported before anything else can import the wrong one, and the source's
+credentials are put where dlt's configuration finds them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from entrypoints.cli import DESTINATIONS, Parser, guarded
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from entrypoints.settings import Settings
+
+logger = logging.getLogger("wal2delta")
+
+#: Parameters that are settings, by the dotted key that each sets.
+PARAMETERS = {
+    "destination": "pipeline.destination",
+    "dataset-name": "pipeline.dataset_name",
+    "pipeline-name": "pipeline.name",
+    "schema-changes": "pipeline.schema_changes",
+    "dlt-scope": "sources.pg_replication.dlt_scope",
+    "secret-key": "sources.pg_replication.pg_connection_string",
+    "slot-name": "sources.pg_replication.slot_name",
+    "pub-name": "sources.pg_replication.pub_name",
+    "schemas": "sources.pg_replication.schemas",
+    "include": "sources.pg_replication.include",
+    "exclude": "sources.pg_replication.exclude",
+    "snapshot-reader": "sources.pg_replication.snapshot_reader",
+    "parallelism": "sources.pg_replication.parallelism",
+    "batch-max-rows": "sources.pg_replication.batch_max_rows",
+    "batch-max-bytes": "sources.pg_replication.batch_max_bytes",
+    "batch-max-seconds": "sources.pg_replication.batch_max_seconds",
+    "max-retained-wal": "sources.pg_replication.max_retained_wal",
+    "failover": "sources.pg_replication.failover",
+    "catalog": "destination.databricks.credentials.catalog",
+    "http-path": "destination.databricks.credentials.http_path",
+    "server-hostname": "destination.databricks.credentials.server_hostname",
+    "client-id": "destination.databricks.credentials.client_id",
+    "staging-volume-name": "destination.databricks.staging_volume_name",
+    "keep-staged-files": "destination.databricks.keep_staged_files",
+    "multi-table-transaction": "destination.databricks.multi_table_transaction",
+    "duckdb-credentials": "destination.duckdb.credentials",
+    "bucket-url": "destination.filesystem.bucket_url",
+}
+
+
+def pipeline_main() -> None:
+    """One mode a run, and it must be named."""
+    sys.exit(run("pipeline_main", sys.argv[1:]))
+
+
+def full_load() -> None:
+    """`pipeline_main --mode snapshot`."""
+    sys.exit(run("full_load", sys.argv[1:], mode="snapshot"))
+
+
+def cdc_load() -> None:
+    """`pipeline_main --mode cdc`."""
+    sys.exit(run("cdc_load", sys.argv[1:], mode="cdc"))
+
+
+def run(program: str, arguments: Sequence[str], mode: str | None = None) -> int:
+    """Run one mode with task parameters; the exit code, which fails the task if it is not 0."""
+    return guarded(lambda: _run(build_parser(program, mode).parse_args(list(arguments))))
+
+
+def build_parser(program: str, mode: str | None = None) -> Parser:
+    parser = Parser(prog=program, allow_abbrev=False, description=f"{__doc__}".partition("\n")[0])
+    if mode is None:
+        parser.add_argument(
+            "--mode",
+            required=True,
+            choices=("snapshot", "cdc"),
+            help="one of them a run: snapshot replaces the tables, cdc applies changes",
+        )
+    else:
+        parser.set_defaults(mode=mode)
+    if mode != "cdc":
+        parser.add_argument(
+            "--tables", nargs="+", default=[], metavar="GLOB", help="snapshot only these"
+        )
+    if mode != "snapshot":
+        parser.add_argument("--follow", action="store_true", help="cdc: go on until stopped")
+    parser.add_argument("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR")
+    for name, key in PARAMETERS.items():
+        choices = DESTINATIONS if name == "destination" else None
+        parser.add_argument(
+            f"--{name}", choices=choices, metavar="VALUE", help=f"the setting {key}"
+        )
+    return parser
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    if chosen.log_level is not None:
+        os.environ["LOG_LEVEL"] = chosen.log_level
+    from entrypoints import log
+    from entrypoints.settings import log_level
+
+    log.configure(log_level())
+    settings = _settings(chosen)
+    log.redact.add(settings.secret_values())
+    _prepare_dlt(settings)
+
+    from entrypoints import commands
+    from entrypoints.container import Container
+
+    container = Container.from_settings(settings)
+    match chosen.mode:
+        case "snapshot":
+            return commands.take_snapshot(container, getattr(chosen, "tables", []))
+        case _:
+            return commands.stream_changes(container, follow=getattr(chosen, "follow", False))
+
+
+def _settings(chosen: argparse.Namespace) -> Settings:
+    """The settings with the parameters on top; a scope that is named holds the credentials."""
+    from entrypoints.settings import databricks_scope, load_settings
+
+    given = {
+        key: value
+        for name, key in PARAMETERS.items()
+        if (value := getattr(chosen, name.replace("-", "_"))) is not None
+    }
+    named = chosen.dlt_scope is not None or chosen.secret_key is not None
+    return load_settings(given, scope=databricks_scope if named else None)
+
+
+def _prepare_dlt(settings: Settings) -> None:
+    """Import the right dlt, and put the source's credentials where its configuration finds them.
+
+    In memory: the environment would hand them to every child process.
+    """
+    from entrypoints.dlt_import import import_dlt, where
+    from entrypoints.settings import CREDENTIALS
+
+    dlt: Any = import_dlt()
+    logger.info("dlt %s from %s", dlt.__version__, where(dlt))
+    dlt.secrets[CREDENTIALS] = settings.source.dsn
