@@ -85,8 +85,8 @@ class KeyedMerge:
 class MultisetMerge:
     """Inserts and deletes of a table without a key, every one of them, in order.
 
-    `rows` has the target's columns, `METADATA_FIELDS`, `MULTISET_CONTROL_FIELDS`; `_cdc_op` "U" adds
-    one row of that content, "D" takes one away; `_cdc_ref` is the order. Rows are equal when every
+    `rows` has the target's columns, `METADATA_FIELDS`, `MULTISET_CONTROL_FIELDS`. `_cdc_op` "U" is
+    one row more of that content, "D" one less; `_cdc_ref` is the order. Rows are equal when every
     column of `content` is (NULL equals NULL). Let l be the greatest `_cdc_lsn` among the target's
     rows of a content and c their count (0 when absent, and then l = 0). Events at or before l are
     applied already; walking the others from c, never below 0, gives the new count; all copies then

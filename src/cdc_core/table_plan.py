@@ -51,8 +51,11 @@ class TablePlan:
     first_schema: str
     refresh: Callable[[], Sequence[SourceTable]]
     freeze: bool = False
-    #: Tables to read again, or for the first time, by oid, with the reason.
+    #: Tables to read again, or for the first time, by oid, with the reason. What was streamed once
+    #: is marked in the checkpoint too, so that it is read even if this run ends before.
     to_read: dict[int, str] = field(default_factory=dict)
+    #: Tables whose reading was refused: they wait for an operator, the others go on.
+    refused: dict[int, str] = field(default_factory=dict)
     #: Sentences about what changed in the tables' definitions.
     notes: list[str] = field(default_factory=list)
     unrepresentable: int = 0
@@ -74,12 +77,8 @@ class TablePlan:
 
     @property
     def set_aside(self) -> dict[str, str]:
-        """Tables that only an operator's snapshot mends, with the reason."""
-        return {
-            str(state.table): state.reason
-            for state in self.checkpoint.tables.values()
-            if state.status is TableStatus.NEEDS_SNAPSHOT
-        }
+        """Tables that wait for an operator, with the reason."""
+        return {str(self.sources[oid].relation.table): why for oid, why in self.refused.items()}
 
     def look(self, tables: Sequence[SourceTable]) -> None:
         """Compare the checkpoint's tables with the catalog's."""
@@ -94,9 +93,13 @@ class TablePlan:
                 self._gone(states, state)
         for oid, table in self.sources.items():
             known = states.get(oid)
+            if oid in self.refused:
+                continue
             if known is None or known.status is TableStatus.DROPPED:
                 self._note(f"{table.relation.table}: new table", freezing=False)
                 self.to_read.setdefault(oid, "new table")
+            elif known.status is TableStatus.NEEDS_SNAPSHOT:
+                self.to_read.setdefault(oid, known.reason)
             elif table.not_streamed:
                 if known.status is not TableStatus.NOT_STREAMED:
                     self._changed = True
@@ -154,6 +157,10 @@ class TablePlan:
         self.checkpoint = checkpoint
         self.to_read.clear()
 
+    def read_refused(self, why: str) -> None:
+        self.refused.update(dict.fromkeys(self.to_read, why))
+        self.to_read.clear()
+
     def _resolve(self, oid: int, parts: list[TableChanges]) -> list[tuple[ColumnState, ...]] | None:
         """Target columns of each version; None once the table must be read again."""
         for attempt in ("known", "asked again"):
@@ -169,7 +176,12 @@ class TablePlan:
                 self.look(self.refresh())
                 if oid in self.to_read or oid not in self.followed:
                     return None
-        self.to_read[oid] = "its definition changed in a way the stream does not tell"
+        reason = "its definition changed in a way the stream does not tell"
+        self.to_read[oid] = reason
+        waiting = replace(
+            self.checkpoint.tables[oid], status=TableStatus.NEEDS_SNAPSHOT, reason=reason
+        )
+        self.checkpoint = self.checkpoint.with_table(waiting)
         return None
 
     @staticmethod
@@ -238,12 +250,15 @@ class TablePlan:
         if evolution.reread:
             self._note(f"{known.table}: {evolution.reread}")
             self.to_read.setdefault(oid, evolution.reread)
-            if evolution.state.table == known.table:
-                return
         state = evolution.state
         if evolution.reread:
             # Only the name moves now; the rest comes with the reading.
-            state = replace(known, table=table.relation.table)
+            state = replace(
+                known,
+                table=table.relation.table,
+                status=TableStatus.NEEDS_SNAPSHOT,
+                reason=evolution.reread,
+            )
         target = self.targets[oid]
         if target != known.target:
             self._steps.append(TableRename(known.target, target))

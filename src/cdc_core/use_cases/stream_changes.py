@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 #: durable.
 IDLE_SECONDS = 60.0
 IDLE_BYTES = 16 << 20
+#: While following: how often the catalog is asked for new tables.
+LOOK_SECONDS = 30.0
 
 
 @dataclass
@@ -75,10 +77,15 @@ class StreamChanges:
             plan.look(self.catalog.publish())
             report = StreamReport(checkpoint.lsn)
             self._drain(plan, until, report, stop, final=not follow)
+            looked, batches = self.clock.monotonic(), report.batches
             while follow and not stop():
-                if plan.checkpoint.lsn >= until:
+                if report.batches == batches:
                     self.clock.sleep(self.poll_seconds)
+                batches = report.batches
                 until = self.source.current_lsn()
+                if self.clock.monotonic() - looked >= LOOK_SECONDS:
+                    looked = self.clock.monotonic()
+                    plan.look(self.catalog.publish())
                 self._drain(plan, until, report, stop, final=False)
             if follow:
                 self._advance(plan, plan.checkpoint.lsn)
@@ -165,12 +172,16 @@ class StreamChanges:
         """Read new tables, and those that the stream could not follow; the LSN to drain up to."""
         for oid, why in plan.to_read.items():
             self.progress.note(f"reading {plan.sources[oid].relation.table}: {why}")
-        with self.snapshots.begin(create_slot=False) as snapshot:
-            tables = [(plan.sources[oid], plan.targets[oid]) for oid in plan.to_read]
-            checkpoint, counts = read_tables(
-                snapshot, tables, self.destination, plan.checkpoint, self.progress
-            )
-            lsn = snapshot.lsn
+        tables = [(plan.sources[oid], plan.targets[oid]) for oid in plan.to_read]
+        try:
+            with self.snapshots.begin(create_slot=False) as snapshot:
+                checkpoint, counts = read_tables(
+                    snapshot, tables, self.destination, plan.checkpoint, self.progress
+                )
+                lsn = snapshot.lsn
+        except OperatorNeeded as refused:
+            plan.read_refused(refused.what)
+            return plan.checkpoint.lsn
         self.destination.load(EMPTY_BATCH, checkpoint)
         plan.read_done(checkpoint)
         report.tables_read += counts.tables

@@ -19,7 +19,13 @@ from adapters.fakes import (
     InMemorySource,
     Lake,
 )
-from cdc_core.errors import CdcError, HistoryLost, OperatorNeeded, SettingsError
+from cdc_core.errors import (
+    CdcError,
+    HistoryLost,
+    OperatorNeeded,
+    SettingsError,
+    TablesNeedSnapshot,
+)
 from cdc_core.lsn import Lsn
 from cdc_core.use_cases.stream_changes import StreamChanges
 from cdc_core.use_cases.take_snapshot import TakeSnapshot
@@ -312,6 +318,42 @@ def test_schema_changes_are_followed(change: str, table: int) -> None:
     )
     with world.postgres.transaction() as tx:
         _touch(world, tx, oids[table])
+    world.cdc()
+    world.assert_equal()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_crash_while_a_schema_change_is_followed_is_cured(change: str) -> None:
+    call = 0
+    reached = True
+    while reached:
+        world, oids = build(13, batch_transactions=2)
+        world.snapshot()
+        work(world, oids, 3)
+        change_schema(world, oids[0], change)
+        with world.postgres.transaction() as tx:
+            _touch(world, tx, oids[0])
+        reached = world.crashing(call, "cdc")
+        with world.postgres.transaction() as tx:
+            _touch(world, tx, oids[0])
+        world.cdc()
+        world.assert_equal()
+        call += 1
+    assert call > 8
+
+
+def test_a_table_whose_reading_is_refused_does_not_stop_the_others() -> None:
+    world, oids = build(14)
+    world.snapshot()
+    work(world, oids, 3)
+    change_schema(world, oids[0], "rewrite")
+    world.faults = FaultPlan(named={"snapshot.read": OperatorNeeded("permission denied")})
+    with pytest.raises(TablesNeedSnapshot, match=r"public\.keyed"):
+        world.cdc()
+    world.faults = FaultPlan()
+    other = world.postgres.tables[oids[1]]
+    assert Counter(map(_row, other.rows)) == Counter(map(_row, world.lake.rows("other")))
+    world.snapshot("public.keyed")
     world.cdc()
     world.assert_equal()
 
