@@ -303,8 +303,6 @@ CHANGES = (
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("table", [0, 2], ids=["keyed", "heap"])
 def test_schema_changes_are_followed(change: str, table: int) -> None:
-    if table == 2 and change == "rename key":
-        pytest.skip("a table without key")
     world, oids = build(6, batch_transactions=3)
     world.snapshot()
     work(world, oids, 4)
