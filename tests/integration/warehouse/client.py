@@ -1,0 +1,187 @@
+"""What a test holds: where the warehouse is, how to reach it, and its fault switch and log."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import urllib.request
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .faults import Kind
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DEFAULT_TOKEN = "local-token"
+DEFAULT_CLIENT_ID = "local-client"
+DEFAULT_CLIENT_SECRET = "local-secret"
+
+
+@dataclass(frozen=True)
+class Warehouse:
+    """A running local warehouse. Speaks to it over HTTPS, so it works from any process."""
+
+    port: int
+    ca_file: str
+    root: str
+    catalog: str = "main"
+    token: str = DEFAULT_TOKEN
+    client_id: str = DEFAULT_CLIENT_ID
+    client_secret: str = DEFAULT_CLIENT_SECRET
+
+    # -- how to reach it
+
+    @property
+    def server_hostname(self) -> str:
+        return f"localhost:{self.port}"
+
+    @property
+    def host(self) -> str:
+        """For `databricks-sdk`."""
+        return f"https://{self.server_hostname}"
+
+    @property
+    def http_path(self) -> str:
+        return "/sql/1.0/warehouses/local"
+
+    @property
+    def connection_parameters(self) -> dict[str, Any]:
+        """What the connector needs besides host, path and credentials.
+
+        `_connection_uri`, since the connector appends port 443 to any host name. The waits are the
+        shortest that its retry policy allows; telemetry is off so that it does not count as traffic.
+        """
+        return {
+            "_connection_uri": self.host + self.http_path,
+            "_tls_trusted_ca_file": self.ca_file,
+            "_retry_delay_min": 0.1,
+            "_retry_delay_max": 5.0,
+            "enable_telemetry": False,
+        }
+
+    def dlt_credentials(self, *, oauth: bool = False) -> dict[str, Any]:
+        """Credentials for `dlt.destinations.databricks(credentials=…)`."""
+        login = (
+            {"client_id": self.client_id, "client_secret": self.client_secret}
+            if oauth
+            else {"access_token": self.token}
+        )
+        return {
+            "server_hostname": self.server_hostname,
+            "http_path": self.http_path,
+            "catalog": self.catalog,
+            "connection_parameters": self.connection_parameters,
+            **login,
+        }
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment for `databricks-sdk` (its HTTP client reads the bundle's path here)."""
+        return {
+            "DATABRICKS_HOST": self.host,
+            "DATABRICKS_TOKEN": self.token,
+            "DATABRICKS_WAREHOUSE_ID": "local",
+            "REQUESTS_CA_BUNDLE": self.ca_file,
+        }
+
+    def connect(self, **options: Any) -> Any:
+        """A connection of `databricks-sql-connector`."""
+        from databricks import sql
+
+        settings: dict[str, Any] = {
+            "server_hostname": self.server_hostname,
+            "http_path": self.http_path,
+            "access_token": self.token,
+            "catalog": self.catalog,
+            **self.connection_parameters,
+        }
+        return sql.connect(**{**settings, **options})
+
+    # -- its tables, read without it
+
+    def table_path(self, schema: str, table: str, catalog: str | None = None) -> Path:
+        folder = Path(self.root) / (catalog or self.catalog) / schema.lower()
+        return folder / "tables" / table.lower()
+
+    def read_table(self, schema: str, table: str, catalog: str | None = None) -> pa.Table:
+        """The table's rows as delta-rs reads them from disk, column mapping included."""
+        return read_delta(self.table_path(schema, table, catalog))
+
+    # -- faults and log
+
+    def _control(self, method: str, what: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        request = urllib.request.Request(
+            f"{self.host}/_control/{what}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        context = ssl.create_default_context(cafile=self.ca_file)
+        with urllib.request.urlopen(request, timeout=60, context=context) as response:
+            answer: dict[str, Any] = json.load(response)
+        return answer
+
+    def add_fault(self, pattern: str, kind: Kind = "error", **settings: Any) -> None:
+        """Arm a fault; `faults.Fault` says what its settings mean. Counting begins now."""
+        self._control("POST", "faults", {"pattern": pattern, "kind": kind, **settings})
+
+    def faults(self) -> list[dict[str, Any]]:
+        """Armed faults, each with how often it was `seen` and `fired`."""
+        found: list[dict[str, Any]] = self._control("GET", "state")["faults"]
+        return found
+
+    def clear_faults(self) -> None:
+        self._control("POST", "clear", {"faults": True, "log": False})
+
+    def clear_log(self) -> None:
+        self._control("POST", "clear", {"faults": False, "log": True})
+
+    def statements(self) -> list[dict[str, Any]]:
+        """The statements received since the log was cleared, in order."""
+        found: list[dict[str, Any]] = self._control("GET", "state")["statements"]
+        return found
+
+    def counters(self) -> dict[str, int]:
+        """`sessions`, `sessions_closed`, `statements`, `thrift_requests`, `http_requests`."""
+        found: dict[str, int] = self._control("GET", "state")["counters"]
+        return found
+
+    def open_sessions(self) -> int:
+        return int(self._control("GET", "state")["open_sessions"])
+
+    def wipe(self) -> None:
+        """Remove every schema, with its tables and volumes."""
+        self._control("POST", "wipe", {})
+
+    def reset(self) -> None:
+        """Faults disarmed, log empty, no schemas: as just started, but for secrets."""
+        self._control("POST", "clear", {})
+        self.wipe()
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Warehouse:
+        return cls(**json.loads(text))
+
+
+def read_delta(path: Path, version: int | None = None) -> pa.Table:
+    """A Delta table's rows by delta-rs, whatever its column names are mapped to."""
+    import pyarrow as pa
+    from deltalake import DeltaTable, QueryBuilder
+
+    table = DeltaTable(str(path), version=version)
+    found = QueryBuilder().register("t", table).execute("SELECT * FROM t").read_all()
+    rows = pa.table(found)
+    wanted = [pa.field(f.name, _plain(f.type), f.nullable) for f in rows.schema]
+    return rows.cast(pa.schema(wanted))
+
+
+def _plain(arrow: pa.DataType) -> pa.DataType:
+    import pyarrow as pa
+
+    views = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    return views.get(arrow, arrow)

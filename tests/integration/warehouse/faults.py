@@ -1,0 +1,142 @@
+"""The fault switch and the log of what clients asked.
+
+A fault waits for the n-th *event* whose text matches its pattern. Events are statements (their text),
+Thrift calls (`THRIFT OpenSession`) and plain requests (`HTTP PUT /_presigned/…`), so one pattern
+language reaches all three.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["error", "conflict", "drop_before", "drop_after", "http", "delay"]
+CONFLICT = "DELTA_CONCURRENT_APPEND"
+
+
+@dataclass
+class Fault:
+    """What to do to events number `nth` to `nth + times - 1` that match `pattern`.
+
+    - `error`: the statement is not executed and fails with `error_class`; `conflict` is that with a
+      concurrency conflict's class;
+    - `drop_before`, `drop_after`: the connection is cut before or after it is executed;
+    - `http`: it is not executed and answered with `status` and `Retry-After`;
+    - `delay`: it is executed `seconds` later.
+    """
+
+    pattern: str
+    kind: Kind = "error"
+    nth: int = 1
+    times: int = 1
+    error_class: str = "INTERNAL_ERROR"
+    message: str = "A fault that a test asked for."
+    status: int = 503
+    retry_after: int | None = 1
+    seconds: float = 0.0
+    seen: int = 0
+    fired: int = 0
+
+    def __post_init__(self) -> None:
+        self._compiled = re.compile(self.pattern, re.IGNORECASE | re.DOTALL)
+
+    def matches(self, text: str) -> bool:
+        """Count `text` if it matches, and say whether the fault strikes."""
+        if not self._compiled.search(text):
+            return False
+        self.seen += 1
+        return self.nth <= self.seen < self.nth + self.times
+
+
+class DropConnection(Exception):
+    """Close the connection without an answer."""
+
+
+class HttpFault(Exception):
+    """Answer with a status and no content."""
+
+    def __init__(self, status: int, retry_after: int | None) -> None:
+        super().__init__(f"status {status}")
+        self.status = status
+        self.retry_after = retry_after
+
+
+@dataclass
+class Statement:
+    """One statement as it was received."""
+
+    number: int
+    session: str
+    text: str
+    started: float
+    seconds: float | None = None
+    status: str = "running"
+    error_class: str | None = None
+    rows: int | None = None
+    fault: str | None = None
+
+
+@dataclass
+class Recorder:
+    """Faults, statements and counters of a server; safe to share between threads."""
+
+    faults: list[Fault] = field(default_factory=list)
+    statements: list[Statement] = field(default_factory=list)
+    counters: Counter[str] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, what: str) -> None:
+        with self._lock:
+            self.counters[what] += 1
+
+    def begin(self, session: str, text: str) -> Statement:
+        with self._lock:
+            entry = Statement(len(self.statements) + 1, session, text, time.time())
+            self.statements.append(entry)
+            self.counters["statements"] += 1
+        return entry
+
+    def strike(self, text: str) -> Fault | None:
+        """The fault that this event meets, if any; delays are served here."""
+        with self._lock:
+            struck = [fault for fault in self.faults if fault.matches(text)]
+            for fault in struck:
+                fault.fired += 1
+        for fault in struck:
+            if fault.kind == "delay":
+                time.sleep(fault.seconds)
+        return next((fault for fault in struck if fault.kind != "delay"), None)
+
+    def before(self, text: str) -> Fault | None:
+        """As `strike`, raising what forbids to go on; a returned fault applies later."""
+        fault = self.strike(text)
+        if fault is not None and fault.kind == "drop_before":
+            raise DropConnection
+        if fault is not None and fault.kind == "http":
+            raise HttpFault(fault.status, fault.retry_after)
+        return fault
+
+    def add_fault(self, **settings: Any) -> None:
+        fault = Fault(**settings)
+        with self._lock:
+            self.faults.append(fault)
+
+    def clear(self, *, faults: bool = True, log: bool = True) -> None:
+        with self._lock:
+            if faults:
+                self.faults.clear()
+            if log:
+                self.statements.clear()
+                self.counters.clear()
+
+    def snapshot(self) -> dict[str, Any]:
+        with self._lock:
+            return {
+                "statements": [asdict(entry) for entry in self.statements],
+                "counters": dict(self.counters),
+                "faults": [asdict(fault) for fault in self.faults],
+            }
