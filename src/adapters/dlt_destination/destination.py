@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 
 from adapters.dlt_destination.columns import all_fields, plain, same, widens
+from adapters.dlt_destination.manifest import Manifest
 from adapters.dlt_destination.parquet import write_pieces, write_table
 from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, StagedReplacement
 from adapters.dlt_destination.work_folder import WorkFolder
@@ -84,20 +86,21 @@ class DltDestination:
     def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:
         with self._failures("loading"):
             packages = self._open()
-            self._plan.failures.clear()
-            self._plan.steps.clear()
-            folder = self._folder.path / "files"  # type: ignore[union-attr]
-            folder.mkdir(exist_ok=True)
+            self._plan.clear()
+            assert self._folder is not None
+            folder = self._folder.path / "files"
+            folder.mkdir()
             with self._opened_client() as client:
                 for step in batch.steps:
                     self._rename(client, step)
                 self._write_files(batch, folder)
                 self._prepare_tables(client, batch)
-            files = {table: self._plan.files(table) for table in self._plan.steps}
-            packages.run(files, checkpoint.to_state())
-            for paths in files.values():
-                for path in paths:
-                    path.unlink(missing_ok=True)
+            manifests = {
+                name: Manifest.write(folder / f"{number}.jsonl", self._plan.steps[table])
+                for number, (name, table) in enumerate(self._plan.names.items())
+            }
+            packages.run(manifests, checkpoint.to_state())
+            shutil.rmtree(folder)
 
     def tables(self) -> Mapping[str, int]:
         with self._failures("counting rows"), self._opened_client() as client:
@@ -125,6 +128,7 @@ class DltDestination:
         if self._packages is None:
             from adapters.dlt_destination.packages import Packages
 
+            self._close()
             self._folder = WorkFolder(self._settings.work_folder)
             factory = self._store.factory(self._plan)
             self._packages = Packages(self._settings, factory, self._folder.path)
@@ -194,15 +198,15 @@ class DltDestination:
                 replacement.target.name, StagedReplacement(replacement.target, paths, rows)
             )
         for number, merge in enumerate(batch.merges):
+            if not len(merge.rows) and merge.truncated_at is None:
+                continue  # it only asks for the table and its columns
             path = write_table(merge.rows, folder / f"merge-{number}.parquet")
             slim = replace(merge, rows=merge.rows.schema.empty_table())
-            self._plan.add(merge.target.name, StagedMerge(slim, path))
+            self._plan.add(merge.target.name, StagedMerge(slim, path, len(merge.rows)))
         if batch.unrepresentable is not None and len(batch.unrepresentable):
-            path = write_table(
-                batch.unrepresentable.select(UNREPRESENTABLE_SCHEMA.names),
-                folder / "unrepresentable.parquet",
-            )
-            self._plan.add(UNREPRESENTABLE_TABLE, StagedCells(path))
+            cells = batch.unrepresentable.select(UNREPRESENTABLE_SCHEMA.names)
+            path = write_table(cells, folder / "unrepresentable.parquet")
+            self._plan.add(UNREPRESENTABLE_TABLE, StagedCells(path, len(cells)))
 
     def _prepare_tables(self, client: Any, batch: LoadBatch) -> None:
         """Make tables and columns that are missing, widen those that are too narrow."""
@@ -223,7 +227,10 @@ class DltDestination:
             self._columns = None
 
     def _describe(self, target: TargetTable) -> None:
-        self._open().describe(target.name, all_fields(target), self._store.table_hints)
+        fields, hints = all_fields(target), self._store.table_hints
+        name = self._open().describe(target.name, fields, hints)
+        if target.name in self._plan.steps:
+            self._plan.names[name] = target.name
 
     def _fit(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:
         known = self._known_columns(client)

@@ -110,8 +110,6 @@ def keyed_source(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) 
         f"CASE WHEN f.{REF_COLUMN} IS NULL THEN f.{UNCHANGED_COLUMN} END AS {UNCHANGED_COLUMN}"
     )
     held = f"t.{LSN_COLUMN} >= h.{LSN_COLUMN}"
-    if merge.truncated_at is not None:
-        held += f" AND t.{LSN_COLUMN} >= {int(merge.truncated_at)}"
     latest = _join(
         f"SELECT h.{REF_COLUMN} AS _cdc_hop_of, {', '.join(f't.{name}' for name in looked_up)},",
         f"ROW_NUMBER() OVER (PARTITION BY h.{REF_COLUMN} ORDER BY h.{LSN_COLUMN} DESC)",
@@ -145,7 +143,8 @@ def multiset_source(dialect: Dialect, merge: MultisetMerge, staged: str, target:
 
     Copies in the target count as inserts before the first event. Walking events one by one, never
     below zero, ends at the greatest sum of any number of last steps: the steps of a content are
-    summed from the last one back, and the greatest such sum is the new count (none: zero).
+    summed from the last one back, and the greatest such sum is the new count (none: zero). Copies
+    in the target are the first to be put back, with the columns that only they have.
     """
     own = [dialect.quote(name) for name in merge.target.schema.names]
     names = "".join(f"{name}, " for name in own)

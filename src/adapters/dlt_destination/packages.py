@@ -7,6 +7,7 @@ package of the data that it speaks for. Source: dlt documentation, "State", "Loa
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 from adapters.dlt_destination import verbatim
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from adapters.dlt_destination.manifest import Manifest
     from adapters.dlt_destination.settings import PipelineSettings
 
 #: Name of dlt's source and schema, and of the checkpoint in the source's state.
@@ -58,47 +60,53 @@ class Packages:
         found: Mapping[str, Any] | None = state.get("sources", {}).get(SOURCE, {}).get(CHECKPOINT)
         return found
 
-    def describe(self, table: str, fields: list[pa.Field], hints: Mapping[str, Any]) -> None:
-        """Tell dlt's schema of a table; columns that it has and `fields` has not stay."""
+    def describe(self, table: str, fields: list[pa.Field], hints: Mapping[str, Any]) -> str:
+        """Tell dlt's schema of a table; columns that it has and `fields` has not stay.
+
+        Returns the table's name there: its own, unless dlt could not make a file name of it.
+        """
         from dlt.common.schema.utils import new_table
 
-        known = self._schema.tables.get(table)
+        name = _file_name(table)
+        known = self._schema.tables.get(name)
         columns = {**(known or {}).get("columns", {}), **dlt_columns(fields)}
         plain_table = new_table(
-            table, write_disposition="append", columns=list(columns.values()), resource=table
+            name, write_disposition="append", columns=list(columns.values()), resource=name
         )
         wanted = {**plain_table, **hints, "x-normalizer": {"seen-data": True}}
         if known != wanted:
-            self._schema.tables[table] = wanted
+            self._schema.tables[name] = wanted
+        return name
 
     def rename_table(self, old: str, new: str) -> None:
         tables = self._schema.tables
+        old, new = _file_name(old), _file_name(new)
         if old in tables and new not in tables:
             tables[new] = {**tables.pop(old), "name": new, "resource": new}
 
     def rename_column(self, table: str, old: str, new: str) -> None:
-        columns = self._schema.tables.get(table, {}).get("columns", {})
+        columns = self._schema.tables.get(_file_name(table), {}).get("columns", {})
         if old in columns and new not in columns:
             columns[new] = {**columns.pop(old), "name": new}
 
-    def run(self, files: Mapping[str, list[Path]], checkpoint: Mapping[str, Any]) -> None:
-        """Load one package: the files of each table, and the checkpoint.
+    def run(self, manifests: Mapping[str, Manifest], checkpoint: Mapping[str, Any]) -> None:
+        """Load one package: a manifest for each table, by dlt's names, and the checkpoint.
 
         Returns once dlt has noted the package in `_dlt_loads`; raises whatever dlt does.
         """
-        resources = [self._files(table, paths) for table, paths in files.items()]
+        resources = [self._table(name, manifest) for name, manifest in manifests.items()]
         resources.append(self._state(checkpoint))
         source = self._dlt.sources.DltSource(self._schema, SOURCE, resources)
         info = self._pipeline.run(source)
         info.raise_on_failed_jobs()
         self._schema = self._pipeline.schemas[SOURCE]
 
-    def _files(self, table: str, paths: list[Path]) -> Any:
+    def _table(self, name: str, manifest: Manifest) -> Any:
         def files() -> Iterator[Any]:
-            for path in paths:
-                yield self._dlt.mark.with_file_import(str(path), "parquet")
+            path = str(manifest.path)
+            yield self._dlt.mark.with_file_import(path, "jsonl", items_count=manifest.rows)
 
-        return self._dlt.resource(files, name=table, table_name=table, write_disposition="append")
+        return self._dlt.resource(files, name=name, table_name=name, write_disposition="append")
 
     def _state(self, checkpoint: Mapping[str, Any]) -> Any:
         def state() -> Iterator[Any]:
@@ -106,3 +114,15 @@ class Packages:
             yield from ()
 
         return self._dlt.resource(state, name=CHECKPOINT)
+
+
+def _file_name(table: str) -> str:
+    """The table's name where dlt can make a file name of it, else a stable stand-in."""
+    from dlt.common.storages import FileStorage
+    from pathvalidate.error import ValidationError
+
+    try:
+        FileStorage.validate_file_name_component(table)
+    except ValidationError:
+        return f"table-{hashlib.sha256(table.encode()).hexdigest()[:16]}"
+    return table

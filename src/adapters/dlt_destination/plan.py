@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StagedMerge:
-    """A merge whose rows are in a Parquet file; `merge.rows` is not used any more."""
+    """A merge whose rows are in a Parquet file; `merge.rows` is empty."""
 
     merge: KeyedMerge | MultisetMerge
     path: Path
+    rows: int
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -41,6 +42,7 @@ class StagedCells:
     """Cells for the table of unrepresentable values."""
 
     path: Path
+    rows: int
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -52,10 +54,20 @@ Step = StagedMerge | StagedReplacement | StagedCells
 
 @dataclass
 class Plan:
-    """Steps of each table, in order. `failures` are what the jobs ran into, by table."""
+    """Steps of each table, in order.
+
+    `names` maps dlt's name of a table, which must do as a file name, to the table's own; `failures`
+    are what the jobs ran into, by table.
+    """
 
     steps: dict[str, list[Step]] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
     failures: list[tuple[str, Exception]] = field(default_factory=list)
+
+    def clear(self) -> None:
+        self.steps.clear()
+        self.names.clear()
+        self.failures.clear()
 
     def add(self, table: str, step: Step) -> None:
         self.steps.setdefault(table, []).append(step)

@@ -1,0 +1,644 @@
+"""What every `Destination` promises; a subclass says how one is opened."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import struct
+from collections import Counter
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+
+from cdc_core.checkpoint import Checkpoint, ColumnState, SourceIdentity, TableState
+from cdc_core.lsn import Lsn
+from cdc_core.relation import TableName
+from cdc_core.staging import (
+    EMPTY_BATCH,
+    KEYED_CONTROL_FIELDS,
+    METADATA_FIELDS,
+    MULTISET_CONTROL_FIELDS,
+    UNREPRESENTABLE_SCHEMA,
+    UNREPRESENTABLE_TABLE,
+    ColumnRename,
+    KeyedMerge,
+    LoadBatch,
+    MultisetMerge,
+    Replacement,
+    TableRename,
+    TargetTable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cdc_core.ports.destination import Destination
+
+UTC = dt.UTC
+THEN = dt.datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
+SOURCE = SourceIdentity("7300000000000000001", "shop", "dlt_cdc_slot")
+
+ORDERS = TargetTable(
+    "orders", pa.schema([("id", pa.int64()), ("note", pa.string()), ("doc", pa.string())])
+)
+
+
+def checkpoint(lsn: int, *states: TableState) -> Checkpoint:
+    return Checkpoint(SOURCE, Lsn(lsn), {state.oid: state for state in states})
+
+
+def keyed(
+    target: TargetTable, rows: Iterable[dict[str, Any]], key: tuple[str, ...] = ("id",), **more: Any
+) -> KeyedMerge:
+    schema = pa.schema([*target.schema, *METADATA_FIELDS, *KEYED_CONTROL_FIELDS])
+    return KeyedMerge(target, key, _rows(rows, schema), **more)
+
+
+def multiset(target: TargetTable, rows: Iterable[dict[str, Any]], **more: Any) -> MultisetMerge:
+    schema = pa.schema([*target.schema, *METADATA_FIELDS, *MULTISET_CONTROL_FIELDS])
+    numbered = [{"_cdc_ref": number, **row} for number, row in enumerate(rows)]
+    more.setdefault("content", tuple(target.schema.names))
+    return MultisetMerge(target, _rows(numbered, schema), **more)
+
+
+def replacement(target: TargetTable, *pieces: Iterable[dict[str, Any]]) -> Replacement:
+    schema = pa.schema([*target.schema, *METADATA_FIELDS])
+    return Replacement(target, iter([_rows(piece, schema) for piece in pieces]))
+
+
+def _rows(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist(
+        [{"_cdc_op": "U", "_cdc_committed_at": THEN, **row} for row in rows], schema=schema
+    )
+
+
+def content(destination: Destination, table: str, *columns: str) -> list[tuple[Any, ...]]:
+    rows = [
+        tuple(row[name] for name in columns)
+        for piece in destination.scan(table, columns)
+        for row in piece.to_pylist()
+    ]
+    return sorted(rows, key=repr)
+
+
+class DestinationContract:
+    """Tests of the port. `Place` is wherever the data outlives a destination object."""
+
+    @pytest.fixture
+    def opened(self) -> Callable[[], Destination]:
+        """A function that gives a destination, not yet opened, always of the same place."""
+        raise NotImplementedError
+
+    def load(
+        self, opened: Callable[[], Destination], *batches: LoadBatch, at: int = 100
+    ) -> Destination:
+        """Load the batches in one run; the destination, closed, can be opened again."""
+        with opened() as destination:
+            for number, batch in enumerate(batches):
+                destination.load(batch, checkpoint(at + number))
+        return opened()
+
+    def test_nothing_is_there_at_first(self, opened: Callable[[], Destination]) -> None:
+        with opened() as destination:
+            assert destination.read_checkpoint() is None
+            assert dict(destination.tables()) == {}
+            assert list(destination.scan("orders", ["id"])) == []
+            assert destination.volumes() is None
+
+    def test_a_checkpoint_outlives_the_run_with_or_without_rows(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        state = TableState(
+            oid=16400,
+            table=TableName("public", "orders"),
+            target="orders",
+            columns=(ColumnState(1, "id", "id", 20, -1, "int64"),),
+            key=("id",),
+            snapshot_lsn=Lsn(5),
+        )
+        with opened() as destination:
+            destination.load(EMPTY_BATCH, checkpoint(10))
+            assert destination.read_checkpoint() == checkpoint(10)
+            row = {"id": 1, "_cdc_lsn": 11}
+            destination.load(LoadBatch(merges=(keyed(ORDERS, [row]),)), checkpoint(12, state))
+        with opened() as destination:
+            assert destination.read_checkpoint() == checkpoint(12, state)
+            destination.load(EMPTY_BATCH, checkpoint(20, state))
+            destination.load(EMPTY_BATCH, checkpoint(20, state))
+        with opened() as destination:
+            assert destination.read_checkpoint() == checkpoint(20, state)
+            assert dict(destination.tables()) == {"orders": 1}
+
+    def test_rows_are_inserted_updated_and_deleted(self, opened: Callable[[], Destination]) -> None:
+        first = keyed(ORDERS, [{"id": n, "note": "a", "_cdc_lsn": 10} for n in range(4)])
+        second = keyed(
+            ORDERS,
+            [
+                {"id": 0, "note": "b", "doc": None, "_cdc_lsn": 20},
+                {"id": 1, "_cdc_op": "D", "_cdc_lsn": 20},
+                {"id": 9, "note": "c", "_cdc_lsn": 21},
+                {"id": 77, "_cdc_op": "D", "_cdc_lsn": 22},
+            ],
+        )
+        batches = [LoadBatch(merges=(first,)), LoadBatch(merges=(second,))]
+        expected = [(0, "b", 20), (2, "a", 10), (3, "a", 10), (9, "c", 21)]
+        with self.load(opened, *batches) as destination:
+            assert content(destination, "orders", "id", "note", "_cdc_lsn") == expected
+            assert dict(destination.tables()) == {"orders": 4}
+            for again in (batches[1], batches[1]):
+                destination.load(again, checkpoint(200))
+            assert content(destination, "orders", "id", "note", "_cdc_lsn") == expected
+
+    def test_an_older_change_does_not_undo_a_newer_one(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        newer = keyed(ORDERS, [{"id": n, "note": "new", "_cdc_lsn": 20} for n in (1, 2)])
+        older = keyed(
+            ORDERS,
+            [
+                {"id": 1, "note": "old", "_cdc_lsn": 19},
+                {"id": 2, "_cdc_op": "D", "_cdc_lsn": 20},
+            ],
+        )
+        with self.load(
+            opened, LoadBatch(merges=(newer,)), LoadBatch(merges=(older,))
+        ) as destination:
+            assert content(destination, "orders", "id", "note") == [(1, "new"), (2, "new")]
+
+    def test_the_commit_time_and_lsn_are_those_of_the_change(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        lsn = 2**62 + 1
+        row = {"id": 1, "_cdc_lsn": lsn, "_cdc_committed_at": THEN}
+        with self.load(opened, LoadBatch(merges=(keyed(ORDERS, [row]),))) as destination:
+            assert content(destination, "orders", "_cdc_lsn", "_cdc_committed_at") == [(lsn, THEN)]
+
+    def test_a_value_that_was_not_sent_is_kept(self, opened: Callable[[], Destination]) -> None:
+        first = keyed(
+            ORDERS, [{"id": n, "note": "a", "doc": f"big{n}", "_cdc_lsn": 10} for n in (1, 2)]
+        )
+        second = keyed(
+            ORDERS,
+            [
+                {"id": 1, "note": "b", "_cdc_lsn": 20, "_cdc_unchanged": ".2."},
+                {"id": 2, "note": "b", "doc": None, "_cdc_lsn": 20},
+            ],
+            unchanged_columns=("doc",),
+        )
+        with self.load(
+            opened, LoadBatch(merges=(first,)), LoadBatch(merges=(second,))
+        ) as destination:
+            expected = [(1, "b", "big1"), (2, "b", None)]
+            assert content(destination, "orders", "id", "note", "doc") == expected
+
+    def test_columns_that_were_not_sent_differ_by_row(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        wide = TargetTable(
+            "wide", pa.schema([("id", pa.int64())] + [(f"c{n}", pa.string()) for n in range(12)])
+        )
+        first = keyed(wide, [{"id": 1, **{f"c{n}": f"v{n}" for n in range(12)}, "_cdc_lsn": 1}])
+        second = keyed(
+            wide,
+            [{"id": 1, "c0": "new", "_cdc_lsn": 2, "_cdc_unchanged": ".2.11.12."}],
+            unchanged_columns=("c1", "c10", "c11"),
+        )
+        with self.load(
+            opened, LoadBatch(merges=(first,)), LoadBatch(merges=(second,))
+        ) as destination:
+            assert content(destination, "wide", "c0", "c1", "c2", "c10", "c11") == [
+                ("new", "v1", None, "v10", "v11")
+            ]
+
+    def test_a_value_is_found_under_the_key_that_the_row_had(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        first = keyed(ORDERS, [{"id": 1, "note": "a", "doc": "big", "_cdc_lsn": 10}])
+        moved = keyed(
+            ORDERS,
+            [
+                {"id": 1, "_cdc_op": "D", "_cdc_lsn": 20},
+                {"id": 2, "_cdc_op": "D", "_cdc_lsn": 21},
+                {"id": 3, "note": "b", "_cdc_lsn": 21, "_cdc_unchanged": ".2.", "_cdc_ref": 0},
+                {"id": 3, "_cdc_op": "H", "_cdc_lsn": 21, "_cdc_ref": 0},
+                {"id": 2, "_cdc_op": "H", "_cdc_lsn": 20, "_cdc_ref": 0},
+                {"id": 1, "_cdc_op": "H", "_cdc_lsn": 0, "_cdc_ref": 0},
+            ],
+            unchanged_columns=("doc",),
+            has_hops=True,
+        )
+        batches = [LoadBatch(merges=(first,)), LoadBatch(merges=(moved,))]
+        with self.load(opened, *batches, batches[1]) as destination:
+            assert content(destination, "orders", "id", "note", "doc") == [(3, "b", "big")]
+
+    def test_truncation_takes_what_is_older(self, opened: Callable[[], Destination]) -> None:
+        first = keyed(ORDERS, [{"id": n, "note": "a", "_cdc_lsn": 10 + n} for n in range(5)])
+        second = keyed(
+            ORDERS,
+            [
+                {"id": 1, "note": "b", "_cdc_lsn": 20},
+                {"id": 2, "_cdc_op": "D", "_cdc_lsn": 20},
+                {"id": 8, "note": "b", "_cdc_lsn": 15},
+            ],
+            truncated_at=Lsn(13),
+        )
+        nothing_else = keyed(ORDERS, [], truncated_at=Lsn(14))
+        with self.load(
+            opened, LoadBatch(merges=(first,)), LoadBatch(merges=(second,))
+        ) as destination:
+            expected = [(1, "b"), (3, "a"), (4, "a"), (8, "b")]
+            assert content(destination, "orders", "id", "note") == expected
+            destination.load(LoadBatch(merges=(nothing_else,)), checkpoint(300))
+            expected.remove((3, "a"))
+            assert content(destination, "orders", "id", "note") == expected
+
+    def test_keys_of_several_columns(self, opened: Callable[[], Destination]) -> None:
+        target = TargetTable(
+            "lines",
+            pa.schema(
+                [("day", pa.date32()), ("no", pa.int16()), ("b", pa.binary()), ("v", pa.string())]
+            ),
+        )
+        day = dt.date(2024, 2, 29)
+        key = ("day", "no", "b")
+        rows = [
+            {"day": day, "no": n, "b": b"\x00" + bytes([n]), "v": "a", "_cdc_lsn": 1}
+            for n in range(3)
+        ]
+        changed = [
+            {**rows[0], "v": "b", "_cdc_lsn": 2},
+            {**rows[1], "_cdc_op": "D", "_cdc_lsn": 2},
+            {**rows[0], "no": 9, "_cdc_lsn": 2},
+        ]
+        with self.load(
+            opened,
+            LoadBatch(merges=(keyed(target, rows, key),)),
+            LoadBatch(merges=(keyed(target, changed, key),)),
+        ) as destination:
+            assert content(destination, "lines", "no", "v") == [(0, "b"), (2, "a"), (9, "a")]
+
+    def test_rows_without_key_are_counted(self, opened: Callable[[], Destination]) -> None:
+        log = TargetTable("log", pa.schema([("what", pa.string()), ("n", pa.int32())]))
+        a, b, c = ({"what": "a", "n": 1}, {"what": None, "n": None}, {"what": "c", "n": None})
+        first = multiset(log, [{**r, "_cdc_lsn": 10} for r in (a, a, a, b, b)])
+        second = multiset(
+            log,
+            [
+                {**a, "_cdc_op": "D", "_cdc_lsn": 20},
+                {**b, "_cdc_op": "D", "_cdc_lsn": 20},
+                {**b, "_cdc_op": "D", "_cdc_lsn": 20},
+                {**b, "_cdc_op": "D", "_cdc_lsn": 20},
+                {**b, "_cdc_lsn": 21},
+                {**c, "_cdc_op": "D", "_cdc_lsn": 21},
+                {**c, "_cdc_lsn": 22},
+                {**c, "_cdc_lsn": 22},
+            ],
+        )
+        batches = [LoadBatch(merges=(first,)), LoadBatch(merges=(second,))]
+        expected = Counter({("a", 1, 20): 2, (None, None, 21): 1, ("c", None, 22): 2})
+        with self.load(opened, *batches) as destination:
+            assert Counter(content(destination, "log", "what", "n", "_cdc_lsn")) == expected
+            for again in reversed(batches):
+                destination.load(again, checkpoint(300))
+            assert Counter(content(destination, "log", "what", "n", "_cdc_lsn")) == expected
+
+    def test_copies_keep_what_the_source_has_dropped(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        log = TargetTable("log", pa.schema([("what", pa.string()), ("gone", pa.int32())]))
+        first = multiset(log, [{"what": "a", "gone": 7, "_cdc_lsn": 10}])
+        second = multiset(log, [{"what": "a", "_cdc_lsn": 20}] * 2, content=("what",))
+        third = multiset(log, [{"what": "a", "_cdc_op": "D", "_cdc_lsn": 30}], content=("what",))
+        with self.load(
+            opened, *(LoadBatch(merges=(merge,)) for merge in (first, second, third))
+        ) as destination:
+            expected = [("a", 7, 30), ("a", None, 30)]
+            assert content(destination, "log", "what", "gone", "_cdc_lsn") == expected
+
+    def test_truncation_of_rows_without_key(self, opened: Callable[[], Destination]) -> None:
+        log = TargetTable("log", pa.schema([("what", pa.string())]))
+        rows = [{"what": what, "_cdc_lsn": 10} for what in "aabbc"]
+        first = multiset(log, rows)
+        second = multiset(log, [{"what": "a", "_cdc_lsn": 20}], truncated_at=Lsn(20))
+        batches = [LoadBatch(merges=(first,)), LoadBatch(merges=(second,))]
+        with self.load(opened, *batches, batches[1]) as destination:
+            assert content(destination, "log", "what") == [("a",)]
+
+    def test_tables_without_columns(self, opened: Callable[[], Destination]) -> None:
+        bare = TargetTable("bare", pa.schema([]))
+        whole = replacement(bare, [{"_cdc_lsn": 5}] * 3)
+        events = multiset(
+            bare,
+            [{"_cdc_lsn": 10}, {"_cdc_op": "D", "_cdc_lsn": 10}]
+            + [{"_cdc_op": "D", "_cdc_lsn": 11}] * 2,
+        )
+        with self.load(
+            opened, LoadBatch(replacements=(whole,)), LoadBatch(merges=(events,))
+        ) as destination:
+            assert content(destination, "bare", "_cdc_lsn") == [(11,)]
+
+    def test_a_replacement_is_the_whole_content(self, opened: Callable[[], Destination]) -> None:
+        first = replacement(
+            ORDERS,
+            [{"id": n, "note": "a", "_cdc_lsn": 5} for n in range(3)],
+            [],
+            [{"id": 3, "note": None, "_cdc_lsn": 5}],
+        )
+        second = replacement(ORDERS, [{"id": 7, "note": "b", "_cdc_lsn": 9}])
+        with self.load(opened, LoadBatch(replacements=(first,))) as destination:
+            expected = [(0, "a"), (1, "a"), (2, "a"), (3, None)]
+            assert content(destination, "orders", "id", "note") == expected
+            destination.load(LoadBatch(replacements=(second,)), checkpoint(9))
+            assert content(destination, "orders", "id", "note") == [(7, "b")]
+            destination.load(LoadBatch(replacements=(replacement(ORDERS),)), checkpoint(9))
+            assert dict(destination.tables()) == {"orders": 0}
+            merge = keyed(ORDERS, [{"id": 1, "note": "c", "_cdc_lsn": 20}])
+            destination.load(LoadBatch(merges=(merge,)), checkpoint(20))
+            assert content(destination, "orders", "id", "note") == [(1, "c")]
+
+    def test_an_empty_table_is_there_with_its_columns(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        batch = LoadBatch(replacements=(replacement(ORDERS),))
+        with self.load(opened, batch) as destination:
+            assert dict(destination.tables()) == {"orders": 0}
+            pieces = list(destination.scan("orders", ["id", "note", "doc", "_cdc_lsn"]))
+            assert sum(len(piece) for piece in pieces) == 0
+
+    def test_a_replacement_in_many_pieces(self, opened: Callable[[], Destination]) -> None:
+        schema = pa.schema([*ORDERS.schema, *METADATA_FIELDS])
+        piece = pa.table(
+            [
+                pa.array(range(70_000)),
+                pa.array(["x"] * 70_000),
+                pa.nulls(70_000, pa.string()),
+                pa.array([5] * 70_000, pa.int64()),
+                pa.array([THEN] * 70_000, METADATA_FIELDS[1].type),
+            ],
+            schema=schema,
+        )
+        whole = Replacement(ORDERS, (piece for _ in range(20)))
+        with self.load(opened, LoadBatch(replacements=(whole,))) as destination:
+            assert dict(destination.tables()) == {"orders": 1_400_000}
+            sizes = [len(rows) for rows in destination.scan("orders", ["id"])]
+            assert sum(sizes) == 1_400_000
+            if not self.scans_at_once:
+                assert max(sizes) <= 200_000
+
+    #: Whether `scan` gives a whole table in one piece.
+    scans_at_once = False
+
+    def test_a_replacement_keeps_dropped_columns_and_takes_new_types(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        before = replacement(ORDERS, [{"id": 1, "note": "5", "doc": "d", "_cdc_lsn": 5}])
+        now = TargetTable("orders", pa.schema([("id", pa.string()), ("note", pa.int32())]))
+        after = replacement(now, [{"id": "one", "note": 5, "_cdc_lsn": 9}])
+        with self.load(
+            opened, LoadBatch(replacements=(before,)), LoadBatch(replacements=(after,))
+        ) as destination:
+            assert content(destination, "orders", "id", "note", "doc") == [("one", 5, None)]
+            merge = keyed(now, [{"id": "two", "note": 6, "_cdc_lsn": 20}])
+            destination.load(LoadBatch(merges=(merge,)), checkpoint(20))
+            expected = [("one", 5, None), ("two", 6, None)]
+            assert content(destination, "orders", "id", "note", "doc") == expected
+
+    def test_new_columns_are_added(self, opened: Callable[[], Destination]) -> None:
+        first = keyed(ORDERS, [{"id": 1, "note": "a", "_cdc_lsn": 10}])
+        wider = TargetTable("orders", pa.schema([*ORDERS.schema, ("price", pa.decimal128(9, 2))]))
+        empty = keyed(wider, [])
+        second = keyed(wider, [{"id": 2, "price": Decimal("1.50"), "_cdc_lsn": 20}])
+        with self.load(
+            opened, LoadBatch(merges=(first,)), LoadBatch(merges=(empty,))
+        ) as destination:
+            assert content(destination, "orders", "id", "price") == [(1, None)]
+            destination.load(LoadBatch(merges=(second,)), checkpoint(20))
+            expected = [(1, None), (2, Decimal("1.50"))]
+            assert content(destination, "orders", "id", "price") == expected
+
+    def test_columns_that_a_batch_lacks_stay(self, opened: Callable[[], Destination]) -> None:
+        first = keyed(ORDERS, [{"id": n, "note": "a", "doc": "d", "_cdc_lsn": 10} for n in (1, 2)])
+        narrower = TargetTable("orders", pa.schema([("id", pa.int64()), ("note", pa.string())]))
+        second = keyed(narrower, [{"id": n, "note": "b", "_cdc_lsn": 20} for n in (2, 3)])
+        with self.load(
+            opened, LoadBatch(merges=(first,)), LoadBatch(merges=(second,))
+        ) as destination:
+            rows = content(destination, "orders", "id", "note", "doc")
+            assert [row[:2] for row in rows] == [(1, "a"), (2, "b"), (3, "b")]
+            assert rows[0][2] == "d"
+            assert rows[2][2] is None
+
+    def test_types_widen(self, opened: Callable[[], Destination]) -> None:
+        def table(small: pa.DataType, real: pa.DataType, price: pa.DataType) -> TargetTable:
+            fields = [("id", pa.int64()), ("small", small), ("real", real), ("price", price)]
+            return TargetTable("t", pa.schema(fields))
+
+        narrow = table(pa.int16(), pa.float32(), pa.decimal128(4, 2))
+        middle = table(pa.int32(), pa.float32(), pa.decimal128(4, 2))
+        wide = table(pa.int64(), pa.float64(), pa.decimal128(38, 2))
+        row = {"small": -7, "real": 0.5, "price": Decimal("12.34")}
+        huge = {"small": 2**60, "real": 0.1, "price": Decimal("9" * 36 + ".99")}
+        batches = [
+            LoadBatch(merges=(keyed(target, [{"id": n, **values, "_cdc_lsn": 10 + n}]),))
+            for n, (target, values) in enumerate([(narrow, row), (middle, row), (wide, huge)])
+        ]
+        with self.load(opened, *batches) as destination:
+            assert content(destination, "t", "id", "small", "real", "price") == [
+                (n, *values.values()) for n, values in enumerate([row, row, huge])
+            ]
+
+    def test_names_move(self, opened: Callable[[], Destination]) -> None:
+        first = keyed(ORDERS, [{"id": 1, "note": "a", "doc": "d", "_cdc_lsn": 10}])
+        renamed = TargetTable(
+            "sales", pa.schema([("id", pa.int64()), ("remark", pa.string()), ("doc", pa.string())])
+        )
+        steps = (TableRename("orders", "sales"), ColumnRename("sales", "note", "remark"))
+        second = keyed(renamed, [{"id": 2, "remark": "b", "_cdc_lsn": 20}])
+        batches = [LoadBatch(merges=(first,)), LoadBatch(merges=(second,), steps=steps)]
+        with self.load(opened, *batches, batches[1]) as destination:
+            assert dict(destination.tables()) == {"sales": 2}
+            assert content(destination, "sales", "id", "remark", "doc") == [
+                (1, "a", "d"),
+                (2, "b", None),
+            ]
+
+    def test_renaming_what_is_not_there_does_nothing(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        steps = (TableRename("a", "b"), ColumnRename("b", "x", "y"))
+        with self.load(opened, LoadBatch(steps=steps)) as destination:
+            assert dict(destination.tables()) == {}
+
+    def test_several_merges_of_a_table_are_applied_in_order(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        merges = [keyed(ORDERS, [{"id": 1, "note": f"n{n}", "_cdc_lsn": n}]) for n in (10, 11, 12)]
+        whole = replacement(ORDERS, [{"id": 5, "note": "s", "_cdc_lsn": 5}])
+        batch = LoadBatch(replacements=(whole,), merges=tuple(merges))
+        with self.load(opened, batch) as destination:
+            assert content(destination, "orders", "id", "note") == [(1, "n12"), (5, "s")]
+
+    def test_many_tables_in_one_batch(self, opened: Callable[[], Destination]) -> None:
+        targets = [TargetTable(f"t{n}", ORDERS.schema) for n in range(12)]
+        merges = tuple(keyed(t, [{"id": n, "_cdc_lsn": 10}]) for n, t in enumerate(targets))
+        with self.load(opened, LoadBatch(merges=merges)) as destination:
+            assert dict(destination.tables()) == {target.name: 1 for target in targets}
+
+    def test_unrepresentable_cells_are_kept_once(self, opened: Callable[[], Destination]) -> None:
+        cells = [
+            {
+                "table_name": "orders",
+                "column_name": "price",
+                "key": '{"id": "1"}',
+                "value_text": text,
+                "_cdc_lsn": 10,
+                "_cdc_committed_at": THEN,
+            }
+            for text in ("NaN", "Infinity")
+        ]
+        table = pa.Table.from_pylist(cells, schema=UNREPRESENTABLE_SCHEMA)
+        batch = LoadBatch(unrepresentable=table)
+        with self.load(opened, batch, batch) as destination:
+            assert dict(destination.tables()) == {UNREPRESENTABLE_TABLE: 2}
+            names = UNREPRESENTABLE_SCHEMA.names
+            expected = sorted([tuple(cell[n] for n in names) for cell in cells], key=repr)
+            assert content(destination, UNREPRESENTABLE_TABLE, *names) == expected
+
+    #: A character that a column of this destination may not have is replaced.
+    odd_names = ["CamelCase", "größe", "a b", 'say "hi"', "it's", "$price", "t", "s", "f", "select",
+                 "a;b", "x.y", "new\nline", "%s", "🐘", " lead", "back`tick", "back\\slash",
+                 "a-b", "removal", "load_id", "{x}", "n"]  # fmt: skip
+
+    def test_names_are_kept_exactly(self, opened: Callable[[], Destination]) -> None:
+        target = TargetTable(
+            "Odd Näme$ 🐘 '\"`;-%s",
+            pa.schema([("id", pa.int64())] + [(n, pa.string()) for n in self.odd_names]),
+        )
+        row = {name: f"v{n}" for n, name in enumerate(self.odd_names)}
+        whole = replacement(target, [{"id": 1, **row, "_cdc_lsn": 1}])
+        moved = keyed(
+            target,
+            [
+                {"id": 1, "_cdc_op": "D", "_cdc_lsn": 2},
+                {"id": 2, **row, "_cdc_lsn": 2, "_cdc_unchanged": ".2.", "_cdc_ref": 0},
+                {"id": 1, "_cdc_op": "H", "_cdc_lsn": 0, "_cdc_ref": 0},
+            ],
+            unchanged_columns=(self.odd_names[1],),
+            has_hops=True,
+        )
+        bag = TargetTable("Odd bag", target.schema)
+        bags = [
+            multiset(bag, [{"id": 1, **row, "_cdc_lsn": 2}] * 2),
+            multiset(bag, [{"id": 1, **row, "_cdc_op": "D", "_cdc_lsn": 3}]),
+        ]
+        with self.load(
+            opened,
+            LoadBatch(replacements=(whole,)),
+            LoadBatch(merges=(moved, bags[0])),
+            LoadBatch(merges=(bags[1],)),
+        ) as destination:
+            for name, key in ((target.name, 2), (bag.name, 1)):
+                assert content(destination, name, "id", *self.odd_names) == [(key, *row.values())]
+
+    def test_drop_leaves_nothing(self, opened: Callable[[], Destination]) -> None:
+        merge = keyed(ORDERS, [{"id": 1, "_cdc_lsn": 1}])
+        with self.load(opened, LoadBatch(merges=(merge,))) as destination:
+            assert destination.drop()
+        with opened() as destination:
+            assert destination.read_checkpoint() is None
+            assert dict(destination.tables()) == {}
+            destination.load(LoadBatch(merges=(merge,)), checkpoint(1))
+            assert dict(destination.tables()) == {"orders": 1}
+
+    @pytest.mark.parametrize("way", ["replacement", "merge"])
+    def test_every_value_is_the_same_value(
+        self, opened: Callable[[], Destination], way: str
+    ) -> None:
+        target = TargetTable(
+            "typed", pa.schema([("id", pa.int64())] + [(n, t) for n, (t, _) in VALUES.items()])
+        )
+        count = max(len(values) for _, values in VALUES.values())
+        rows = [
+            {
+                "id": n,
+                "_cdc_lsn": 1,
+                **{
+                    name: (values[n] if n < len(values) else None)
+                    for name, (_, values) in VALUES.items()
+                },
+            }
+            for n in range(count)
+        ]
+        batch = (
+            LoadBatch(replacements=(replacement(target, rows),))
+            if way == "replacement"
+            else LoadBatch(merges=(keyed(target, rows),))
+        )
+        with self.load(opened, batch, batch if way == "merge" else EMPTY_BATCH) as destination:
+            found = pa.concat_tables(destination.scan("typed", ["id", *VALUES])).sort_by("id")
+            assert found.schema.types == target.schema.types
+            for name, (_, values) in VALUES.items():
+                got = found.column(name).to_pylist()
+                wanted = [*values, *[None] * (count - len(values))]
+                assert [_bits(v) for v in got] == [_bits(v) for v in wanted], name
+
+
+def _bits(value: Any) -> Any:
+    """A value that is equal only to itself: a float by its bits."""
+    if isinstance(value, dt.datetime):
+        return value.isoformat()
+    return (
+        struct.pack("<d", value)
+        if isinstance(value, float) and not math.isnan(value)
+        else repr(value)
+    )
+
+
+def _float32(value: float) -> float:
+    return float(struct.unpack("<f", struct.pack("<f", value))[0])
+
+
+VALUES: dict[str, tuple[pa.DataType, list[Any]]] = {
+    "bool": (pa.bool_(), [True, False]),
+    "int16": (pa.int16(), [-(2**15), 2**15 - 1, 0]),
+    "int32": (pa.int32(), [-(2**31), 2**31 - 1]),
+    "int64": (pa.int64(), [-(2**63), 2**63 - 1]),
+    "float32": (
+        pa.float32(),
+        [math.nan, math.inf, -math.inf, -0.0, _float32(0.1), _float32(3.4028235e38), _float32(1e-45)],
+    ),
+    "float64": (
+        pa.float64(),
+        [math.nan, math.inf, -math.inf, -0.0, 0.1, 1.7976931348623157e308, 5e-324],
+    ),
+    "decimal_38_0": (pa.decimal128(38, 0), [Decimal("9" * 38), Decimal("-" + "9" * 38), Decimal(0)]),
+    "decimal_38_38": (pa.decimal128(38, 38), [Decimal("0." + "9" * 38)]),
+    "decimal_12_2": (pa.decimal128(12, 2), [Decimal("0.01"), Decimal("-9999999999.99"), Decimal("1.50")]),
+    "decimal_4_1": (pa.decimal128(4, 1), [Decimal("999.9")]),
+    "decimal_18_0": (pa.decimal128(18, 0), [Decimal("9" * 18)]),
+    "text": (
+        pa.string(),
+        ["", " ", "\U0001f418\U0010ffff", "a'b\"c\\d;e\nf\tg\r\n", "x" * 100_000, "NULL", "%s {} $1"],
+    ),
+    "bytes": (pa.binary(), [b"", b"\x00\xff\x00", bytes(range(256))]),
+    "date": (pa.date32(), [dt.date(1, 1, 1), dt.date(9999, 12, 31), dt.date(1582, 10, 10), dt.date(1970, 1, 1)]),
+    "naive": (
+        pa.timestamp("us"),
+        [
+            dt.datetime(1, 1, 1),
+            dt.datetime(9999, 12, 31, 23, 59, 59, 999999),
+            dt.datetime(1900, 1, 1, 0, 0, 0, 1),
+            dt.datetime(2024, 3, 31, 2, 30),
+        ],
+    ),
+    "zoned": (
+        pa.timestamp("us", tz="UTC"),
+        [
+            dt.datetime(1, 1, 1, tzinfo=UTC),
+            dt.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+            dt.datetime(1900, 1, 1, 0, 0, 0, 1, tzinfo=UTC),
+        ],
+    ),
+}  # fmt: skip

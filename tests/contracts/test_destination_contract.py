@@ -1,0 +1,41 @@
+"""The destination contract on every destination there is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from adapters.dlt_destination.factories import delta_destination, duckdb_destination
+from adapters.dlt_destination.settings import PipelineSettings
+from adapters.fakes import InMemoryDestination, Lake
+from tests.contracts.destination_contract import DestinationContract
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from cdc_core.ports.destination import Destination
+
+
+class TestDuckDb(DestinationContract):
+    @pytest.fixture
+    def opened(self, tmp_path: Path) -> Callable[[], Destination]:
+        settings = PipelineSettings("wal2delta", "bronze", tmp_path / "work")
+        return lambda: duckdb_destination(settings, str(tmp_path / "lake.duckdb"))
+
+
+class TestDelta(DestinationContract):
+    @pytest.fixture
+    def opened(self, tmp_path: Path) -> Callable[[], Destination]:
+        settings = PipelineSettings("wal2delta", "bronze", tmp_path / "work")
+        return lambda: delta_destination(settings, str(tmp_path / "lake house"))
+
+
+class TestInMemory(DestinationContract):
+    scans_at_once = True
+
+    @pytest.fixture
+    def opened(self) -> Callable[[], Destination]:
+        lake = Lake()
+        return lambda: InMemoryDestination(lake)
