@@ -16,6 +16,8 @@ from cdc_core.ports.progress import Progress, SilentProgress
 from entrypoints.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from adapters.pgoutput.settings import SourceSettings
     from cdc_core.ports.catalog import Catalog
     from cdc_core.ports.change_source import ChangeSource
@@ -62,6 +64,32 @@ def _destination(settings: Settings) -> Destination:
             raise NotImplementedError
 
 
+def _change_source(settings: Settings) -> ChangeSource:
+    from adapters.pgoutput.change_source import PgChangeSource
+
+    return PgChangeSource(source_settings(settings))
+
+
+def _source_monitor(settings: Settings) -> SourceMonitor:
+    from adapters.pgoutput.monitor import PgSourceMonitor
+
+    return PgSourceMonitor(source_settings(settings))
+
+
+def _snapshot_source(settings: Settings) -> SnapshotSource:
+    from adapters.pgoutput.snapshot import PgSnapshotSource
+
+    return PgSnapshotSource(source_settings(settings))
+
+
+def _catalog(settings: Settings) -> Iterator[Catalog]:
+    from adapters.pgoutput.catalog import PgCatalog
+
+    catalog = PgCatalog(source_settings(settings))
+    yield catalog
+    catalog.close()
+
+
 def _take_snapshot(settings: Settings, **parts: Any) -> TakeSnapshot:
     from cdc_core.use_cases.take_snapshot import TakeSnapshot
 
@@ -97,14 +125,43 @@ class Container(containers.DeclarativeContainer):
 
     clock: providers.Provider[Clock] = providers.Singleton(SystemClock)
     progress: providers.Provider[Progress] = providers.Singleton(SilentProgress)
+    change_source: providers.Provider[ChangeSource] = providers.Factory(_change_source, settings)
+    source_monitor: providers.Provider[SourceMonitor] = providers.Factory(_source_monitor, settings)
+    snapshot_source: providers.Provider[SnapshotSource] = providers.Factory(
+        _snapshot_source, settings
+    )
+    catalog: providers.Provider[Catalog] = providers.Resource(_catalog, settings)
     destination: providers.Provider[Destination] = providers.Factory(_destination, settings)
 
+    take_snapshot: providers.Provider[TakeSnapshot] = providers.Factory(
+        _take_snapshot,
+        settings,
+        source=change_source,
+        catalog=catalog,
+        snapshots=snapshot_source,
+        destination=destination,
+        progress=progress,
+    )
+    stream_changes: providers.Provider[StreamChanges] = providers.Factory(
+        _stream_changes,
+        settings,
+        source=change_source,
+        catalog=catalog,
+        snapshots=snapshot_source,
+        destination=destination,
+        clock=clock,
+        progress=progress,
+    )
     show_status: providers.Provider[ShowStatus] = providers.Factory(
         _show_status, monitor=source_monitor, catalog=catalog, destination=destination
+    )
+    reset: providers.Provider[Reset] = providers.Factory(
+        _reset, source=change_source, catalog=catalog, destination=destination
     )
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Container:
+        """A container for these settings; `shutdown_resources()` closes what it opened."""
         container = cls()
         container.settings.override(settings)
         return container

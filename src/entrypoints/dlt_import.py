@@ -56,7 +56,7 @@ def import_dlt() -> ModuleType:
 
 def is_data_load_tool(module: Any) -> bool:
     """The proof: Delta Live Tables has no pipelines to run."""
-    return hasattr(module, "pipeline") and hasattr(module, "destinations")
+    return hasattr(module, "pipeline") and hasattr(module, "secrets")
 
 
 def is_marked(hook: Any) -> bool:

@@ -332,25 +332,10 @@ def on_databricks(environ: Mapping[str, str] | None = None) -> bool:
 
 
 def _validated(providers: DltProviders) -> Settings:
-    document = providers.document()
-    _check_sections(document, providers)
     try:
-        return Settings.model_validate(document)
+        return Settings.model_validate(providers.document())
     except ValidationError as error:
         raise _first_of(error, providers) from None
-
-
-def _check_sections(document: Mapping[str, Any], providers: DltProviders) -> None:
-    """A value where a section belongs."""
-    for section in ("pipeline", "sources", "destination", *SECTIONS[1:]):
-        node: Any = document
-        for part in section.split("."):
-            node = node.get(part, {}) if isinstance(node, dict) else node
-        if not isinstance(node, dict):
-            raise SettingsError(
-                f"{section} must be a section, in {providers.origin(section)}",
-                f"write it as [{section}] with its keys below",
-            )
 
 
 def _check_databricks(credentials: DatabricksCredentials, environ: Mapping[str, str]) -> None:

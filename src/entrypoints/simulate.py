@@ -96,7 +96,10 @@ _UPDATES = {
     ),
     "demo_orders": (
         "UPDATE {schema}.demo_orders SET quantity = quantity + 1 ",
-        "UPDATE {schema}.demo_orders SET id = (SELECT max(id) FROM {schema}.demo_orders) + id ",
+        (
+            "UPDATE {schema}.demo_orders"
+            " SET id = nextval(pg_get_serial_sequence('{literal}.demo_orders', 'id')) "
+        ),
     ),
     "demo_documents": (
         "UPDATE {schema}.demo_documents SET revision = revision + 1 ",
@@ -217,5 +220,5 @@ def _step(
 
 
 def _run(connection: Connection, statement: str, schema: str, table: str = "", *rows: int) -> int:
-    text = statement.format(schema=schema, table=table)
+    text = statement.format(schema=schema, table=table, literal=schema.replace("'", "''"))
     return connection.execute(text.encode(), rows or None).rowcount

@@ -60,7 +60,11 @@ class DltProviders:
             if (file := folder / name).is_file()
         ]
         given = _nested((tuple(key.split(".")), value) for key, value in (overrides or {}).items())
-        return cls([("the command line", given), *_environment(sections, environ), *files])
+        layers = [("the command line", given), *_environment(sections, environ), *files]
+        for origin, document in layers:
+            for section in sections:
+                _check_section(section, document, origin)
+        return cls(layers)
 
     def get(self, key: str) -> str | None:
         value = self._values.get(tuple(key.split(".")))
@@ -107,6 +111,20 @@ def _global_folder(environ: Mapping[str, str], name: str) -> Path:
     if "XDG_DATA_HOME" in environ and not (home / name).is_dir():
         return Path(environ["XDG_DATA_HOME"]) / "dlt"
     return home / name
+
+
+def _check_section(section: str, document: Mapping[str, Any], origin: str) -> None:
+    """Refuse a value where a section belongs."""
+    node: Any = document
+    passed: list[str] = []
+    for part in section.split("."):
+        passed.append(part)
+        node = node.get(part, {})
+        if not isinstance(node, dict):
+            name = ".".join(passed)
+            raise SettingsError(
+                f"{name} must be a section, in {origin}", f"write it as [{name}], its keys below"
+            )
 
 
 def _environment(

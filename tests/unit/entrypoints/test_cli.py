@@ -1,0 +1,145 @@
+"""The command line: help, version, exit codes and what a failing run may print."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+
+import pytest
+
+from cdc_core.errors import OperatorNeeded, SourceUnavailable
+from entrypoints.cli import build_parser, guarded, main
+from entrypoints.stopping import stop_requests
+from tests.unit.entrypoints.conftest import DSN, PASSWORD
+
+COMMANDS = (
+    "demo check snapshot cdc status verify simulate cleanup volumes slot".split()  # noqa: SIM905
+)
+
+
+def test_commands_are_those_of_the_contract(capsys):
+    assert main(["--help"]) == 0
+    told = capsys.readouterr().out
+    assert all(f"\n    {command}" in told for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_helps_with_an_example(command, capsys):
+    assert main([command, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert f"example:\n  wal2delta {command}" in told
+    assert "--destination databricks|duckdb|delta" in told
+
+
+def test_help_is_quick():
+    fastest = min(_seconds("--help") for _ in range(3))
+    assert fastest < 0.3
+
+
+def _seconds(*arguments):
+    start = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "entrypoints.cli", *arguments], check=True, stdout=subprocess.DEVNULL
+    )
+    return time.perf_counter() - start
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"wal2delta {version('wal2delta')}\n"
+
+
+def test_no_command_shows_help(capsys):
+    assert main([]) == 0
+    assert "COMMAND" in capsys.readouterr().out
+
+
+def test_examples_in_the_help_are_commands_that_parse():
+    import shlex
+
+    for command in build_parser()._subparsers._group_actions[0].choices.values():
+        example = command.epilog.splitlines()[1]
+        assert build_parser().parse_args(shlex.split(example)[1:]).command
+
+
+def _raise(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (SourceUnavailable("PostgreSQL went away", "run again"), 1, "went away; run again"),
+        (OperatorNeeded("slot lost", "run: wal2delta snapshot"), 3, "slot lost; run: wal2delta"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(28, "No space left on device", "/data/x"), 1, "No space left on device: /data/x"),
+        (ModuleNotFoundError("no", name="deltalake"), 1, "pip install 'wal2delta[delta]'"),
+        (MemoryError(), 1, "batch_max_rows"),
+        (ValueError("row value: 4711"), 1, "unexpected ValueError"),
+        (KeyError("4711"), 1, "unexpected KeyError"),
+    ],
+)
+def test_an_error_is_one_line_and_its_exit_code(error, code, told, capsys):
+    assert guarded(lambda: _raise(error)) == code
+    line = capsys.readouterr().err
+    assert told in line
+    assert line.count("\n") == 1
+    assert "4711" not in line
+
+
+def test_sigterm_ends_a_command_without_traceback():
+    code = (
+        "import time; from entrypoints.cli import guarded\n"
+        "def work():\n    print('ready', flush=True); time.sleep(30)\n"
+        "raise SystemExit(guarded(work))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=10)
+    assert process.returncode == 143
+    assert error.count("\n") == 1
+    assert "interrupted" in error
+
+
+def test_first_stop_asks_and_second_insists():
+    told = []
+    with stop_requests(told.append) as stop:
+        assert not stop()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop()
+        assert told
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_unreachable_source_is_exit_1_in_one_line(monkeypatch):
+    environ = {**os.environ, "SOURCES__PG_REPLICATION__CREDENTIALS": DSN, "LOG_LEVEL": "DEBUG"}
+    done = subprocess.run(
+        [sys.executable, "-m", "entrypoints.cli", "simulate", "1", "1", "1"],
+        capture_output=True,
+        text=True,
+        env=environ,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "cannot be reached" in done.stderr.splitlines()[-1]
+    assert "connection.py" in done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
+
+
+def test_broken_pipe_is_no_traceback():
+    done = subprocess.run(
+        f"{sys.executable} -m entrypoints.cli --help | true",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,70 @@
+"""The container, as an embedding service uses it: fakes in place of every port."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pytest
+
+from adapters.fakes import InMemoryDestination, InMemoryPostgres, InMemorySource, Lake
+from entrypoints import commands
+from entrypoints.container import Container, source_settings
+from entrypoints.settings import load_settings
+from tests.unit.entrypoints.conftest import DSN
+
+
+@pytest.fixture
+def settings(monkeypatch):
+    monkeypatch.setenv("SOURCES__PG_REPLICATION__CREDENTIALS", DSN)
+    return load_settings({"pipeline.destination": "duckdb"})
+
+
+@pytest.fixture
+def world(settings):
+    postgres, lake = InMemoryPostgres(), Lake()
+    container = Container.from_settings(settings)
+    source = InMemorySource(postgres)
+    for port in ("change_source", "source_monitor", "snapshot_source", "catalog"):
+        getattr(container, port).override(source)
+    container.destination.override(InMemoryDestination(lake))
+    return SimpleNamespace(postgres=postgres, lake=lake, container=container)
+
+
+def test_use_cases_run_on_overridden_ports(world):
+    orders = world.postgres.create_table("orders", {"id": pa.int64(), "note": pa.string()})
+    with world.postgres.transaction() as transaction:
+        transaction.insert(orders, id=1, note="first")
+    assert world.container.take_snapshot().run().rows == 1
+    with world.postgres.transaction() as transaction:
+        transaction.insert(orders, id=2, note="second")
+    assert world.container.stream_changes().run().changes == 1
+    assert len(world.lake.rows("orders")) == 2
+    assert world.container.show_status().run().problem == ""
+    world.container.shutdown_resources()
+
+
+def test_commands_log_their_outcome(world, caplog):
+    orders = world.postgres.create_table("orders", {"id": pa.int64()})
+    with caplog.at_level(logging.INFO, "wal2delta"):
+        assert commands.take_snapshot(world.container, []) == 0
+        with world.postgres.transaction() as transaction:
+            transaction.insert(orders, id=7)
+        assert commands.stream_changes(world.container, follow=False) == 0
+    assert "snapshot done: 1 tables, 0 rows" in caplog.text
+    assert "cdc done: 1 changes of 1 transactions" in caplog.text
+
+
+def test_settings_reach_the_source(settings):
+    assert source_settings(settings).conninfo == DSN
+    assert DSN not in repr(source_settings(settings))
+
+
+@pytest.mark.parametrize("destination", ["duckdb", "delta"])
+def test_real_parts_are_made_without_connecting(destination, settings, tmp_path):
+    chosen = {"pipeline.destination": destination}
+    container = Container.from_settings(load_settings(chosen))
+    for port in ("change_source", "source_monitor", "snapshot_source", "catalog", "destination"):
+        assert getattr(container, port)() is not None
+    container.shutdown_resources()
