@@ -107,16 +107,13 @@ class Dml:
 
     def merge(self, session: Session, tree: exp.Merge, rewriter: Rewriter) -> Result:
         tree = tree.copy()
-        source = tree.args["using"]
-        alias = source.args.get("alias")
-        if alias is not None and alias.args.get("columns"):
-            # The engine wants the names of a source's columns inside of it.
-            inner = exp.select("*").from_(source.copy())
-            tree.set("using", exp.Subquery(this=inner, alias=exp.TableAlias(this=alias.this)))
-        elif isinstance(source, exp.Values):
-            raise errors.unsupported("MERGE from VALUES without column names")
         with self._locked(session, tree.this) as path:
             before = latest_version(path)
+            source = rewriter.unalias(tree.args["using"])
+            if not isinstance(source, exp.Table):
+                # The engine would ask the source several times; like a warehouse, ask it once.
+                found = self._engine.run(rewriter.query(exp.select("*").from_(source.copy())))
+                tree.set("using", rewriter.materialized(found, source.alias))
             self._engine.run(rewriter.query(tree))
             after = latest_version(path)
             metrics = operation_metrics(path, after) if after > before else {}

@@ -159,12 +159,38 @@ class Rewriter:
 
     def _folder(self, name: Name) -> tuple[str, str]:
         if name.schema == INFORMATION_SCHEMA:
-            table = information_schema.read(self._catalog, name)
-            file = self._catalog.scratch().with_suffix(".parquet")
-            pq.write_table(table, file)
-            self._files.append(file)
-            return "parquet", str(file)
+            return "parquet", str(self._file(information_schema.read(self._catalog, name)))
         return "delta", str(self._catalog.require_table(name))
+
+    def _file(self, table: pa.Table) -> Path:
+        """A file with the rows of `table`, for the engine to read."""
+        file = self._catalog.scratch().with_suffix(".parquet")
+        self._files.append(file)
+        pq.write_table(table, file, write_statistics=False)
+        return file
+
+    def materialized(self, rows: pa.Table, alias: str) -> exp.Table:
+        """`rows` as a table of this statement. A column of NULLs only has no type: it is a string."""
+        fields = [f.with_type(pa.string()) if f.type == pa.null() else f for f in rows.schema]
+        file = self._file(rows.cast(pa.schema(fields)))
+        return exp.Table(
+            this=exp.to_identifier(str(file), quoted=True),
+            db=exp.to_identifier("parquet"),
+            alias=exp.TableAlias(this=exp.to_identifier(alias, quoted=True)) if alias else None,
+        )
+
+    def unalias(self, source: exp.Expression) -> exp.Expression:
+        """A source with the names of its columns inside of it; a temporary view as its query."""
+        alias = source.args.get("alias")
+        if isinstance(source, exp.Table) and not source.args.get("db"):
+            view = self._session.views.get(source.name.lower())
+            if view is not None:
+                name = alias or exp.TableAlias(this=exp.to_identifier(source.name))
+                return exp.Subquery(this=self._inline_views(view.copy()), alias=name.copy())
+        if alias is not None and alias.args.get("columns"):
+            inner = exp.select("*").from_(source.copy())
+            return exp.Subquery(this=inner, alias=exp.TableAlias(this=alias.this.copy()))
+        return source
 
     # -- expressions
 

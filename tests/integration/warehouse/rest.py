@@ -131,6 +131,8 @@ class Rest:
             ("HEAD", route(r"/api/2\.0/fs/files(/Volumes/.*)"), self._head_file),
             ("PUT", route(r"/api/2\.0/fs/files(/Volumes/.*)"), self._upload),
             ("DELETE", route(r"/api/2\.0/fs/files(/Volumes/.*)"), self._delete_file),
+            ("POST", route(r"/api/2\.0/fs/files(/Volumes/.*)"), self._begin_multipart),
+            ("POST", route(r"/api/2\.0/fs/create-[a-z-]+"), self._no_presigned_parts),
             ("POST", route(r"/telemetry.*"), self._telemetry),
         )
 
@@ -432,6 +434,20 @@ class Rest:
             raise RestError(409, "ALREADY_EXISTS", f"The file being created already exists: {path}")
         store(file, request.body)
         return Response(status=204)
+
+    def _begin_multipart(self, request: Request, path: str) -> Response:
+        return Response({"multipart_upload": {"session_token": "none"}})
+
+    def _no_presigned_parts(self, request: Request) -> Response:
+        """As a workspace where this is switched off: the client sends the file in one piece."""
+        reason = {
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+            "reason": "FILES_API_API_IS_NOT_ENABLED",
+            "domain": "filesystem.databricks.com",
+        }
+        message = "Presigned URLs API is not enabled"
+        body = {"error_code": "PERMISSION_DENIED", "message": message, "details": [reason]}
+        return Response(body, 403)
 
     def _delete_file(self, request: Request, path: str) -> Response:
         self._file(path).unlink()
