@@ -16,13 +16,14 @@ class Fingerprint:
     - `storage` changes when the table gets new files: a rewriting ALTER, but VACUUM FULL, CLUSTER
       and TRUNCATE too, which change no rows or send their own event.
     - `definition` changes when any column's catalog row is written.
-    - `partitions` maps each partition that came with rows of its own (attached, not created in
-      place) or holds rows now; a partition missing from the new map took its rows with it.
+    - `partitions` holds every leaf partition as `(oid, attached, file node)`; `attached` is False for
+      one that was created in place, whose rows all came through the stream. A partition missing
+      later took its rows with it; one with new files was truncated by itself, or may have been.
     """
 
     storage: str = ""
     definition: str = ""
-    partitions: tuple[tuple[int, bool], ...] = ()
+    partitions: tuple[tuple[int, bool, int], ...] = ()
 
     def to_text(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))
@@ -32,21 +33,19 @@ class Fingerprint:
         if not text:
             return cls()
         fields = json.loads(text)
-        partitions = tuple((oid, attached) for oid, attached in fields["partitions"])
+        partitions = tuple((oid, attached, node) for oid, attached, node in fields["partitions"])
         return cls(fields["storage"], fields["definition"], partitions)
 
     def reread_reason(self, before: Fingerprint) -> str:
-        """Why rows may differ from what the stream told since `before`; empty if they cannot.
-
-        A partition is `(oid, attached)`; `attached` is False for one that was created in place,
-        whose
-        rows all came through the stream.
-        """
-        old, new = dict(before.partitions), dict(self.partitions)
+        """Why rows may differ from what the stream told since `before`; empty if they cannot."""
+        old = {oid: node for oid, _, node in before.partitions}
+        new = {oid: node for oid, _, node in self.partitions}
         if old.keys() - new.keys():
             return "a partition was detached or dropped"
-        if any(attached for oid, attached in new.items() if oid not in old):
+        if any(attached for oid, attached, _ in self.partitions if oid not in old):
             return "a partition was attached"
+        if any(old[oid] != node for oid, node in new.items() if oid in old):
+            return "a partition was truncated or rewritten"
         if self.storage != before.storage and self.definition != before.definition:
             return "the table was rewritten"
         return ""

@@ -90,7 +90,9 @@ class EmbeddedPostgres:
         self._settings = {**_SETTINGS, **(settings or {})}
         self._temporary = data_dir is None
         self._given_data_dir = None if data_dir is None else Path(data_dir).absolute()
-        self._user, self._group = _account()
+        account = _account()
+        self._user: str | None = account[0]
+        self._group: int | None = account[1]
         self._folder: Path | None = None
         self._server: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None

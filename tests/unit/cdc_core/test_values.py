@@ -44,7 +44,7 @@ def test_checkpoint_survives_its_text() -> None:
     column = ColumnState(1, "id", "id", 20, -1, "int64")
     table = TableState(
         16385, TableName("public", "t"), "t", (column,), ("id",), Lsn(5),
-        TableStatus.NEEDS_SNAPSHOT, "why", Fingerprint("1", "2", ((3, True),)).to_text(),
+        TableStatus.NEEDS_SNAPSHOT, "why", Fingerprint("1", "2", ((3, True, 7),)).to_text(),
     )  # fmt: skip
     checkpoint = Checkpoint(SOURCE, Lsn(9), {16385: table}, 12)
     assert Checkpoint.from_state(checkpoint.to_state()) == checkpoint
@@ -87,19 +87,20 @@ def test_tables_that_need_a_snapshot_are_named_with_the_command() -> None:
     assert "wal2delta snapshot --tables public.a public.b" in error.cure
 
 
-BEFORE = Fingerprint("1", "1", ((10, False),))
+BEFORE = Fingerprint("1", "1", ((10, False, 5),))
 
 
 @pytest.mark.parametrize(
     ("now", "reason"),
     [
         (BEFORE, ""),
-        (Fingerprint("2", "1", ((10, False),)), ""),
-        (Fingerprint("1", "2", ((10, False),)), ""),
-        (Fingerprint("2", "2", ((10, False),)), "rewritten"),
-        (Fingerprint("1", "1", ((10, False), (11, False))), ""),
-        (Fingerprint("1", "1", ((10, False), (11, True))), "attached"),
+        (Fingerprint("2", "1", ((10, False, 5),)), ""),
+        (Fingerprint("1", "2", ((10, False, 5),)), ""),
+        (Fingerprint("2", "2", ((10, False, 5),)), "rewritten"),
+        (Fingerprint("1", "1", ((10, False, 5), (11, False, 6))), ""),
+        (Fingerprint("1", "1", ((10, False, 5), (11, True, 6))), "attached"),
         (Fingerprint("1", "1", ()), "detached or dropped"),
+        (Fingerprint("1", "1", ((10, False, 8),)), "truncated or rewritten"),
     ],
 )
 def test_what_leaves_no_row_events_asks_for_a_reading(now: Fingerprint, reason: str) -> None:

@@ -1,0 +1,178 @@
+"""The catalog port: discovered tables, what the stream sends of each, and the publication.
+
+Manual: "System Catalogs", "Publication".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adapters.pgoutput.catalog_types import CatalogTypes
+from adapters.pgoutput.connection import Session, server_major
+from adapters.pgoutput.publication import (
+    complete_publication,
+    create_publication,
+    drop_publication,
+    read_publication,
+)
+from adapters.pgoutput.source_errors import source_errors
+from adapters.pgoutput.streamability import quote, quoted, stream_obstacle, updates_refused
+from adapters.pgoutput.table_rows import read_tables
+from adapters.pgoutput.wire.types import arrow_type
+from cdc_core.fingerprint import Fingerprint
+from cdc_core.ports.catalog import SourceTable
+from cdc_core.relation import Column, Relation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from adapters.pgoutput.connection import Connection
+    from adapters.pgoutput.publication import Publication
+    from adapters.pgoutput.settings import SourceSettings
+    from adapters.pgoutput.table_rows import ColumnRow, TableRow
+
+#: Tables of dlt's own, in a database that was a destination once.
+_DLT_PREFIX = "_dlt"
+
+
+class PgCatalog:
+    """`Catalog` of one database; its connection opens at first use. Close it at the end."""
+
+    def __init__(self, settings: SourceSettings) -> None:
+        self._settings = settings
+        self._session = Session(settings)
+        self._types = CatalogTypes(lambda: self._session.connection)
+
+    def tables(self) -> Sequence[SourceTable]:
+        connection = self._limited_connection()
+        rows = self._discover(connection)
+        publication = self._publication(connection)
+        return [self._source_table(row, publication, connection) for row in rows]
+
+    def publish(self) -> Sequence[SourceTable]:
+        connection = self._limited_connection()
+        rows = self._discover(connection)
+        publication = self._publication(connection)
+        streamable = [row for row in rows if not stream_obstacle(row)]
+        if publication is None:
+            create_publication(connection, self._settings.pub_name, streamable)
+        elif publication.manageable:
+            complete_publication(
+                connection,
+                publication,
+                add=[row for row in streamable if not publication.holds(row)],
+                remove=[
+                    row
+                    for row in rows
+                    if row.stored.oid in publication.tables and updates_refused(row)
+                ],
+            )
+        publication = self._publication(connection)
+        return [self._source_table(row, publication, connection) for row in rows]
+
+    def drop_publication(self) -> bool:
+        return drop_publication(self._limited_connection(), self._settings.pub_name)
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _limited_connection(self) -> Connection:
+        connection = self._session.connection
+        milliseconds = {
+            "statement_timeout": self._settings.statement_timeout_seconds * 1000,
+            "lock_timeout": self._settings.lock_timeout_seconds * 1000,
+        }
+        with source_errors("preparing the session"):
+            for name, value in milliseconds.items():
+                connection.execute(f"SET {name} = {int(value)}".encode())
+        return connection
+
+    def _discover(self, connection: Connection) -> list[TableRow]:
+        settings = self._settings
+        with source_errors("reading the catalog"):
+            rows = read_tables(connection, settings.schemas)
+        return [
+            row
+            for row in rows
+            if not row.stored.table.name.startswith(_DLT_PREFIX)
+            and row.stored.table.matches(settings.include)
+            and not row.stored.table.matches(settings.exclude)
+        ]
+
+    def _publication(self, connection: Connection) -> Publication | None:
+        with source_errors("reading the publication"):
+            return read_publication(connection, self._settings.pub_name)
+
+    def _source_table(
+        self, row: TableRow, publication: Publication | None, connection: Connection
+    ) -> SourceTable:
+        published = publication is not None and publication.holds(row)
+        columns = _sent_columns(row, publication, server_major(connection))
+        types = self._types({column.type_oid for column in columns})
+        relation = Relation(
+            row.stored.oid,
+            row.stored.table,
+            tuple(
+                Column(
+                    column.name,
+                    arrow_type(types[column.type_oid], column.typmod),
+                    column.type_oid,
+                    column.typmod,
+                    column.attnum,
+                    column.pg_type,
+                    column.has_default,
+                )
+                for column in columns
+            ),
+            row.stored.identity,
+            row.stored.stream_key,
+        )
+        return SourceTable(
+            relation,
+            fingerprint(row),
+            published,
+            _not_streamed(row, publication),
+            row.estimated_rows,
+            row.total_bytes,
+        )
+
+
+def fingerprint(row: TableRow) -> Fingerprint:
+    """Marks of the table's files and definition; see `Fingerprint` for what they tell."""
+    return Fingerprint(
+        storage="" if row.partitioned else str(row.stored.filenode),
+        definition=row.stored.definition,
+        partitions=tuple((leaf.oid, leaf.attached, leaf.filenode) for leaf in row.leaves),
+    )
+
+
+def _sent_columns(
+    row: TableRow, publication: Publication | None, major: int
+) -> tuple[ColumnRow, ...]:
+    """Columns that the stream sends: a publication's list, without generated ones it leaves out."""
+    listed = publication.column_list(row) if publication is not None else None
+    # Where there is no publication yet, ours will publish what it can.
+    generated = publication.generated_columns if publication is not None else True
+    return tuple(
+        column
+        for column in row.columns
+        if (listed is None or column.attnum in listed)
+        and (
+            column.generated == ""
+            or (column.generated == "s" and major >= 18 and (listed is not None or generated))
+        )
+    )
+
+
+def _not_streamed(row: TableRow, publication: Publication | None) -> str:
+    obstacle = stream_obstacle(row)
+    if obstacle or publication is None:
+        return obstacle
+    if not publication.holds(row):
+        return (
+            f"publication {publication.name} does not hold it and the role may not add it; run as "
+            f"owner: ALTER PUBLICATION {quote(publication.name)} ADD TABLE {quoted(row.stored)}"
+            if not publication.manageable
+            else ""
+        )
+    return publication.obstacle(row)

@@ -1,0 +1,103 @@
+"""The cluster behind a connection: which WAL it writes, and how far.
+
+Manual: "System Administration Functions", "IDENTIFY_SYSTEM".
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from adapters.pgoutput.source_errors import source_errors
+from cdc_core.checkpoint import SourceIdentity
+from cdc_core.errors import OperatorNeeded, SourceUnavailable
+from cdc_core.lsn import Lsn
+
+if TYPE_CHECKING:
+    from adapters.pgoutput.connection import Connection
+
+_FLUSH_SECONDS = 30.0
+
+WAL_LEVEL_CURE = (
+    "run: ALTER SYSTEM SET wal_level = logical, then restart PostgreSQL (RDS, Aurora: "
+    "rds.logical_replication = 1; Cloud SQL: cloudsql.logical_decoding = on; Azure: wal_level = "
+    "logical under server parameters; Neon: enable logical replication in the project's settings)"
+)
+
+
+def source_identity(connection: Connection, slot_name: str) -> SourceIdentity:
+    """Which WAL the LSNs of this source belong to."""
+    with source_errors(
+        "reading the system identifier",
+        "run: GRANT EXECUTE ON FUNCTION pg_control_system() TO <role>",
+    ):
+        row: Any = connection.execute(
+            "SELECT system_identifier::text, current_database()::text FROM pg_control_system()"
+        ).fetchone()
+    return SourceIdentity(row[0], row[1], slot_name)
+
+
+def require_logical_wal(connection: Connection) -> None:
+    """Raise `OperatorNeeded` unless the WAL holds what logical decoding needs."""
+    with source_errors("reading wal_level"):
+        row: Any = connection.execute("SHOW wal_level").fetchone()
+    if row[0] != "logical":
+        raise OperatorNeeded(
+            f"wal_level is {row[0]}, logical decoding needs logical", WAL_LEVEL_CURE
+        )
+
+
+def is_standby(connection: Connection) -> bool:
+    row: Any = connection.execute("SELECT pg_is_in_recovery()").fetchone()
+    return bool(row[0])
+
+
+def readable_lsn(connection: Connection) -> Lsn:
+    """The position up to which logical decoding reads now."""
+    row: Any = connection.execute(
+        "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() "
+        "ELSE pg_current_wal_flush_lsn() END::text"
+    ).fetchone()
+    return Lsn.parse(row[0])
+
+
+def current_lsn(connection: Connection) -> Lsn:
+    """A readable position at or past every commit that returned before the call.
+
+    A commit with `synchronous_commit = off` returns before its record is flushed, so what counts is
+    the insert position; what is written up to there gets flushed by a commit of our own.
+    """
+    with source_errors("reading the WAL position"):
+        if is_standby(connection):
+            return readable_lsn(connection)
+        row: Any = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+        lsn = Lsn.parse(row[0])
+        wait_until_readable(connection, lsn)
+        return lsn
+
+
+def wait_until_readable(connection: Connection, lsn: Lsn) -> None:
+    """Return once logical decoding can read up to `lsn`; on a primary, flush up to there."""
+    with source_errors("waiting for the WAL to be flushed"):
+        if readable_lsn(connection) >= lsn:
+            return
+        if not is_standby(connection):
+            _commit_something(connection)
+        deadline = time.monotonic() + _FLUSH_SECONDS
+        while readable_lsn(connection) < lsn:
+            if time.monotonic() > deadline:
+                raise SourceUnavailable(
+                    f"the WAL up to {lsn} is not to be read within {_FLUSH_SECONDS:.0f} s",
+                    "check that the server still writes (or replays) WAL, then run again",
+                )
+            time.sleep(0.02)
+
+
+def _commit_something(connection: Connection) -> None:
+    """A commit flushes all WAL before it; a transactional message is the smallest thing to commit."""
+    try:
+        connection.execute("SELECT pg_logical_emit_message(true, 'wal2delta', '')")
+    except psycopg.errors.InsufficientPrivilege:
+        return  # then the WAL writer flushes in its own time, within a second

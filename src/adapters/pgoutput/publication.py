@@ -1,0 +1,190 @@
+"""The publication: what it holds, and the statements that create and complete it.
+
+Manual: "CREATE PUBLICATION", "ALTER PUBLICATION", `pg_publication`, `pg_publication_rel`. Which
+tables can be published is not decided here (see `streamability`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from adapters.pgoutput.connection import server_major
+from adapters.pgoutput.source_errors import source_errors
+from adapters.pgoutput.streamability import quote, quoted
+from cdc_core.errors import OperatorNeeded
+
+if TYPE_CHECKING:
+    from adapters.pgoutput.connection import Connection
+    from adapters.pgoutput.table_rows import StoredRow, TableRow
+
+_ACTIONS = ("insert", "update", "delete", "truncate")
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A publication as the catalog has it now.
+
+    `tables` are those it names, by OID, with the column list (numbers; None: every column) and the
+    row filter (an SQL expression; empty: every row). `manageable`: the role may alter it.
+    """
+
+    name: str
+    owner: str
+    manageable: bool
+    all_tables: bool
+    actions: frozenset[str]
+    via_root: bool
+    generated_columns: bool
+    tables: Mapping[int, tuple[frozenset[int] | None, str]] = field(default_factory=dict)
+    schemas: frozenset[int] = frozenset()
+
+    def holds(self, table: TableRow) -> bool:
+        return self._as_a_whole(table) or table.stored.oid in self.tables
+
+    def column_list(self, table: TableRow) -> frozenset[int] | None:
+        """Numbers of the columns that it sends; None: as for a table without a column list."""
+        return None if self._as_a_whole(table) else self.tables.get(table.stored.oid, (None, ""))[0]
+
+    def obstacle(self, table: TableRow) -> str:
+        """Why the stream would not tell all of the table; empty if it would."""
+        name = quote(self.name)
+        missing = [action for action in _ACTIONS if action not in self.actions]
+        if missing:
+            return (
+                f"publication {self.name} does not publish {', '.join(missing)}; "
+                f"run: ALTER PUBLICATION {name} SET (publish = '{', '.join(_ACTIONS)}')"
+            )
+        if table.partitioned and not self.via_root:
+            return (
+                f"publication {self.name} publishes its partitions apart; "
+                f"run: ALTER PUBLICATION {name} SET (publish_via_partition_root = true)"
+            )
+        return ""
+
+    def _as_a_whole(self, table: TableRow) -> bool:
+        return self.all_tables or table.schema_oid in self.schemas
+
+
+def read_publication(connection: Connection, name: str) -> Publication | None:
+    """The publication of this name, None if there is none."""
+    major = server_major(connection)
+    generated = "pubgencols::text = 's'" if major >= 18 else "false"
+    row: Any = connection.execute(
+        f"""SELECT oid, pg_get_userbyid(pubowner)::text, pg_has_role(pubowner, 'USAGE'),
+                   puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot, {generated}
+            FROM pg_publication WHERE pubname = %s""",
+        [name],
+    ).fetchone()
+    if row is None:
+        return None
+    details = "prattrs::int2[], pg_get_expr(prqual, prrelid)" if major >= 15 else "NULL, NULL"
+    tables: list[Any] = connection.execute(
+        f"SELECT prrelid, {details} FROM pg_publication_rel WHERE prpubid = %s", [row[0]]
+    ).fetchall()
+    schemas: list[Any] = []
+    if major >= 15:
+        schemas = connection.execute(
+            "SELECT pnnspid FROM pg_publication_namespace WHERE pnpubid = %s", [row[0]]
+        ).fetchall()
+    return Publication(
+        name,
+        owner=row[1],
+        manageable=row[2],
+        all_tables=row[3],
+        actions=frozenset(a for a, on in zip(_ACTIONS, row[4:8], strict=True) if on),
+        via_root=row[8],
+        generated_columns=row[9],
+        tables={
+            oid: (None if numbers is None else frozenset(numbers), row_filter or "")
+            for oid, numbers, row_filter in tables
+        },
+        schemas=frozenset(oid for (oid,) in schemas),
+    )
+
+
+def row_filter(connection: Connection, publication_name: str, oid: int, schema: str) -> str:
+    """The SQL condition that a published table's rows meet; empty: every row is published."""
+    if server_major(connection) < 15:
+        return ""
+    row: Any = connection.execute(
+        """SELECT pg_get_expr(r.prqual, r.prrelid)
+           FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
+           WHERE p.pubname = %s AND r.prrelid = %s AND NOT p.puballtables AND NOT EXISTS (
+             SELECT FROM pg_publication_namespace s JOIN pg_namespace n ON n.oid = s.pnnspid
+             WHERE s.pnpubid = p.oid AND n.nspname = %s)""",
+        [publication_name, oid, schema],
+    ).fetchone()
+    return (row[0] or "") if row else ""
+
+
+def create_statement(name: str, tables: Sequence[TableRow], major: int) -> str:
+    """The statement that makes the publication; also the cure where a privilege is missing."""
+    options = f"publish = '{', '.join(_ACTIONS)}', publish_via_partition_root = true"
+    if major >= 18:
+        options += ", publish_generated_columns = stored"
+    which = f" FOR TABLE {', '.join(map(_only, tables))}" if tables else ""
+    return f"CREATE PUBLICATION {quote(name)}{which} WITH ({options})"
+
+
+def create_publication(connection: Connection, name: str, tables: Sequence[TableRow]) -> None:
+    statement = create_statement(name, tables, server_major(connection))
+    try:
+        connection.execute(statement.encode())
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise OperatorNeeded(
+            f"publication {name!r} does not exist and the role may not create it",
+            f"run as the tables' owner: {statement}",
+        ) from error
+    except psycopg.Error as error:
+        with source_errors(f"creating publication {name!r}"):
+            raise error
+
+
+def complete_publication(
+    connection: Connection,
+    publication: Publication,
+    add: Sequence[TableRow],
+    remove: Sequence[TableRow],
+) -> None:
+    """Give the publication all actions and roots, take tables out, and add others one by one.
+
+    A table that the role does not own is left as it is: PostgreSQL lets only its owner add it.
+    """
+    name = quote(publication.name)
+    with source_errors(f"altering publication {publication.name!r}"):
+        for table in remove:
+            connection.execute(
+                f"ALTER PUBLICATION {name} DROP TABLE ONLY {quoted(table.stored)}".encode()
+            )
+        options = []
+        if publication.actions != frozenset(_ACTIONS):
+            options.append(f"publish = '{', '.join(_ACTIONS)}'")
+        if not publication.via_root:
+            options.append("publish_via_partition_root = true")
+        if options and not publication.all_tables and not publication.schemas:
+            connection.execute(f"ALTER PUBLICATION {name} SET ({', '.join(options)})".encode())
+        for table in add:
+            try:
+                connection.execute(f"ALTER PUBLICATION {name} ADD TABLE {_only(table)}".encode())
+            except psycopg.errors.InsufficientPrivilege:
+                continue
+
+
+def drop_publication(connection: Connection, name: str) -> bool:
+    with source_errors(
+        f"dropping publication {name!r}", f"run as its owner: DROP PUBLICATION {quote(name)}"
+    ):
+        if read_publication(connection, name) is None:
+            return False
+        connection.execute(f"DROP PUBLICATION IF EXISTS {quote(name)}".encode())
+        return True
+
+
+def _only(table: TableRow) -> str:
+    """Without ONLY a table's inheritance children would join too; a root has no rows of its own."""
+    stored: StoredRow = table.stored
+    return f"ONLY {quoted(stored)}"

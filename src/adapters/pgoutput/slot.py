@@ -1,0 +1,144 @@
+"""The replication slot: state, creation, advance, drop; and temporary copies of it.
+
+Manual: "Logical Decoding", "Replication Slots", `pg_replication_slots`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from adapters.pgoutput.cluster import require_logical_wal
+from adapters.pgoutput.connection import server_major
+from adapters.pgoutput.source_errors import REPLICATION_CURE, source_errors
+from cdc_core.errors import HistoryLost, OperatorNeeded
+from cdc_core.history import RESNAPSHOT
+from cdc_core.lsn import Lsn
+from cdc_core.ports.change_source import SlotState
+
+if TYPE_CHECKING:
+    from adapters.pgoutput.connection import Connection
+    from adapters.pgoutput.settings import SourceSettings
+
+FREE_SLOT_CURE = (
+    "drop an unused slot (SELECT pg_drop_replication_slot('<name>')), or raise "
+    "max_replication_slots and restart PostgreSQL"
+)
+
+
+def read_slot(connection: Connection, name: str) -> SlotState | None:
+    """The slot's row, None if there is no such slot; an invalidated slot has `wal_status` lost."""
+    major = server_major(connection)
+    invalid = "false"
+    if major >= 17:
+        invalid = "invalidation_reason IS NOT NULL"
+    elif major == 16:
+        invalid = "coalesce(conflicting, false)"
+    with source_errors(f"reading replication slot {name!r}"):
+        row: Any = connection.execute(
+            f"""SELECT coalesce(plugin, '')::text, coalesce(database, '')::text, active_pid,
+                  restart_lsn::text, confirmed_flush_lsn::text,
+                  CASE WHEN {invalid} THEN 'lost' ELSE coalesce(wal_status, 'lost') END,
+                  coalesce(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery()
+                    THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, restart_lsn), 0)::bigint,
+                  safe_wal_size
+                FROM pg_replication_slots WHERE slot_name = %s""",
+            [name],
+        ).fetchone()
+    if row is None:
+        return None
+    plugin, database, active_pid, restart, confirmed, status, retained, safe = row
+    return SlotState(
+        name,
+        plugin,
+        database,
+        active_pid,
+        None if restart is None else Lsn.parse(restart),
+        None if confirmed is None else Lsn.parse(confirmed),
+        status,
+        max(retained, 0),
+        safe,
+    )
+
+
+def usable_slot(connection: Connection, settings: SourceSettings) -> tuple[SlotState, Lsn]:
+    """The slot and its `confirmed_flush_lsn`; raises where nothing can be read from it."""
+    slot = read_slot(connection, settings.slot_name)
+    name = settings.slot_name
+    if slot is None:
+        raise HistoryLost(f"replication slot {name!r} does not exist", RESNAPSHOT)
+    if slot.plugin != settings.plugin_name:
+        raise OperatorNeeded(
+            f"replication slot {name!r} has the output plugin {slot.plugin!r}, not "
+            f"{settings.plugin_name!r}",
+            "set sources.pg_replication.slot_name to another name",
+        )
+    if slot.database != connection.info.dbname:
+        raise OperatorNeeded(
+            f"replication slot {name!r} belongs to database {slot.database!r}",
+            "set sources.pg_replication.slot_name to another name",
+        )
+    if slot.lost or slot.confirmed_flush_lsn is None:
+        raise HistoryLost(
+            f"replication slot {name!r} is lost (wal_status = {slot.wal_status})",
+            f"raise max_slot_wal_keep_size or run cdc more often; {RESNAPSHOT}",
+        )
+    return slot, slot.confirmed_flush_lsn
+
+
+def create_slot(connection: Connection, settings: SourceSettings) -> Lsn:
+    """Create the slot; its consistent point. Waits for transactions under way to end."""
+    require_logical_wal(connection)
+    name = settings.slot_name
+    failover = settings.failover and server_major(connection) >= 17
+    with slot_creation_errors(name):
+        row: Any = connection.execute(
+            "SELECT lsn::text FROM pg_create_logical_replication_slot(%s, %s"
+            + (", failover => true)" if failover else ")"),
+            [name, settings.plugin_name],
+        ).fetchone()
+    return Lsn.parse(row[0])
+
+
+class slot_creation_errors:  # noqa: N801 - used as a statement, like its parts
+    """Errors of creating a slot, by SQL or by the replication protocol."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or not isinstance(error, psycopg.Error):
+            return
+        doing = f"creating replication slot {self._name!r}"
+        if error.sqlstate == "42710":
+            raise OperatorNeeded(
+                f"replication slot {self._name!r} exists already",
+                "run: wal2delta slot drop, or set sources.pg_replication.slot_name",
+            ) from error
+        cure = REPLICATION_CURE if error.sqlstate == "42501" else FREE_SLOT_CURE
+        with source_errors(doing, cure):
+            raise error
+
+
+def copy_to_temporary(connection: Connection, name: str, copy: str) -> None:
+    """Copy the slot to one that dies with this connection's session."""
+    connection.execute("SELECT pg_copy_logical_replication_slot(%s, %s, true)", [name, copy])
+
+
+def advance(connection: Connection, name: str, lsn: Lsn) -> None:
+    connection.execute("SELECT pg_replication_slot_advance(%s, %s::pg_lsn)", [name, str(lsn)])
+
+
+def drop_slot(connection: Connection, name: str) -> bool:
+    """Drop the slot; False if there was none. Raises `WriterBusy` while it is in use."""
+    if read_slot(connection, name) is None:
+        return False
+    with source_errors(
+        f"dropping replication slot {name!r}", "end the process that reads it, then run again"
+    ):
+        connection.execute("SELECT pg_drop_replication_slot(%s)", [name])
+    return True

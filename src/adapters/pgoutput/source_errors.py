@@ -1,0 +1,137 @@
+"""What an error of PostgreSQL or libpq means for the operator: the one home of that mapping.
+
+Manual: "PostgreSQL Error Codes". libpq gives no SQLSTATE when a connection is refused, so those are
+told by the server's words. No message here holds a password or a row's values.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from adapters.pgoutput.settings import CREDENTIALS_KEY
+from cdc_core.errors import (
+    CdcError,
+    HistoryLost,
+    OperatorNeeded,
+    SettingsError,
+    SourceUnavailable,
+    WriterBusy,
+)
+from cdc_core.history import RESNAPSHOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_AUTHENTICATION = re.compile(
+    r"password authentication failed|no password supplied|no pg_hba\.conf entry|pg_hba\.conf rejects"
+    r"|authentication failed|role \".*\" does not exist|is not permitted to log in"
+    r"|database \".*\" does not exist|not currently accepting connections"
+    r"|empty password returned|password .*expired|SASL authentication|SCRAM"
+)
+_TLS = re.compile(
+    r"certificate|does not support SSL|SSL was required|sslmode|GSSAPI|root\.crt|private key"
+)
+_SENDERS = re.compile(r"max_wal_senders|number of requested standby connections")
+_REPLICATION_ROLE = re.compile(r"WAL sender|walsender|replication role|REPLICATION attribute")
+_CONNECT_PRIVILEGE = re.compile(r"permission denied for database")
+
+#: SQLSTATE classes whose primary message names objects and settings, never a row's values.
+_NAMES_OBJECTS = ("08", "0A", "25", "28", "3D", "40", "42", "53", "54", "55", "57", "58", "XX")
+
+
+@contextmanager
+def source_errors(doing: str, cure: str = "") -> Iterator[None]:
+    """Turn an error of the driver into ours; `doing` completes "while ...", `cure` mends a refusal."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translated(error, doing, cure) from error
+
+
+def translated(error: psycopg.Error, doing: str, cure: str = "") -> CdcError:
+    """Our error for one of the driver, met on a connection that stood."""
+    state = error.sqlstate or ""
+    said = described(error)
+    match state[:2], state:
+        case _, "42501":
+            return OperatorNeeded(
+                f"privilege missing while {doing}: {said}",
+                cure or "grant it to the role and run again",
+            )
+        case _, "53400" | "55000":
+            return OperatorNeeded(f"PostgreSQL refuses {doing}: {said}", cure)
+        case _, "55006":
+            return WriterBusy(
+                f"in use while {doing}: {said}", cure or "end its user, then run again"
+            )
+        case _, "42704":
+            return OperatorNeeded(f"missing while {doing}: {said}", cure)
+        case _, "55P03":
+            return SourceUnavailable(
+                f"a lock was not to be had while {doing}: {said}",
+                cure or "run again when the session that holds it has ended",
+            )
+        case ("28", _) | (_, "3D000"):
+            return SettingsError(
+                f"PostgreSQL refuses {doing}: {said}", f"correct {CREDENTIALS_KEY}"
+            )
+        case ("08" | "53" | "57" | "58", _) | ("", _):
+            return SourceUnavailable(f"PostgreSQL went away while {doing}: {said}", "run again")
+        case _:
+            return CdcError(f"PostgreSQL refuses {doing}: {said}", cure)
+
+
+def described(error: psycopg.Error) -> str:
+    """The server's words where they name objects and settings only; else the SQLSTATE alone."""
+    state = error.sqlstate
+    if state is None:
+        return _one_line(str(error)) or type(error).__name__
+    message = error.diag.message_primary
+    if message and state.startswith(_NAMES_OBJECTS):
+        return f"{message} (SQLSTATE {state})"
+    return f"SQLSTATE {state}"
+
+
+def connection_refused(error: psycopg.Error, secrets: tuple[str, ...], doing: str) -> CdcError:
+    """Our error for a connection that did not come about."""
+    said = _one_line(str(error))
+    for secret in secrets:
+        said = said.replace(secret, "***")
+    if _SENDERS.search(said):
+        return OperatorNeeded(
+            f"no WAL sender is free: {said}",
+            "end an unused replication connection, or raise max_wal_senders and restart PostgreSQL",
+        )
+    if _REPLICATION_ROLE.search(said):
+        return OperatorNeeded(f"privilege missing while {doing}: {said}", REPLICATION_CURE)
+    if _CONNECT_PRIVILEGE.search(said):
+        return OperatorNeeded(
+            f"privilege missing while {doing}: {said}",
+            "run: GRANT CONNECT ON DATABASE <database> TO <role>",
+        )
+    if _AUTHENTICATION.search(said) or _TLS.search(said):
+        return SettingsError(
+            f"PostgreSQL refuses the connection: {said}", f"correct {CREDENTIALS_KEY}"
+        )
+    return SourceUnavailable(
+        f"PostgreSQL cannot be reached: {said}",
+        f"check that it runs and that {CREDENTIALS_KEY} names it, then run again",
+    )
+
+
+REPLICATION_CURE = (
+    "run: ALTER ROLE <role> REPLICATION (RDS and Aurora: GRANT rds_replication TO <role>; "
+    "Cloud SQL, Azure: ALTER ROLE <role> REPLICATION)"
+)
+
+
+def slot_missing(slot_name: str) -> HistoryLost:
+    return HistoryLost(f"replication slot {slot_name!r} does not exist", RESNAPSHOT)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,205 @@
+"""Rows of the system catalog that describe tables: one query each, no locks on the tables.
+
+Manual: `pg_class`, `pg_attribute`, `pg_index`, `pg_inherits`, `pg_partition_tree`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cdc_core.relation import ReplicaIdentity, TableName
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from adapters.pgoutput.connection import Connection
+
+
+@dataclass(frozen=True)
+class ColumnRow:
+    """A live column. `generated` is `pg_attribute.attgenerated`: "" none, "s" stored, "v" virtual."""
+
+    attnum: int
+    name: str
+    type_oid: int
+    typmod: int
+    pg_type: str
+    generated: str
+    has_default: bool
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """A table or leaf partition, as far as its files and its replica identity go.
+
+    `attached`: it was a table of its own before it became a partition. `primary_key` and
+    `identity_index` are columns in their order. `persistence` is "p", "u" (unlogged) or "f" (a
+    foreign table). `definition` changes when any column's catalog row is written.
+    """
+
+    oid: int
+    table: TableName
+    filenode: int
+    identity: ReplicaIdentity
+    primary_key: tuple[str, ...]
+    identity_index: tuple[str, ...]
+    persistence: str
+    definition: str = ""
+    attached: bool = False
+
+    @property
+    def stream_key(self) -> tuple[str, ...]:
+        """Columns by which the stream identifies a row; empty if there are none."""
+        match self.identity:
+            case ReplicaIdentity.DEFAULT | ReplicaIdentity.FULL:
+                return self.primary_key
+            case ReplicaIdentity.INDEX:
+                return self.identity_index
+            case ReplicaIdentity.NOTHING:
+                return ()
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """An ordinary table or a partitioned one (with its leaf partitions), as the catalog has it."""
+
+    stored: StoredRow
+    partitioned: bool
+    schema_oid: int
+    columns: tuple[ColumnRow, ...]
+    leaves: tuple[StoredRow, ...]
+    estimated_rows: int
+    total_bytes: int
+
+
+#: Names of a key's columns in column order; a deferrable or invalid index identifies nothing.
+_KEY = """
+(SELECT array_agg(a.attname::text ORDER BY a.attnum)
+ FROM pg_index i
+ JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+ WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate AND {which})
+"""
+
+#: The ctid row of pg_attribute is written once, when the table is created.
+_STORED = f"""
+  c.oid, n.nspname::text, c.relname::text, c.relfilenode, c.relreplident::text,
+  {_KEY.format(which="i.indisprimary")}, {_KEY.format(which="i.indisreplident")},
+  CASE c.relkind WHEN 'f' THEN 'f' ELSE c.relpersistence::text END,
+  (SELECT md5(string_agg(a.attnum || ':' || a.xmin::text, ',' ORDER BY a.attnum))
+   FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0)
+"""
+
+_TABLES = f"""
+SELECT {_STORED}, c.relkind = 'p', n.oid, c.reltuples::float8,
+  (c.relpages + coalesce((SELECT t.relpages FROM pg_class t WHERE t.oid = c.reltoastrelid), 0))
+    * current_setting('block_size')::bigint
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = ANY (%s) AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+  AND c.relpersistence <> 't'
+ORDER BY n.nspname, c.relname
+"""
+
+_LEAVES = f"""
+WITH RECURSIVE tree (root, oid, attached) AS (
+  SELECT r.oid, i.inhrelid, {{attached}}
+  FROM pg_class r JOIN pg_inherits i ON i.inhparent = r.oid
+  WHERE r.oid = ANY (%s)
+  UNION ALL
+  SELECT t.root, i.inhrelid, t.attached OR {{attached}}
+  FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid
+)
+SELECT {_STORED}, t.root, t.attached, c.reltuples::float8,
+  (c.relpages + coalesce((SELECT t.relpages FROM pg_class t WHERE t.oid = c.reltoastrelid), 0))
+    * current_setting('block_size')::bigint
+FROM tree t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'f')
+ORDER BY t.root, c.oid
+""".format(
+    # CREATE TABLE PARTITION OF writes both rows within three commands of one transaction; a table
+    # that is created, filled and attached takes at least seven.
+    attached=(
+        "NOT EXISTS (SELECT FROM pg_attribute a "
+        "WHERE a.attrelid = i.inhrelid AND a.attname = 'ctid' AND a.xmin = i.xmin "
+        "AND i.cmin::text::bigint - a.cmin::text::bigint <= 4)"
+    )
+)
+
+_COLUMNS = """
+SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod,
+  format_type(a.atttypid, a.atttypmod), a.attgenerated::text,
+  a.atthasdef OR a.attidentity <> '' OR EXISTS (
+    SELECT FROM pg_type t WHERE t.oid = a.atttypid AND t.typdefault IS NOT NULL)
+FROM pg_attribute a
+WHERE a.attrelid = ANY (%s) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attrelid, a.attnum
+"""
+
+
+def read_tables(connection: Connection, schemas: Sequence[str]) -> list[TableRow]:
+    """Ordinary and partitioned tables of the schemas, by name; partitions only in their root."""
+    cursor = connection.cursor()
+    tables: list[Any] = cursor.execute(_TABLES, [list(schemas)]).fetchall()
+    oids = [row[0] for row in tables]
+    columns: dict[int, list[ColumnRow]] = {oid: [] for oid in oids}
+    for oid, *fields in _rows(connection, _COLUMNS, oids):
+        columns[oid].append(ColumnRow(*fields))
+    roots = [row[0] for row in tables if row[9]]
+    leaves: dict[int, list[tuple[StoredRow, float, int]]] = {oid: [] for oid in roots}
+    if roots:
+        for row in _rows(connection, _LEAVES, roots):
+            stored = _stored(row[:9], attached=row[10])
+            leaves[row[9]].append((stored, row[11], row[12]))
+    return [_table(row, columns[row[0]], leaves.get(row[0], [])) for row in tables]
+
+
+def primary_key(connection: Connection, oid: int) -> tuple[str, ...]:
+    """The immediate primary key of a table as it is now."""
+    query = f"SELECT {_KEY.format(which='i.indisprimary')} FROM pg_class c WHERE c.oid = %s"
+    row: Any = connection.execute(query, [oid]).fetchone()
+    return tuple(row[0] or ()) if row else ()
+
+
+def column_numbers(connection: Connection, oids: Sequence[int]) -> Mapping[int, dict[str, int]]:
+    """Column numbers by name, of each table that still is there."""
+    numbers: dict[int, dict[str, int]] = {}
+    for oid, attnum, name, *_ in _rows(connection, _COLUMNS, list(oids)):
+        numbers.setdefault(oid, {})[name] = attnum
+    return numbers
+
+
+def _rows(connection: Connection, query: str, oids: list[int]) -> list[Any]:
+    return connection.execute(query, [oids]).fetchall()
+
+
+def _table(
+    row: Any, columns: list[ColumnRow], leaves: list[tuple[StoredRow, float, int]]
+) -> TableRow:
+    partitioned, schema_oid, tuples, size = row[9:13]
+    if partitioned:
+        tuples = sum(max(tuples, 0) for _, tuples, _ in leaves)
+        size = sum(size for _, _, size in leaves)
+    return TableRow(
+        _stored(row[:9]),
+        partitioned,
+        schema_oid,
+        tuple(columns),
+        tuple(stored for stored, _, _ in leaves),
+        max(int(tuples), 0),
+        size,
+    )
+
+
+def _stored(row: Any, *, attached: bool = False) -> StoredRow:
+    oid, schema, name, filenode, identity, key, index, persistence, definition = row
+    return StoredRow(
+        oid,
+        TableName(schema, name),
+        filenode,
+        ReplicaIdentity(identity),
+        tuple(key or ()),
+        tuple(index or ()),
+        persistence,
+        definition or "",
+        attached,
+    )
