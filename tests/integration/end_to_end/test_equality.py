@@ -1,0 +1,138 @@
+"""The mission through the real command: whatever the workload, source and destination are equal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.support.lakes import LocalLake, assert_equal
+from tests.support.workload import TABLES, Workload
+
+COMMAND = str(Path(sys.executable).with_name("wal2delta"))
+
+
+class Pipeline:
+    """`wal2delta` as its user runs it, on one database and one lake."""
+
+    def __init__(self, dsn: str, lake: LocalLake) -> None:
+        self.lake = lake
+        self.environment = (
+            os.environ
+            | lake.environment
+            | {
+                "SOURCES__PG_REPLICATION__CREDENTIALS": dsn,
+                "SOURCES__PG_REPLICATION__BATCH_MAX_ROWS": "40",
+            }
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [COMMAND, *arguments],
+            env=self.environment,
+            cwd=self.lake.path,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        process = self.start(*arguments)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == code, output
+        return output
+
+    def killed(self, *arguments: str, after: float) -> None:
+        """Kill the whole process group after so many seconds, unless it ended before."""
+        process = self.start(*arguments)
+        time.sleep(after)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.fixture(params=["duckdb", "delta"])
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> LocalLake:
+    return LocalLake(request.param, tmp_path)
+
+
+def test_rounds_of_cdc_end_equal(database: str, lake: LocalLake) -> None:
+    pipeline = Pipeline(database, lake)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(TABLES)
+        workload = Workload(connection, seed=1)
+        workload.run(20)
+        pipeline.run("snapshot")
+        assert_equal(connection, lake)
+        for _ in range(3):
+            workload.run(60)
+            pipeline.run("cdc")
+            assert_equal(connection, lake)
+        workload.run(10)
+        pipeline.run("snapshot", "--tables", "plain")
+        pipeline.run("cdc")
+        assert_equal(connection, lake)
+
+
+def test_killed_at_any_moment_and_run_again_is_equal(database: str, lake: LocalLake) -> None:
+    pipeline = Pipeline(database, lake)
+    chance = random.Random(2)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(TABLES)
+        workload = Workload(connection, seed=2)
+        workload.run(20)
+        pipeline.killed("snapshot", after=chance.uniform(1.0, 2.5))
+        pipeline.run("snapshot")
+        assert_equal(connection, lake)
+        for _ in range(4):
+            workload.run(60)
+            pipeline.killed("cdc", after=chance.uniform(0.8, 3.0))
+            workload.run(5)
+        pipeline.run("cdc")
+        assert_equal(connection, lake)
+
+
+def test_following_keeps_up_and_ends_cleanly(database: str, tmp_path: Path) -> None:
+    lake = LocalLake("duckdb", tmp_path)
+    pipeline = Pipeline(database, lake)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(TABLES)
+        pipeline.run("snapshot")
+        process = pipeline.start("cdc", "--follow")
+        workload = Workload(connection, seed=3)
+        for _ in range(4):
+            workload.run(20)
+            time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+        pipeline.run("cdc")
+        assert_equal(connection, lake)
+
+
+def test_the_slot_follows_the_data(database: str, tmp_path: Path) -> None:
+    pipeline = Pipeline(database, LocalLake("duckdb", tmp_path))
+    query = "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = 'dlt_cdc_slot'"
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(TABLES)
+        pipeline.run("snapshot")
+        (before,) = connection.execute(query).fetchone() or ("",)
+        connection.execute("CREATE TABLE excluded_by_nobody AS SELECT 1 AS a")
+        Workload(connection, seed=4).run(20)
+        (written,) = connection.execute("SELECT pg_current_wal_flush_lsn()").fetchone() or ("",)
+        pipeline.run("cdc")
+        (after,) = connection.execute(query).fetchone() or ("",)
+        ahead = connection.execute(
+            "SELECT %s::pg_lsn > %s::pg_lsn, %s::pg_lsn >= %s::pg_lsn",
+            [after, before, after, written],
+        ).fetchone()
+        assert ahead == (True, True)
