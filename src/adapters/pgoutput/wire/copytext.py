@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from adapters.pgoutput.wire.types import TypeMap
     from cdc_core.relation import Column
 
-_PIECE_BYTES = 1 << 25
+_PIECE_BYTES = 1 << 20
 _WINDOW_BYTES = 1 << 16
 
 _TAB, _NEWLINE, _BACKSLASH = ord("\t"), ord("\n"), ord("\\")

@@ -7,10 +7,12 @@ Knows nothing of the decoder. A tuple is a list of values: str or bytes (text), 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class _Unchanged:
