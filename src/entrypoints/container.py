@@ -77,7 +77,7 @@ def _source_monitor(settings: Settings) -> SourceMonitor:
 
 
 def _snapshot_source(settings: Settings) -> SnapshotSource:
-    from adapters.pgoutput.snapshot import PgSnapshotSource
+    from adapters.pgoutput.snapshot_source import PgSnapshotSource
 
     return PgSnapshotSource(source_settings(settings))
 

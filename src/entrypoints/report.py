@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def table(*headings: str, title: str = "", right: tuple[str, ...] = ()) -> Table:
     """An empty table in the house style; `right` names the columns of numbers."""
-    found = Table(title=title or None, title_justify="left", header_style="bold", box=_box())
+    found = Table(
+        title=title or None, title_justify="left", header_style="bold", box=_box(), show_edge=False
+    )
     for heading in headings:
         found.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
     return found
