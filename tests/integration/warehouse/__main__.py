@@ -76,7 +76,12 @@ def main() -> None:
     start_in_thread(server)
     print(warehouse.to_json() if arguments.json else _settings(warehouse), flush=True)
     if arguments.until_stdin_closes:
-        threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+
+        def end_with_parent() -> None:
+            sys.stdin.read()
+            stop.set()
+
+        threading.Thread(target=end_with_parent, daemon=True).start()
     stop.wait()
     server.stop()
 

@@ -1,7 +1,7 @@
 """`BEGIN ATOMIC … END`: statements over several tables that all count, or none.
 
-The statements run while nothing else does, so no reader sees the middle; should one fail, the versions
-that the block wrote are taken off the logs again.
+The statements run while nothing else does, so no reader sees the middle; should one fail, the
+versions that the block wrote are taken off the logs again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Unity Catalog as folders: `<root>/<catalog>/<schema>/tables/<table>` and `.../volumes/<volume>`.
 
-Names of catalogs, schemas, tables and volumes are case-insensitive and kept in lower case. What Delta
-does not hold (grants, clustering, files already copied) is a small file beside the table's data.
+Names of catalogs, schemas, tables and volumes are case-insensitive and kept in lower case. What
+Delta does not hold (grants, clustering, files already copied) is a small file beside the data.
 """
 
 from __future__ import annotations
@@ -257,7 +257,8 @@ class Catalog:
         parts = [part for part in path.removeprefix("dbfs:").split("/") if part]
         if len(parts) < 4 or parts[0] != "Volumes" or ".." in parts:
             raise errors.SqlError(
-                "INVALID_PARAMETER_VALUE", f"Not a path of a volume: {path}. Expected /Volumes/<catalog>/<schema>/<volume>/..."
+                "INVALID_PARAMETER_VALUE",
+                f"Not a path of a volume: {path} (/Volumes/<catalog>/<schema>/<volume>/...).",
             )
         name = Name(*(part.lower() for part in parts[1:4]))
         self.require_schema(name.catalog, name.schema)

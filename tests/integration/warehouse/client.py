@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .faults import Kind
-
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from .faults import Kind
 
 DEFAULT_TOKEN = "local-token"
 DEFAULT_CLIENT_ID = "local-client"
@@ -51,7 +51,7 @@ class Warehouse:
         """What the connector needs besides host, path and credentials.
 
         `_connection_uri`, since the connector appends port 443 to any host name. The waits are the
-        shortest that its retry policy allows; telemetry is off so that it does not count as traffic.
+        shortest that its retry policy allows; telemetry is off, not to be counted as traffic.
         """
         return {
             "_connection_uri": self.host + self.http_path,
@@ -111,7 +111,9 @@ class Warehouse:
 
     # -- faults and log
 
-    def _control(self, method: str, what: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _control(
+        self, method: str, what: str, body: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         request = urllib.request.Request(
             f"{self.host}/_control/{what}",
             method=method,

@@ -1,4 +1,4 @@
-"""COPY INTO, by its documented rules: files once each by path, types exact, one version per statement.
+"""COPY INTO by its documented rules: files once each by path, types exact, one version a statement.
 
 docs.databricks.com, "COPY INTO". Parquet only.
 """
@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from . import errors
 from .ddl import NAME, parse_properties, split_list, split_name
 from .delta_log import Metadata, commit_metadata, read_metadata
-from .engine import literal, quote
+from .engine import quote
 from .session import Result
-from .types import delta_type, spark_class, sql_type
+from .type_names import delta_type, spark_class, sql_type
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +95,7 @@ class CopyInto:
         if not found:
             raise errors.SqlError(
                 "COPY_INTO_SOURCE_SCHEMA_INFERENCE_FAILED",
-                f"The source directory {source} did not contain any parsable files of type PARQUET.",
+                f"The source directory {source} did not contain any parsable files of PARQUET.",
             )
         return found
 
@@ -110,7 +110,9 @@ class CopyInto:
                 kind = _delta_type_of(column)
                 index = _find(metadata, column.name)
                 if index is None:
-                    new.append({"name": column.name, "type": kind, "nullable": True, "metadata": {}})
+                    new.append(
+                        {"name": column.name, "type": kind, "nullable": True, "metadata": {}}
+                    )
                 elif kind not in ("void", metadata.fields[index]["type"]) and isinstance(kind, str):
                     raise _different(column.name, metadata.fields[index]["type"], kind)
             if new and not merge:
@@ -118,12 +120,14 @@ class CopyInto:
                 raise errors.SqlError(
                     "COPY_INTO_SCHEMA_MISMATCH_WITH_TARGET_TABLE",
                     f"A schema mismatch was detected while copying data into the Delta table "
-                    f"(Table: {table}): the table has no column {names}. This may indicate an issue "
-                    "with the incoming data, or the Delta table schema can be evolved "
+                    f"(Table: {table}): the table has no column {names}. This may indicate an "
+                    "issue with the incoming data, or the Delta table schema can be evolved "
                     "automatically by setting: COPY_OPTIONS ('mergeSchema' = 'true').",
                 )
             if new:
-                features = {"timestampNtz"} if any(c["type"] == "timestamp_ntz" for c in new) else set()
+                features = (
+                    {"timestampNtz"} if any(c["type"] == "timestamp_ntz" for c in new) else set()
+                )
                 changed = metadata.with_columns(tuple(new)).with_features(
                     frozenset(features) | metadata.features
                 )
@@ -177,7 +181,8 @@ def _different(name: str, wanted: Any, given: Any) -> errors.SqlError:
     )
     return errors.SqlError(
         "DELTA_FAILED_TO_MERGE_FIELDS",
-        f"Failed to merge fields '{name}' and '{name}'. [DELTA_MERGE_INCOMPATIBLE_DATATYPE] {reason}",
+        f"Failed to merge fields '{name}' and '{name}'. "
+        f"[DELTA_MERGE_INCOMPATIBLE_DATATYPE] {reason}",
     )
 
 

@@ -1,7 +1,7 @@
 """CREATE, REPLACE, CLONE and ALTER of tables, as one version of the Delta log each.
 
-A new table is built aside by the engine, which knows every type and property, and then published: so
-`CREATE OR REPLACE TABLE … AS` never shows a reader an empty or missing table.
+A new table is built aside by the engine, which knows every type and property, and then published:
+so `CREATE OR REPLACE TABLE … AS` never shows a reader an empty or missing table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlglot import exp
 
 from . import errors
 from .catalog import TableInfo, table_exists
-from .delta_log import Metadata, commit_metadata, publish, read_metadata
+from .delta_log import Metadata, commit, commit_metadata, publish, read_metadata
 from .engine import NO_STATISTICS, delta_table, literal, quote
 from .queries import generate, parts_of
 from .session import DONE, Result
@@ -129,13 +129,13 @@ class Ddl:
         """Make the new table at `scratch`."""
         clone = tree.args.get("clone")
         properties, comment, partitions = _table_options(tree)
-        if clone is not None or any(tree.find_all(exp.LikeProperty)):
-            source = (clone.this if clone is not None else tree.find(exp.LikeProperty).this).find(
-                exp.Table
-            )
+        copied = clone or tree.find(exp.LikeProperty)
+        if copied is not None:
+            source = next(copied.find_all(exp.Table))
             origin = self._catalog.require_table(session.name(parts_of(source)))
             self._copy(origin, scratch, with_rows=clone is not None)
-            return self._catalog.info(origin)
+            old = self._catalog.info(origin)
+            return TableInfo(hidden_properties=old.hidden_properties, comment=old.comment)
         info = TableInfo(comment=comment)
         visible = {NO_STATISTICS: "0"}
         for key, value in properties.items():
@@ -166,8 +166,6 @@ class Ddl:
         return info
 
     def _copy(self, origin: Path, scratch: Path, *, with_rows: bool) -> None:
-        from .delta_log import commit
-
         metadata = replace(read_metadata(origin), id=str(uuid.uuid4()), version=0)
         (scratch / "_delta_log").mkdir(parents=True)
         commit(scratch, 0, "CREATE TABLE", metadata.actions())
@@ -185,7 +183,7 @@ class Ddl:
                 if match := re.fullmatch(pattern, action, re.IGNORECASE | re.DOTALL):
                     getattr(self, method)(name, path, match)
                     return DONE
-        raise errors.syntax_error(f"near '{action.split()[0]}' in ALTER TABLE")
+        raise errors.syntax_error(f"near '{action.split(maxsplit=1)[0]}' in ALTER TABLE")
 
     def rename_table(self, session: Session, old: list[str], new: list[str]) -> Result:
         self._catalog.rename_table(session.name(old), session.name(new))
@@ -198,7 +196,9 @@ class Ddl:
         position = re.search(rf"\s+(?:FIRST|AFTER\s+({_NAME_PART}))\s*$", text, re.IGNORECASE)
         if position:
             text = text[: position.start()]
-        definitions = [re.sub(r"^IF\s+NOT\s+EXISTS\s+", "", d, flags=re.I) for d in split_list(text)]
+        definitions = [
+            re.sub(r"^IF\s+NOT\s+EXISTS\s+", "", d, flags=re.IGNORECASE) for d in split_list(text)
+        ]
         metadata = read_metadata(path)
         present = {column.lower() for column in metadata.column_names}
         scratch = self._catalog.scratch()
@@ -237,7 +237,9 @@ class Ddl:
         if position:
             at = metadata.index_of(split_name(position[1])[0]) + 1 if position[1] else 0
         changed = metadata.with_columns(tuple(new), at)
-        changed = changed.with_features(made.features - {"columnMapping", "appendOnly", "invariants"})
+        changed = changed.with_features(
+            made.features - {"columnMapping", "appendOnly", "invariants"}
+        )
         commit_metadata(path, changed, "ADD COLUMNS")
 
     def _rename_column(self, name: Name, path: Path, match: re.Match[str]) -> None:

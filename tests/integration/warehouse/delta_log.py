@@ -1,7 +1,7 @@
 """Commits that the engine cannot make, written to the Delta log as one version each.
 
-Delta protocol: github.com/delta-io/delta/blob/master/PROTOCOL.md, "Actions". A version is one new file
-of the log; that creating it fails when it exists is what makes a commit atomic.
+Delta protocol: github.com/delta-io/delta/blob/master/PROTOCOL.md, "Actions". A version is one new
+file of the log; that creating it fails when it exists is what makes a commit atomic.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 #: Writer features that are reader features too.
-_READER_FEATURES = {"columnMapping", "deletionVectors", "timestampNtz", "typeWidening", "variantType"}
+_READER_FEATURES = {
+    "columnMapping",
+    "deletionVectors",
+    "timestampNtz",
+    "typeWidening",
+    "variantType",
+}
 _COLUMN_ID = "delta.columnMapping.id"
 _PHYSICAL_NAME = "delta.columnMapping.physicalName"
 _MAX_COLUMN_ID = "delta.columnMapping.maxColumnId"

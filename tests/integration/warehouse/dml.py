@@ -1,8 +1,8 @@
 """INSERT, MERGE, DELETE, UPDATE, TRUNCATE: each one version of the Delta table, or an error.
 
-The engine's own MERGE does the work, cardinality error included. INSERT gets its column list filled,
-and a DELETE or UPDATE whose condition asks other rows, which the engine cannot plan, is run as the
-MERGE that means the same.
+The engine's own MERGE does the work, cardinality error included. INSERT gets its column list
+filled, and a DELETE or UPDATE whose condition asks other rows, which the engine cannot plan, is run
+as the MERGE that means the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .delta_log import commit, latest_version, operation_metrics, read_metadata,
 from .engine import delta_table, quote
 from .queries import generate, parts_of
 from .session import Result
-from .types import sql_type
+from .type_names import sql_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ class Dml:
         self._engine = engine
 
     @contextmanager
-    def _locked(self, session: Session, table: exp.Expression) -> Iterator[Path]:
+    def _locked(self, session: Session, table: exp.Expr) -> Iterator[Path]:
         target = table.find(exp.Table)
         if target is None:
             raise errors.syntax_error("a statement without a table")
@@ -86,7 +86,11 @@ class Dml:
         return _counted(num_affected_rows=count, num_inserted_rows=count)
 
     def _check_not_null(
-        self, fields: tuple[dict[str, object], ...], source_of: dict[int, str], text: str, names: str
+        self,
+        fields: tuple[dict[str, object], ...],
+        source_of: dict[int, str],
+        text: str,
+        names: str,
     ) -> None:
         """The engine takes a NULL into a NOT NULL column; a warehouse does not."""
         wanted = [(i, str(f["name"])) for i, f in enumerate(fields) if not f["nullable"]]
@@ -169,7 +173,7 @@ class Dml:
         self,
         tree: exp.Delete | exp.Update,
         path: Path,
-        where: exp.Expression,
+        where: exp.Expr,
         action: str,
         rewriter: Rewriter,
     ) -> str:
@@ -197,12 +201,10 @@ class Dml:
         return Result(pa.table({"num_affected_rows": pa.array([-1], pa.int64())}), modified=-1)
 
 
-def _nested(outer: exp.Expression) -> bool:
+def _nested(outer: exp.Expr) -> bool:
     """Whether a subquery of a condition holds a subquery in its own conditions."""
     query = outer.args.get("query") if isinstance(outer, exp.In) else outer.this
-    return isinstance(query, exp.Expression) and any(
-        where.find(exp.Select) for where in query.find_all(exp.Where)
-    )
+    return query is not None and any(where.find(exp.Select) for where in query.find_all(exp.Where))
 
 
 def _counted(**counts: int) -> Result:

@@ -1,7 +1,7 @@
 """Spark SQL in this process: `pysail` behind its Arrow Flight SQL port.
 
-It knows no catalog of ours: statements come with tables written as ``delta.`/path` ``. What it lacks
-(ALTER, TRUNCATE, COPY INTO, ...) is done elsewhere, on the Delta log.
+It knows no catalog of ours: statements come with tables written as ``delta.`/path` ``. What it
+lacks (ALTER, TRUNCATE, COPY INTO, ...) is done elsewhere, on the Delta log.
 """
 
 from __future__ import annotations

@@ -90,7 +90,10 @@ _ENGINE_ERRORS = (
     ("MERGE_CARDINALITY_VIOLATION", "DELTA_MULTIPLE_SOURCE_ROW_MATCHING_TARGET_ROW_IN_MERGE"),
     ("TABLE_OR_VIEW_NOT_FOUND", "TABLE_OR_VIEW_NOT_FOUND"),
     ("parse error", "PARSE_SYNTAX_ERROR"),
-    (r"cannot resolve|is missing from the schema|No field named", "UNRESOLVED_COLUMN.WITH_SUGGESTION"),
+    (
+        r"cannot resolve|is missing from the schema|No field named",
+        "UNRESOLVED_COLUMN.WITH_SUGGESTION",
+    ),
     ("Cannot cast string|Error parsing", "CAST_INVALID_INPUT"),
     ("Can't cast value|[Oo]verflow", "CAST_OVERFLOW"),
     ("Divide by zero", "DIVIDE_BY_ZERO"),
@@ -102,7 +105,7 @@ _ENGINE_ERRORS = (
 
 
 def from_engine(text: str) -> SqlError:
-    """The engine's failure as the warehouse would report it; its own words are kept as the detail."""
+    """The engine's failure as the warehouse would report it, its own words kept as the detail."""
     detail = re.sub(r"^.*?(?:\[FlightSQL\]|error, with message:) ", "", text, flags=re.DOTALL)
     detail = re.sub(r"\s+", " ", re.split(r"\. (?:gRPC|Client) ", detail)[0])[:2000]
     for pattern, error_class in _ENGINE_ERRORS:

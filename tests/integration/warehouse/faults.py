@@ -1,8 +1,8 @@
 """The fault switch and the log of what clients asked.
 
-A fault waits for the n-th *event* whose text matches its pattern. Events are statements (their text),
-Thrift calls (`THRIFT OpenSession`) and plain requests (`HTTP PUT /_presigned/…`), so one pattern
-language reaches all three.
+A fault waits for the n-th *event* whose text matches its pattern. Events are statements (their
+text), Thrift calls (`THRIFT OpenSession`) and plain requests (`HTTP PUT /_presigned/…`), so one
+pattern language reaches all three.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """pytest fixture `warehouse`: one local warehouse per test session, in a process of its own.
 
-A process of its own, since dlt and the server would otherwise share one interpreter lock, and a test
-may kill what it likes without taking the server along.
+A process of its own, since dlt and the server would otherwise share one interpreter lock, and a
+test may kill what it likes without taking the server along.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pyarrow as pa
 from . import errors
 from .catalog import INFORMATION_SCHEMA
 from .delta_log import Metadata, latest_version, read_metadata
-from .types import data_type, precision_and_scale, sql_type
+from .type_names import data_type, precision_and_scale, sql_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

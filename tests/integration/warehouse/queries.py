@@ -1,4 +1,4 @@
-"""From a client's SQL to the engine's: names become folders, gaps of the engine's grammar are closed.
+"""From a client's SQL to the engine's: names become folders, gaps of its grammar are closed.
 
 A statement is parsed, changed as a tree and printed again in Spark's dialect; what the engine reads
 well is left alone.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _FILE_FORMATS = {"parquet", "json", "csv", "text"}
 
 
-def parse(text: str) -> exp.Expression:
+def parse(text: str) -> exp.Expr:
     """The one statement in `text`."""
     try:
         found = [tree for tree in sqlglot.parse(text, read="databricks") if tree is not None]
@@ -39,10 +39,10 @@ def parse(text: str) -> exp.Expression:
         raise errors.syntax_error(detail.replace("\x1b[4m", "").replace("\x1b[0m", "")) from error
     if len(found) != 1:
         raise errors.syntax_error(f"{len(found)} statements where one is expected")
-    return cast("exp.Expression", found[0])
+    return found[0]
 
 
-def generate(tree: exp.Expression) -> str:
+def generate(tree: exp.Expr) -> str:
     return tree.sql(dialect="spark", unsupported_level=ErrorLevel.IGNORE)
 
 
@@ -51,7 +51,7 @@ def parts_of(table: exp.Table) -> list[str]:
     return [part.name for part in table.parts]
 
 
-def bind(tree: exp.Expression, parameters: Mapping[str | int, str]) -> None:
+def bind(tree: exp.Expr, parameters: Mapping[str | int, str]) -> None:
     """Put native parameters (`:name` or `?`), already SQL text, in their places."""
     for number, holder in enumerate(list(tree.find_all(exp.Placeholder))):
         key: str | int = holder.name or number
@@ -79,11 +79,11 @@ class Rewriter:
             for file in rewriter._files:
                 file.unlink(missing_ok=True)
 
-    def query(self, tree: exp.Expression) -> str:
+    def query(self, tree: exp.Expr) -> str:
         """The text of `tree` for the engine."""
         return generate(self.resolve(tree))
 
-    def resolve(self, tree: exp.Expression) -> exp.Expression:
+    def resolve(self, tree: exp.Expr) -> exp.Expr:
         tree = self._inline_views(tree.copy())
         self._name_tables(tree)
         self._replace_functions(tree)
@@ -108,7 +108,7 @@ class Rewriter:
                     table.set("db", exp.to_identifier(name.schema, quoted=True))
         return tree
 
-    def _inline_views(self, tree: exp.Expression) -> exp.Expression:
+    def _inline_views(self, tree: exp.Expr) -> exp.Expr:
         for table in list(tree.find_all(exp.Table)):
             view = self._session.views.get(table.name.lower())
             if view is None or table.args.get("db") or _is_cte(table):
@@ -118,7 +118,7 @@ class Rewriter:
             table.replace(exp.Subquery(this=inner, alias=alias))
         return tree
 
-    def _name_tables(self, tree: exp.Expression) -> None:
+    def _name_tables(self, tree: exp.Expr) -> None:
         """Point each table at its folder, under an alias by which its columns were called."""
         tables = [
             table
@@ -170,7 +170,7 @@ class Rewriter:
         return file
 
     def materialized(self, rows: pa.Table, alias: str) -> exp.Table:
-        """`rows` as a table of this statement. A column of NULLs only has no type: it is a string."""
+        """`rows` as a table of this statement; a column without type (NULLs only) as strings."""
         fields = [f.with_type(pa.string()) if f.type == pa.null() else f for f in rows.schema]
         file = self._file(rows.cast(pa.schema(fields)))
         return exp.Table(
@@ -179,7 +179,7 @@ class Rewriter:
             alias=exp.TableAlias(this=exp.to_identifier(alias, quoted=True)) if alias else None,
         )
 
-    def unalias(self, source: exp.Expression) -> exp.Expression:
+    def unalias(self, source: exp.Expr) -> exp.Expr:
         """A source with the names of its columns inside of it; a temporary view as its query."""
         alias = source.args.get("alias")
         if isinstance(source, exp.Table) and not source.args.get("db"):
@@ -194,7 +194,7 @@ class Rewriter:
 
     # -- expressions
 
-    def _replace_functions(self, tree: exp.Expression) -> None:
+    def _replace_functions(self, tree: exp.Expr) -> None:
         known = {
             "current_catalog": self._session.catalog,
             "current_schema": self._session.schema,
@@ -214,7 +214,7 @@ class Rewriter:
         excepted = [star for star in stars if _except_of(star)]
         if not excepted and not (select.args.get("qualify") and stars):
             return
-        new: list[exp.Expression] = []
+        new: list[exp.Expr] = []
         for item in select.expressions:
             if item not in stars:
                 new.append(item)
@@ -245,7 +245,7 @@ class Rewriter:
         return query
 
 
-def _branches(query: exp.Expression) -> list[exp.Select]:
+def _branches(query: exp.Expr) -> list[exp.Select]:
     match query:
         case exp.SetOperation():
             return [*_branches(query.this), *_branches(query.expression)]
@@ -270,8 +270,8 @@ def _with_ctes(select: exp.Select, probe: exp.Select) -> exp.Select:
     return probe
 
 
-def _contains(tree: exp.Expression, node: exp.Expression) -> bool:
-    parent: exp.Expression | None = node
+def _contains(tree: exp.Expr, node: exp.Expr) -> bool:
+    parent: exp.Expr | None = node
     while parent is not None:
         if parent is tree:
             return True
@@ -279,13 +279,13 @@ def _contains(tree: exp.Expression, node: exp.Expression) -> bool:
     return False
 
 
-def _is_star(item: exp.Expression) -> bool:
+def _is_star(item: exp.Expr) -> bool:
     return isinstance(item, exp.Star) or (
         isinstance(item, exp.Column) and isinstance(item.this, exp.Star)
     )
 
 
-def _except_of(item: exp.Expression) -> list[exp.Expression]:
+def _except_of(item: exp.Expr) -> list[exp.Expr]:
     star = item.this if isinstance(item, exp.Column) else item
     return star.args.get("except_") or star.args.get("except") or []
 
@@ -294,7 +294,7 @@ def _is_cte(table: exp.Table) -> bool:
     """Whether the name belongs to a WITH around it."""
     if table.args.get("db"):
         return False
-    node: exp.Expression | None = table
+    node: exp.Expr | None = table
     while node is not None:
         scope = node.args.get("with_") or node.args.get("with")
         if scope is not None:

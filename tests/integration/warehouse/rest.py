@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote
 from . import errors
 from .catalog import Name
 from .delta_log import read_metadata
-from .types import data_type, sql_type
+from .type_names import data_type, sql_type
 from .volumes import PRESIGNED, remove, store
 
 if TYPE_CHECKING:
@@ -138,19 +138,25 @@ class Rest:
 
     def answer(self, request: Request) -> Response:
         try:
-            open_path = request.path.startswith(("/oidc/", "/.well-known/", PRESIGNED, "/telemetry"))
-            if not open_path and not self._access.allows(request.headers.get("authorization")):
-                raise RestError(403, "PERMISSION_DENIED", "Invalid access token.")
-            for method, pattern, handler in self._routes:
-                match = pattern.fullmatch(request.path)
-                if match and method == request.method:
-                    return handler(request, *(unquote(group) for group in match.groups()))
-            raise RestError(404, "ENDPOINT_NOT_FOUND", f"No API found for {request.path}")
+            open_path = request.path.startswith(
+                ("/oidc/", "/.well-known/", PRESIGNED, "/telemetry")
+            )
+            if open_path or self._access.allows(request.headers.get("authorization")):
+                return self._route(request)
+            message = "Invalid access token."
+            return Response({"error_code": "PERMISSION_DENIED", "message": message}, 403)
         except RestError as error:
             return Response(error.body, error.status)
         except errors.SqlError as error:
             code = _REST_CODES.get(error.error_class, (400, "INVALID_PARAMETER_VALUE"))
             return Response({"error_code": code[1], "message": str(error)}, code[0])
+
+    def _route(self, request: Request) -> Response:
+        for method, pattern, handler in self._routes:
+            match = pattern.fullmatch(request.path)
+            if match and method == request.method:
+                return handler(request, *(unquote(group) for group in match.groups()))
+        raise RestError(404, "ENDPOINT_NOT_FOUND", f"No API found for {request.path}")
 
     # -- identity
 
@@ -172,8 +178,14 @@ class Rest:
             user, _, password = base64.b64decode(header[6:]).decode().partition(":")
         else:
             user, password = form.get("client_id", ""), form.get("client_secret", "")
-        if (unquote(user), unquote(password)) != (self._access.client_id, self._access.client_secret):
-            return Response({"error": "invalid_client", "error_description": "Client authentication failed"}, 401)
+        if (unquote(user), unquote(password)) != (
+            self._access.client_id,
+            self._access.client_secret,
+        ):
+            return Response(
+                {"error": "invalid_client", "error_description": "Client authentication failed"},
+                401,
+            )
         if form.get("grant_type") != "client_credentials":
             return Response({"error": "unsupported_grant_type"}, 400)
         return Response(

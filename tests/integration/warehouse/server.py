@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import ipaddress
 import json
@@ -153,8 +154,8 @@ class _HttpServer(ThreadingHTTPServer):
     tls: ssl.SSLContext
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        # The handshake is done here, in the connection's own thread, so that a client which does not
-        # speak TLS holds up nobody.
+        # The handshake is done here, in the connection's own thread, so that a client which does
+        # not speak TLS holds up nobody.
         try:
             request.settimeout(600)
             tls = self.tls.wrap_socket(request, server_side=True)
@@ -163,10 +164,8 @@ class _HttpServer(ThreadingHTTPServer):
         try:
             super().finish_request(tls, client_address)
         finally:
-            try:
+            with contextlib.suppress(OSError):
                 tls.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             tls.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -200,7 +199,9 @@ def _handler_of(server: WarehouseServer) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 return
             except HttpFault as fault:
-                headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+                headers = (
+                    {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+                )
                 response = Response({"message": "fault"}, fault.status, headers)
             self._send(response)
 
@@ -231,7 +232,7 @@ def _handler_of(server: WarehouseServer) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(data)
             self.wfile.flush()
 
-        do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_PATCH = _serve
+        do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _serve  # noqa: N815
 
     return Handler
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -13,7 +13,7 @@ from .delta_log import latest_version, log_file, read_metadata
 from .engine import NO_STATISTICS, literal, quote
 from .queries import rows
 from .session import Result
-from .types import sql_type
+from .type_names import sql_type
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,7 +115,7 @@ class Show:
             if not file.exists():
                 break
             actions = [json.loads(line) for line in file.read_text().splitlines()]
-            info = next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
+            info: dict[str, Any] = next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
             found.append(
                 {
                     "version": version,
@@ -139,7 +139,7 @@ class Show:
     def create_table(self, session: Session, parts: list[str]) -> Result:
         path = self._table(session, parts)
         columns = ",\n  ".join(
-            f"{quote(f['name'])} {sql_type(f['type']).upper()}{'' if f['nullable'] else ' NOT NULL'}"
+            f"{quote(f['name'])} {sql_type(f['type']).upper()}" + " NOT NULL" * (not f["nullable"])
             for f in read_metadata(path).fields
         )
         text = f"CREATE TABLE {session.name(parts)} (\n  {columns})\nUSING delta"

@@ -17,11 +17,13 @@ from .session import DONE, Result, Session
 from .show import Show
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from .catalog import Catalog
     from .engine import Engine
     from .volumes import Volumes
+
+    Handler = Callable[[Session, re.Match[str]], Result]
 
 _FLAGS = re.IGNORECASE | re.DOTALL
 _LIKE = r"(?:\s+(?:LIKE\s+)?'(?P<like>[^']*)')?"
@@ -29,7 +31,10 @@ _IN = rf"(?:\s+(?:IN|FROM)\s+(?P<name>{NAME}))?"
 _EXISTS = r"(?P<exists>IF\s+(?:NOT\s+)?EXISTS\s+)?"
 _SCHEMA = r"(?:SCHEMA|DATABASE)"
 #: Statements that take a table away from under its readers run alone.
-_ALONE = re.compile(rf"\s*(?:DROP\s+(?:TABLE|VOLUME|{_SCHEMA})|ALTER\s+TABLE\s+{NAME}\s+RENAME\s+TO|BEGIN\s+ATOMIC)\b", _FLAGS)
+_ALONE = re.compile(
+    rf"\s*(?:DROP\s+(?:TABLE|VOLUME|{_SCHEMA})|ALTER\s+TABLE\s+{NAME}\s+RENAME\s+TO|BEGIN\s+ATOMIC)\b",
+    _FLAGS,
+)
 _CLUSTER_BY = re.compile(r"\bCLUSTER\s+BY\s+(?:AUTO|NONE|\((?P<columns>[^)]*)\))", _FLAGS)
 
 
@@ -50,59 +55,60 @@ class Statements:
         self._ddl = Ddl(catalog, engine)
         self._copy = CopyInto(catalog, engine)
         self._show = Show(catalog)
-        self._commands = tuple(
-            (re.compile(pattern, _FLAGS), handler)
-            for pattern, handler in (
-                (r"(?:PUT|GET|REMOVE|LIST)\b.*", self._volume_files),
-                (r"COPY\s+INTO\b.*", self._copy_into),
-                (rf"USE\s+CATALOG\s+(?P<name>{NAME})", self._use_catalog),
-                (rf"USE\s+(?:{_SCHEMA}\s+)?(?P<name>{NAME})", self._use),
-                (r"SET\b(?P<setting>.*)", self._set),
-                (rf"CREATE\s+CATALOG\s+{_EXISTS}(?P<name>{NAME}).*", self._create_catalog),
-                (rf"CREATE\s+{_SCHEMA}\s+{_EXISTS}(?P<name>{NAME}).*", self._create_schema),
-                (
-                    rf"DROP\s+{_SCHEMA}\s+{_EXISTS}(?P<name>{NAME})(?P<cascade>\s+CASCADE|\s+RESTRICT)?",
-                    self._drop_schema,
-                ),
-                (rf"CREATE\s+VOLUME\s+{_EXISTS}(?P<name>{NAME}).*", self._create_volume),
-                (rf"DROP\s+VOLUME\s+{_EXISTS}(?P<name>{NAME})", self._drop_volume),
-                (rf"DROP\s+TABLE\s+{_EXISTS}(?P<name>{NAME})(?:\s+PURGE)?", self._drop_table),
-                (rf"DROP\s+VIEW\s+{_EXISTS}(?P<name>{NAME})", self._drop_view),
-                (rf"TRUNCATE\s+TABLE\s+(?P<name>{NAME})", self._truncate),
-                (
-                    rf"ALTER\s+TABLE\s+(?P<name>{NAME})\s+RENAME\s+TO\s+(?P<new>{NAME})",
-                    self._rename_table,
-                ),
-                (rf"ALTER\s+TABLE\s+(?P<name>{NAME})\s+(?P<action>.+)", self._alter_table),
-                (
-                    rf"COMMENT\s+ON\s+TABLE\s+(?P<name>{NAME})\s+IS\s+(?P<text>NULL|'.*')",
-                    self._comment,
-                ),
-                (
-                    rf"(?P<verb>GRANT|REVOKE)\s+(?P<privileges>.+?)\s+ON\s+(?:TABLE\s+)?(?P<name>{NAME})"
-                    rf"\s+(?:TO|FROM)\s+(?P<principal>{NAME})",
-                    self._grant,
-                ),
-                (r"SHOW\s+CATALOGS", lambda *_: self._show.catalogs()),
-                (rf"SHOW\s+(?:SCHEMAS|DATABASES){_IN}{_LIKE}", self._show_schemas),
-                (rf"SHOW\s+TABLES{_IN}{_LIKE}", self._show_tables),
-                (rf"SHOW\s+VOLUMES{_IN}{_LIKE}", self._show_volumes),
-                (rf"SHOW\s+COLUMNS\s+(?:IN|FROM)\s+(?P<name>{NAME})", self._of(self._show.columns)),
-                (rf"SHOW\s+TBLPROPERTIES\s+(?P<name>{NAME})", self._of(self._show.properties)),
-                (rf"SHOW\s+CREATE\s+TABLE\s+(?P<name>{NAME})", self._of(self._show.create_table)),
-                (rf"SHOW\s+GRANTS\s+ON\s+(?:TABLE\s+)?(?P<name>{NAME})", self._of(self._show.grants)),
-                (rf"DESC(?:RIBE)?\s+DETAIL\s+(?P<name>{NAME})", self._of(self._show.detail)),
-                (rf"DESC(?:RIBE)?\s+HISTORY\s+(?P<name>{NAME})", self._of(self._show.history)),
-                (
-                    rf"DESC(?:RIBE)?\s+(?:TABLE\s+)?(?:EXTENDED\s+)?(?P<name>{NAME})",
-                    self._of(self._show.describe),
-                ),
-                (
-                    rf"(?:OPTIMIZE|VACUUM|ANALYZE\s+TABLE|REFRESH\s+TABLE)\s+(?P<name>{NAME}).*",
-                    self._maintenance,
-                ),
-            )
+        commands: tuple[tuple[str, Handler], ...] = (
+            (r"(?:PUT|GET|REMOVE|LIST)\b.*", self._volume_files),
+            (r"COPY\s+INTO\b.*", self._copy_into),
+            (rf"USE\s+CATALOG\s+(?P<name>{NAME})", self._use_catalog),
+            (rf"USE\s+(?:{_SCHEMA}\s+)?(?P<name>{NAME})", self._use),
+            (r"SET\b(?P<setting>.*)", self._set),
+            (rf"CREATE\s+CATALOG\s+{_EXISTS}(?P<name>{NAME}).*", self._create_catalog),
+            (rf"CREATE\s+{_SCHEMA}\s+{_EXISTS}(?P<name>{NAME}).*", self._create_schema),
+            (
+                rf"DROP\s+{_SCHEMA}\s+{_EXISTS}(?P<name>{NAME})(?P<cascade>\s+CASCADE|\s+RESTRICT)?",
+                self._drop_schema,
+            ),
+            (rf"CREATE\s+VOLUME\s+{_EXISTS}(?P<name>{NAME}).*", self._create_volume),
+            (rf"DROP\s+VOLUME\s+{_EXISTS}(?P<name>{NAME})", self._drop_volume),
+            (rf"DROP\s+TABLE\s+{_EXISTS}(?P<name>{NAME})(?:\s+PURGE)?", self._drop_table),
+            (rf"DROP\s+VIEW\s+{_EXISTS}(?P<name>{NAME})", self._drop_view),
+            (rf"TRUNCATE\s+TABLE\s+(?P<name>{NAME})", self._truncate),
+            (
+                rf"ALTER\s+TABLE\s+(?P<name>{NAME})\s+RENAME\s+TO\s+(?P<new>{NAME})",
+                self._rename_table,
+            ),
+            (rf"ALTER\s+TABLE\s+(?P<name>{NAME})\s+(?P<action>.+)", self._alter_table),
+            (
+                rf"COMMENT\s+ON\s+TABLE\s+(?P<name>{NAME})\s+IS\s+(?P<text>NULL|'.*')",
+                self._comment,
+            ),
+            (
+                r"(?P<verb>GRANT|REVOKE)\s+(?P<privileges>.+?)\s+ON\s+(?:TABLE\s+)?"
+                rf"(?P<name>{NAME})\s+(?:TO|FROM)\s+(?P<principal>{NAME})",
+                self._grant,
+            ),
+            (r"SHOW\s+CATALOGS", lambda *_: self._show.catalogs()),
+            (rf"SHOW\s+(?:SCHEMAS|DATABASES){_IN}{_LIKE}", self._show_schemas),
+            (rf"SHOW\s+TABLES{_IN}{_LIKE}", self._show_tables),
+            (rf"SHOW\s+VOLUMES{_IN}{_LIKE}", self._show_volumes),
+            (rf"SHOW\s+COLUMNS\s+(?:IN|FROM)\s+(?P<name>{NAME})", self._of(self._show.columns)),
+            (rf"SHOW\s+TBLPROPERTIES\s+(?P<name>{NAME})", self._of(self._show.properties)),
+            (rf"SHOW\s+CREATE\s+TABLE\s+(?P<name>{NAME})", self._of(self._show.create_table)),
+            (
+                rf"SHOW\s+GRANTS\s+ON\s+(?:TABLE\s+)?(?P<name>{NAME})",
+                self._of(self._show.grants),
+            ),
+            (rf"DESC(?:RIBE)?\s+DETAIL\s+(?P<name>{NAME})", self._of(self._show.detail)),
+            (rf"DESC(?:RIBE)?\s+HISTORY\s+(?P<name>{NAME})", self._of(self._show.history)),
+            (
+                rf"DESC(?:RIBE)?\s+(?:TABLE\s+)?(?:EXTENDED\s+)?(?P<name>{NAME})",
+                self._of(self._show.describe),
+            ),
+            (
+                rf"(?:OPTIMIZE|VACUUM|ANALYZE\s+TABLE|REFRESH\s+TABLE)\s+(?P<name>{NAME}).*",
+                self._maintenance,
+            ),
         )
+        self._commands = tuple((re.compile(p, _FLAGS), handler) for p, handler in commands)
 
     def execute(
         self, session: Session, text: str, parameters: Mapping[str | int, str] | None = None
@@ -119,14 +125,15 @@ class Statements:
     def _one(self, session: Session, text: str, parameters: Mapping[str | int, str]) -> Result:
         for pattern, handler in self._commands:
             if match := pattern.fullmatch(text):
-                result: Result = handler(session, match)
-                return result
+                return handler(session, match)
         return self._parsed(session, text, parameters)
 
     def _parsed(self, session: Session, text: str, parameters: Mapping[str | int, str]) -> Result:
         cluster_by: list[str] = []
         if re.match(r"(?:CREATE|REPLACE)\b", text, re.IGNORECASE):
-            text = re.sub(r"\AREPLACE\s+TABLE\b", "CREATE OR REPLACE TABLE", text, flags=re.I)
+            text = re.sub(
+                r"\AREPLACE\s+TABLE\b", "CREATE OR REPLACE TABLE", text, flags=re.IGNORECASE
+            )
             if match := _CLUSTER_BY.search(text):
                 cluster_by = split_name(match["columns"] or "")
                 text = text[: match.start()] + text[match.end() :]
@@ -163,12 +170,8 @@ class Statements:
 
     # -- commands
 
-    def _of(self, show: object) -> object:
-        def handler(session: Session, match: re.Match[str]) -> Result:
-            result: Result = show(session, split_name(match["name"]))  # type: ignore[operator]
-            return result
-
-        return handler
+    def _of(self, show: Callable[[Session, list[str]], Result]) -> Handler:
+        return lambda session, match: show(session, split_name(match["name"]))
 
     def _volume_files(self, session: Session, match: re.Match[str]) -> Result:
         return self._volumes.execute(match[0])

@@ -1,13 +1,15 @@
 """The warehouse's Thrift service, on the interface that the connector itself was generated with.
 
-Results are Arrow batches without their schema message, inline; a failed statement is an operation in
-ERROR_STATE whose message is `[CLASS] … SQLSTATE: …`. A statement that takes longer than a few seconds
-is answered as running and polled for, as a warehouse does.
+Results are Arrow batches without their schema message, inline; a failed statement is an operation
+in ERROR_STATE whose message is `[CLASS] … SQLSTATE: …`. A statement that takes longer than a few
+seconds is answered as running and polled for, as a warehouse does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
@@ -15,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from databricks.sql.thrift_api.TCLIService import TCLIService, ttypes
+from databricks.sql.thrift_api.TCLIService import TCLIService as _Service
+from databricks.sql.thrift_api.TCLIService import ttypes as _types
 from thrift.protocol.TBinaryProtocol import TBinaryProtocol
 from thrift.transport.TTransport import TMemoryBuffer, TTransportException
 
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
     from .faults import Fault, Recorder, Statement
     from .statements import Statements
 
+# Generated code without types.
+TCLIService: Any = _Service
+ttypes: Any = _types
+
 #: How long a statement may run before the client is told to poll.
 INLINE_SECONDS = 5.0
 _BATCH_ROWS = 20_000
@@ -35,8 +42,8 @@ _FETCH_BYTES = 16 << 20
 _OK = ttypes.TStatus(statusCode=ttypes.TStatusCode.SUCCESS_STATUS)
 
 
-class Interrupt(TTransportException):
-    """Carries a `DropConnection` or `HttpFault` through the generated code, which keeps the rest."""
+class Interrupt(TTransportException):  # type: ignore[misc]
+    """Carries a `DropConnection` or `HttpFault` through the generated code."""
 
     def __init__(self, cause: DropConnection | HttpFault) -> None:
         super().__init__(message=str(cause))
@@ -145,7 +152,7 @@ class Service:
         except Interrupt as interrupt:
             entry.status, entry.fault = "not executed", str(interrupt.cause) or "drop_before"
             raise
-        entry.fault = fault and fault.kind
+        entry.fault = fault.kind if fault is not None else None
         parameters = _parameters(req.parameters or ())
         future = self._pool.submit(self._run, session, req.statement, parameters, entry, fault)
         if fault is not None and fault.kind == "drop_after":
@@ -175,13 +182,11 @@ class Service:
         entry: Statement,
         fault: Fault | None,
     ) -> Result:
-        import time
-
         began = time.perf_counter()
         try:
             if fault is not None and fault.kind in ("error", "conflict"):
                 error_class = CONFLICT if fault.kind == "conflict" else fault.error_class
-                raise SqlError(error_class, fault.message)
+                raise SqlError(error_class, fault.message)  # noqa: TRY301
             result = self.statements.execute(session, text, parameters)
         except SqlError as error:
             entry.status, entry.error_class = "failed", error.error_class
@@ -256,10 +261,8 @@ class Service:
         operation = self._operation(req)
         if operation is None:
             return ttypes.TGetOperationStatusResp(status=_no_operation())
-        try:
+        with contextlib.suppress(NotYet):
             operation.future.exception(INLINE_SECONDS)
-        except NotYet:
-            pass
         return self._status(operation)
 
     def CancelOperation(self, req: Any) -> Any:
@@ -297,8 +300,8 @@ class Service:
         if operation.batches is None:
             rows = operation.future.result().rows
             operation.batches = rows.to_batches(max_chunksize=min(_BATCH_ROWS, max(max_rows, 1)))
-        start, sent, size = operation.rows_sent, [], 0
-        count = 0
+        start, count, size = operation.rows_sent, 0, 0
+        sent: list[Any] = []
         while operation.next_batch < len(operation.batches):
             batch = operation.batches[operation.next_batch]
             if sent and (count + batch.num_rows > max_rows or size + batch.nbytes > _FETCH_BYTES):
@@ -326,7 +329,8 @@ class Service:
 
     def GetTables(self, req: Any) -> Any:
         query = (
-            "SELECT table_catalog AS TABLE_CAT, table_schema AS TABLE_SCHEM, table_name AS TABLE_NAME, "
+            "SELECT table_catalog AS TABLE_CAT, table_schema AS TABLE_SCHEM, "
+            "table_name AS TABLE_NAME, "
             "'TABLE' AS TABLE_TYPE, coalesce(comment, '') AS REMARKS "
             f"FROM {self._information_schema(req)}.tables "
             f"WHERE table_schema LIKE {literal(req.schemaName or '%')} "
@@ -336,7 +340,8 @@ class Service:
 
     def GetColumns(self, req: Any) -> Any:
         query = (
-            "SELECT table_catalog AS TABLE_CAT, table_schema AS TABLE_SCHEM, table_name AS TABLE_NAME, "
+            "SELECT table_catalog AS TABLE_CAT, table_schema AS TABLE_SCHEM, "
+            "table_name AS TABLE_NAME, "
             "column_name AS COLUMN_NAME, upper(full_data_type) AS TYPE_NAME, "
             "ordinal_position AS ORDINAL_POSITION, is_nullable AS IS_NULLABLE "
             f"FROM {self._information_schema(req)}.columns "
@@ -448,5 +453,3 @@ def _metadata(result: Result) -> Any:
         arrowSchema=schema.serialize().to_pybytes(),
         isStagingOperation=result.staging,
     )
-
-

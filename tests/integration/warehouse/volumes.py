@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
     from .catalog import Catalog
 
-_PUT = re.compile(r"PUT\s+'(?P<local>[^']*)'\s+INTO\s+'(?P<path>[^']*)'(?P<over>\s+OVERWRITE)?", re.I)
-_GET = re.compile(r"GET\s+'(?P<path>[^']*)'\s+TO\s+'(?P<local>[^']*)'", re.I)
-_REMOVE = re.compile(r"REMOVE\s+'(?P<path>[^']*)'", re.I)
-_LIST = re.compile(r"LIST\s+'(?P<path>[^']*)'(?:\s+LIMIT\s+(?P<limit>\d+))?", re.I)
+_PUT = re.compile(
+    r"PUT\s+'(?P<local>[^']*)'\s+INTO\s+'(?P<path>[^']*)'(?P<over>\s+OVERWRITE)?", re.IGNORECASE
+)
+_GET = re.compile(r"GET\s+'(?P<path>[^']*)'\s+TO\s+'(?P<local>[^']*)'", re.IGNORECASE)
+_REMOVE = re.compile(r"REMOVE\s+'(?P<path>[^']*)'", re.IGNORECASE)
+_LIST = re.compile(r"LIST\s+'(?P<path>[^']*)'(?:\s+LIMIT\s+(?P<limit>\d+))?", re.IGNORECASE)
 PRESIGNED = "/_presigned/"
 
 
@@ -66,7 +68,7 @@ class Volumes:
             return self._transfer("REMOVE", self._catalog.volume_file(match["path"]), None)
         if match := _LIST.fullmatch(text):
             return self._list(match["path"], int(match["limit"] or 0))
-        raise errors.syntax_error(f"near '{text.split()[0]}'")
+        raise errors.syntax_error(f"near '{text.split(maxsplit=1)[0]}'")
 
     def _transfer(self, operation: str, file: Path, local: str | None) -> Result:
         method = "DELETE" if operation == "REMOVE" else operation
@@ -87,9 +89,13 @@ class Volumes:
         return Result(
             pa.table(
                 {
-                    "path": pa.array([f"{base}/{f.name}" + "/" * f.is_dir() for f in found], pa.string()),
+                    "path": pa.array(
+                        [f"{base}/{f.name}" + "/" * f.is_dir() for f in found], pa.string()
+                    ),
                     "name": pa.array([f.name + "/" * f.is_dir() for f in found], pa.string()),
-                    "size": pa.array([0 if f.is_dir() else f.stat().st_size for f in found], pa.int64()),
+                    "size": pa.array(
+                        [0 if f.is_dir() else f.stat().st_size for f in found], pa.int64()
+                    ),
                     "modification_time": pa.array(
                         [int(f.stat().st_mtime * 1000) for f in found], pa.int64()
                     ),
