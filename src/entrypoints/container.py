@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cdc_core.use_cases.show_status import ShowStatus
     from cdc_core.use_cases.stream_changes import StreamChanges
     from cdc_core.use_cases.take_snapshot import TakeSnapshot
+    from cdc_core.use_cases.verify_parity import VerifyParity
 
 
 def source_settings(settings: Settings) -> SourceSettings:
@@ -112,6 +113,12 @@ def _show_status(**parts: Any) -> ShowStatus:
     return ShowStatus(**parts)
 
 
+def _verify_parity(**parts: Any) -> VerifyParity:
+    from cdc_core.use_cases.verify_parity import VerifyParity
+
+    return VerifyParity(**parts)
+
+
 def _reset(**parts: Any) -> Reset:
     from cdc_core.use_cases.reset import Reset
 
@@ -154,6 +161,14 @@ class Container(containers.DeclarativeContainer):
     )
     show_status: providers.Provider[ShowStatus] = providers.Factory(
         _show_status, monitor=source_monitor, catalog=catalog, destination=destination
+    )
+    verify_parity: providers.Provider[VerifyParity] = providers.Factory(
+        _verify_parity,
+        source=change_source,
+        catalog=catalog,
+        snapshots=snapshot_source,
+        destination=destination,
+        progress=progress,
     )
     reset: providers.Provider[Reset] = providers.Factory(
         _reset, source=change_source, catalog=catalog, destination=destination

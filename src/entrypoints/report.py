@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -12,6 +13,7 @@ from entrypoints.terminal import console
 if TYPE_CHECKING:
     from cdc_core.ports.change_source import SlotState
     from cdc_core.use_cases.show_status import StatusReport
+    from cdc_core.use_cases.verify_parity import ParityReport
 
 
 def table(*headings: str, title: str = "", right: tuple[str, ...] = ()) -> Table:
@@ -84,6 +86,62 @@ def status_as_json(report: StatusReport) -> dict[str, Any]:
                 "dropped_columns": list(line.dropped_columns),
             }
             for line in report.tables
+        ],
+    }
+
+
+#: Keys that `verify` prints for a table; `--json` has all that were named.
+KEYS_SHOWN = 10
+
+
+def show_verify(report: ParityReport) -> None:
+    out = console()
+    numbers = ("rows at source", "rows at destination", "missing", "extra", "different")
+    rows = table("table", *numbers, "outcome", right=numbers)
+    for found in report.tables:
+        counts = (
+            found.source_rows, found.target_rows, found.missing, found.extra, found.different,
+        )  # fmt: skip
+        outcome = "repaired" if found.repaired else "equal" if found.equal else "differs"
+        notes = [note for note in (found.problem, found.note) if note]
+        rows.add_row(found.table, *(f"{n:,}" for n in counts), "; ".join([outcome, *notes]))
+    out.print(rows, markup=False)
+    for found in report.tables:
+        for key in found.keys[:KEYS_SHOWN]:
+            out.print(f"{found.table}: {key.kind} {key.key}", markup=False, soft_wrap=True)
+        if len(found.keys) > KEYS_SHOWN:
+            out.print(f"{found.table}: … and more; --json names up to {len(found.keys):,}")
+    if report.lag_bytes:
+        out.print(
+            f"the checkpoint {report.checkpoint_lsn} is {size(report.lag_bytes)} of WAL behind the "
+            "source; what cdc will bring shows as differences"
+        )
+    if report.problem:
+        out.print(f"problem: {report.problem}", style="bold red", markup=False)
+
+
+def verify_as_json(report: ParityReport) -> dict[str, Any]:
+    return {
+        "equal": report.equal,
+        "checkpoint_lsn": str(report.checkpoint_lsn),
+        "source_lsn": str(report.source_lsn),
+        "lag_bytes": report.lag_bytes,
+        "problem": report.problem or None,
+        "tables": [
+            {
+                "table": found.table,
+                "target": found.target or None,
+                "equal": found.equal,
+                "repaired": found.repaired,
+                "rows": {"source": found.source_rows, "destination": found.target_rows},
+                "missing": found.missing,
+                "extra": found.extra,
+                "different": found.different,
+                "keys": [{"kind": key.kind, "key": json.loads(key.key)} for key in found.keys],
+                "problem": found.problem or None,
+                "note": found.note or None,
+            }
+            for found in report.tables
         ],
     }
 

@@ -1,0 +1,130 @@
+"""The life of a pipeline through the command line, and its equality read from both sides."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import threading
+import time
+
+import psycopg
+import pytest
+
+from entrypoints.demo import _compare
+from entrypoints.simulate import TABLES
+
+
+def _assert_equal(shop) -> None:
+    with psycopg.connect(shop.dsn) as source:
+        for table in TABLES:
+            found = _compare(source, shop.lake, table)
+            assert found.differing == 0, table
+            assert found.source.keys() == found.target.keys()
+
+
+def test_life_of_a_pipeline(shop):
+    assert "wrote 40 inserts" in shop.run("simulate", "40", "0", "0").error
+    snapshot = shop.run("snapshot")
+    assert "snapshot done: 3 tables, 40 rows" in snapshot.error
+    assert snapshot.out == ""
+    _assert_equal(shop)
+
+    shop.run("simulate", "20", "20", "10")
+    assert "cdc done:" in shop.run("cdc").error
+    _assert_equal(shop)
+    assert "cdc done: 0 changes" in shop.run("cdc").error
+
+    status = json.loads(shop.run("status", "--json").out)
+    assert status["problem"] is None
+    assert status["slot"]["name"] == shop.database
+    assert {table["table"] for table in status["tables"]} == {f"public.{t}" for t in TABLES}
+    assert all(table["state"] == "streaming" for table in status["tables"])
+    shown = shop.run("status").out
+    assert "public.demo_orders" in shown
+    assert "WAL retained" in shown
+
+    assert shop.database in shop.run("slot", "show").out
+    assert "duckdb has no volumes" in shop.run("volumes").out
+
+    dropped = shop.run("cleanup", "--yes").error
+    assert "replication slot" in dropped
+    assert "does not exist" in shop.run("slot", "show").out
+    assert shop.sql("SELECT count(*) FROM pg_publication") == [(0,)]
+    assert "no snapshot was taken" in shop.run("cdc", code=3).line
+
+
+def test_delta_is_another_destination_of_the_same_commands(shop):
+    shop.run("simulate", "10", "0", "0")
+    shop.run("snapshot", "--destination", "delta")
+    shop.run("simulate", "5", "2", "1")
+    assert "cdc done" in shop.run("cdc", "--destination", "delta").error
+    status = json.loads(shop.run("status", "--json", "--destination", "delta").out)
+    counts = {t["target"]: t["rows"] for t in status["tables"]}
+    assert counts == {t: shop.sql(f"SELECT count(*) FROM {t}")[0][0] for t in TABLES}
+
+
+def test_snapshot_of_some_tables_leaves_the_others(shop):
+    shop.run("simulate", "30", "0", "0")
+    shop.run("snapshot")
+    shop.run("simulate", "5", "5", "5")
+    done = shop.run("snapshot", "--tables", "demo_orders", "public.demo_doc*")
+    assert "snapshot done: 2 tables" in done.error
+    shop.run("cdc")
+    _assert_equal(shop)
+    assert "matches none of the 3 tables" in shop.run("snapshot", "--tables", "x", code=2).line
+
+
+def test_slot_is_created_and_dropped_on_its_own(shop):
+    assert "created replication slot" in shop.run("slot", "create").error
+    assert "exists already" in shop.run("slot", "create", code=2).line
+    assert "dropped" in shop.run("slot", "drop").error
+    assert "does not exist" in shop.run("slot", "drop").error
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n\n", 1), ("", 2), ("\n", 1), ("y\n", 0)])
+def test_cleanup_asks(shop, answer, code):
+    shop.run("simulate", "3", "0", "0")
+    shop.run("snapshot")
+    shop.monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    done = shop.run("cleanup", code=code)
+    assert shop.database in done.error
+    kept = shop.sql(f"SELECT count(*) FROM pg_replication_slots WHERE slot_name='{shop.database}'")
+    assert kept == [(0 if code == 0 else 1,)]
+
+
+def test_follow_goes_on_until_sigterm_and_ends_cleanly(shop):
+    shop.run("simulate", "10", "0", "0")
+    shop.run("snapshot")
+    with shop.spawn("cdc", "--follow") as process:
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda: lines.extend(process.stderr))
+        reader.start()
+        shop.run("simulate", "20", "10", "5")
+        _wait(lambda: any("loaded" in line for line in lines))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        reader.join()
+    assert any("stopping after the batch in hand" in line for line in lines)
+    assert "cdc done" in lines[-1]
+    shop.run("cdc")
+    _assert_equal(shop)
+
+
+def test_second_run_on_a_slot_is_refused_and_names_the_first(shop):
+    shop.run("simulate", "3", "0", "0")
+    shop.run("snapshot")
+    with shop.spawn("cdc", "--follow") as process:
+        _wait(lambda: shop.sql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"))
+        refused = shop.run("cdc", code=3)
+        assert str(process.pid) in refused.line
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        process.communicate()
+
+
+def _wait(condition, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
