@@ -36,7 +36,7 @@ def unrepresentable_rows(
     for value in values:
         if value.column not in columns:
             continue
-        identity = {columns[name]: _text(rows.column(name)[value.row].as_py()) for name in key}
+        identity = key_texts(rows, value.row, {name: columns[name] for name in key})
         lsn = commit_lsn if isinstance(commit_lsn, int) else int(commit_lsn[value.row])
         time = committed_at if isinstance(committed_at, int) else int(committed_at[value.row])
         records.append(
@@ -50,6 +50,11 @@ def unrepresentable_rows(
             }
         )
     return pa.Table.from_pylist(records, schema=UNREPRESENTABLE_SCHEMA)
+
+
+def key_texts(rows: pa.Table, row: int, columns: Mapping[str, str]) -> dict[str, str | None]:
+    """A row's key as texts, under the target's names; `columns` maps the source's to them."""
+    return {target: _text(rows.column(name)[row].as_py()) for name, target in columns.items()}
 
 
 def _text(value: object) -> str | None:

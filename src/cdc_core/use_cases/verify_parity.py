@@ -1,0 +1,268 @@
+"""Verify parity: source and destination as they are now, table by table, and mend what differs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from cdc_core.checkpoint import TableStatus
+from cdc_core.errors import OperatorNeeded, SettingsError
+from cdc_core.history import break_in_history
+from cdc_core.ports.progress import Progress, SilentProgress
+from cdc_core.schema_change import evolve
+from cdc_core.unrepresentable import key_texts
+from cdc_core.use_cases.compare_table import TableSides
+from cdc_core.use_cases.repair_table import RepairTable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import pyarrow as pa
+
+    from cdc_core.checkpoint import Checkpoint, TableState
+    from cdc_core.lsn import Lsn
+    from cdc_core.parity import Differences, RowHashes
+    from cdc_core.ports.catalog import Catalog, SourceTable
+    from cdc_core.ports.change_source import ChangeSource
+    from cdc_core.ports.destination import Destination
+    from cdc_core.ports.snapshot_source import Snapshot, SnapshotSource
+    from cdc_core.row_hash import Hashes
+
+Kind = Literal["missing", "extra", "different"]
+
+#: Keys that are named, a table; the counts are always whole.
+KEY_LIMIT = 1000
+
+
+@dataclass(frozen=True)
+class DifferingKey:
+    """`key` is a JSON object of destination column and PostgreSQL's text."""
+
+    kind: Kind
+    key: str
+
+
+@dataclass(frozen=True)
+class TableParity:
+    """What was found in a table, before any mending.
+
+    Rows of a table without key cannot be named: there `missing` and `extra` count copies.
+    """
+
+    table: str
+    target: str
+    source_rows: int = 0
+    target_rows: int = 0
+    missing: int = 0
+    extra: int = 0
+    different: int = 0
+    keys: tuple[DifferingKey, ...] = ()
+    #: Why columns could not be compared, or the table not at all; empty if they could.
+    problem: str = ""
+    #: What else people should know: the table is not streamed, or how to mend it.
+    note: str = ""
+    repaired: bool = False
+
+    @property
+    def differing(self) -> int:
+        return self.missing + self.extra + self.different
+
+    @property
+    def equal(self) -> bool:
+        """As it is now."""
+        return self.repaired or not (self.differing or self.problem)
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """`lag_bytes` is the WAL between the checkpoint and the source's state that was compared: what
+    the next `cdc` brings shows as differences."""
+
+    checkpoint_lsn: Lsn
+    source_lsn: Lsn
+    tables: Sequence[TableParity]
+    #: Why the stream cannot go on from the checkpoint; empty if it can.
+    problem: str = ""
+
+    @property
+    def lag_bytes(self) -> int:
+        return max(0, self.source_lsn - self.checkpoint_lsn)
+
+    @property
+    def equal(self) -> bool:
+        return all(table.equal for table in self.tables)
+
+
+@dataclass(frozen=True)
+class VerifyParity:
+    """Compares one snapshot of the source with the destination, while no other run writes to it.
+
+    Each side is read once, and the differing part again to name its keys. Memory does not grow with
+    the tables.
+    """
+
+    source: ChangeSource
+    catalog: Catalog
+    snapshots: SnapshotSource
+    destination: Destination
+    progress: Progress = field(default_factory=SilentProgress)
+    key_limit: int = KEY_LIMIT
+
+    def run(self, tables: Sequence[str] = (), *, repair: bool = False) -> ParityReport:
+        """Compare the tables that match the globs, every discovered one without any.
+
+        With `repair` the rows that differ are made the source's, as of the snapshot, and nothing
+        else is written; the checkpoint's position stays, so the slot's too.
+        """
+        with self.source, self.destination:
+            checkpoint = self.destination.read_checkpoint()
+            if checkpoint is None:
+                raise OperatorNeeded(
+                    "the destination has no checkpoint: no snapshot was taken yet",
+                    "run: wal2delta snapshot",
+                )
+            broken = break_in_history(checkpoint, self.source.identity(), self.source.slot())
+            if broken is not None and repair:
+                raise broken
+            found = self.catalog.tables()
+            chosen = [t for t in found if not tables or t.relation.table.matches(tables)]
+            if tables and not chosen:
+                raise SettingsError(
+                    f"--tables {' '.join(tables)} matches none of the {len(found)} tables found",
+                    "globs match schema.table, or the bare name; wal2delta check lists the tables",
+                )
+            started_at = checkpoint.lsn
+            lines = []
+            with self.snapshots.begin(create_slot=False) as snapshot:
+                for table in chosen:
+                    line, checkpoint = self._table(table, checkpoint, snapshot, repair=repair)
+                    lines.append(line)
+                lsn = snapshot.lsn
+        return ParityReport(started_at, lsn, lines, str(broken) if broken else "")
+
+    def _table(
+        self, table: SourceTable, checkpoint: Checkpoint, snapshot: Snapshot, *, repair: bool
+    ) -> tuple[TableParity, Checkpoint]:
+        name = str(table.relation.table)
+        self.progress.table_started(name, table.estimated_rows)
+        state = checkpoint.tables.get(table.relation.oid)
+        if state is None:
+            rows = sum(len(piece.rows) for piece in snapshot.read(table.relation))
+            problem = "not loaded yet; run: wal2delta cdc"
+            self.progress.table_finished(name)
+            return TableParity(name, "", rows, missing=rows, problem=problem), checkpoint
+        sides = TableSides(
+            snapshot,
+            self.destination,
+            table.relation,
+            state,
+            lambda count: self.progress.rows_read(name, count),
+        )
+        source, target = sides.digests()
+        line = TableParity(name, state.target, source.rows, target.rows, note=_note(table, state))
+        mender = None
+        if repair and source.differing(target).any():
+            refused = _refusal(table, state, sides)
+            if refused:
+                line = replace(line, note=refused)
+            else:
+                mender = RepairTable(sides, checkpoint)
+                mender.begin()
+        keys: list[DifferingKey] = []
+        for found in sides.differences(source, target):
+            line = replace(
+                line,
+                missing=line.missing + int(found.missing_copies.sum()),
+                extra=line.extra + int(found.extra_copies.sum()),
+                different=line.different + len(found.different),
+            )
+            if sides.pairing.key and len(keys) < self.key_limit:
+                keys += _named(sides, found, self.key_limit - len(keys))
+            if mender is not None:
+                mender.mend(found)
+        line = replace(line, keys=tuple(keys), problem=_problem(sides))
+        if mender is not None:
+            again, held = sides.digests()
+            if again.differing(held).any():
+                note = "the repair did not hold; cdc reads the table again"
+                line, checkpoint = replace(line, note=note), mender.checkpoint
+            else:
+                line, checkpoint = replace(line, repaired=True), mender.finish(table)
+        self.progress.table_finished(name)
+        return line, checkpoint
+
+
+def _note(table: SourceTable, state: TableState) -> str:
+    match state.status:
+        case TableStatus.STREAMING:
+            return f"not streamed: {table.not_streamed}" if table.not_streamed else ""
+        case TableStatus.NOT_STREAMED:
+            return f"not streamed: {state.reason}"
+        case TableStatus.NEEDS_SNAPSHOT:
+            return f"set aside: {state.reason}; cdc reads it again, or wal2delta snapshot --tables"
+        case TableStatus.DROPPED:
+            return "was dropped or excluded; cdc reads it again"
+
+
+def _problem(sides: TableSides) -> str:
+    problems = list(sides.other_types.values())
+    if sides.pairing.lacking:
+        problems.append(
+            f"not in the destination yet: {', '.join(sides.pairing.lacking)}; run: wal2delta cdc"
+        )
+    return "; ".join(problems)
+
+
+def _refusal(table: SourceTable, state: TableState, sides: TableSides) -> str:
+    """Why the rows of the table cannot be mended one by one; empty if they can."""
+    name = table.relation.table
+    if evolve(state, table).changes:
+        return f"not repaired: the definition of {name} changed since; run: wal2delta cdc"
+    if sides.other_types:
+        return f"not repaired: its types differ; run: wal2delta snapshot --tables {name}"
+    return ""
+
+
+def _named(sides: TableSides, found: Differences, limit: int) -> list[DifferingKey]:
+    """Keys of rows that differ, in no order; at most `limit`."""
+    kinds: tuple[tuple[Kind, Hashes, bool], ...] = (
+        ("missing", found.missing, True),
+        ("extra", found.extra, False),
+        ("different", found.different, True),
+    )
+    named: list[DifferingKey] = []
+    for from_source in (True, False):
+        wanted = [(kind, hashes) for kind, hashes, there in kinds if there is from_source]
+        open_keys = np.concatenate([hashes for _, hashes in wanted])
+        for rows, hashes in _keys(sides, from_source=from_source):
+            if not len(open_keys) or len(named) >= limit:
+                break
+            first = np.flatnonzero(np.isin(hashes.keys, open_keys))
+            _, once = np.unique(hashes.keys[first], return_index=True)
+            picked = np.sort(first[once])[: limit - len(named)]
+            found_keys = hashes.keys[picked]
+            kind_of = {
+                int(key): kind
+                for kind, keys in wanted
+                for key in found_keys[np.isin(found_keys, keys)]
+            }
+            for key, row in zip(found_keys, picked, strict=True):
+                texts = key_texts(rows, int(row), {name: name for name in rows.column_names})
+                named.append(DifferingKey(kind_of[int(key)], json.dumps(texts, ensure_ascii=False)))
+            open_keys = open_keys[~np.isin(open_keys, found_keys)]
+    return named
+
+
+def _keys(sides: TableSides, *, from_source: bool) -> Iterator[tuple[pa.Table, RowHashes]]:
+    """Key columns of every row, under their names at the destination."""
+    names = sides.pairing.key_target
+    if from_source:
+        at_source = [sides.pairing.source[place] for place in sides.pairing.key]
+        for piece, hashes in sides.source_pieces():
+            yield piece.rows.select(at_source).rename_columns(list(names)), hashes
+    else:
+        for rows, hashes in sides.target_pieces():
+            yield rows.select(list(names)), hashes
