@@ -18,6 +18,7 @@ from adapters.dlt_destination.columns import all_fields
 from adapters.dlt_destination.dialect import DUCKDB
 from adapters.dlt_destination.failures import root_cause, scrubbed
 from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, StagedReplacement, Step
+from adapters.dlt_destination.state_keeping import StateInFiles
 from cdc_core.errors import DestinationFailed, DestinationUnavailable
 from cdc_core.staging import KeyedMerge, MultisetMerge
 
@@ -55,6 +56,7 @@ class DeltaStore:
             filesystem,
             self,
             plan,
+            (StateInFiles,),
             bucket_url=self._bucket_url,
             credentials=self._credentials,
             destination_name="filesystem",

@@ -90,16 +90,17 @@ class DltDestination:
             assert self._folder is not None
             folder = self._folder.path / "files"
             folder.mkdir()
+            # Open to the end, so that what dlt opens meanwhile shares the connection where it can.
             with self._opened_client() as client:
                 for step in batch.steps:
                     self._rename(client, step)
                 self._write_files(batch, folder)
                 self._prepare_tables(client, batch)
-            manifests = {
-                name: Manifest.write(folder / f"{number}.jsonl", self._plan.steps[table])
-                for number, (name, table) in enumerate(self._plan.names.items())
-            }
-            packages.run(manifests, checkpoint.to_state())
+                manifests = {
+                    name: Manifest.write(folder / f"{number}.jsonl", self._plan.steps[table])
+                    for number, (name, table) in enumerate(self._plan.names.items())
+                }
+                packages.run(manifests, checkpoint.to_state())
             shutil.rmtree(folder)
 
     def tables(self) -> Mapping[str, int]:

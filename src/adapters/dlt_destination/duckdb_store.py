@@ -6,6 +6,7 @@ Sources: DuckDB documentation, "MERGE INTO", "CREATE TABLE", "ALTER TABLE", "Par
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from adapters.dlt_destination.columns import all_fields, plain
 from adapters.dlt_destination.dialect import DUCKDB
 from adapters.dlt_destination.failures import root_cause, scrubbed
 from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, StagedReplacement, Step
+from adapters.dlt_destination.state_keeping import StateInTables
 from cdc_core.errors import DestinationFailed, DestinationUnavailable
 from cdc_core.staging import KeyedMerge, MultisetMerge
 
@@ -26,6 +28,23 @@ if TYPE_CHECKING:
     from cdc_core.staging import TargetTable
 
 SCAN_ROWS = 100_000
+
+#: How long another process, a reader in passing, may keep the file from being opened.
+PATIENCE_SECONDS = 10.0
+
+
+class WaitsForFile:
+    """Mixed into DuckDB's job client: waits while another process has the file open."""
+
+    def __enter__(self) -> Any:
+        give_up = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return super().__enter__()  # type: ignore[misc]
+            except Exception as error:
+                if "lock" not in str(root_cause(error)) or time.monotonic() > give_up:
+                    raise
+            time.sleep(0.05)
 
 
 class DuckDbStore:
@@ -43,7 +62,12 @@ class DuckDbStore:
         from adapters.dlt_destination.jobs import planned_factory
 
         return planned_factory(
-            duckdb, self, plan, credentials=self._credentials, destination_name="duckdb"
+            duckdb,
+            self,
+            plan,
+            (StateInTables, WaitsForFile),
+            credentials=self._credentials,
+            destination_name="duckdb",
         )
 
     def columns(self, client: Any) -> dict[str, pa.Schema]:

@@ -61,12 +61,12 @@ class PlannedClient:
 
 
 def planned_factory(
-    base: Any, store: TableStore, plan: Plan, client_mixin: type = PlannedClient, **settings: Any
+    base: Any, store: TableStore, plan: Plan, mixins: tuple[type, ...], **settings: Any
 ) -> Any:
-    """An instance of dlt's factory `base` whose clients apply `plan`."""
+    """An instance of dlt's factory `base` whose clients apply `plan` and have `mixins`."""
     original = base(**settings)
 
-    class Client(client_mixin, original.client_class):  # type: ignore[misc, name-defined]
+    class Client(PlannedClient, *mixins, original.client_class):  # type: ignore[misc, name-defined]
         pass
 
     Client.store = store
@@ -82,6 +82,12 @@ def planned_factory(
             """The original's, so that dlt's state names a destination that everyone has."""
             kind: str = original.destination_type
             return kind
+
+        def configuration(self, initial_config: Any, accept_partial: bool = False) -> Any:
+            """As the original, which looks up every setting again each time that it is asked."""
+            if initial_config is not None and initial_config.is_resolved():
+                return initial_config
+            return super().configuration(initial_config, accept_partial)
 
         def _raw_capabilities(self) -> Any:
             capabilities = super()._raw_capabilities()

@@ -95,20 +95,19 @@ def keyed_source(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) 
     """The rows of a keyed merge; where there are hops, with the values found under earlier keys."""
     if not merge.has_hops:
         return f"SELECT * FROM {staged} AS f"
+    has_hop = "(h._cdc_hop_of IS NOT NULL)"
     looked_up = [dialect.quote(name) for name in merge.unchanged_columns]
     columns = []
     for position, name in enumerate(merge.target.schema.names):
         column = dialect.column("f", name)
         if name in merge.unchanged_columns:
             found = dialect.column("h", name)
-            marked = f"f.{REF_COLUMN} IS NOT NULL AND f.{UNCHANGED_COLUMN} LIKE '%.{position}.%'"
+            marked = f"{has_hop} AND f.{UNCHANGED_COLUMN} LIKE '%.{position}.%'"
             column = f"CASE WHEN {marked} THEN {found} ELSE {column} END AS {dialect.quote(name)}"
         columns.append(column)
     columns += [f"f.{name}" for name in (*METADATA, OP_COLUMN)]
-    # A row with hops has its values now, its own key's among them.
-    columns.append(
-        f"CASE WHEN f.{REF_COLUMN} IS NULL THEN f.{UNCHANGED_COLUMN} END AS {UNCHANGED_COLUMN}"
-    )
+    # A row whose hop was found has its values now.
+    columns.append(f"CASE WHEN NOT {has_hop} THEN f.{UNCHANGED_COLUMN} END AS {UNCHANGED_COLUMN}")
     held = f"t.{LSN_COLUMN} >= h.{LSN_COLUMN}"
     latest = _join(
         f"SELECT h.{REF_COLUMN} AS _cdc_hop_of, {', '.join(f't.{name}' for name in looked_up)},",

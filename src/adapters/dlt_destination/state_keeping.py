@@ -1,0 +1,78 @@
+"""dlt's state in the dataset, for runs that go on for months: the newest is found, old ones go.
+
+dlt writes a state with every package that changes it, takes the one with the highest load id for
+the newest, and makes load ids of the clock. Source: dlt, `dlt.common.storages.load_package`,
+`dlt.pipeline.state_sync`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Every so many versions of the state, those older than as many versions are removed.
+KEPT = 50
+
+
+class NewestState:
+    """Mixed into a job client: load ids are above the newest one in the dataset, even where the
+    clock was set back since."""
+
+    def get_stored_state(self, pipeline_name: str) -> Any:
+        from dlt.common.time import increasing_precise_time as clock
+
+        info = super().get_stored_state(pipeline_name)  # type: ignore[misc]
+        if info is not None:
+            clock._last = max(clock._last, float(info._dlt_load_id))
+        return info
+
+
+class StateInTables(NewestState):
+    """For a SQL job client."""
+
+    def complete_load(self, load_id: str) -> None:
+        super().complete_load(load_id)  # type: ignore[misc]
+        state = _state_of_package()
+        if state is not None and state["version"] % KEPT == 0:
+            client: Any = self
+            table = client.sql_client.make_qualified_table_name(client.schema.state_table_name)
+            client.sql_client.execute_sql(
+                f"DELETE FROM {table} WHERE pipeline_name = %s AND version < %s",
+                state["pipeline_name"],
+                state["version"] - KEPT,
+            )
+
+
+class StateInFiles(NewestState):
+    """For a file system's job client. dlt itself keeps the latest hundred states, but all loads."""
+
+    def complete_load(self, load_id: str) -> None:
+        super().complete_load(load_id)  # type: ignore[misc]
+        state = _state_of_package()
+        if state is not None and state["version"] % KEPT == 0:
+            client: Any = self
+            loads = sorted(client.list_table_files(client.schema.loads_table_name))
+            for path in loads[:-KEPT]:
+                client.fs_client.rm_file(path)
+
+    def _write_to_json_file(self, filepath: str, data: Mapping[str, Any]) -> None:
+        """Whole or not at all: a local file that a killed run left half written is never seen."""
+        client: Any = self
+        if not client.is_local_filesystem:
+            super()._write_to_json_file(filepath, data)  # type: ignore[misc]
+            return
+        partial = os.path.join(client.dataset_path, f".partial-{os.path.basename(filepath)}")  # noqa: PTH118, PTH119
+        super()._write_to_json_file(partial, data)  # type: ignore[misc]
+        client.fs_client.makedirs(os.path.dirname(filepath), exist_ok=True)  # noqa: PTH120
+        os.replace(partial, filepath)  # noqa: PTH105
+
+
+def _state_of_package() -> Mapping[str, Any] | None:
+    """The state that the current package carries; None where it was the same as before."""
+    from dlt.common.storages.load_package import load_package_state
+
+    state: Mapping[str, Any] | None = load_package_state()["state"].get("pipeline_state")
+    return state

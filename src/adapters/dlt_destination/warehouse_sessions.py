@@ -1,0 +1,69 @@
+"""Sessions of a SQL warehouse, kept open for the run and handed from one use to the next.
+
+dlt opens a client for every load job and every step of a package; opening a session is a round trip
+and a wait of its own, so a client borrows one. Source: `databricks-sql-connector`, "connect".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+from adapters.dlt_destination.transient import Patience
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: The connector's own waits when a server is busy; its default is a minute each time.
+_WAITS = {"_retry_delay_min": 1.0, "_retry_delay_max": 10.0, "_retry_stop_after_attempts_count": 10}
+_TIME_ZONE = "spark.sql.session.timeZone"
+
+
+class Sessions:
+    """A pool without a limit of its own: as many as are in use at the same time."""
+
+    def __init__(self, patience: Patience) -> None:
+        self.patience = patience
+        self._idle: list[Any] = []
+        self._lock = threading.Lock()
+        self._done: set[str] = set()
+        self._doing = threading.Lock()
+
+    def borrow(self, credentials: Any) -> Any:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return self.patience.run(lambda: _connect(credentials), lambda _: None)
+
+    def give_back(self, connection: Any) -> None:
+        with self._lock:
+            self._idle.append(connection)
+
+    def discard(self, connection: Any) -> None:
+        with contextlib.suppress(Exception):
+            connection.close()
+
+    def close(self) -> None:
+        """Close what is idle, and forget what was done."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+            self._done.clear()
+        for connection in idle:
+            self.discard(connection)
+
+    def once(self, what: str, do: Callable[[], object]) -> None:
+        """Do what has to be done once in the life of the pool; a failure does not count."""
+        with self._doing:
+            if what not in self._done:
+                do()
+                self._done.add(what)
+
+
+def _connect(credentials: Any) -> Any:
+    from databricks import sql
+
+    parameters = {**_WAITS, "enable_telemetry": False, **credentials.to_connector_params()}
+    # Timestamps without a zone are then the same in both Parquet readings of them.
+    settings = {_TIME_ZONE: "UTC", **(parameters.pop("session_configuration", None) or {})}
+    return sql.connect(**parameters, session_configuration=settings, use_inline_params="silent")

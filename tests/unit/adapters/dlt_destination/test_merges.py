@@ -1,0 +1,225 @@
+"""Merges as the stores do them, against the plain-Python meaning that the fake destination has."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import math
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from adapters.dlt_destination.delta_store import DeltaStore
+from adapters.dlt_destination.duckdb_store import DuckDbStore
+from adapters.dlt_destination.packages import Packages
+from adapters.dlt_destination.parquet import write_table
+from adapters.dlt_destination.plan import Plan, StagedMerge, StagedReplacement
+from adapters.dlt_destination.settings import PipelineSettings
+from adapters.fakes.destination import merge_keyed, merge_multiset
+from cdc_core.lsn import Lsn
+from cdc_core.staging import (
+    KEYED_CONTROL_FIELDS,
+    METADATA_FIELDS,
+    MULTISET_CONTROL_FIELDS,
+    KeyedMerge,
+    MultisetMerge,
+    TargetTable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+Row = dict[str, Any]
+NUMBERS = itertools.count()
+THEN = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+
+KEYED = pa.schema([("a", pa.int64()), ("b", pa.string()), ("x", pa.string()), ("y", pa.float64())])
+BAG = pa.schema([("x", pa.string()), ("y", pa.float64()), ("z", pa.decimal128(5, 2))])
+
+
+class Table:
+    """A store's table, given rows and merges without a load package around them."""
+
+    def __init__(self, store: DuckDbStore | DeltaStore, client: Any, folder: Path) -> None:
+        self.store = store
+        self.client = client
+        self.folder = folder
+
+    @contextmanager
+    def holding(self, schema: pa.Schema, rows: list[Row]) -> Iterator[TargetTable]:
+        target = TargetTable(f"t{next(NUMBERS)}", schema)
+        self.store.create(self.client, target, ())
+        full = pa.schema([*schema, *METADATA_FIELDS])
+        path = self.folder / f"{target.name}-rows.parquet"
+        write_table(pa.Table.from_pylist(rows, full), path)
+        step = StagedReplacement(target, (path,), len(rows))
+        self.store.apply(self.client, target.name, [step])
+        yield target
+
+    def apply(self, merge: KeyedMerge | MultisetMerge) -> list[Row]:
+        path = self.folder / f"{next(NUMBERS)}.parquet"
+        write_table(merge.rows, path)
+        self.store.apply(
+            self.client, merge.target.name, [StagedMerge(merge, path, len(merge.rows))]
+        )
+        names = [*merge.target.schema.names, *(f.name for f in METADATA_FIELDS)]
+        pieces = self.store.scan(self.client, merge.target.name, names)
+        return [row for piece in pieces for row in piece.to_pylist()]
+
+
+@pytest.fixture(scope="module", params=["duckdb", "delta"])
+def table(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Table]:
+    folder = tmp_path_factory.mktemp(request.param)
+    store: DuckDbStore | DeltaStore = (
+        DuckDbStore(str(folder / "lake.duckdb"))
+        if request.param == "duckdb"
+        else DeltaStore(str(folder / "lake"))
+    )
+    plan = Plan()
+    packages = Packages(PipelineSettings("p", "bronze"), store.factory(plan), folder / "work")
+    with packages.client() as client:
+        client.initialize_storage()
+        yield Table(store, client, folder)
+
+
+lsns = st.integers(1, 12)
+texts = st.sampled_from([None, "", "p", "q", "it's"])
+floats = st.sampled_from([None, 0.5, math.nan, math.inf])
+keys = st.tuples(st.integers(0, 3), st.sampled_from(["k", "l"]))
+
+
+def stamped(row: Row) -> Row:
+    return {"_cdc_committed_at": THEN + dt.timedelta(seconds=row["_cdc_lsn"]), **row}
+
+
+@st.composite
+def keyed_rows(draw: st.DrawFn) -> list[Row]:
+    held = draw(st.dictionaries(keys, st.tuples(texts, floats, lsns), max_size=6))
+    return [
+        stamped({"a": a, "b": b, "x": x, "y": y, "_cdc_lsn": lsn})
+        for (a, b), (x, y, lsn) in held.items()
+    ]
+
+
+@st.composite
+def keyed_merges(draw: st.DrawFn) -> KeyedMerge:
+    truncated_at = draw(st.none() | lsns)
+    newer = st.integers(truncated_at or 1, 12)
+    finals = draw(st.dictionaries(keys, st.tuples(texts, floats, newer, st.booleans()), max_size=6))
+    rows: list[Row] = []
+    refs = itertools.count()
+    unchanged: set[str] = set()
+    for (a, b), (x, y, lsn, deleted) in finals.items():
+        row = {"a": a, "b": b, "x": x, "y": y, "_cdc_lsn": lsn, "_cdc_op": "D" if deleted else "U"}
+        if not deleted and truncated_at is None:
+            left_out = draw(st.sets(st.sampled_from(["x", "y"])))
+            unchanged |= left_out
+            if left_out:
+                positions = sorted(KEYED.get_field_index(name) for name in left_out)
+                row["_cdc_unchanged"] = f".{'.'.join(map(str, positions))}."
+                row |= dict.fromkeys(left_out)
+                hops = draw(
+                    st.lists(
+                        st.tuples(keys, st.integers(0, 12)), max_size=3, unique_by=lambda h: h[1]
+                    )
+                )
+                if hops:
+                    row["_cdc_ref"] = next(refs)
+                    rows += [
+                        {
+                            "a": c,
+                            "b": d,
+                            "_cdc_lsn": at,
+                            "_cdc_op": "H",
+                            "_cdc_ref": row["_cdc_ref"],
+                        }
+                        for (c, d), at in hops
+                    ]
+        rows.append(stamped(row))
+    schema = pa.schema([*KEYED, *METADATA_FIELDS, *KEYED_CONTROL_FIELDS])
+    return KeyedMerge(
+        TargetTable("", KEYED),
+        ("a", "b"),
+        pa.Table.from_pylist(rows, schema),
+        None if truncated_at is None else Lsn(truncated_at),
+        tuple(sorted(unchanged)),
+        has_hops=any(row["_cdc_op"] == "H" for row in rows),
+    )
+
+
+@st.composite
+def bag_rows(draw: st.DrawFn) -> list[Row]:
+    rows = draw(st.lists(st.tuples(texts, floats, lsns, st.integers(1, 3)), max_size=5))
+    return [
+        stamped({"x": x, "y": y, "z": None, "_cdc_lsn": lsn})
+        for x, y, lsn, copies in rows
+        for _ in range(copies)
+    ]
+
+
+@st.composite
+def bag_merges(draw: st.DrawFn) -> MultisetMerge:
+    truncated_at = draw(st.none() | lsns)
+    newer = st.integers(truncated_at or 1, 12)
+    events = draw(st.lists(st.tuples(texts, floats, newer, st.booleans()), max_size=10))
+    events.sort(key=lambda event: event[2])
+    rows = [
+        stamped(
+            {"x": x, "y": y, "_cdc_lsn": lsn, "_cdc_op": "D" if deleted else "U", "_cdc_ref": ref}
+        )
+        for ref, (x, y, lsn, deleted) in enumerate(events)
+    ]
+    schema = pa.schema([*BAG, *METADATA_FIELDS, *MULTISET_CONTROL_FIELDS])
+    return MultisetMerge(
+        TargetTable("", BAG),
+        pa.Table.from_pylist(rows, schema),
+        ("x", "y", "z"),
+        None if truncated_at is None else Lsn(truncated_at),
+    )
+
+
+def comparable(rows: list[Row]) -> Counter[str]:
+    return Counter(
+        repr([(name, _plain(value)) for name, value in sorted(row.items())]) for row in rows
+    )
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, dt.datetime) else value
+
+
+budget = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@budget
+@given(rows=keyed_rows(), merges=st.lists(keyed_merges(), min_size=1, max_size=3))
+def test_keyed(table: Table, rows: list[Row], merges: list[KeyedMerge]) -> None:
+    with table.holding(KEYED, rows) as target:
+        for merge in merges:
+            placed = _at(merge, target)
+            rows = merge_keyed(rows, placed)
+            assert comparable(table.apply(placed)) == comparable(rows)
+
+
+@budget
+@given(rows=bag_rows(), merges=st.lists(bag_merges(), min_size=1, max_size=3))
+def test_multiset(table: Table, rows: list[Row], merges: list[MultisetMerge]) -> None:
+    with table.holding(BAG, rows) as target:
+        for merge in merges:
+            placed = _at(merge, target)
+            rows = merge_multiset(rows, placed)
+            assert comparable(table.apply(placed)) == comparable(rows)
+
+
+def _at(merge: Any, target: TargetTable) -> Any:
+    return type(merge)(**{**vars(merge), "target": target})
