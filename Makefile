@@ -1,26 +1,29 @@
-# One task runner: `make check` is the whole ritual, `make ci` what the CI does.
-UV := uv run --frozen
+# The one task runner: `make check` is the whole ritual.
 
-.PHONY: check lint types imports test wheel bench ci
+.PHONY: check lint types imports test format wheel demo
 
 check: lint types imports test
 
 lint:
-	$(UV) ruff format --check src tests benchmarks
-	$(UV) ruff check src tests benchmarks
+	uv run ruff format --check src tests
+	uv run ruff check src tests
 
 types:
-	$(UV) mypy
+	uv run mypy
 
 imports:
-	$(UV) lint-imports
+	uv run lint-imports
 
 test:
-	$(UV) pytest
+	uv run pytest
+
+format:
+	uv run ruff format src tests
+	uv run ruff check --fix src tests
+
+demo:
+	uv run wal2delta demo
 
 wheel:
 	rm -rf dist
 	uv build --wheel --quiet
-
-ci:
-	bash .ci/run
