@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,9 +60,9 @@ def drop_database(admin: psycopg.Connection, name: str) -> None:
                 [name],
             )
             admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-            return
         except (psycopg.errors.ObjectInUse, psycopg.errors.UndefinedObject):
             continue
+        return
     raise RuntimeError(f"database {name} is still in use")
 
 
@@ -94,7 +93,7 @@ def _docker_answers() -> bool:
         import docker
 
         return bool(docker.from_env(timeout=5).ping())
-    except (ImportError, OSError, socket.timeout):
+    except (TimeoutError, ImportError, OSError):
         return False
     except Exception:  # noqa: BLE001 - the client's own errors are many; all mean no engine
         return False

@@ -1,8 +1,9 @@
 """Reads a slot through SQL, in bounded steps: about four times as fast as streaming.
 
 The server decodes a step whole before its first row comes, and each step decodes again from the
-slot's `restart_lsn`; `choose_reader` knows when that hurts. The slot itself is only peeked at; to read
-several steps ahead, a temporary copy of it is consumed. Manual: "Replication Management Functions".
+slot's `restart_lsn`; `choose_reader` knows when that hurts. The slot itself is only peeked at; to
+read several steps ahead, a temporary copy of it is consumed. Manual: "Replication Management
+Functions".
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 #: Below this much WAL, decoding what is known already costs less than moving the copy past it.
 _SKIP_BYTES = 4 << 20
 
-#: Too few slots, no right to copy one, temp_file_limit, disk full, a value beyond what SQL can hold.
+#: Too few slots, no right to copy one, temp_file_limit, disk full, a row beyond what SQL can hold.
 _REFUSALS = ("53", "54", "42501", "0A")
 
 
@@ -43,8 +44,8 @@ class BulkRefused(Exception):
 class BulkReader:
     """`WireReader` by `pg_logical_slot_peek_binary_changes` and its consuming twin.
 
-    `control` is a connection for short statements. `confirmed` is where the slot stands, `after` up to where its changes are known. Raises
-    `BulkRefused` and the driver's errors.
+    `control` is a connection for short statements. `confirmed` is where the slot stands, `after` up
+    to where its changes are known. Raises `BulkRefused` and the driver's errors.
     """
 
     def __init__(

@@ -1,22 +1,25 @@
 """The change source port: a slot read by either reader, decoded by one decoder, under one lock.
 
-Manual: "Logical Decoding". What may be confirmed is the caller's rule; that reading moves nothing is
-kept here.
+What may be confirmed is the caller's rule; that reading moves nothing is kept here. Manual:
+"Logical Decoding".
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 import psycopg
 
 from adapters.pgoutput import cluster, slot
-from adapters.pgoutput.bulk_reader import BulkReader
+from adapters.pgoutput.bulk_reader import BulkReader, BulkRefused
 from adapters.pgoutput.catalog_types import CatalogTypes
 from adapters.pgoutput.connection import Connection, connect
 from adapters.pgoutput.lock import take_writer_lock
+from adapters.pgoutput.reader_choice import Choice, Reader, choose_reader
 from adapters.pgoutput.source_errors import source_errors, translated
+from adapters.pgoutput.streaming_reader import StreamingReader
 from adapters.pgoutput.table_rows import column_numbers, primary_key
 from adapters.pgoutput.wire.decoder import PgoutputDecoder
 from cdc_core.changes import ChangeBatch, TableChanges
@@ -33,6 +36,35 @@ if TYPE_CHECKING:
     from cdc_core.ports.change_source import SlotState
     from cdc_core.relation import Relation
 
+_log = logging.getLogger(__name__)
+
+
+class _Stream:
+    """An open stream and its decoder, which goes on from read to read.
+
+    Since `quiet_from` it told nothing of `tables`, so a reading of these that starts anywhere
+    between there and its position can go on with it.
+    """
+
+    def __init__(
+        self, reader: StreamingReader, decoder: PgoutputDecoder, tables: frozenset[int]
+    ) -> None:
+        self.reader = reader
+        self.decoder = decoder
+        self.quiet_from = reader.position
+        self.tables = tables
+
+    def fits(self, after: Lsn, tables: frozenset[int]) -> bool:
+        return (
+            self.reader.open
+            and self.quiet_from <= after <= self.reader.position
+            and tables <= self.tables
+        )
+
+    def told(self, batch: ChangeBatch) -> None:
+        if batch.changes:
+            self.quiet_from = batch.end_lsn
+
 
 class PgChangeSource:
     """`ChangeSource` of one slot.
@@ -44,7 +76,11 @@ class PgChangeSource:
     def __init__(self, settings: SourceSettings) -> None:
         self._settings = settings
         self._control: Connection | None = None
+        self._types = CatalogTypes(lambda: self._locked)
         self._relations: dict[Relation, Relation] = {}
+        self._stream: _Stream | None = None
+        self._read_before = False
+        self._chosen: Reader | None = None
 
     def __enter__(self) -> Self:
         control = connect(self._settings)
@@ -57,6 +93,8 @@ class PgChangeSource:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._close_stream()
+        self._read_before = False
         if self._control is not None:
             self._control.close()
             self._control = None
@@ -74,6 +112,7 @@ class PgChangeSource:
         return slot.create_slot(self._locked, self._settings)
 
     def drop_slot(self) -> bool:
+        self._close_stream()
         return slot.drop_slot(self._locked, self._settings.slot_name)
 
     def read(
@@ -83,50 +122,128 @@ class PgChangeSource:
         tables: Collection[int],
         stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[ChangeBatch]:
-        cluster.require_logical_wal(self._locked)
-        _, confirmed = slot.usable_slot(self._locked, self._settings)
-        decoder = PgoutputDecoder(
-            CatalogTypes(lambda: self._locked), lambda oid: primary_key(self._locked, oid)
-        )
-        reader = BulkReader(self._settings, self._locked, confirmed, after)
-        doing = f"reading replication slot {self._settings.slot_name!r}"
+        oids, refusal, position = frozenset(tables), "", after
+        finished = False
         try:
-            for wire in reader.read(until, stop):
-                with source_errors("reading the catalog"):
-                    batch = self._decoded(decoder, wire, after, tables)
-                yield batch
-                if stop():
-                    return
+            while not finished:
+                try:
+                    for batch in self._read_by_one(position, until, oids, stop, refusal):
+                        position = batch.end_lsn
+                        yield batch
+                    finished = position >= until or stop()
+                except BulkRefused as refused:
+                    refusal = refused.reason
+            self._read_before = True
         except psycopg.Error as error:
-            raise self._read_error(error, doing) from error
+            raise self._read_error(error) from error
         finally:
-            reader.close()
+            if not finished:
+                # The stream may be past what the caller has taken.
+                self._close_stream()
 
     def confirm(self, durable_lsn: Lsn) -> None:
         _, confirmed = slot.usable_slot(self._locked, self._settings)
         if durable_lsn <= confirmed:
             return
         with source_errors(f"moving replication slot {self._settings.slot_name!r}"):
-            slot.advance(self._locked, self._settings.slot_name, durable_lsn)
+            if self._stream is not None:
+                # The stream has the slot; its feedback moves it.
+                self._stream.reader.confirm(durable_lsn)
+                return
+            slot.when_not_in_use(
+                self._locked,
+                self._settings.slot_name,
+                lambda: slot.advance(self._locked, self._settings.slot_name, durable_lsn),
+            )
 
     @property
     def _locked(self) -> Connection:
+        """The session with the writer lock."""
         if self._control is None:
             raise RuntimeError("the change source is used outside of its `with` block")
         if self._control.closed or self._control.broken:
-            raise SourceUnavailable(
-                "the connection that held the writer lock was lost", "run again"
-            )
+            raise SourceUnavailable("the session that held the writer lock was lost", "run again")
         return self._control
+
+    def _read_by_one(
+        self,
+        position: Lsn,
+        until: Lsn,
+        tables: frozenset[int],
+        stop: Callable[[], bool],
+        refusal: str,
+    ) -> Iterator[ChangeBatch]:
+        """Read with the reader that costs less; end where the other one would."""
+        cluster.require_logical_wal(self._locked)
+        state, confirmed = slot.usable_slot(self._locked, self._settings)
+        position = max(position, confirmed)
+        choice = self._choose(
+            position, until, state.restart_lsn, at_tail=self._read_before, refusal=refusal
+        )
+        if choice.reader is not self._chosen:
+            self._chosen = choice.reader
+            _log.info("reading by %s: %s", choice.reader.value, choice.reason)
+        match choice.reader:
+            case Reader.STREAMING:
+                stream = self._streaming(position, tables)
+                for wire in stream.reader.read(until, stop):
+                    batch = self._decoded(stream.decoder, wire, position, tables)
+                    stream.told(batch)
+                    yield batch
+                    if stop():
+                        return
+            case Reader.BULK:
+                self._close_stream()
+                decoder = self._new_decoder()
+                bulk = BulkReader(self._settings, self._locked, confirmed, position)
+                try:
+                    for wire in bulk.read(until, stop):
+                        yield self._decoded(decoder, wire, position, tables)
+                        again = self._choose(bulk.position, until, bulk.restart_lsn)
+                        if stop() or again.reader is not Reader.BULK:
+                            return
+                finally:
+                    bulk.close()
+
+    def _choose(
+        self,
+        position: Lsn,
+        until: Lsn,
+        restart_lsn: Lsn | None,
+        *,
+        at_tail: bool = False,
+        refusal: str = "",
+    ) -> Choice:
+        return choose_reader(
+            backlog_bytes=max(0, until - position),
+            restart_distance_bytes=max(0, position - (restart_lsn or position)),
+            step_bytes=self._settings.batch_max_bytes,
+            at_tail=at_tail,
+            refusal=refusal,
+        )
+
+    def _streaming(self, position: Lsn, tables: frozenset[int]) -> _Stream:
+        if self._stream is None or not self._stream.fits(position, tables):
+            self._close_stream()
+            reader = StreamingReader(self._settings, self._locked, position)
+            self._stream = _Stream(reader, self._new_decoder(), tables)
+        self._stream.tables = tables
+        return self._stream
+
+    def _close_stream(self) -> None:
+        if self._stream is not None:
+            self._stream.reader.close()
+            self._stream = None
+
+    def _new_decoder(self) -> PgoutputDecoder:
+        return PgoutputDecoder(self._types, lambda oid: primary_key(self._locked, oid))
 
     def _decoded(
         self, decoder: PgoutputDecoder, wire: WireBatch, after: Lsn, tables: Collection[int]
     ) -> ChangeBatch:
         if len(wire) == 0:
             return ChangeBatch((), max(wire.reached, after))
-        decoded = decoder.decode(
-            memoryview(wire.buffer), wire.offsets, after=after, tables=tables
-        )
+        decoded = decoder.decode(memoryview(wire.buffer), wire.offsets, after=after, tables=tables)
         return ChangeBatch(
             self._with_column_numbers(decoded.tables),
             max(wire.reached, decoded.end_lsn or wire.reached, after),
@@ -147,16 +264,15 @@ class PgChangeSource:
                 self._relations[relation] = replace(relation, columns=columns)
         return [replace(t, relation=self._relations[t.relation]) for t in tables]
 
-    def _read_error(self, error: psycopg.Error, doing: str) -> CdcError:
-        """What an error met while reading means: a lost slot shows as one of several."""
-        if error.sqlstate in {"55000", "42704", "58P01"}:
-            try:
-                slot.usable_slot(self._locked, self._settings)
-            except CdcError as lost:
-                return lost
-            if error.sqlstate == "42704":
-                return HistoryLost(
-                    f"publication {self._settings.pub_name!r} was missing when changes were made",
-                    RESNAPSHOT,
-                )
-        return translated(error, doing)
+    def _read_error(self, error: psycopg.Error) -> CdcError:
+        """What an error met while reading means: a slot that is gone shows in several ways."""
+        try:
+            slot.usable_slot(self._locked, self._settings)
+        except CdcError as lost:
+            return lost
+        if error.sqlstate == "42704":
+            return HistoryLost(
+                f"publication {self._settings.pub_name!r} was missing when changes were made",
+                RESNAPSHOT,
+            )
+        return translated(error, f"reading replication slot {self._settings.slot_name!r}")

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _FLUSH_SECONDS = 30.0
 
+#: The source's clock, microseconds since 1970-01-01 UTC; in a transaction, its beginning.
+NOW = "SELECT (extract(epoch FROM now()) * 1000000)::bigint"
+
 WAL_LEVEL_CURE = (
     "run: ALTER SYSTEM SET wal_level = logical, then restart PostgreSQL (RDS, Aurora: "
     "rds.logical_replication = 1; Cloud SQL: cloudsql.logical_decoding = on; Azure: wal_level = "
@@ -96,7 +99,7 @@ def wait_until_readable(connection: Connection, lsn: Lsn) -> None:
 
 
 def _commit_something(connection: Connection) -> None:
-    """A commit flushes all WAL before it; a transactional message is the smallest thing to commit."""
+    """A commit flushes all WAL before it; a transactional message is the least to commit."""
     try:
         connection.execute("SELECT pg_logical_emit_message(true, 'wal2delta', '')")
     except psycopg.errors.InsufficientPrivilege:

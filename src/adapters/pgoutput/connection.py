@@ -100,7 +100,7 @@ def server_major(connection: Connection) -> int:
 
 
 def application_name() -> str:
-    """`wal2delta/<host>/<pid>`: how another run tells who holds the source, and whether it lives."""
+    """`wal2delta/<host>/<pid>`: tells another run who holds the source, and whether it lives."""
     return f"{application_prefix()}{os.getpid()}"
 
 
@@ -122,7 +122,7 @@ def _pid_space() -> str:
     parts = []
     try:
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
     except OSError:
         parts.append(_host())
     return "|".join(parts)

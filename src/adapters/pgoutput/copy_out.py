@@ -37,8 +37,9 @@ def copy_pieces(
 ) -> Iterator[tuple[bytearray, list[int]]]:
     """Yield the rows of a COPY in pieces, each the first that reaches `max_rows` or `max_bytes`.
 
-    With `binary` the statement has one column and format binary, and rows are the values alone. Raises the driver's
-    errors. Left early it closes the connection, for the rest of the rows would still come.
+    With `binary` the statement has one column and format binary, and rows are the values alone.
+    Raises the driver's errors. Left early it closes the connection, for the rest of the rows would
+    still come.
     """
     pgconn = connection.pgconn
     row_limit = max_rows if max_rows is not None else 1 << 62

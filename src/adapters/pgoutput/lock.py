@@ -1,7 +1,7 @@
 """One writer a slot: a session-level advisory lock, held for the whole run.
 
-The lock dies with its session, so a killed run leaves none; where PostgreSQL has not noticed yet that
-its client is gone, a run on the same machine does it. Manual: "Advisory Locks", `pg_locks`.
+The lock dies with its session, so a killed run leaves none; where PostgreSQL has not noticed yet
+that its client is gone, a run on the same machine does it. Manual: "Advisory Locks", `pg_locks`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from adapters.pgoutput.connection import application_prefix
+from adapters.pgoutput.connection import application_name, application_prefix
 from adapters.pgoutput.source_errors import source_errors
 from cdc_core.errors import WriterBusy
 
@@ -69,6 +69,11 @@ def end_if_dead(connection: Connection, backend_pid: int, application: str) -> b
         return False
     connection.execute("SELECT pg_terminate_backend(%s)", [backend_pid])
     return True
+
+
+def is_ours(application: str) -> bool:
+    """Whether a session is of this very process."""
+    return application == application_name()
 
 
 def who(backend_pid: int, application: str, address: str) -> str:

@@ -6,7 +6,6 @@ tables can be published is not decided here (see `streamability`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,10 @@ import psycopg
 from adapters.pgoutput.connection import server_major
 from adapters.pgoutput.source_errors import source_errors
 from adapters.pgoutput.streamability import quote, quoted
-from cdc_core.errors import OperatorNeeded
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from adapters.pgoutput.connection import Connection
     from adapters.pgoutput.table_rows import StoredRow, TableRow
 
@@ -75,7 +75,8 @@ def read_publication(connection: Connection, name: str) -> Publication | None:
     generated = "pubgencols::text = 's'" if major >= 18 else "false"
     row: Any = connection.execute(
         f"""SELECT oid, pg_get_userbyid(pubowner)::text, pg_has_role(pubowner, 'USAGE'),
-                   puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot, {generated}
+                   puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot,
+                   {generated}
             FROM pg_publication WHERE pubname = %s""",
         [name],
     ).fetchone()
@@ -132,16 +133,8 @@ def create_statement(name: str, tables: Sequence[TableRow], major: int) -> str:
 
 def create_publication(connection: Connection, name: str, tables: Sequence[TableRow]) -> None:
     statement = create_statement(name, tables, server_major(connection))
-    try:
+    with source_errors(f"creating publication {name!r}", f"run as the tables' owner: {statement}"):
         connection.execute(statement.encode())
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise OperatorNeeded(
-            f"publication {name!r} does not exist and the role may not create it",
-            f"run as the tables' owner: {statement}",
-        ) from error
-    except psycopg.Error as error:
-        with source_errors(f"creating publication {name!r}"):
-            raise error
 
 
 def complete_publication(

@@ -1,4 +1,4 @@
-"""What the source adapter must be told: where PostgreSQL is, and which slot, publication and tables."""
+"""What the source adapter must be told: where PostgreSQL is; which slot, publication and tables."""
 
 from __future__ import annotations
 

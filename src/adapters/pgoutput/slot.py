@@ -5,19 +5,23 @@ Manual: "Logical Decoding", "Replication Slots", `pg_replication_slots`.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from adapters.pgoutput.cluster import require_logical_wal
 from adapters.pgoutput.connection import server_major
+from adapters.pgoutput.lock import end_if_dead, is_ours, who
 from adapters.pgoutput.source_errors import REPLICATION_CURE, source_errors
-from cdc_core.errors import HistoryLost, OperatorNeeded
+from cdc_core.errors import HistoryLost, OperatorNeeded, WriterBusy
 from cdc_core.history import RESNAPSHOT
 from cdc_core.lsn import Lsn
 from cdc_core.ports.change_source import SlotState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from adapters.pgoutput.connection import Connection
     from adapters.pgoutput.settings import SourceSettings
 
@@ -25,6 +29,14 @@ FREE_SLOT_CURE = (
     "drop an unused slot (SELECT pg_drop_replication_slot('<name>')), or raise "
     "max_replication_slots and restart PostgreSQL"
 )
+
+#: A session of ours that was closed, or whose process died, is gone within a second or two.
+_IN_USE_SECONDS = 10.0
+
+_SLOT_USER = """
+SELECT a.pid, coalesce(a.application_name, ''), coalesce(host(a.client_addr), 'local')
+FROM pg_replication_slots s JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.slot_name = %s
+"""
 
 
 def read_slot(connection: Connection, name: str) -> SlotState | None:
@@ -41,7 +53,8 @@ def read_slot(connection: Connection, name: str) -> SlotState | None:
                   restart_lsn::text, confirmed_flush_lsn::text,
                   CASE WHEN {invalid} THEN 'lost' ELSE coalesce(wal_status, 'lost') END,
                   coalesce(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery()
-                    THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, restart_lsn), 0)::bigint,
+                      THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
+                    restart_lsn), 0)::bigint,
                   safe_wal_size
                 FROM pg_replication_slots WHERE slot_name = %s""",
             [name],
@@ -134,11 +147,36 @@ def advance(connection: Connection, name: str, lsn: Lsn) -> None:
 
 
 def drop_slot(connection: Connection, name: str) -> bool:
-    """Drop the slot; False if there was none. Raises `WriterBusy` while it is in use."""
+    """Drop the slot; False if there was none. Raises `WriterBusy` while another process has it."""
     if read_slot(connection, name) is None:
         return False
-    with source_errors(
-        f"dropping replication slot {name!r}", "end the process that reads it, then run again"
-    ):
+
+    def drop() -> None:
         connection.execute("SELECT pg_drop_replication_slot(%s)", [name])
+
+    with source_errors(f"dropping replication slot {name!r}", REPLICATION_CURE):
+        when_not_in_use(connection, name, drop)
     return True
+
+
+def when_not_in_use(connection: Connection, name: str, action: Callable[[], None]) -> None:
+    """Do what needs the slot to itself; wait for sessions of our own that are about to end.
+
+    Raises `WriterBusy` naming the process that has the slot, and the driver's errors.
+    """
+    deadline = time.monotonic() + _IN_USE_SECONDS
+    while True:
+        try:
+            action()
+            return  # noqa: TRY300 - the loop's other way out is an error
+        except psycopg.errors.ObjectInUse:
+            user: Any = connection.execute(_SLOT_USER, [name]).fetchone()
+            if user is not None:
+                pid, application, address = user
+                ending = end_if_dead(connection, pid, application) or is_ours(application)
+                if not ending or time.monotonic() > deadline:
+                    raise WriterBusy(
+                        f"replication slot {name!r} is in use by {who(pid, application, address)}",
+                        f"end it there (SELECT pg_terminate_backend({pid})), then run again",
+                    ) from None
+            time.sleep(0.02)

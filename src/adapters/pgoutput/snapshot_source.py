@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.pgoutput.bulk_reader import literal
 from adapters.pgoutput.catalog_types import CatalogTypes
-from adapters.pgoutput.cluster import require_logical_wal
+from adapters.pgoutput.cluster import NOW, require_logical_wal
 from adapters.pgoutput.connection import Connection, connect, server_major
 from adapters.pgoutput.copy_out import copy_pieces
 from adapters.pgoutput.publication import row_filter
@@ -42,7 +42,7 @@ class ExportedSnapshot:
 
 @contextmanager
 def exported_snapshot(settings: SourceSettings, *, create_slot: bool) -> Iterator[ExportedSnapshot]:
-    """Create the slot (or a temporary one) and keep its snapshot open until the end of the block."""
+    """Create the slot (or a temporary one); its snapshot stays open until the end of the block."""
     with connect(settings, replication=True) as connection:
         require_logical_wal(connection)
         yield _create_slot_exporting(connection, settings, create_slot=create_slot)
@@ -69,9 +69,7 @@ class CopySnapshot:
         self._lsn = exported.lsn
         self._types = CatalogTypes(lambda: connection)
         with source_errors("reading the source's clock"):
-            row: Any = connection.execute(
-                "SELECT (extract(epoch FROM now()) * 1000000)::bigint"
-            ).fetchone()
+            row: Any = connection.execute(NOW).fetchone()
         self._taken_at = int(row[0])
 
     @property
@@ -96,7 +94,9 @@ class CopySnapshot:
                 max_rows=self._settings.piece_max_rows,
                 max_bytes=self._settings.piece_max_bytes,
             ):
-                yield decode_copy_text(memoryview(buffer), relation.columns, types, str(relation.table))
+                yield decode_copy_text(
+                    memoryview(buffer), relation.columns, types, str(relation.table)
+                )
 
 
 class PgSnapshotSource:
@@ -115,7 +115,7 @@ class PgSnapshotSource:
 
 
 def copy_statement(connection: Connection, pub_name: str, relation: Relation) -> str:
-    """The rows that the stream would tell of: no inheritance children, and the row filter's only."""
+    """The rows that the stream would tell of: no inheritance children, and those of the filter."""
     condition = row_filter(connection, pub_name, relation.oid, relation.table.schema)
     row: Any = connection.execute(
         "SELECT relkind = 'p' FROM pg_class WHERE oid = %s", [relation.oid]

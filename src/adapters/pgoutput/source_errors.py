@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _AUTHENTICATION = re.compile(
-    r"password authentication failed|no password supplied|no pg_hba\.conf entry|pg_hba\.conf rejects"
-    r"|authentication failed|role \".*\" does not exist|is not permitted to log in"
+    r"password authentication failed|no password supplied|no pg_hba\.conf entry"
+    r"|pg_hba\.conf rejects|authentication failed|role \".*\" does not exist"
+    r"|is not permitted to log in"
     r"|database \".*\" does not exist|not currently accepting connections"
     r"|empty password returned|password .*expired|SASL authentication|SCRAM"
 )
@@ -45,7 +46,7 @@ _NAMES_OBJECTS = ("08", "0A", "25", "28", "3D", "40", "42", "53", "54", "55", "5
 
 @contextmanager
 def source_errors(doing: str, cure: str = "") -> Iterator[None]:
-    """Turn an error of the driver into ours; `doing` completes "while ...", `cure` mends a refusal."""
+    """Turn the driver's errors into ours; `doing` completes "while ...", `cure` mends a refusal."""
     try:
         yield
     except psycopg.Error as error:
@@ -73,7 +74,7 @@ def translated(error: psycopg.Error, doing: str, cure: str = "") -> CdcError:
         case _, "55P03":
             return SourceUnavailable(
                 f"a lock was not to be had while {doing}: {said}",
-                cure or "run again when the session that holds it has ended",
+                "run again when the session that holds it has ended",
             )
         case ("28", _) | (_, "3D000"):
             return SettingsError(

@@ -66,13 +66,13 @@ def _unidentified(stored: StoredRow) -> str:
     name = quoted(stored)
     if stored.identity is ReplicaIdentity.DEFAULT:
         return (
-            "has no primary key (or a deferrable one): PostgreSQL would refuse its UPDATE and DELETE "
-            f"once published; run: ALTER TABLE {name} ADD PRIMARY KEY (...), "
+            "has no primary key (or a deferrable one): PostgreSQL would refuse its UPDATE and "
+            f"DELETE once published; run: ALTER TABLE {name} ADD PRIMARY KEY (...), "
             f"or ALTER TABLE {name} REPLICA IDENTITY FULL"
         )
     return (
-        "has a replica identity without columns: PostgreSQL would refuse its UPDATE and DELETE once "
-        f"published; run: ALTER TABLE {name} REPLICA IDENTITY "
+        "has a replica identity without columns: PostgreSQL would refuse its UPDATE and DELETE "
+        f"once published; run: ALTER TABLE {name} REPLICA IDENTITY "
         f"{'DEFAULT' if stored.primary_key else 'FULL'}"
     )
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ColumnRow:
-    """A live column. `generated` is `pg_attribute.attgenerated`: "" none, "s" stored, "v" virtual."""
+    """A live column. `generated` is `pg_attribute.attgenerated`: "", "s" (stored) or "v"."""
 
     attnum: int
     name: str
@@ -77,7 +77,8 @@ class TableRow:
 _KEY = """
 (SELECT array_agg(a.attname::text ORDER BY a.attnum)
  FROM pg_index i
- JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+ JOIN pg_attribute a ON a.attrelid = c.oid
+   AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
  WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate AND {which})
 """
 

@@ -1,0 +1,44 @@
+"""The source monitor port: a look at slot and WAL without lock, and without writing anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from adapters.pgoutput import cluster, slot
+from adapters.pgoutput.connection import Session
+from adapters.pgoutput.source_errors import source_errors
+
+if TYPE_CHECKING:
+    from adapters.pgoutput.settings import SourceSettings
+    from cdc_core.checkpoint import SourceIdentity
+    from cdc_core.lsn import Lsn
+    from cdc_core.ports.change_source import SlotState
+
+
+class PgSourceMonitor:
+    """`SourceMonitor` of one slot."""
+
+    def __init__(self, settings: SourceSettings) -> None:
+        self._settings = settings
+        self._session = Session(settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._session.close()
+
+    def identity(self) -> SourceIdentity:
+        return cluster.source_identity(self._session.connection, self._settings.slot_name)
+
+    def slot(self) -> SlotState | None:
+        return slot.read_slot(self._session.connection, self._settings.slot_name)
+
+    def current_lsn(self) -> Lsn:
+        with source_errors("reading the WAL position"):
+            return cluster.readable_lsn(self._session.connection)
+
+    def now(self) -> int:
+        with source_errors("reading the source's clock"):
+            row: Any = self._session.connection.execute(cluster.NOW).fetchone()
+        return int(row[0])

@@ -1,0 +1,260 @@
+"""Reads a slot as a standby would: START_REPLICATION, messages as they are decoded, feedback.
+
+Feedback goes on from a thread of its own while the caller loads a batch, so that the server's
+`wal_sender_timeout` never ends the stream; it confirms what `confirm` was told and nothing more.
+Manual: "Streaming Replication Protocol", "Logical Streaming Replication Protocol".
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import struct
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.pq import ExecStatus
+
+from adapters.pgoutput.bulk_reader import literal, quoted_list
+from adapters.pgoutput.cluster import wait_until_readable
+from adapters.pgoutput.connection import Connection, connect
+from adapters.pgoutput.slot import when_not_in_use
+from adapters.pgoutput.streamability import quote
+from adapters.pgoutput.wire_batch import WireBatch, wire_batch
+from cdc_core.lsn import ZERO_LSN, Lsn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from adapters.pgoutput.settings import SourceSettings
+
+#: XLogData: kind, start, end, clock; then the message. Of a Commit message: kind, flags, LSN, end.
+_XLOG_DATA, _KEEPALIVE = ord("w"), ord("k")
+_XLOG_HEADER = 25
+_COMMIT = ord("C")
+_COMMIT_END = slice(_XLOG_HEADER + 10, _XLOG_HEADER + 18)
+_BEGIN = ord("B")
+_KEEPALIVE_FORMAT = struct.Struct(">cQqB")
+_STATUS_FORMAT = struct.Struct(">cQQQqB")
+#: PostgreSQL's clock starts in 2000.
+_EPOCH_SECONDS = 946_684_800
+
+#: While much is coming, wake up for this much rather than for every message; and how long to wait
+#: for it before taking what there is.
+_WATERMARK_BYTES = 256 << 10
+_WATERMARK_SECONDS = 0.005
+#: A burst this large means that much is coming.
+_BURST_MESSAGES = 64
+
+_FEEDBACK_SECONDS = 10.0
+_ASK_SECONDS = (0.01, 1.0)
+_CONFIRM_SECONDS = 2.0
+
+
+class StreamingReader:
+    """`WireReader` on a replication connection; reads go on where the last one ended.
+
+    `control` is a connection for short statements, `after` up to where changes are known. Raises
+    the driver's errors.
+    """
+
+    def __init__(self, settings: SourceSettings, control: Connection, after: Lsn) -> None:
+        self._settings = settings
+        self._control = control
+        #: What committed before has been handed over, and what has come.
+        self.position = after
+        self._received = after
+        self._flushed = ZERO_LSN
+        self._buffer, self._lengths = bytearray(), list[int]()
+        self._in_transaction = False
+        self._connection: Connection | None = None
+        # The driver's connection is for one thread at a time.
+        self._using = threading.Lock()
+        self._closing = threading.Event()
+        self._feedback: threading.Thread | None = None
+        self._last_status = 0.0
+        self._low_watermark = 1
+
+    @property
+    def open(self) -> bool:
+        return self._connection is not None
+
+    def read(self, until: Lsn, stop: Callable[[], bool]) -> Iterator[WireBatch]:
+        wait_until_readable(self._control, until)
+        pgconn = (self._connection or self._start()).pgconn
+        settings = self._settings
+        ask, ask_at = _ASK_SECONDS[0], 0.0
+        with selectors.DefaultSelector() as selector:
+            selector.register(pgconn.socket, selectors.EVENT_READ)
+            while True:
+                with self._using:
+                    taken = self._take_burst()
+                full = (
+                    len(self._lengths) >= settings.batch_max_rows
+                    or len(self._buffer) >= settings.batch_max_bytes
+                )
+                if not self._in_transaction and (full or self._received >= until):
+                    self._watermark(1)
+                    yield self._cut()
+                    if self.position >= until:
+                        return
+                    continue
+                if stop():
+                    return
+                if taken:
+                    ask = _ASK_SECONDS[0]
+                if taken >= _BURST_MESSAGES:
+                    self._watermark(_WATERMARK_BYTES)
+                elif not taken:
+                    self._watermark(1)
+                    # Nothing comes: the server says how far it is, if asked.
+                    if time.monotonic() >= ask_at:
+                        with self._using:
+                            self._send_status(ask_reply=True)
+                        ask_at = time.monotonic() + ask
+                        ask = min(ask * 2, _ASK_SECONDS[1])
+                selector.select(_WATERMARK_SECONDS if self._low_watermark > 1 else ask)
+                with self._using:
+                    pgconn.consume_input()
+
+    def confirm(self, durable_lsn: Lsn) -> None:
+        """Tell the server what is durable; wait a moment for the slot to show it."""
+        self._flushed = max(self._flushed, durable_lsn)
+        if self._connection is None:
+            return
+        with self._using:
+            self._send_status()
+        deadline = time.monotonic() + _CONFIRM_SECONDS
+        while time.monotonic() < deadline:
+            row: Any = self._control.execute(
+                "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots "
+                "WHERE slot_name = %s",
+                [str(durable_lsn), self._settings.slot_name],
+            ).fetchone()
+            if row is None or row[0]:
+                return
+            time.sleep(0.002)
+
+    def close(self) -> None:
+        self._closing.set()
+        if self._feedback is not None:
+            self._feedback.join()
+            self._feedback = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _start(self) -> Connection:
+        connection = connect(self._settings, replication=True)
+        statement = (
+            f"START_REPLICATION SLOT {quote(self._settings.slot_name)} LOGICAL {self.position} "
+            f"(proto_version '1', publication_names "
+            f"{literal(quoted_list(self._settings.pub_name))})"
+        )
+
+        def begin() -> None:
+            result = connection.pgconn.exec_(statement.encode())
+            if result.status != ExecStatus.COPY_BOTH:
+                raise psycopg.errors.error_from_result(result)
+
+        try:
+            when_not_in_use(self._control, self._settings.slot_name, begin)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        self._closing.clear()
+        row: Any = self._control.execute(
+            "SELECT setting::float8 / 1000 FROM pg_settings WHERE name = 'wal_sender_timeout'"
+        ).fetchone()
+        pause = min(_FEEDBACK_SECONDS, row[0] / 4) if row and row[0] else _FEEDBACK_SECONDS
+        self._feedback = threading.Thread(
+            target=self._keep_alive, args=(pause,), name="wal2delta-feedback", daemon=True
+        )
+        self._feedback.start()
+        return connection
+
+    def _take_burst(self) -> int:
+        """Take what has been received already; the number of messages."""
+        if self._connection is None:
+            raise psycopg.OperationalError("the replication connection is closed")
+        pgconn = self._connection.pgconn
+        get, buffer, lengths = pgconn.get_copy_data, self._buffer, self._lengths
+        row_limit, byte_limit = self._settings.batch_max_rows, self._settings.batch_max_bytes
+        taken = 0
+        while True:
+            size, data = get(1)
+            if size <= 0:
+                break
+            taken += 1
+            if data[0] == _XLOG_DATA:
+                buffer += data[_XLOG_HEADER:]
+                lengths.append(size - _XLOG_HEADER)
+                kind = data[_XLOG_HEADER]
+                if kind == _BEGIN:
+                    self._in_transaction = True
+                elif kind == _COMMIT:
+                    self._in_transaction = False
+                    self._moved(Lsn(int.from_bytes(data[_COMMIT_END], "big")))
+                    if len(lengths) >= row_limit or len(buffer) >= byte_limit:
+                        break
+            elif data[0] == _KEEPALIVE:
+                _, wal_end, _, wants_reply = _KEEPALIVE_FORMAT.unpack(bytes(data))
+                # Within a transaction it tells of records before that transaction's commit.
+                if not self._in_transaction:
+                    self._moved(Lsn(wal_end))
+                if wants_reply:
+                    self._send_status()
+        if size < 0:
+            self._ended()
+        return taken
+
+    def _moved(self, lsn: Lsn) -> None:
+        self._received = max(self._received, lsn)
+
+    def _ended(self) -> None:
+        """The server ended the stream: raise what it says."""
+        connection = self._connection
+        result = connection.pgconn.get_result() if connection is not None else None
+        if result is not None and result.status == ExecStatus.FATAL_ERROR:
+            raise psycopg.errors.error_from_result(result)
+        raise psycopg.OperationalError("the server ended the replication stream")
+
+    def _cut(self) -> WireBatch:
+        self.position = self._received
+        batch = wire_batch(self._buffer, self._lengths, self.position)
+        self._buffer, self._lengths = bytearray(), []
+        return batch
+
+    def _send_status(self, *, ask_reply: bool = False) -> None:
+        """Standby status update; only while `_using` is held."""
+        if self._connection is None:
+            return
+        clock = int((time.time() - _EPOCH_SECONDS) * 1_000_000)
+        status = _STATUS_FORMAT.pack(
+            b"r", self._received, self._flushed, self._flushed, clock, ask_reply
+        )
+        self._connection.pgconn.put_copy_data(status)
+        self._connection.pgconn.flush()
+        self._last_status = time.monotonic()
+
+    def _keep_alive(self, pause: float) -> None:
+        while not self._closing.wait(pause):
+            # A broken connection shows to the reader, who can say so.
+            with self._using, suppress(psycopg.Error):
+                if time.monotonic() - self._last_status >= pause:
+                    self._send_status()
+
+    def _watermark(self, size: int) -> None:
+        """Set how much must have arrived before the socket counts as readable."""
+        if size == self._low_watermark or self._connection is None:
+            return
+        if self._connection.pgconn.ssl_in_use:
+            return  # what OpenSSL has buffered does not show on the socket
+        with suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as same:
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+        self._low_watermark = size
