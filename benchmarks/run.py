@@ -175,11 +175,9 @@ def tiny_transactions(bench: Bench) -> list[Figure]:
 
     def make(repetition: int) -> list[str]:
         first = repetition * count + 1
-        body = ROW.format(first="n", last="n").replace("n::bigint", "n")
-        return [
-            "SET synchronous_commit = off; DO $$ BEGIN FOR n IN "
-            f"{first}..{first + count - 1} LOOP INSERT INTO orders {body}; COMMIT; END LOOP; END $$"
-        ]
+        body = ROW.format(first="n", last="n")
+        loop = f"FOR n IN {first}..{first + count - 1} LOOP INSERT INTO orders {body}; COMMIT; END LOOP"
+        return ["SET synchronous_commit = off", f"DO $$ BEGIN {loop}; END $$"]
 
     return cdc_case(bench, "tiny transactions", count, make)
 
@@ -201,12 +199,8 @@ def snapshot(bench: Bench) -> list[Figure]:
             (raw, "psql COPY binary", "nothing"),
             (ours, "wal2delta snapshot", "DuckDB tables"),
         ):
-            figure.case, figure.contender, figure.produces, figure.rows = (
-                "snapshot",
-                who,
-                what,
-            )
-            rows
+            figure.case, figure.contender = "snapshot", who
+            figure.produces, figure.rows = what, rows
             figures.append(figure)
         bench.wal2delta("cleanup", "--yes", lake=lake)()
     return figures
@@ -220,8 +214,7 @@ def fixed_cost(bench: Bench) -> list[Figure]:
     for repetition in range(bench.repeat):
         for changes in (0, 10):
             first = repetition * 10 + 1
-            if changes:
-                bench.sql("INSERT INTO orders" + ROW.format(first=first, last=first + changes - 1))
+            bench.sql("INSERT INTO orders" + ROW.format(first=first, last=first + changes - 1))
             figure = bench.wal2delta("cdc", lake=lake)()
             figure.case, figure.contender = "fixed cost", f"wal2delta cdc, {changes} rows changed"
             figure.rows = changes

@@ -104,10 +104,11 @@ class MultisetMerge:
 @dataclass(frozen=True, eq=False)
 class Replacement:
     """The whole content of a table. `rows` yields tables of the target's columns +
-    `METADATA_FIELDS`."""
+    `METADATA_FIELDS`. `key` is for destinations that lay out a new table by it; may be empty."""
 
     target: TargetTable
     rows: Iterable[pa.Table]
+    key: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

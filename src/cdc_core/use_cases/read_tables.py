@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from cdc_core.schema_change import first_state, reread_state, target_table
+from cdc_core.schema_change import first_state, reread_state, target_key, target_table
 from cdc_core.staging import METADATA_FIELDS, LoadBatch, Replacement
 from cdc_core.unrepresentable import unrepresentable_rows
 
@@ -57,7 +57,9 @@ def read_tables(
         collected: list[pa.Table] = []
         replacements = tuple(
             Replacement(
-                target_table(state), _rows(snapshot, table, state, collected, counts, progress)
+                target_table(state),
+                _rows(snapshot, table, state, collected, counts, progress),
+                target_key(state),
             )
             for (table, _), state in zip(group, states, strict=True)
         )
