@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from adapters.pgoutput.wire.copytext import decode_copy_text
 from adapters.pgoutput.wire.decoder import PgoutputDecoder
 from adapters.pgoutput.wire.types import TypeMap, arrow_type
 from cdc_core.relation import Column
 from tests.unit.adapters.pgoutput.wire import encoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
 
 COLUMNS = [
     ("id", 20, -1),

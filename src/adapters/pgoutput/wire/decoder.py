@@ -26,11 +26,9 @@ from cdc_core.relation import Column, Relation, ReplicaIdentity, TableName
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-    import numpy.typing as npt
-
+    from adapters.pgoutput.wire.codec import DecodedColumn
     from adapters.pgoutput.wire.messages import RelationMessage, Transactions
-    from adapters.pgoutput.wire.rows import Rows
-    from adapters.pgoutput.wire.text import Bytes, Positions
+    from adapters.pgoutput.wire.text import Bytes, Mask, Positions
     from adapters.pgoutput.wire.types import PgType, TypeMap
 
 #: Messages decoded at a time. Every column visits them again, so that they should stay in the
@@ -77,7 +75,7 @@ class PgoutputDecoder:
     - `types` gives the types in force. It is asked when a relation's shape is new, with the type
       OIDs that the shape names, so that a provider may look up those that it lacks.
     - `key_for` gives a relation's primary key, by the catalog, for use where the replica identity
-      is FULL; None or empty: its rows are a multiset.
+      is FULL; None or empty: its rows are a multiset. Asked again after a Relation message.
     """
 
     def __init__(
@@ -88,6 +86,7 @@ class PgoutputDecoder:
         self._types = types
         self._key_for = key_for
         self._versions: dict[int, _Version] = {}
+        self._primary: dict[int, frozenset[str]] = {}
         self._shapes: dict[bytes, tuple[tuple[Column, ...], tuple[PgType, ...]]] = {}
 
     def decode(
@@ -139,7 +138,10 @@ class PgoutputDecoder:
         history = {oid: [(-1, version)] for oid, version in self._versions.items()}
         for index in indexes.tolist():
             raw = messages.data[messages.starts[index] : messages.ends[index]].tobytes()
-            known = self._versions.get(int.from_bytes(raw[1:5], "big"))
+            oid = int.from_bytes(raw[1:5], "big")
+            # The server sends it again after any change of the table, be it one of its keys.
+            self._primary.pop(oid, None)
+            known = self._versions.get(oid)
             if known is not None and known.raw == raw:
                 continue
             message = wire.parse_relation(raw)
@@ -170,7 +172,9 @@ class PgoutputDecoder:
         if identity is ReplicaIdentity.FULL:
             # The catalog describes now, the message then: a key that the message does not have
             # leaves a multiset, whose deletes and inserts hold every column and are right as well.
-            primary = frozenset(self._key_for(message.oid) or ())
+            if message.oid not in self._primary:
+                self._primary[message.oid] = frozenset(self._key_for(message.oid) or ())
+            primary = self._primary[message.oid]
             key = tuple(name for name in names if name in primary) if primary <= set(names) else ()
         else:
             key = tuple(column.name for column in message.columns if column.in_key)
@@ -185,10 +189,10 @@ class PgoutputDecoder:
         events: Positions,
     ) -> TableChanges:
         relation, pg_types = self._relation(version)
-        parts: list[Rows] = []
-        sources: list[Positions] = []
         chunks: list[list[pa.Array]] = [[] for _ in pg_types]
         unrepresentable: list[Unrepresentable] = []
+        ops, sources, moves = [], [], []
+        unchanged: dict[str, list[tuple[int, Mask]]] = {}
         first_row = 0
         for piece in _slices(messages, events):
             rows = RowReader(messages, transactions, relation, piece).read()
@@ -196,28 +200,56 @@ class PgoutputDecoder:
                 relation.columns, pg_types, rows.columns, chunks, strict=True
             ):
                 text = TextColumn(messages.data, values.starts, values.ends, values.valid)
-                where = f"{relation.table}.{column.name}"
-                decoded = decode_column(text, pg_type, column.typmod, where)
+                decoded = _decode_column(relation, column, pg_type, text, transactions, piece)
                 into.extend(decoded.values.chunks)
                 unrepresentable += [
                     Unrepresentable(column.name, first_row + row, odd)
                     for row, odd in decoded.unrepresentable
                 ]
-            parts.append(rows)
+                if values.unchanged is not None and values.unchanged.any():
+                    unchanged.setdefault(column.name, []).append((first_row, values.unchanged))
+            ops.append(rows.op)
             sources.append(piece[rows.source])
+            moves.append(np.where(rows.moved_from < 0, -1, rows.moved_from + first_row))
             first_row += len(rows.op)
         schema = pa.schema([(column.name, column.arrow_type) for column in relation.columns])
         transaction = transactions.of_message[np.concatenate(sources)]
         return TableChanges(
             relation,
             table_of(schema, chunks, first_row),
-            np.concatenate([part.op for part in parts]),
+            np.concatenate(ops),
             transactions.commit_lsns[transaction],
             transactions.committed_at[transaction],
-            _moved_from(parts),
-            _unchanged(relation, parts),
+            np.concatenate(moves),
+            {name: _joined(masks, first_row) for name, masks in unchanged.items()},
             tuple(unrepresentable),
         )
+
+
+def _decode_column(
+    relation: Relation,
+    column: Column,
+    pg_type: PgType,
+    text: TextColumn,
+    transactions: Transactions,
+    events: Positions,
+) -> DecodedColumn:
+    try:
+        return decode_column(text, pg_type, column.typmod, f"{relation.table}.{column.name}")
+    except DecodeError as error:
+        first, last = transactions.commit_lsns[transactions.of_message[events[[0, -1]]]]
+        raise DecodeError(
+            f"{error.what}, in transactions that commit from {Lsn(int(first))} to {Lsn(int(last))}",
+            error.cure,
+        ) from None
+
+
+def _joined(masks: list[tuple[int, Mask]], count: int) -> Mask:
+    """One mask of masks that begin at given rows."""
+    joined = np.zeros(count, dtype=np.bool_)
+    for first_row, mask in masks:
+        joined[first_row : first_row + len(mask)] = mask
+    return joined
 
 
 def _check_enclosed(messages: Messages, transactions: Transactions, events: Positions) -> None:
@@ -294,26 +326,3 @@ def _slices(messages: Messages, events: Positions) -> Iterator[Positions]:
         stop = max(min(max(int(cached), few), many, int(most), len(events)), start + 1)
         yield events[start:stop]
         start, before = stop, int(total[stop - 1])
-
-
-def _moved_from(parts: list[Rows]) -> Positions:
-    first_row = 0
-    moved = []
-    for part in parts:
-        moved.append(np.where(part.moved_from >= 0, part.moved_from + first_row, -1))
-        first_row += len(part.op)
-    return np.concatenate(moved)
-
-
-def _unchanged(relation: Relation, parts: list[Rows]) -> dict[str, npt.NDArray[np.bool_]]:
-    masks = {}
-    for position, name in enumerate(relation.column_names):
-        pieces = [
-            np.zeros(len(part.op), dtype=np.bool_) if mask is None else mask
-            for part in parts
-            for mask in [part.columns[position].unchanged]
-        ]
-        mask = np.concatenate(pieces)
-        if mask.any():
-            masks[name] = mask
-    return masks

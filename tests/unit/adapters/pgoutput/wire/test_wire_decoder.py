@@ -248,6 +248,30 @@ def test_types_are_asked_for_once_a_shape() -> None:
     assert asked == [{23, 90001}]
 
 
+def test_the_catalog_is_asked_for_a_key_after_each_relation_message() -> None:
+    asked: list[int] = []
+
+    def key_for(oid: int) -> tuple[str, ...]:
+        asked.append(oid)
+        return ("id",) if len(asked) > 1 else ()
+
+    reader = PgoutputDecoder(lambda _: TYPES, key_for)
+    row = encoder.insert(OID, ["1", "x", "y"])
+    keys = []
+    for body in ([relation("f", ALL_KEY), row], [row], [relation("f", ALL_KEY), row], [row]):
+        (changes,) = reader.decode(*encoder.stream(transaction(*body))).tables
+        keys.append(changes.relation.key)
+    assert keys == [(), (), ("id",), ("id",)]
+    assert asked == [OID, OID]
+
+
+def test_a_value_that_does_not_read_is_told_with_its_transactions() -> None:
+    bad = encoder.insert(OID, ["hidden", "x", "y"])
+    told = refused(*transaction(relation(), GOOD), *transaction(GOOD, bad, lsn=0x1000000A0))
+    assert "'public.t.id' of type integer" in told
+    assert "from 0/64 to 1/A0" in told
+
+
 def two_transactions() -> tuple[bytes, np.ndarray]:
     return encoder.stream(
         [

@@ -183,7 +183,7 @@ def new_decoder(keys: dict[int, tuple[str, ...]]) -> PgoutputDecoder:
     return PgoutputDecoder(lambda _: TYPES, keys.get)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(streams(), st.data())
 def test_decodes_as_the_plain_decoder_does(
     stream: tuple[list[list[bytes]], dict[int, tuple[str, ...]]], data: st.DataObject
@@ -258,7 +258,7 @@ def test_every_prefix_is_refused_or_decoded(
         survives(keys, buffer[:length] + tail, np.append(cut, length + len(tail)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(streams(), st.data())
 def test_damaged_bytes_are_refused_or_decoded(
     stream: tuple[list[list[bytes]], dict[int, tuple[str, ...]]], data: st.DataObject
