@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from adapters.pgoutput.settings import SourceSettings
+    from adapters.pgoutput.wire.types import TypeMap
     from cdc_core.relation import Relation
 
 
@@ -65,7 +66,8 @@ class CopySnapshot:
         self, settings: SourceSettings, connection: Connection, exported: ExportedSnapshot
     ) -> None:
         self._settings = settings
-        self._connection = connection
+        self.connection = connection
+        self.pub_name = settings.pub_name
         self._lsn = exported.lsn
         self._types = CatalogTypes(lambda: connection)
         with source_errors("reading the source's clock"):
@@ -81,22 +83,22 @@ class CopySnapshot:
         return self._taken_at
 
     def read(self, relation: Relation) -> Iterator[CopiedRows]:
-        types = self._types({column.type_oid for column in relation.columns})
-        with source_errors(
-            f"reading table {relation.table}",
-            f"run: GRANT SELECT ON {_name(relation)} TO <role>; under row level security also: "
-            "ALTER ROLE <role> BYPASSRLS",
-        ):
-            statement = copy_statement(self._connection, self._settings.pub_name, relation)
+        types = self.types_of(relation)
+        with source_errors(f"reading table {relation.table}", reading_cure(relation)):
+            columns = ", ".join(quote(column.name) for column in relation.columns)
+            query = select_statement(self.connection, self.pub_name, relation, columns)
             for buffer, _ in copy_pieces(
-                self._connection,
-                statement,
+                self.connection,
+                f"COPY ({query}) TO STDOUT",
                 max_rows=self._settings.piece_max_rows,
                 max_bytes=self._settings.piece_max_bytes,
             ):
                 yield decode_copy_text(
                     memoryview(buffer), relation.columns, types, str(relation.table)
                 )
+
+    def types_of(self, relation: Relation) -> TypeMap:
+        return self._types({column.type_oid for column in relation.columns})
 
 
 class PgSnapshotSource:
@@ -114,16 +116,24 @@ class PgSnapshotSource:
             yield CopySnapshot(self._settings, connection, exported)
 
 
-def copy_statement(connection: Connection, pub_name: str, relation: Relation) -> str:
+def select_statement(
+    connection: Connection, pub_name: str, relation: Relation, columns: str
+) -> str:
     """The rows that the stream would tell of: no inheritance children, and those of the filter."""
     condition = row_filter(connection, pub_name, relation.oid, relation.table.schema)
     row: Any = connection.execute(
         "SELECT relkind = 'p' FROM pg_class WHERE oid = %s", [relation.oid]
     ).fetchone()
     only = "" if row and row[0] else "ONLY "
-    columns = ", ".join(quote(column.name) for column in relation.columns)
     where = f" WHERE {condition}" if condition else ""
-    return f"COPY (SELECT {columns} FROM {only}{_name(relation)}{where}) TO STDOUT"
+    return f"SELECT {columns} FROM {only}{_name(relation)}{where}"
+
+
+def reading_cure(relation: Relation) -> str:
+    return (
+        f"run: GRANT SELECT ON {_name(relation)} TO <role>; under row level security also: "
+        "ALTER ROLE <role> BYPASSRLS"
+    )
 
 
 def _name(relation: Relation) -> str:

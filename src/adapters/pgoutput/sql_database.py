@@ -1,0 +1,177 @@
+"""The snapshot source port by dlt's `sql_database` source, for people who want dlt's own reader.
+
+Same snapshot, same LSN and same codec as the COPY reader: dlt is handed a query in which every
+value is PostgreSQL's own text, so no type is lost on the way through SQLAlchemy. What it cannot
+hold is speed and memory: a Python object for every value (some ten to forty times slower), every
+row whole in memory (a bytea twice over, as hexadecimal), and no value longer than 512 MB of text.
+It needs SQLAlchemy 2. Documentation: dlt, "SQL database", `query_adapter_callback`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import closing, contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from adapters.pgoutput.bulk_reader import literal
+from adapters.pgoutput.connection import connect
+from adapters.pgoutput.snapshot_source import (
+    CopySnapshot,
+    exported_snapshot,
+    reader_connection,
+    reading_cure,
+    select_statement,
+)
+from adapters.pgoutput.source_errors import translated
+from adapters.pgoutput.streamability import quote
+from adapters.pgoutput.wire.codec import TextColumn, decode_column
+from adapters.pgoutput.wire.copytext import CopiedRows
+from cdc_core.changes import Unrepresentable
+from cdc_core.errors import CdcError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from adapters.pgoutput.settings import SourceSettings
+    from adapters.pgoutput.wire.types import TypeMap
+    from cdc_core.relation import Relation
+
+_CHUNK_ROWS = 20_000
+
+
+class SqlDatabaseSnapshotSource:
+    """`SnapshotSource` by dlt's `sql_database`."""
+
+    def __init__(self, settings: SourceSettings) -> None:
+        self._settings = settings
+
+    @contextmanager
+    def begin(self, *, create_slot: bool) -> Iterator[SqlDatabaseSnapshot]:
+        with (
+            exported_snapshot(self._settings, create_slot=create_slot) as exported,
+            reader_connection(self._settings, exported) as connection,
+            closing(_Engine(self._settings, exported.name)) as engine,
+        ):
+            yield SqlDatabaseSnapshot(
+                CopySnapshot(self._settings, connection, exported), engine.engine
+            )
+
+
+class SqlDatabaseSnapshot:
+    """`Snapshot` whose rows come through dlt; LSN, time and catalog are the COPY reader's."""
+
+    def __init__(self, base: CopySnapshot, engine: Any) -> None:
+        self._base = base
+        self._engine = engine
+        self.lsn = base.lsn
+        self.taken_at = base.taken_at
+
+    def read(self, relation: Relation) -> Iterator[CopiedRows]:
+        from dlt.extract.exceptions import ResourceExtractionError
+
+        types = self._base.types_of(relation)
+        rows = self._rows(relation)
+        while True:
+            try:
+                chunk = list(islice(rows, _CHUNK_ROWS))
+            except ResourceExtractionError as error:
+                # dlt's own text has the statement and more; the driver's error is what counts.
+                raise _refusal(error, relation) from None
+            if not chunk:
+                return
+            yield _decoded(chunk, relation, types)
+
+    def _rows(self, relation: Relation) -> Iterator[Mapping[str, str | None]]:
+        """Rows as dlt yields them, columns by position; their names may be any."""
+        import sqlalchemy
+        from dlt.sources.sql_database import sql_table
+
+        # The output function's text of any type, padding of char(n) kept, which a cast drops.
+        columns = ", ".join(
+            f"CASE WHEN {quote(c.name)} IS NOT NULL THEN format('%s', {quote(c.name)}) END AS c{i}"
+            for i, c in enumerate(relation.columns)
+        )
+        statement = select_statement(
+            self._base.connection, self._base.pub_name, relation, columns or "NULL AS c"
+        )
+        query = sqlalchemy.text(statement.replace(":", r"\:"))
+        with warnings.catch_warnings():
+            # Types that SQLAlchemy does not know are of no matter here.
+            warnings.simplefilter("ignore", sqlalchemy.exc.SAWarning)
+            yield from sql_table(
+                self._engine,
+                table=relation.table.name,
+                schema=relation.table.schema,
+                backend="sqlalchemy",
+                chunk_size=_CHUNK_ROWS,
+                reflection_level="minimal",
+                query_adapter_callback=lambda _query, _table: query,
+            )
+
+
+class _Engine:
+    """An SQLAlchemy engine whose every transaction sees the exported snapshot."""
+
+    def __init__(self, settings: SourceSettings, snapshot_name: str) -> None:
+        import psycopg
+        import sqlalchemy
+
+        def open_connection() -> Any:
+            connection = connect(settings)
+            connection.autocommit = False
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.read_only = True
+            return connection
+
+        def adopt(connection: Any) -> None:
+            # Below SQLAlchemy, which would make it a server-side cursor like the query to come.
+            driver_connection = connection.connection.dbapi_connection
+            driver_connection.execute(f"SET TRANSACTION SNAPSHOT {literal(snapshot_name)}")
+
+        self.engine = sqlalchemy.create_engine(
+            "postgresql+psycopg://", creator=open_connection, poolclass=sqlalchemy.NullPool
+        )
+        sqlalchemy.event.listen(self.engine, "begin", adopt)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _refusal(error: BaseException, relation: Relation) -> CdcError:
+    import psycopg
+
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, psycopg.Error):
+        cause = getattr(cause, "orig", None) or cause.__cause__
+    if cause is None:
+        return CdcError(f"dlt's sql_database failed while reading table {relation.table}")
+    return translated(cause, f"reading table {relation.table}", reading_cure(relation))
+
+
+def _decoded(
+    rows: Sequence[Mapping[str, str | None]], relation: Relation, types: TypeMap
+) -> CopiedRows:
+    columns, unrepresentable = [], []
+    for position, column in enumerate(relation.columns):
+        text = _text_column([row[f"c{position}"] for row in rows])
+        where = f"{relation.table}.{column.name}"
+        decoded = decode_column(text, types[column.type_oid], column.typmod, where)
+        columns.append(decoded.values)
+        unrepresentable += [
+            Unrepresentable(column.name, row, odd) for row, odd in decoded.unrepresentable
+        ]
+    schema = pa.schema([(column.name, column.arrow_type) for column in relation.columns])
+    return CopiedRows(pa.Table.from_arrays(columns, schema=schema), tuple(unrepresentable))
+
+
+def _text_column(values: Sequence[str | None]) -> TextColumn:
+    texts = [b"" if value is None else value.encode() for value in values]
+    ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
+    starts = np.concatenate([ends[:0], [0], ends[:-1]]).astype(np.int64)
+    # Decoding reads whole words; none may end the buffer.
+    buffer = np.frombuffer(b"".join(texts) + bytes(8), dtype=np.uint8)
+    return TextColumn(buffer, starts, ends, np.array([value is not None for value in values]))
