@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from cdc_core.ports.change_source import ChangeSource
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.snapshot_source import SnapshotSource
+    from cdc_core.ports.source_inspector import SourceInspector
     from cdc_core.ports.source_monitor import SourceMonitor
+    from cdc_core.use_cases.check_source import CheckSource
     from cdc_core.use_cases.reset import Reset
     from cdc_core.use_cases.show_status import ShowStatus
     from cdc_core.use_cases.stream_changes import StreamChanges
@@ -51,7 +53,11 @@ def source_settings(settings: Settings) -> SourceSettings:
 
 
 def _destination(settings: Settings) -> Destination:
-    from adapters.dlt_destination.factories import delta_destination, duckdb_destination
+    from adapters.dlt_destination.factories import (
+        databricks_destination,
+        delta_destination,
+        duckdb_destination,
+    )
     from adapters.dlt_destination.settings import PipelineSettings
 
     pipeline = PipelineSettings(settings.pipeline.name, settings.pipeline.dataset_name)
@@ -62,7 +68,13 @@ def _destination(settings: Settings) -> Destination:
             filesystem = settings.filesystem
             return delta_destination(pipeline, filesystem.bucket_url, filesystem.credentials)
         case "databricks":
-            raise NotImplementedError
+            databricks = settings.databricks
+            return databricks_destination(
+                pipeline,
+                databricks.credentials.for_dlt(),
+                staging_volume_name=databricks.staging_volume_name,
+                keep_staged_files=databricks.keep_staged_files,
+            )
 
 
 def _change_source(settings: Settings) -> ChangeSource:
@@ -75,6 +87,12 @@ def _source_monitor(settings: Settings) -> SourceMonitor:
     from adapters.pgoutput.monitor import PgSourceMonitor
 
     return PgSourceMonitor(source_settings(settings))
+
+
+def _source_inspector(settings: Settings) -> SourceInspector:
+    from adapters.pgoutput.inspector import PgSourceInspector
+
+    return PgSourceInspector(source_settings(settings))
 
 
 def _snapshot_source(settings: Settings) -> SnapshotSource:
@@ -113,6 +131,12 @@ def _show_status(**parts: Any) -> ShowStatus:
     return ShowStatus(**parts)
 
 
+def _check_source(settings: Settings, **parts: Any) -> CheckSource:
+    from cdc_core.use_cases.check_source import CheckSource
+
+    return CheckSource(first_schema=settings.source.schemas[0], **parts)
+
+
 def _verify_parity(**parts: Any) -> VerifyParity:
     from cdc_core.use_cases.verify_parity import VerifyParity
 
@@ -134,6 +158,9 @@ class Container(containers.DeclarativeContainer):
     progress: providers.Provider[Progress] = providers.Singleton(SilentProgress)
     change_source: providers.Provider[ChangeSource] = providers.Factory(_change_source, settings)
     source_monitor: providers.Provider[SourceMonitor] = providers.Factory(_source_monitor, settings)
+    source_inspector: providers.Provider[SourceInspector] = providers.Factory(
+        _source_inspector, settings
+    )
     snapshot_source: providers.Provider[SnapshotSource] = providers.Factory(
         _snapshot_source, settings
     )
@@ -161,6 +188,13 @@ class Container(containers.DeclarativeContainer):
     )
     show_status: providers.Provider[ShowStatus] = providers.Factory(
         _show_status, monitor=source_monitor, catalog=catalog, destination=destination
+    )
+    check_source: providers.Provider[CheckSource] = providers.Factory(
+        _check_source,
+        settings,
+        inspector=source_inspector,
+        catalog=catalog,
+        destination=destination,
     )
     verify_parity: providers.Provider[VerifyParity] = providers.Factory(
         _verify_parity,

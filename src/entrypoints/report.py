@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from cdc_core.findings import Level
 from entrypoints.progress import size
 from entrypoints.terminal import console
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cdc_core.findings import Finding
     from cdc_core.ports.change_source import SlotState
     from cdc_core.use_cases.show_status import StatusReport
     from cdc_core.use_cases.verify_parity import ParityReport
@@ -88,6 +92,22 @@ def status_as_json(report: StatusReport) -> dict[str, Any]:
             for line in report.tables
         ],
     }
+
+
+def show_check(findings: Sequence[Finding]) -> int:
+    """One line each; the exit code, 3 if one says fail."""
+    out = console()
+    styles = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
+    for found in findings:
+        out.print(f"{found.level.value:<5}", style=styles[found.level], end="")
+        cure = f"; {found.cure}" if found.cure else ""
+        out.print(
+            f"{found.subject}: {found.sentence}{cure}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    return 3 if any(found.level is Level.FAIL for found in findings) else 0
 
 
 #: Keys that `verify` prints for a table; `--json` has all that were named.

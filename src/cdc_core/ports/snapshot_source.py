@@ -39,7 +39,11 @@ class Snapshot(Protocol):
 
     def read(self, relation: Relation) -> Iterator[RowsRead]:
         """The table's rows in pieces of bounded size, each row once; no locks beyond ACCESS
-        SHARE."""
+        SHARE.
+
+        A table may be read again, and gives the same rows; a reading that is left early ends the
+        snapshot.
+        """
         ...
 
 

@@ -112,8 +112,6 @@ class RepairTable:
                 self._keep_cells(piece, picked)
             if self._full():
                 self._load(UPSERT)
-            if not wanted.left:
-                break
         self._load(UPSERT)
 
     def _keep_cells(self, piece: RowsRead, picked: Indexes) -> None:

@@ -239,7 +239,7 @@ def _named(sides: TableSides, found: Differences, limit: int) -> list[DifferingK
         open_keys = np.concatenate([hashes for _, hashes in wanted])
         for rows, hashes in _keys(sides, from_source=from_source):
             if not len(open_keys) or len(named) >= limit:
-                break
+                continue  # a snapshot's reading goes to its end
             first = np.flatnonzero(np.isin(hashes.keys, open_keys))
             _, once = np.unique(hashes.keys[first], return_index=True)
             picked = np.sort(first[once])[: limit - len(named)]

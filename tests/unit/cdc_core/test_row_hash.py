@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -37,8 +37,10 @@ DISTINCT = {
     ),
     "text": (
         pa.string(),
-        [None, "", " ", "a", "a ", "ab", "a" * 8, "a" * 9, "a" * 16, "ab" * 4, "ba" * 4]
-        + ["\0", "\0\0", "é", "e\u0301", "x" * 100 + "y", "y" + "x" * 100],
+        [
+            *(None, "", " ", "a", "a ", "ab", "a" * 8, "a" * 9, "a" * 16, "ab" * 4, "ba" * 4),
+            *("\0", "\0\0", "é", "e\u0301", "x" * 100 + "y", "y" + "x" * 100),
+        ],
     ),
     "bytes": (pa.binary(), [None, b"", b"\0", b"\0" * 8, b"\0" * 9, b"\xff"]),
     "dates": (pa.date32(), [None, date(1, 1, 1), date(1970, 1, 1), date(9999, 12, 31)]),
@@ -110,7 +112,7 @@ def test_slices_and_chunks_do_not_matter(values, cuts, slice_bytes, long_value) 
         whole = hashes(values, pa.binary())
         array = pa.array(values, pa.binary())
         edges = sorted({0, len(values), *(min(cut, len(values)) for cut in cuts)})
-        chunks = [array[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+        chunks = [array[a:b] for a, b in pairwise(edges)]
         chunked = pa.chunked_array(chunks, pa.binary())
         assert hash_rows([chunked], len(values)).tolist() == whole
         assert [hashes([value], pa.binary())[0] for value in values] == whole

@@ -1,0 +1,36 @@
+"""Findings: what `check` has to say of one thing, and the statement or setting that mends it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Level(Enum):
+    """FAIL: a run would not work, or not on all tables; WARN: it would, with a difference."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line. `cure` is a statement, a setting or a command; empty where all is well."""
+
+    level: Level
+    subject: str
+    sentence: str
+    cure: str = ""
+
+
+def ok(subject: str, sentence: str) -> Finding:
+    return Finding(Level.OK, subject, sentence)
+
+
+def warn(subject: str, sentence: str, cure: str = "") -> Finding:
+    return Finding(Level.WARN, subject, sentence, cure)
+
+
+def fail(subject: str, sentence: str, cure: str) -> Finding:
+    return Finding(Level.FAIL, subject, sentence, cure)

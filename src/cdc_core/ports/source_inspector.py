@@ -1,0 +1,111 @@
+"""What the source is and allows, as facts without a judgement; changes nothing there.
+
+Manual: "System Catalogs", `pg_settings`, `pg_roles`, `pg_stat_activity`, `pg_prepared_xacts`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cdc_core.checkpoint import SourceIdentity
+    from cdc_core.ports.change_source import SlotState
+
+
+class Provider(Enum):
+    """Who runs the server, as far as its settings and roles tell; rights differ by it."""
+
+    SELF = "self-managed"
+    RDS = "Amazon RDS or Aurora"
+    CLOUD_SQL = "Google Cloud SQL"
+    AZURE = "Azure Database"
+    SUPABASE = "Supabase"
+    NEON = "Neon"
+
+
+@dataclass(frozen=True)
+class Role:
+    """The role of our connection and what it may do in this database.
+
+    `replication`: it may use replication slots (as superuser or by the provider's own role, too).
+    """
+
+    name: str
+    replication: bool
+    create_publications: bool
+    read_control_data: bool
+
+
+@dataclass(frozen=True)
+class PublicationFacts:
+    """`manageable`: our role may alter it."""
+
+    name: str
+    exists: bool
+    manageable: bool
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """What our role may do with a discovered table, and what the stream leaves out of it.
+
+    `hidden_rows`: row level security would hide rows from our role.
+    """
+
+    schema_usage: bool
+    select: bool
+    owner: bool
+    hidden_rows: bool
+    generated_columns: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class OpenTransaction:
+    """A transaction whose end the creation of a slot waits for. `prepared` is its identifier, of a
+    two-phase commit, else empty; no backend has it then."""
+
+    seconds: float
+    backend_pid: int | None = None
+    application: str = ""
+    prepared: str = ""
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """Sizes in bytes, times in seconds; None: no limit. `version` is `server_version_num`."""
+
+    version: int
+    database: str
+    provider: Provider
+    identity: SourceIdentity | None
+    wal_level: str
+    standby: bool
+    hot_standby_feedback: bool
+    role: Role
+    publication: PublicationFacts
+    slot_name: str
+    slot: SlotState | None
+    max_replication_slots: int
+    replication_slots: int
+    max_wal_senders: int
+    wal_senders: int
+    slot_wal_limit: int | None
+    slot_idle_limit: float | None
+    sender_timeout: float | None
+    transactions: Sequence[OpenTransaction]
+    #: By oid.
+    tables: Mapping[int, TableFacts]
+
+
+class SourceInspector(Protocol):
+    def facts(self) -> SourceFacts:
+        """Look at the source; takes no lock and needs no privilege beyond connecting.
+
+        Raises `OperatorNeeded` for a version that is not supported, `SettingsError` or
+        `SourceUnavailable` where there is no connection.
+        """
+        ...

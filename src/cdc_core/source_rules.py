@@ -1,0 +1,249 @@
+"""What would go wrong at the source: facts in, findings out, each with the cure of who runs it.
+
+Pure. Sources: PostgreSQL manual, "Logical Replication", "Configuration Settings", "Replication
+Slots"; the providers' pages on logical replication.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cdc_core.findings import Finding, fail, ok, warn
+from cdc_core.history import break_in_history
+from cdc_core.ports.source_inspector import Provider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cdc_core.checkpoint import Checkpoint
+    from cdc_core.ports.source_inspector import OpenTransaction, SourceFacts
+
+OLDEST_SUPPORTED = 14
+#: The oldest version that decodes on a standby.
+STANDBY_DECODING = 16
+
+#: A transaction that has been open so long is taken for one that will stay.
+LONG_TRANSACTION_SECONDS = 60.0
+SHORT_SENDER_TIMEOUT = 10.0
+LITTLE_WAL_LEFT = 1 << 30
+
+_WAL_LEVEL = {
+    Provider.SELF: "ALTER SYSTEM SET wal_level = logical; then restart PostgreSQL",
+    Provider.RDS: "set rds.logical_replication = 1 in the (cluster) parameter group, then reboot",
+    Provider.CLOUD_SQL: "gcloud sql instances patch INSTANCE "
+    "--database-flags=cloudsql.logical_decoding=on",
+    Provider.AZURE: "az postgres flexible-server parameter set --name wal_level --value logical, "
+    "then restart",
+    Provider.SUPABASE: "it is logical on every project of Supabase: ask its support",
+    Provider.NEON: "enable Logical Replication in the project's settings (Neon Console)",
+}
+
+
+def source_findings(facts: SourceFacts) -> Iterator[Finding]:
+    """Findings on the server, the role and what the stream needs of both; not on tables."""
+    major = facts.version // 10_000
+    yield _version(facts, major)
+    if facts.standby:
+        yield _standby(facts, major)
+    yield _wal_level(facts)
+    yield from _role(facts)
+    yield _publication(facts)
+    yield _slots(facts)
+    yield _senders(facts)
+    yield from _limits(facts)
+    yield from (
+        _open_transaction(transaction, facts.database)
+        for transaction in facts.transactions
+        if transaction.seconds >= LONG_TRANSACTION_SECONDS
+    )
+
+
+def history_findings(facts: SourceFacts, checkpoint: Checkpoint | None) -> Iterator[Finding]:
+    """Whether the stream can go on from the destination's checkpoint."""
+    subject = f"slot {facts.slot_name}"
+    slot = facts.slot
+    if checkpoint is not None and facts.identity is not None:
+        broken = break_in_history(checkpoint, facts.identity, slot)
+        if broken is not None:
+            yield fail(subject, broken.what, broken.cure)
+            return
+    if slot is None:
+        yield ok(subject, "does not exist yet; wal2delta snapshot creates it")
+    elif checkpoint is None:
+        yield warn(
+            subject,
+            "exists, but the destination has no checkpoint; wal2delta snapshot creates it anew",
+            "if it is another pipeline's: set sources.pg_replication.slot_name to another name",
+        )
+    elif slot.safe_bytes is not None and slot.safe_bytes < LITTLE_WAL_LEFT:
+        yield warn(
+            subject,
+            f"is lost after {slot.safe_bytes >> 20} MB more of WAL",
+            f"run wal2delta cdc now; {set_server('max_slot_wal_keep_size', '64GB', facts)}",
+        )
+    else:
+        retained = slot.retained_bytes >> 20
+        yield ok(subject, f"continues the checkpoint; retains {retained} MB of WAL")
+
+
+def set_server(name: str, value: str, facts: SourceFacts) -> str:
+    """How a server parameter is set where the server runs."""
+    match facts.provider:
+        case Provider.SELF:
+            return f"ALTER SYSTEM SET {name} = '{value}'; SELECT pg_reload_conf()"
+        case Provider.RDS:
+            return f"set {name} = {value} in the (cluster) parameter group"
+        case Provider.CLOUD_SQL:
+            return f"gcloud sql instances patch INSTANCE --database-flags={name}={value}"
+        case Provider.AZURE:
+            return f"az postgres flexible-server parameter set --name {name} --value {value}"
+        case Provider.SUPABASE:
+            return f"supabase postgres-config update --config {name}={value}"
+        case Provider.NEON:
+            return f"ask Neon's support to set {name} = {value}"
+
+
+def quote(name: str) -> str:
+    """An SQL identifier, in quotes where it needs them."""
+    plain = name.isascii() and name.replace("_", "a").isalnum() and name == name.lower()
+    if plain and not name[0].isdigit():
+        return name
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _version(facts: SourceFacts, major: int) -> Finding:
+    if major < OLDEST_SUPPORTED:
+        return fail(
+            "server",
+            f"PostgreSQL {major} is not supported",
+            f"upgrade it to {OLDEST_SUPPORTED} or newer",
+        )
+    return ok("server", f"PostgreSQL {major}.{facts.version % 10_000}, {facts.provider.value}")
+
+
+def _standby(facts: SourceFacts, major: int) -> Finding:
+    if major < STANDBY_DECODING:
+        return fail(
+            "standby",
+            f"a standby of PostgreSQL {major} cannot decode",
+            "point sources.pg_replication.credentials at the primary",
+        )
+    if not facts.hot_standby_feedback:
+        return warn(
+            "standby",
+            "without hot_standby_feedback the primary can invalidate the slot",
+            set_server("hot_standby_feedback", "on", facts),
+        )
+    return ok("standby", "decodes; the publication is made on the primary")
+
+
+def _wal_level(facts: SourceFacts) -> Finding:
+    if facts.wal_level == "logical":
+        return ok("wal_level", "logical")
+    return fail(
+        "wal_level",
+        f"is {facts.wal_level}; decoding needs logical",
+        _WAL_LEVEL[facts.provider],
+    )
+
+
+def _role(facts: SourceFacts) -> Iterator[Finding]:
+    role = quote(facts.role.name)
+    subject = f"role {facts.role.name}"
+    if facts.role.replication:
+        yield ok(subject, "may use replication slots")
+    elif facts.provider is Provider.RDS:
+        yield fail(subject, "may not use replication slots", f"GRANT rds_replication TO {role}")
+    else:
+        yield fail(subject, "may not use replication slots", f"ALTER ROLE {role} REPLICATION")
+    if not facts.role.read_control_data:
+        yield fail(
+            subject,
+            "may not read the cluster's identifier",
+            f"GRANT EXECUTE ON FUNCTION pg_control_system() TO {role}",
+        )
+
+
+def _publication(facts: SourceFacts) -> Finding:
+    publication = facts.publication
+    subject = f"publication {publication.name}"
+    if publication.exists:
+        if publication.manageable:
+            return ok(subject, "exists, and new tables are added to it")
+        return warn(
+            subject,
+            "is used as it is: the role may not add new tables to it",
+            f"ALTER PUBLICATION {quote(publication.name)} OWNER TO {quote(facts.role.name)}",
+        )
+    if facts.role.create_publications:
+        return ok(subject, "does not exist yet; wal2delta snapshot creates it")
+    return fail(
+        subject,
+        "does not exist, and the role may not create it",
+        f"GRANT CREATE ON DATABASE {quote(facts.database)} TO {quote(facts.role.name)}",
+    )
+
+
+def _slots(facts: SourceFacts) -> Finding:
+    free = facts.max_replication_slots - facts.replication_slots
+    # One is temporary: for a snapshot's point, or for reading ahead of the durable position.
+    needed = 1 if facts.slot is not None else 2
+    sentence = f"{free} of {facts.max_replication_slots} free"
+    if free >= needed:
+        return ok("max_replication_slots", sentence)
+    restart = set_server("max_replication_slots", str(facts.max_replication_slots + 5), facts)
+    return fail(
+        "max_replication_slots",
+        f"{sentence}; {needed} needed",
+        "drop an unused one (SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
+        f"WHERE slot_name = ...), or {restart}, then restart PostgreSQL",
+    )
+
+
+def _senders(facts: SourceFacts) -> Finding:
+    free = facts.max_wal_senders - facts.wal_senders
+    sentence = f"{free} of {facts.max_wal_senders} free"
+    if free >= 1:
+        return ok("max_wal_senders", sentence)
+    restart = set_server("max_wal_senders", str(facts.max_wal_senders + 5), facts)
+    return fail("max_wal_senders", f"{sentence}; 1 needed", f"{restart}, then restart PostgreSQL")
+
+
+def _limits(facts: SourceFacts) -> Iterator[Finding]:
+    if facts.slot_wal_limit is None:
+        yield warn(
+            "max_slot_wal_keep_size",
+            "no limit: a slot that nobody reads fills the server's disk",
+            set_server("max_slot_wal_keep_size", "64GB", facts),
+        )
+    else:
+        yield ok("max_slot_wal_keep_size", f"{facts.slot_wal_limit >> 20} MB of WAL")
+    if facts.slot_idle_limit is not None:
+        yield warn(
+            "idle_replication_slot_timeout",
+            f"the slot is lost when no run reads it for {facts.slot_idle_limit:.0f} s",
+            set_server("idle_replication_slot_timeout", "0", facts),
+        )
+    if facts.sender_timeout is not None and facts.sender_timeout < SHORT_SENDER_TIMEOUT:
+        yield warn(
+            "wal_sender_timeout",
+            f"{facts.sender_timeout:g} s is short: a slow network ends the stream",
+            set_server("wal_sender_timeout", "60s", facts),
+        )
+
+
+def _open_transaction(transaction: OpenTransaction, database: str) -> Finding:
+    age = f"open for {transaction.seconds:.0f} s; a snapshot waits for its end"
+    if transaction.prepared:
+        gid = transaction.prepared.replace("'", "''")
+        return warn(
+            f"prepared transaction {transaction.prepared}",
+            age,
+            f"in its database, such as {quote(database)}: COMMIT PREPARED '{gid}', "
+            f"or ROLLBACK PREPARED '{gid}'",
+        )
+    return warn(
+        f"transaction of backend {transaction.backend_pid}",
+        f"{age} ({transaction.application or 'unnamed program'})",
+        f"SELECT pg_terminate_backend({transaction.backend_pid})",
+    )

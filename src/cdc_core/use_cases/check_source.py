@@ -1,0 +1,63 @@
+"""Check source: find what would go wrong before it does, and change nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cdc_core.errors import CdcError
+from cdc_core.findings import Finding, fail, ok
+from cdc_core.source_rules import history_findings, source_findings
+from cdc_core.table_rules import tables_findings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cdc_core.checkpoint import Checkpoint
+    from cdc_core.ports.catalog import Catalog
+    from cdc_core.ports.destination import Destination
+    from cdc_core.ports.source_inspector import SourceFacts, SourceInspector
+
+
+@dataclass(frozen=True)
+class CheckSource:
+    """Looks at source and destination; what cannot be reached is a finding like any other."""
+
+    inspector: SourceInspector
+    catalog: Catalog
+    destination: Destination
+    first_schema: str = "public"
+
+    def run(self) -> list[Finding]:
+        """Findings in the order in which they are worth mending: source, tables, destination."""
+        facts = self._facts()
+        if isinstance(facts, Finding):
+            return [facts, *self._destination()[0]]
+        findings = list(source_findings(facts))
+        findings += self._tables(facts)
+        reached, checkpoint = self._destination()
+        return [*findings, *history_findings(facts, checkpoint), *reached]
+
+    def _facts(self) -> SourceFacts | Finding:
+        try:
+            return self.inspector.facts()
+        except CdcError as error:
+            return fail("source", error.what, error.cure)
+
+    def _tables(self, facts: SourceFacts) -> Iterator[Finding]:
+        try:
+            tables = self.catalog.tables()
+        except CdcError as error:
+            yield fail("tables", error.what, error.cure)
+            return
+        yield from tables_findings(tables, facts, self.first_schema)
+
+    def _destination(self) -> tuple[list[Finding], Checkpoint | None]:
+        try:
+            with self.destination as destination:
+                checkpoint = destination.read_checkpoint()
+                tables = destination.tables()
+        except CdcError as error:
+            return [fail("destination", error.what, error.cure)], None
+        at = f"checkpoint {checkpoint.lsn}" if checkpoint else "no checkpoint yet"
+        return [ok("destination", f"reached and read: {len(tables)} tables, {at}")], checkpoint
