@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from adapters.dlt_destination.destination import DltDestination
+from adapters.dlt_destination.transient import Patience
+from cdc_core.errors import SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from adapters.dlt_destination.settings import PipelineSettings
 
 
@@ -24,3 +28,35 @@ def delta_destination(
     from adapters.dlt_destination.delta_store import DeltaStore
 
     return DltDestination(DeltaStore(bucket_url, credentials), settings)
+
+
+def databricks_destination(
+    settings: PipelineSettings,
+    credentials: Mapping[str, Any],
+    *,
+    staging_volume_name: str | None = None,
+    keep_staged_files: bool = False,
+    patience: Patience = Patience(),
+) -> DltDestination:
+    """`credentials`: dlt's keys for Databricks, `http_path` and `catalog` always among them.
+
+    dlt would take the first warehouse that it finds for a missing `http_path`.
+    """
+    from adapters.dlt_destination.databricks_store import DatabricksStore
+
+    for key in ("http_path", "catalog"):
+        if not credentials.get(key):
+            raise SettingsError(
+                f"destination.databricks.credentials.{key} is not set",
+                "set it in .dlt/secrets.toml, or as DESTINATION__DATABRICKS__CREDENTIALS__"
+                f"{key.upper()}",
+            )
+    store = DatabricksStore(
+        {
+            "credentials": dict(credentials),
+            "staging_volume_name": staging_volume_name,
+            "keep_staged_files": keep_staged_files,
+        },
+        patience,
+    )
+    return DltDestination(store, settings)

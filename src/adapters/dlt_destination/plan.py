@@ -35,6 +35,7 @@ class StagedReplacement:
     target: TargetTable
     paths: tuple[Path, ...]
     rows: int
+    key: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,10 @@ class TableStore(Protocol):
 
     def volumes(self, client: Any) -> Mapping[str, Sequence[str]] | None: ...
 
+    def close(self) -> None:
+        """Let go of what was kept for the run; the store can be used again."""
+        ...
+
     def failure(self, error: BaseException, where: str) -> CdcError:
         """The error for people: what kind it is, without a row's values."""
         ...

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from dlt.destinations.impl.databricks.sql_client import DatabricksCursorImpl, DatabricksSqlClient
 from dlt.destinations.sql_client import raise_database_error
 
-from adapters.dlt_destination.jobs import PlannedClient
 from adapters.dlt_destination.transient import session_lost
 
 if TYPE_CHECKING:
@@ -69,11 +68,8 @@ class SharedSqlClient(DatabricksSqlClient):
         return escaped
 
 
-class WarehouseClient(PlannedClient):
+class WarehouseClient:
     """Mixed into dlt's job client."""
-
-    #: Set by the store.
-    sessions: Sessions
 
     def __init__(self, schema: Any, config: Any, capabilities: Any) -> None:
         super().__init__(schema, config, capabilities)  # type: ignore[call-arg]
@@ -85,6 +81,13 @@ class WarehouseClient(PlannedClient):
             own.credentials,
             capabilities,
         )
+
+    def verify_schema(self, only_tables: Any = None, new_jobs: Any = None) -> Any:
+        """What dlt can say of its own tables: of all others it sees manifests, not the files."""
+        planned = set(self.plan.names)  # type: ignore[attr-defined]
+        jobs = [job for job in new_jobs or () if job.table_name not in planned]
+        tables = set(only_tables or ()) - planned
+        return super().verify_schema(tables, jobs)  # type: ignore[misc]
 
     def _build_schema_update_sql(
         self, storage_tables: Iterable[tuple[str, Any]]

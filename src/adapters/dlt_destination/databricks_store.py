@@ -1,0 +1,299 @@
+"""Delta tables of a Databricks SQL warehouse.
+
+A merge is one MERGE statement over its staged file, a full load one INSERT OVERWRITE or CREATE OR
+REPLACE TABLE, so that a reader sees a table before or after. Sources: Databricks SQL reference,
+"MERGE INTO", "INSERT", "CREATE TABLE [USING]", "ALTER TABLE"; "Use liquid clustering for tables".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from adapters.dlt_destination import merge_sql
+from adapters.dlt_destination.columns import all_fields, plain
+from adapters.dlt_destination.dialect import SPARK
+from adapters.dlt_destination.failures import root_cause, scrubbed
+from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, StagedReplacement, Step
+from adapters.dlt_destination.state_keeping import StateInTables
+from adapters.dlt_destination.transient import Patience, refused, unreachable
+from adapters.dlt_destination.unity_names import TablesByName, column_needs_mapping, table_name
+from adapters.dlt_destination.warehouse_sessions import Sessions
+from cdc_core.errors import DestinationFailed, DestinationUnavailable, SettingsError
+from cdc_core.staging import KeyedMerge, MultisetMerge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from adapters.dlt_destination.volume_staging import VolumeStaging
+    from cdc_core.errors import CdcError
+    from cdc_core.staging import TargetTable
+
+SCAN_ROWS = 100_000
+
+#: Columns that a table may be clustered by: their number, their place, and what they may not be.
+CLUSTERED_COLUMNS = 4
+STATISTICS_COLUMNS = 32
+
+_PROPERTIES = {"delta.enableDeletionVectors": "true"}
+_COLUMN_MAPPING = {"delta.columnMapping.mode": "name"}
+
+
+class DatabricksStore:
+    """`settings` are those of dlt's Databricks factory, its credentials among them."""
+
+    kind = "databricks"
+    table_hints: Mapping[str, Any] = {}
+
+    def __init__(self, settings: Mapping[str, Any], patience: Patience) -> None:
+        self._settings = settings
+        self.sessions = Sessions(patience)
+
+    def factory(self, plan: Plan) -> Any:
+        from dlt.destinations import databricks
+
+        from adapters.dlt_destination.jobs import planned_factory
+        from adapters.dlt_destination.warehouse_client import WarehouseClient
+
+        return planned_factory(
+            databricks,
+            self,
+            plan,
+            (StateInTables, WarehouseClient),
+            destination_name="databricks",
+            **self._settings,
+        )
+
+    def close(self) -> None:
+        self.sessions.close()
+
+    # What there is.
+
+    def columns(self, client: Any) -> dict[str, pa.Schema]:
+        sql = client.sql_client
+        catalog = sql.catalog_name()
+        rows = sql.execute_sql(
+            "SELECT c.table_name, c.column_name, c.full_data_type "
+            f"FROM {catalog}.information_schema.columns AS c "
+            f"JOIN {catalog}.information_schema.tables AS t "
+            "ON t.table_schema = c.table_schema AND t.table_name = c.table_name "
+            "WHERE c.table_schema = %s AND t.table_type IN ('MANAGED', 'EXTERNAL') "
+            "ORDER BY c.table_name, c.ordinal_position",
+            sql.dataset_name.lower(),
+        )
+        fields: dict[str, list[pa.Field]] = {}
+        for table, column, sql_type in rows or ():
+            if not table.startswith("_dlt"):
+                arrow_type = SPARK.arrow_type(sql_type) or pa.null()
+                fields.setdefault(table, []).append(pa.field(column, arrow_type))
+        return TablesByName({table: pa.schema(columns) for table, columns in fields.items()})
+
+    def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]:
+        if not tables:
+            return {}
+        counts = ", ".join(f"(SELECT COUNT(*) FROM {_name(client, table)})" for table in tables)
+        (row,) = client.sql_client.execute_sql(f"SELECT {counts}")
+        return TablesByName(zip(tables, row, strict=True))
+
+    def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        held = self.columns(client)[table]
+        schema = pa.schema([held.field(name) for name in columns])
+        names = ", ".join(SPARK.quote(name) for name in columns)
+        query = f"SELECT {names} FROM {_name(client, table)}"
+        with client.sql_client.execute_query(query) as cursor:
+            for piece in cursor.iter_arrow(SCAN_ROWS):
+                yield piece.rename_columns(list(columns)).cast(schema)
+
+    # Definitions. Each statement may be sent twice.
+
+    def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:
+        fields = all_fields(target)
+        definitions = ", ".join(f"{SPARK.quote(f.name)} {SPARK.sql_type(f.type)}" for f in fields)
+        self._dataset(client)
+        self._run(
+            client,
+            f"CREATE TABLE IF NOT EXISTS {_name(client, target.name)} ({definitions}) "
+            f"{_layout(fields, key)}",
+        )
+
+    def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
+        self._map_names(client, table, [field.name for field in fields])
+        added = ", ".join(f"{SPARK.quote(f.name)} {SPARK.sql_type(f.type)}" for f in fields)
+        names = {field.name for field in fields}
+        self._alter(
+            client,
+            f"ALTER TABLE {_name(client, table)} ADD COLUMNS ({added})",
+            lambda: names <= set(self.columns(client)[table].names),
+        )
+
+    def widen(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
+        self._set_properties(client, table, {"delta.enableTypeWidening": "true"})
+        for field in fields:
+            column = f"{SPARK.quote(field.name)} TYPE {SPARK.sql_type(field.type)}"
+            self._run(client, f"ALTER TABLE {_name(client, table)} ALTER COLUMN {column}")
+
+    def rename_column(self, client: Any, table: str, old: str, new: str) -> None:
+        self._set_properties(client, table, _COLUMN_MAPPING)
+        names = f"{SPARK.quote(old)} TO {SPARK.quote(new)}"
+        self._alter(
+            client,
+            f"ALTER TABLE {_name(client, table)} RENAME COLUMN {names}",
+            lambda: new in self.columns(client)[table].names,
+        )
+
+    def rename_table(self, client: Any, old: str, new: str) -> None:
+        self._alter(
+            client,
+            f"ALTER TABLE {_name(client, old)} RENAME TO {_name(client, new)}",
+            lambda: new in self.columns(client),
+        )
+
+    def _map_names(self, client: Any, table: str, names: Iterable[str]) -> None:
+        if any(column_needs_mapping(name) for name in names):
+            self._set_properties(client, table, _COLUMN_MAPPING)
+
+    def _set_properties(self, client: Any, table: str, properties: Mapping[str, str]) -> None:
+        self._run(
+            client, f"ALTER TABLE {_name(client, table)} SET TBLPROPERTIES ({_pairs(properties)})"
+        )
+
+    def _dataset(self, client: Any) -> None:
+        name = client.sql_client.fully_qualified_dataset_name()
+        self.sessions.once(
+            f"schema {name}", lambda: self._run(client, f"CREATE SCHEMA IF NOT EXISTS {name}")
+        )
+
+    def _alter(self, client: Any, statement: str, is_done: Callable[[], bool]) -> None:
+        """Run a statement that fails when it is sent again after it was done."""
+        try:
+            self._run(client, statement)
+        except Exception:
+            if not is_done():
+                raise
+
+    # Rows.
+
+    def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
+        for step in steps:
+            whole = isinstance(step, StagedReplacement)
+            with self._volume(client, staging=not whole).staged(step.paths) as staged:
+                self._run(client, self._statement(client, table, step, staged))
+
+    def _statement(self, client: Any, table: str, step: Step, staged: str) -> str:
+        target = _name(client, table)
+        match step:
+            case StagedReplacement():
+                return self._replacement(client, step, target, staged)
+            case StagedMerge(KeyedMerge() as merge):
+                rules = merge_sql.keyed_rules(SPARK, merge)
+                source = merge_sql.keyed_source(SPARK, merge, staged, target)
+            case StagedMerge(MultisetMerge() as merge):
+                rules = merge_sql.multiset_rules(SPARK, merge)
+                source = merge_sql.multiset_source(SPARK, merge, staged, target)
+            case StagedCells():
+                rules = merge_sql.cells_rules(SPARK)
+                source = merge_sql.cells_source(SPARK, staged)
+        return rules.statement(SPARK, source, target)
+
+    def _replacement(self, client: Any, step: StagedReplacement, target: str, staged: str) -> str:
+        """The new content; columns that only the old table has stay, empty.
+
+        A table of the same columns is overwritten, which keeps all that was set on it.
+        """
+        new = all_fields(step.target)
+        old = self.columns(client).get(step.target.name, pa.schema([]))
+        kept = [f for f in old if f.name not in {field.name for field in new}]
+        kept = [f for f in kept if not pa.types.is_null(f.type)]
+        fields = [*new, *kept]
+        names = ", ".join(SPARK.quote(field.name) for field in fields)
+        values = [f"CAST({SPARK.quote(f.name)} AS {SPARK.sql_type(f.type)})" for f in new]
+        values += [f"CAST(NULL AS {SPARK.sql_type(f.type)})" for f in kept]
+        if _types(old) == _types(fields):
+            return f"INSERT OVERWRITE {target} ({names}) SELECT {', '.join(values)} FROM {staged}"
+        columns = ", ".join(
+            f"{value} AS {SPARK.quote(field.name)}"
+            for value, field in zip(values, fields, strict=True)
+        )
+        layout = _layout(fields, step.key)
+        return f"CREATE OR REPLACE TABLE {target} {layout} AS SELECT {columns} FROM {staged}"
+
+    # The rest.
+
+    def drop(self, client: Any) -> list[str]:
+        sql = client.sql_client
+        there = self._datasets(client)
+        for dataset in there:
+            name = f"{sql.catalog_name()}.{SPARK.quote(dataset)}"
+            self._run(client, f"DROP SCHEMA IF EXISTS {name} CASCADE")
+        return [f"dataset {dataset!r} with its volumes" for dataset in there]
+
+    def volumes(self, client: Any) -> Mapping[str, Sequence[str]]:
+        volumes = [self._volume(client, staging=staging) for staging in (False, True)]
+        there = self._datasets(client)
+        return {volume.name: volume.files() for volume in volumes if volume.dataset in there}
+
+    def _datasets(self, client: Any) -> list[str]:
+        """Dataset and staging dataset, of the two those that exist."""
+        sql = client.sql_client
+        rows = sql.execute_sql(
+            f"SELECT schema_name FROM {sql.catalog_name()}.information_schema.schemata "
+            "WHERE schema_name IN (%s, %s) ORDER BY schema_name",
+            sql.dataset_name.lower(),
+            sql.staging_dataset_name.lower(),
+        )
+        return [name for (name,) in rows or ()]
+
+    def failure(self, error: BaseException, where: str) -> CdcError:
+        cause = root_cause(error)
+        if refused(cause):
+            return SettingsError(
+                f"{where}: the workspace refused the credentials",
+                "correct destination.databricks.credentials (access_token, or client_id and "
+                "client_secret), and see that they may use the warehouse",
+            )
+        if unreachable(cause):
+            return DestinationUnavailable(
+                f"{where}: {scrubbed(cause)}",
+                "see that the warehouse of destination.databricks.credentials can be reached; "
+                "run again",
+            )
+        return DestinationFailed(f"{where}: {scrubbed(cause)}", "run again with LOG_LEVEL=DEBUG")
+
+    def _volume(self, client: Any, *, staging: bool) -> VolumeStaging:
+        from adapters.dlt_destination.volume_staging import VolumeStaging
+
+        return VolumeStaging(client, self.sessions, staging=staging)
+
+    def _run(self, client: Any, statement: str) -> None:
+        client.sql_client.execute_sql(statement)
+
+
+def _name(client: Any, table: str) -> str:
+    return f"{client.sql_client.fully_qualified_dataset_name()}.{SPARK.quote(table_name(table))}"
+
+
+def _types(fields: Iterable[pa.Field]) -> dict[str, pa.DataType]:
+    return {field.name: plain(field.type) for field in fields}
+
+
+def _layout(fields: Sequence[pa.Field], key: Sequence[str]) -> str:
+    """How a new table is laid out, as the clauses of its definition."""
+    properties = dict(_PROPERTIES)
+    if any(column_needs_mapping(field.name) for field in fields):
+        properties |= _COLUMN_MAPPING
+    by_name = {field.name: field.type for field in fields[:STATISTICS_COLUMNS]}
+    clustered = [name for name in key if name in by_name and _clusters(by_name[name])]
+    columns = ", ".join(SPARK.quote(name) for name in clustered[:CLUSTERED_COLUMNS])
+    cluster = f"CLUSTER BY ({columns}) " if columns else ""
+    return f"{cluster}TBLPROPERTIES ({_pairs(properties)})"
+
+
+def _clusters(arrow_type: pa.DataType) -> bool:
+    """Whether Delta keeps minimum and maximum of such a column."""
+    return not (pa.types.is_boolean(arrow_type) or SPARK.sql_type(arrow_type) == "BINARY")
+
+
+def _pairs(properties: Mapping[str, str]) -> str:
+    return ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())

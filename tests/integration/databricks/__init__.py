@@ -1,0 +1,1 @@
+"""The Databricks destination on the local warehouse."""

@@ -1,0 +1,29 @@
+"""The local warehouse, and a destination on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from adapters.dlt_destination.factories import databricks_destination
+from adapters.dlt_destination.settings import PipelineSettings
+from adapters.dlt_destination.transient import Patience
+from tests.integration.warehouse.fixtures import warehouse, warehouse_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from cdc_core.ports.destination import Destination
+    from tests.integration.warehouse.client import Warehouse
+
+__all__ = ["warehouse", "warehouse_server"]
+
+
+@pytest.fixture
+def opened(warehouse: Warehouse, tmp_path: Path) -> Callable[[], Destination]:
+    """A function that gives a destination, not yet opened, always of the same dataset."""
+    settings = PipelineSettings("wal2delta", "bronze", tmp_path / "work")
+    patience = Patience(attempts=3, first_wait=0.01)
+    return lambda: databricks_destination(settings, warehouse.dlt_credentials(), patience=patience)

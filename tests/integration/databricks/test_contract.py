@@ -1,0 +1,20 @@
+"""The destination contract on the local warehouse."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.contracts.destination_contract import DestinationContract
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cdc_core.ports.destination import Destination
+
+
+class TestDatabricks(DestinationContract):
+    @pytest.fixture
+    def opened(self, opened: Callable[[], Destination]) -> Callable[[], Destination]:
+        return opened
