@@ -328,10 +328,11 @@ def test_messages_without_rows_are_counted() -> None:
                     encoder.type_message(90002, "public", "weather"),
                     b"~",
                 ),
+                b"~",
             ]
         )
     )
-    assert batch.skipped == {"message": 1, "origin": 1, "type": 2, "unknown": 1}
+    assert batch.skipped == {"message": 1, "origin": 1, "type": 2, "unknown": 2}
     assert batch.tables == []
 
 
