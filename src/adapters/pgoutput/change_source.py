@@ -16,7 +16,7 @@ from adapters.pgoutput import cluster, slot
 from adapters.pgoutput.bulk_reader import BulkReader, BulkRefused
 from adapters.pgoutput.catalog_types import CatalogTypes
 from adapters.pgoutput.connection import Connection, connect
-from adapters.pgoutput.lock import take_writer_lock
+from adapters.pgoutput.lock import give_up_writer_lock, take_writer_lock
 from adapters.pgoutput.reader_choice import Choice, Reader, choose_reader
 from adapters.pgoutput.source_errors import source_errors, translated
 from adapters.pgoutput.streaming_reader import StreamingReader
@@ -96,6 +96,7 @@ class PgChangeSource:
         self._close_stream()
         self._read_before = False
         if self._control is not None:
+            give_up_writer_lock(self._control)
             self._control.close()
             self._control = None
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import time
 import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+import psycopg
 
 from adapters.pgoutput.connection import application_name, application_prefix
 from adapters.pgoutput.source_errors import source_errors
@@ -57,6 +60,12 @@ def take_writer_lock(connection: Connection, slot_name: str) -> None:
                     f"wait for it, or end it there (SELECT pg_terminate_backend({pid}))",
                 )
             time.sleep(0.05)
+
+
+def give_up_writer_lock(connection: Connection) -> None:
+    """Give the lock up before the session ends, which PostgreSQL notices only a moment later."""
+    with suppress(psycopg.Error):
+        connection.execute("SELECT pg_advisory_unlock_all()")
 
 
 def end_if_dead(connection: Connection, backend_pid: int, application: str) -> bool:
