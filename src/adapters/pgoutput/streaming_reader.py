@@ -169,7 +169,7 @@ class StreamingReader:
         self._connection = connection
         self._closing.clear()
         row: Any = self._control.execute(
-            "SELECT setting::float8 / 1000 FROM pg_settings WHERE name = 'wal_sender_timeout'"
+            "SELECT extract(epoch FROM current_setting('wal_sender_timeout')::interval)::float8"
         ).fetchone()
         pause = min(_FEEDBACK_SECONDS, row[0] / 4) if row and row[0] else _FEEDBACK_SECONDS
         self._feedback = threading.Thread(
