@@ -70,8 +70,6 @@ class TableSides:
     destination: Destination
     relation: Relation
     state: TableState
-    #: Told how many rows were read at the source.
-    rows_read: Callable[[int], None] = lambda _: None
     #: Columns of another type at the destination, in words; known once it was read.
     other_types: dict[str, str] = field(default_factory=dict)
     _recorded: Hashes | None = None
@@ -79,12 +77,12 @@ class TableSides:
     def __post_init__(self) -> None:
         self.pairing = Pairing.of(self.relation, self.state)
 
-    def digests(self) -> tuple[Digest, Digest]:
-        """Both sides as they are now, in one reading each."""
+    def digests(self, rows_read: Callable[[int], None] = lambda _: None) -> tuple[Digest, Digest]:
+        """Both sides as they are now, in one reading each; `rows_read` is told the source's."""
         source, target, self._recorded = Digest(), Digest(), None
         for piece, hashes in self.source_pieces():
             source.add(hashes)
-            self.rows_read(len(piece.rows))
+            rows_read(len(piece.rows))
         for _, hashes in self.target_pieces():
             target.add(hashes)
         return source, target

@@ -154,14 +154,8 @@ class VerifyParity:
             problem = "not loaded yet; run: wal2delta cdc"
             self.progress.table_finished(name)
             return TableParity(name, "", rows, missing=rows, problem=problem), checkpoint
-        sides = TableSides(
-            snapshot,
-            self.destination,
-            table.relation,
-            state,
-            lambda count: self.progress.rows_read(name, count),
-        )
-        source, target = sides.digests()
+        sides = TableSides(snapshot, self.destination, table.relation, state)
+        source, target = sides.digests(lambda count: self.progress.rows_read(name, count))
         line = TableParity(name, state.target, source.rows, target.rows, note=_note(table, state))
         mender = None
         if repair and source.differing(target).any():
