@@ -96,9 +96,15 @@ def _source_inspector(settings: Settings) -> SourceInspector:
 
 
 def _snapshot_source(settings: Settings) -> SnapshotSource:
-    from adapters.pgoutput.snapshot_source import PgSnapshotSource
+    match settings.source.snapshot_reader:
+        case "copy":
+            from adapters.pgoutput.snapshot_source import PgSnapshotSource
 
-    return PgSnapshotSource(source_settings(settings))
+            return PgSnapshotSource(source_settings(settings))
+        case "sql_database":
+            from adapters.pgoutput.sql_database import SqlDatabaseSnapshotSource
+
+            return SqlDatabaseSnapshotSource(source_settings(settings))
 
 
 def _catalog(settings: Settings) -> Iterator[Catalog]:

@@ -8,9 +8,11 @@ import signal
 import threading
 import time
 
+import duckdb
 import psycopg
 import pytest
 
+from adapters.pgoutput.embedded import EmbeddedPostgres
 from entrypoints.demo import _compare
 from entrypoints.simulate import TABLES
 
@@ -29,11 +31,26 @@ def test_life_of_a_pipeline(shop):
     assert "snapshot done: 3 tables, 40 rows" in snapshot.error
     assert snapshot.out == ""
     _assert_equal(shop)
+    checked = shop.run("check").out
+    assert "ok" in checked
+    assert "fail" not in checked
 
     shop.run("simulate", "20", "20", "10")
+    behind = shop.run("verify", code=1).out
+    assert "of WAL behind" in behind
     assert "cdc done:" in shop.run("cdc").error
     _assert_equal(shop)
     assert "cdc done: 0 changes" in shop.run("cdc").error
+
+    assert json.loads(shop.run("verify", "--json").out)["equal"]
+    with duckdb.connect(str(shop.lake)) as lake:
+        lake.execute(
+            "DELETE FROM bronze.demo_orders WHERE id = (SELECT min(id) FROM bronze.demo_orders)"
+        )
+    verified = json.loads(shop.run("verify", "--tables", "demo_orders", "--json", code=1).out)
+    assert [key["kind"] for key in verified["tables"][0]["keys"]] == ["missing"]
+    assert "repaired" in shop.run("verify", "--repair").out
+    _assert_equal(shop)
 
     status = json.loads(shop.run("status", "--json").out)
     assert status["problem"] is None
@@ -62,6 +79,30 @@ def test_delta_is_another_destination_of_the_same_commands(shop):
     status = json.loads(shop.run("status", "--json", "--destination", "delta").out)
     counts = {t["target"]: t["rows"] for t in status["tables"]}
     assert counts == {t: shop.sql(f"SELECT count(*) FROM {t}")[0][0] for t in TABLES}
+
+
+def test_dlts_own_snapshot_reader(shop):
+    shop.run("simulate", "30", "0", "0")
+    done = shop.run("snapshot", SOURCES__PG_REPLICATION__SNAPSHOT_READER="sql_database")
+    assert "snapshot done: 3 tables, 30 rows" in done.error
+    shop.run("simulate", "5", "5", "5")
+    shop.run("cdc")
+    _assert_equal(shop)
+
+
+def test_check_names_what_would_go_wrong(shop):
+    with EmbeddedPostgres(settings={"wal_level": "replica"}) as server:
+        found = shop.run("check", code=3, SOURCES__PG_REPLICATION__CREDENTIALS=server.dsn)
+    line = next(line for line in found.out.splitlines() if line.startswith("fail"))
+    assert "wal_level" in line
+    assert "ALTER SYSTEM SET wal_level = logical" in found.out.replace("'", "")
+
+
+def test_check_of_an_unreachable_source(shop):
+    dsn = "postgresql://app:Zebra77@127.0.0.1:1/shop"
+    found = shop.run("check", code=3, SOURCES__PG_REPLICATION__CREDENTIALS=dsn)
+    assert "cannot be reached" in found.out
+    assert "Zebra77" not in found.out + found.error
 
 
 def test_snapshot_of_some_tables_leaves_the_others(shop):
