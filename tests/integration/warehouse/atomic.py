@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from . import errors
+from .catalog import Name
 from .delta_log import latest_version, log_file
 
 if TYPE_CHECKING:
@@ -43,9 +44,9 @@ def rollback_on_error(catalog: Catalog) -> Iterator[None]:
     before: dict[Path, int] = {}
     for of in catalog.catalogs():
         for schema in catalog.schemas(of):
-            folder = catalog.schema_path(of, schema) / "tables"
             for table in catalog.tables(of, schema):
-                before[folder / table] = latest_version(folder / table)
+                path = catalog.table_path(Name(of, schema, table))
+                before[path] = latest_version(path)
     try:
         yield
     except BaseException:

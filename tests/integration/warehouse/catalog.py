@@ -119,7 +119,8 @@ class Catalog:
         return self.catalog_path(catalog) / schema.lower()
 
     def table_path(self, name: Name) -> Path:
-        return self.schema_path(name.catalog, name.schema) / "tables" / name.object
+        folder = folder_of(name.object)
+        return self.schema_path(name.catalog, name.schema) / "tables" / folder
 
     def volume_path(self, name: Name) -> Path:
         return self.schema_path(name.catalog, name.schema) / "volumes" / name.object
@@ -185,7 +186,7 @@ class Catalog:
     def tables(self, catalog: str, schema: str) -> list[str]:
         self.require_schema(catalog, schema)
         folder = self.schema_path(catalog, schema) / "tables"
-        return sorted(p.name for p in folder.iterdir() if (p / "_delta_log").is_dir())
+        return sorted(name_of(p.name) for p in folder.iterdir() if (p / "_delta_log").is_dir())
 
     def table_exists(self, name: Name) -> bool:
         return (self.table_path(name) / "_delta_log").is_dir()
@@ -272,6 +273,15 @@ class Catalog:
             for catalog in self.catalogs():
                 for schema in self.schemas(catalog):
                     self.discard(self.schema_path(catalog, schema))
+
+
+def folder_of(table: str) -> str:
+    """A table's folder: the engine reads a location as a URL, so only plain characters are kept."""
+    return re.sub(r"[^a-z0-9_]", lambda match: f"-{ord(match[0]):x}-", table.lower())
+
+
+def name_of(folder: str) -> str:
+    return re.sub(r"-([0-9a-f]+)-", lambda match: chr(int(match[1], 16)), folder)
 
 
 def table_exists(name: Name) -> errors.SqlError:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .catalog import folder_of
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -103,7 +105,7 @@ class Warehouse:
 
     def table_path(self, schema: str, table: str, catalog: str | None = None) -> Path:
         folder = Path(self.root) / (catalog or self.catalog) / schema.lower()
-        return folder / "tables" / table.lower()
+        return folder / "tables" / folder_of(table)
 
     def read_table(self, schema: str, table: str, catalog: str | None = None) -> pa.Table:
         """The table's rows as delta-rs reads them from disk, column mapping included."""
@@ -154,7 +156,7 @@ class Warehouse:
         return int(self._control("GET", "state")["open_sessions"])
 
     def wipe(self) -> None:
-        """Remove every schema, with its tables and volumes."""
+        """Remove every schema, with its tables and volumes, and end every session."""
         self._control("POST", "wipe", {})
 
     def reset(self) -> None:

@@ -35,6 +35,7 @@ SQLSTATES = {
     "DIVIDE_BY_ZERO": "22012",
     "FEATURE_NOT_IN_LOCAL_WAREHOUSE": "0A000",
     "FIELD_ALREADY_EXISTS": "42710",
+    "INCOMPATIBLE_DATA_FOR_TABLE.CANNOT_SAFELY_CAST": "KD000",
     "INTERNAL_ERROR": "XX000",
     "INVALID_PARAMETER_VALUE": "22023",
     "NO_SUCH_CATALOG_EXCEPTION": "42704",
@@ -108,6 +109,8 @@ def from_engine(text: str) -> SqlError:
     """The engine's failure as the warehouse would report it, its own words kept as the detail."""
     detail = re.sub(r"^.*?(?:\[FlightSQL\]|error, with message:) ", "", text, flags=re.DOTALL)
     detail = re.sub(r"\s+", " ", re.split(r"\. (?:gRPC|Client) ", detail)[0])[:2000]
+    if own := re.search(r"\[([A-Z][A-Z_]+(?:\.[A-Z_]+)?)\] ", detail):
+        return SqlError(own[1], detail[own.end() :])
     for pattern, error_class in _ENGINE_ERRORS:
         if re.search(pattern, text):
             return SqlError(error_class, detail)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from . import errors
-from .catalog import INFORMATION_SCHEMA
+from .catalog import INFORMATION_SCHEMA, Name
 from .delta_log import Metadata, latest_version, read_metadata
 from .type_names import data_type, precision_and_scale, sql_type
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from .catalog import Catalog, Name
+    from .catalog import Catalog
 
 _SCHEMATA = pa.schema(
     [("catalog_name", pa.string()), ("schema_name", pa.string()), ("schema_owner", pa.string())]
@@ -94,9 +94,8 @@ def _schemata(catalog: Catalog, of: str) -> Iterator[dict[str, Any]]:
 
 def _each_table(catalog: Catalog, of: str) -> Iterator[tuple[str, str, Path]]:
     for schema in catalog.schemas(of):
-        folder = catalog.schema_path(of, schema) / "tables"
         for table in catalog.tables(of, schema):
-            yield schema, table, folder / table
+            yield schema, table, catalog.table_path(Name(of, schema, table))
 
 
 def _tables(catalog: Catalog, of: str) -> Iterator[dict[str, Any]]:

@@ -142,6 +142,7 @@ class WarehouseServer:
                 self.recorder.clear(**request.json)
                 return Response({})
             case "POST", "wipe":
+                self.service.forget_sessions()
                 self.catalog.wipe()
                 return Response({})
             case _:

@@ -30,6 +30,7 @@ _LIKE = r"(?:\s+(?:LIKE\s+)?'(?P<like>[^']*)')?"
 _IN = rf"(?:\s+(?:IN|FROM)\s+(?P<name>{NAME}))?"
 _EXISTS = r"(?P<exists>IF\s+(?:NOT\s+)?EXISTS\s+)?"
 _SCHEMA = r"(?:SCHEMA|DATABASE)"
+_ON = rf"(?:TABLE\s+)?(?P<name>{NAME})\s+(?:TO|FROM)\s+(?P<principal>{NAME})"
 #: Statements that take a table away from under its readers run alone.
 _ALONE = re.compile(
     rf"\s*(?:DROP\s+(?:TABLE|VOLUME|{_SCHEMA})|ALTER\s+TABLE\s+{NAME}\s+RENAME\s+TO|BEGIN\s+ATOMIC)\b",
@@ -82,8 +83,7 @@ class Statements:
                 self._comment,
             ),
             (
-                r"(?P<verb>GRANT|REVOKE)\s+(?P<privileges>.+?)\s+ON\s+(?:TABLE\s+)?"
-                rf"(?P<name>{NAME})\s+(?:TO|FROM)\s+(?P<principal>{NAME})",
+                rf"(?P<verb>GRANT|REVOKE)\s+(?P<privileges>.+?)\s+ON\s+{_ON}",
                 self._grant,
             ),
             (r"SHOW\s+CATALOGS", lambda *_: self._show.catalogs()),

@@ -130,6 +130,11 @@ class Service:
         self.recorder.count("sessions_closed")
         return ttypes.TCloseSessionResp(status=_OK)
 
+    def forget_sessions(self) -> None:
+        """End every session, as a restart of the warehouse does."""
+        with self._lock:
+            self._sessions.clear()
+
     @property
     def open_sessions(self) -> int:
         return len(self._sessions)
