@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from cdc_core.changes import Op
 from cdc_core.checkpoint import Checkpoint, TableState, TableStatus
 from cdc_core.errors import OperatorNeeded
 from cdc_core.fold import fold
@@ -206,7 +207,8 @@ class TablePlan:
     ) -> list[pa.Table]:
         found = []
         for part, resolved in zip(parts, columns, strict=True):
-            fresh = part.commit_lsn >= np.uint64(state.snapshot_lsn)
+            # An old row that a DELETE carries brings no value to the destination.
+            fresh = (part.commit_lsn >= np.uint64(state.snapshot_lsn)) & (part.op != Op.DELETE)
             values = [value for value in part.unrepresentable if fresh[value.row]]
             if values:
                 names = {
