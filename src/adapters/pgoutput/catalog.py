@@ -47,7 +47,8 @@ class PgCatalog:
         connection = self._limited_connection()
         rows = self._discover(connection)
         publication = self._publication(connection)
-        return [self._source_table(row, publication, connection) for row in rows]
+        may_add = publication is None or publication.manageable
+        return [self._source_table(row, publication, connection, may_add=may_add) for row in rows]
 
     def publish(self) -> Sequence[SourceTable]:
         connection = self._limited_connection()
@@ -68,7 +69,8 @@ class PgCatalog:
                 ],
             )
         publication = self._publication(connection)
-        return [self._source_table(row, publication, connection) for row in rows]
+        # What could be added is in by now.
+        return [self._source_table(row, publication, connection, may_add=False) for row in rows]
 
     def drop_publication(self) -> bool:
         return drop_publication(self._limited_connection(), self._settings.pub_name)
@@ -104,7 +106,12 @@ class PgCatalog:
             return read_publication(connection, self._settings.pub_name)
 
     def _source_table(
-        self, row: TableRow, publication: Publication | None, connection: Connection
+        self,
+        row: TableRow,
+        publication: Publication | None,
+        connection: Connection,
+        *,
+        may_add: bool,
     ) -> SourceTable:
         published = publication is not None and publication.holds(row)
         columns = _sent_columns(row, publication, server_major(connection))
@@ -131,7 +138,7 @@ class PgCatalog:
             relation,
             fingerprint(row),
             published,
-            _not_streamed(row, publication),
+            _not_streamed(row, publication, may_add=may_add),
             row.estimated_rows,
             row.total_bytes,
         )
@@ -164,15 +171,16 @@ def _sent_columns(
     )
 
 
-def _not_streamed(row: TableRow, publication: Publication | None) -> str:
+def _not_streamed(row: TableRow, publication: Publication | None, *, may_add: bool) -> str:
     obstacle = stream_obstacle(row)
     if obstacle or publication is None:
         return obstacle
-    if not publication.holds(row):
-        return (
-            f"publication {publication.name} does not hold it and the role may not add it; run as "
-            f"owner: ALTER PUBLICATION {quote(publication.name)} ADD TABLE {quoted(row.stored)}"
-            if not publication.manageable
-            else ""
-        )
-    return publication.obstacle(row)
+    if publication.holds(row):
+        return publication.obstacle(row)
+    if may_add:
+        return ""
+    return (
+        f"publication {publication.name} does not hold it, and the role may not add it; run as "
+        f"owner of both: ALTER PUBLICATION {quote(publication.name)} "
+        f"ADD TABLE {quoted(row.stored)}"
+    )

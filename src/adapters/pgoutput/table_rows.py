@@ -117,12 +117,12 @@ FROM tree t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.re
 WHERE c.relkind IN ('r', 'f')
 ORDER BY t.root, c.oid
 """.format(
-    # CREATE TABLE PARTITION OF writes both rows within three commands of one transaction; a table
-    # that is created, filled and attached takes at least seven.
+    # CREATE TABLE PARTITION OF writes the partition's rows in one go; ATTACH comes in a later
+    # transaction, or at least writes every column's row again.
     attached=(
-        "NOT EXISTS (SELECT FROM pg_attribute a "
-        "WHERE a.attrelid = i.inhrelid AND a.attname = 'ctid' AND a.xmin = i.xmin "
-        "AND i.cmin::text::bigint - a.cmin::text::bigint <= 4)"
+        "NOT EXISTS (SELECT FROM pg_attribute s JOIN pg_attribute a ON a.attrelid = s.attrelid "
+        "AND a.attnum > 0 AND a.xmin = s.xmin AND a.cmin = s.cmin "
+        "WHERE s.attrelid = i.inhrelid AND s.attname = 'ctid' AND s.xmin = i.xmin)"
     )
 )
 

@@ -277,9 +277,7 @@ def test_the_stream_outlives_a_slow_load(
         start = source.create_slot()
         using(STREAMING, source, tables)
         # More than the sockets hold, so that the server waits for its reader.
-        sql.execute(
-            "INSERT INTO a SELECT i, repeat('x', 1000), '' FROM generate_series(1, 8000) i"
-        )
+        sql.execute("INSERT INTO a SELECT i, repeat('x', 1000), '' FROM generate_series(1, 8000) i")
         for i in range(20):
             sql.execute("INSERT INTO b VALUES ('x', %s)", [i])
         seen: list[ChangeBatch] = []

@@ -1,0 +1,367 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+
+from adapters.pgoutput.catalog import PgCatalog
+from adapters.pgoutput.change_source import PgChangeSource
+from adapters.pgoutput.snapshot_source import PgSnapshotSource
+from cdc_core.errors import OperatorNeeded
+from tests.support.changes import events
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from adapters.pgoutput.settings import SourceSettings
+    from cdc_core.ports.catalog import SourceTable
+
+
+def by_name(tables: object) -> dict[str, SourceTable]:
+    return {str(t.relation.table): t for t in tables}  # type: ignore[attr-defined]
+
+
+def published(sql: psycopg.Connection, name: str = "wal2delta_pub") -> set[str]:
+    rows = sql.execute(
+        "SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = %s",
+        [name],
+    )
+    return {row[0] for row in rows}
+
+
+def major(sql: psycopg.Connection) -> int:
+    return sql.info.server_version // 10_000
+
+
+@pytest.fixture
+def reader(sql: psycopg.Connection, database: str) -> Iterator[str]:
+    """The DSN of a role that may connect and replicate, and owns nothing."""
+    role = "reader_" + database.rpartition("_")[2]
+    sql.execute(f"CREATE ROLE {role} LOGIN REPLICATION PASSWORD 'secret-word'")
+    parts = urlsplit(database)
+    yield urlunsplit(parts._replace(netloc=f"{role}:secret-word@{parts.hostname}:{parts.port}"))
+    sql.execute(f"DROP OWNED BY {role} CASCADE")
+    sql.execute(f"DROP ROLE {role}")
+
+
+def role_of(dsn: str) -> str:
+    return str(urlsplit(dsn).username)
+
+
+def test_discovery(settings: SourceSettings, sql: psycopg.Connection) -> None:
+    sql.execute('CREATE SCHEMA sales; CREATE SCHEMA "Odd one"')
+    sql.execute(
+        "CREATE TABLE plain (id int PRIMARY KEY); CREATE TABLE sales.plain (id int PRIMARY KEY)"
+    )
+    sql.execute('CREATE TABLE "Odd one"."Tab le" ("I d" int PRIMARY KEY)')
+    sql.execute("CREATE TABLE _dlt_loads (id int PRIMARY KEY); CREATE TABLE audit_log (id int)")
+    sql.execute("CREATE TABLE part (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+    sql.execute("CREATE TABLE sales.part_1 PARTITION OF part FOR VALUES FROM (0) TO (9)")
+    sql.execute("CREATE TEMP TABLE passing (id int)")
+    sql.execute("CREATE VIEW look AS SELECT 1; CREATE MATERIALIZED VIEW kept AS SELECT 1")
+    catalog = PgCatalog(
+        replace(settings, schemas=("public", "sales", "Odd one"), exclude=("public.audit_*",))
+    )
+    tables = catalog.publish()
+    names = [str(t.relation.table) for t in tables]
+    assert names == ["Odd one.Tab le", "public.part", "public.plain", "sales.plain"]
+    assert published(sql) == set(names)
+    catalog.close()
+    catalog = PgCatalog(replace(settings, schemas=("sales",), include=("sales.p*",)))
+    assert [str(t.relation.table) for t in catalog.tables()] == ["sales.plain"]
+    catalog.close()
+
+
+def test_columns(catalog: PgCatalog, sql: psycopg.Connection) -> None:
+    sql.execute("CREATE DOMAIN price AS numeric(8,2) DEFAULT 1")
+    sql.execute(
+        "CREATE TABLE t (b text NOT NULL, a int GENERATED ALWAYS AS IDENTITY, gone int,"
+        " p price, n numeric(5,1)[], twice int GENERATED ALWAYS AS (length(b) * 2) STORED,"
+        " PRIMARY KEY (a, b))"
+    )
+    sql.execute("ALTER TABLE t DROP COLUMN gone")
+    (table,) = catalog.publish()
+    found = [
+        (c.name, c.attnum, str(c.arrow_type), c.pg_type, c.has_default)
+        for c in table.relation.columns
+    ]
+    expected = [
+        ("b", 1, "string", "text", False),
+        ("a", 2, "int32", "integer", True),
+        ("p", 4, "decimal128(8, 2)", "price", True),
+        ("n", 5, "string", "numeric(5,1)[]", False),
+    ]
+    if major(sql) >= 18:
+        expected.append(("twice", 6, "int32", "integer", True))
+    assert found == expected
+    assert table.relation.key == ("b", "a")
+
+
+def test_generated_columns_come_where_postgres_sends_them(
+    settings: SourceSettings, catalog: PgCatalog, sql: psycopg.Connection
+) -> None:
+    sql.execute("CREATE TABLE t (id int PRIMARY KEY, g int GENERATED ALWAYS AS (id * 2) STORED)")
+    (table,) = catalog.publish()
+    with PgChangeSource(settings) as source:
+        start = source.create_slot()
+        sql.execute("INSERT INTO t VALUES (1)")
+        batches = list(source.read(start, source.current_lsn(), {table.relation.oid}))
+    names = table.relation.column_names
+    assert names == (("id", "g") if major(sql) >= 18 else ("id",))
+    assert [tuple(row) for _, _, row in events(batches)] == [names]
+
+
+def test_what_cannot_be_streamed_is_named_and_not_published(
+    catalog: PgCatalog, sql: psycopg.Connection
+) -> None:
+    sql.execute("CREATE TABLE keyed (id int PRIMARY KEY)")
+    sql.execute("CREATE TABLE keyless (id int)")
+    sql.execute("CREATE TABLE late (id int PRIMARY KEY DEFERRABLE)")
+    sql.execute(
+        "CREATE TABLE nothing (id int PRIMARY KEY); ALTER TABLE nothing REPLICA IDENTITY NOTHING"
+    )
+    sql.execute("CREATE TABLE full_one (id int); ALTER TABLE full_one REPLICA IDENTITY FULL")
+    sql.execute(
+        "CREATE TABLE indexed (a int, b int NOT NULL); CREATE UNIQUE INDEX u ON indexed (b)"
+    )
+    sql.execute("ALTER TABLE indexed REPLICA IDENTITY USING INDEX u")
+    sql.execute("CREATE TABLE lost_index (b int NOT NULL UNIQUE)")
+    sql.execute("ALTER TABLE lost_index REPLICA IDENTITY USING INDEX lost_index_b_key")
+    sql.execute("ALTER TABLE lost_index DROP CONSTRAINT lost_index_b_key")
+    sql.execute("CREATE UNLOGGED TABLE fleeting (id int PRIMARY KEY)")
+    tables = by_name(catalog.publish())
+    streamed = {"public.keyed", "public.full_one", "public.indexed"}
+    assert {name for name, t in tables.items() if t.published} == streamed == published(sql)
+    assert {name for name, t in tables.items() if not t.not_streamed} == streamed
+    assert tables["public.indexed"].relation.key == ("b",)
+    assert tables["public.full_one"].relation.key == ()
+    for name in ("keyless", "late", "lost_index"):
+        assert "REPLICA IDENTITY FULL" in tables[f"public.{name}"].not_streamed
+    assert "REPLICA IDENTITY DEFAULT" in tables["public.nothing"].not_streamed
+    assert "SET LOGGED" in tables["public.fleeting"].not_streamed
+    for name in tables:
+        sql.execute(f"INSERT INTO {name} ({tables[name].relation.column_names[-1]}) VALUES (1)")
+        sql.execute(f"UPDATE {name} SET {tables[name].relation.column_names[-1]} = 2")
+        sql.execute(f"DELETE FROM {name}")
+
+
+def test_tables_come_and_go(catalog: PgCatalog, sql: psycopg.Connection) -> None:
+    sql.execute("CREATE TABLE one (id int PRIMARY KEY)")
+    catalog.publish()
+    sql.execute("CREATE TABLE two (id int PRIMARY KEY); ALTER TABLE one DROP CONSTRAINT one_pkey")
+    (one, two) = catalog.tables()
+    assert (one.published, two.published) == (True, False)
+    assert (bool(one.not_streamed), two.not_streamed) == (True, "")
+    (one, two) = catalog.publish()
+    assert (one.published, two.published) == (False, True)
+    assert published(sql) == {"public.two"}
+    assert catalog.drop_publication()
+    assert not catalog.drop_publication()
+
+
+def test_an_empty_database_gets_an_empty_publication(
+    catalog: PgCatalog, sql: psycopg.Connection
+) -> None:
+    assert catalog.publish() == []
+    sql.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    (table,) = catalog.publish()
+    assert table.published
+
+
+def test_partitions(catalog: PgCatalog, sql: psycopg.Connection) -> None:
+    def partitioned(name: str, key: str) -> None:
+        sql.execute(f"CREATE TABLE {name} (id int {key}, v int) PARTITION BY RANGE (id)")
+        sql.execute(f"CREATE TABLE {name}_1 PARTITION OF {name} FOR VALUES FROM (0) TO (9)")
+
+    for name in ("fine", "unidentified", "odd", "whole"):
+        partitioned(name, "PRIMARY KEY")
+    partitioned("bare", "")
+    sql.execute("ALTER TABLE unidentified_1 REPLICA IDENTITY NOTHING")
+    sql.execute("ALTER TABLE odd_1 ALTER v SET NOT NULL, ADD CONSTRAINT other UNIQUE (v)")
+    sql.execute("ALTER TABLE odd_1 REPLICA IDENTITY USING INDEX other")
+    sql.execute("ALTER TABLE whole_1 REPLICA IDENTITY FULL")
+    sql.execute("INSERT INTO fine VALUES (1, 1)")
+    tables = by_name(catalog.publish())
+    assert {name for name, t in tables.items() if t.published} == {"public.fine", "public.whole"}
+    assert "public.unidentified_1" in tables["public.unidentified"].not_streamed
+    assert 'ALTER TABLE "public"."odd_1" REPLICA IDENTITY FULL' in tables["public.odd"].not_streamed
+    assert "PRIMARY KEY" in tables["public.bare"].not_streamed
+    sql.execute("CREATE TABLE fine_2 PARTITION OF fine FOR VALUES FROM (9) TO (19)")
+    sql.execute("UPDATE fine SET id = 10; DELETE FROM fine")
+
+
+def test_partitioned_changes_come_by_the_root(
+    settings: SourceSettings, catalog: PgCatalog, sql: psycopg.Connection
+) -> None:
+    sql.execute("CREATE TABLE root (id int PRIMARY KEY, v text) PARTITION BY RANGE (id)")
+    sql.execute("CREATE TABLE root_1 PARTITION OF root FOR VALUES FROM (0) TO (10)")
+    sql.execute("CREATE TABLE root_2 (v text, id int PRIMARY KEY)")
+    sql.execute("ALTER TABLE root ATTACH PARTITION root_2 FOR VALUES FROM (10) TO (20)")
+    (table,) = catalog.publish()
+    with PgChangeSource(settings) as source:
+        start = source.create_slot()
+        sql.execute("INSERT INTO root VALUES (1, 'a'), (11, 'b')")
+        sql.execute("UPDATE root SET id = 12 WHERE id = 1")
+        sql.execute("TRUNCATE root")
+        batches = list(source.read(start, source.current_lsn(), {table.relation.oid}))
+    told = [(table, op, row["id"]) for table, op, row in events(batches)]
+    assert {table for table, _, _ in told} == {"public.root"}
+    assert [(op, key) for _, op, key in told] == [
+        ("INSERT", 1), ("INSERT", 11), ("DELETE", 1), ("INSERT", 12), ("TRUNCATE", None),
+    ]  # fmt: skip
+
+
+def test_fingerprints_tell_what_leaves_no_row_events(
+    catalog: PgCatalog, sql: psycopg.Connection
+) -> None:
+    def reread(*statements: str) -> str:
+        before = {t.relation.oid: t.fingerprint for t in catalog.tables()}
+        for statement in statements:
+            sql.execute(statement)
+        after = {t.relation.oid: t.fingerprint for t in catalog.tables()}
+        found = {after[oid].reread_reason(before[oid]) for oid in before.keys() & after.keys()}
+        return ", ".join(sorted(found - {""}))
+
+    sql.execute("CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 1)")
+    sql.execute("CREATE TABLE p (id int PRIMARY KEY, v int) PARTITION BY RANGE (id)")
+    sql.execute("CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (0) TO (10)")
+    assert reread("INSERT INTO t VALUES (2, 2)", "ANALYZE", "VACUUM t, p") == ""
+    assert reread("VACUUM FULL t") == ""
+    assert reread("TRUNCATE t") == ""
+    assert reread("ALTER TABLE t ADD COLUMN w int") == ""
+    assert reread("ALTER TABLE t RENAME w TO x", "ALTER TABLE t RENAME TO t2") == ""
+    assert "rewritten" in reread("ALTER TABLE t2 ALTER v TYPE bigint")
+    assert "rewritten" in reread("ALTER TABLE t2 ALTER v TYPE bigint USING v + 1")
+    assert "rewritten" in reread("ALTER TABLE t2 ADD COLUMN r float8 DEFAULT random()")
+    assert reread("CREATE TABLE p_2 PARTITION OF p FOR VALUES FROM (10) TO (20)") == ""
+    sql.execute("CREATE TABLE p_3 (id int PRIMARY KEY, v int)")
+    attach = "ALTER TABLE p ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})"
+    assert "attached" in reread(attach.format("p_3", 20, 30))
+    one_transaction = "; ".join(
+        [
+            "CREATE TABLE p_4 (id int NOT NULL, v int)",
+            "INSERT INTO p_4 VALUES (30, 1)",
+            attach.format("p_4", 30, 40),
+        ]
+    )
+    assert "attached" in reread(one_transaction)
+    assert "truncated" in reread("TRUNCATE p_1")
+    assert "rewritten" in reread("ALTER TABLE p ALTER v TYPE bigint")
+    assert "detached" in reread("ALTER TABLE p DETACH PARTITION p_3")
+    assert "dropped" in reread("DROP TABLE p_1")
+    sql.execute(
+        "CREATE TABLE sub PARTITION OF p FOR VALUES FROM (50) TO (60) PARTITION BY RANGE (id)"
+    )
+    assert reread("CREATE TABLE sub_1 PARTITION OF sub FOR VALUES FROM (50) TO (55)") == ""
+
+
+def test_a_publication_of_another_owner_is_used_as_it_is(
+    settings: SourceSettings, sql: psycopg.Connection, reader: str
+) -> None:
+    sql.execute("CREATE TABLE held (id int PRIMARY KEY, secret text, v int)")
+    sql.execute("CREATE TABLE left_out (id int PRIMARY KEY)")
+    detail = "(id, v) WHERE (id > 10)" if major(sql) >= 15 else ""
+    sql.execute(f"CREATE PUBLICATION wal2delta_pub FOR TABLE held {detail}")
+    sql.execute(f"GRANT SELECT ON held TO {role_of(reader)}")
+    settings = replace(settings, conninfo=reader)
+    catalog = PgCatalog(settings)
+    tables = by_name(catalog.publish())
+    assert published(sql) == {"public.held"}
+    assert not tables["public.left_out"].published
+    assert "ADD TABLE" in tables["public.left_out"].not_streamed
+    held = tables["public.held"]
+    assert held.published
+    assert not held.not_streamed
+    with PgChangeSource(settings) as source:
+        sql.execute("INSERT INTO held VALUES (1, 'x', 1), (11, 'x', 1)")
+        with PgSnapshotSource(settings).begin(create_slot=True) as snapshot:
+            rows = [r for piece in snapshot.read(held.relation) for r in piece.rows.to_pylist()]
+        sql.execute("UPDATE held SET id = id + 5, v = 2")
+        batches = list(source.read(snapshot.lsn, source.current_lsn(), {held.relation.oid}))
+        with pytest.raises(OperatorNeeded, match='GRANT SELECT ON "public"."left_out"'):
+            with PgSnapshotSource(settings).begin(create_slot=False) as snapshot:
+                list(snapshot.read(tables["public.left_out"].relation))
+    told = [(op, row) for _, op, row in events(batches)]
+    if major(sql) >= 15:
+        assert held.relation.column_names == ("id", "v")
+        assert rows == [{"id": 11, "v": 1}]
+        assert told == [("DELETE", {"id": 11, "v": None}), ("UPDATE", {"id": 16, "v": 2})]
+    else:
+        assert [row["id"] for row in rows] == [1, 11]
+        assert len(told) == 4
+    with pytest.raises(OperatorNeeded, match="DROP PUBLICATION"):
+        catalog.drop_publication()
+    catalog.close()
+
+
+def test_whole_schemas_and_all_tables(catalog: PgCatalog, sql: psycopg.Connection) -> None:
+    which = "TABLES IN SCHEMA public" if major(sql) >= 15 else "ALL TABLES"
+    sql.execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE keyless (id int)")
+    sql.execute("CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+    sql.execute(f"CREATE PUBLICATION wal2delta_pub FOR {which}")
+    tables = by_name(catalog.publish())
+    assert all(t.published for t in tables.values())
+    assert tables["public.t"].not_streamed == ""
+    assert "publish_via_partition_root" in tables["public.p"].not_streamed
+    assert "REPLICA IDENTITY FULL" in tables["public.keyless"].not_streamed
+
+
+def test_a_publication_of_our_own_is_completed(catalog: PgCatalog, sql: psycopg.Connection) -> None:
+    sql.execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE keyless (id int)")
+    sql.execute("CREATE PUBLICATION wal2delta_pub FOR TABLE keyless WITH (publish = 'insert')")
+    tables = by_name(catalog.publish())
+    assert tables["public.t"].published
+    assert not tables["public.keyless"].published
+    row = sql.execute("SELECT pubupdate, pubtruncate, pubviaroot FROM pg_publication").fetchone()
+    assert row == (True, True, True)
+
+
+def test_a_role_that_owns_nothing_is_told_what_to_run(
+    settings: SourceSettings, sql: psycopg.Connection, reader: str
+) -> None:
+    sql.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    catalog = PgCatalog(replace(settings, conninfo=reader))
+    with pytest.raises(
+        OperatorNeeded, match='CREATE PUBLICATION "wal2delta_pub" FOR TABLE'
+    ) as told:
+        catalog.publish()
+    catalog.close()
+    sql.execute(told.value.cure.partition(": ")[2].encode())
+    catalog = PgCatalog(replace(settings, conninfo=reader))
+    (table,) = catalog.publish()
+    assert table.published
+    catalog.close()
+
+
+def test_row_level_security_is_never_a_silent_filter(
+    settings: SourceSettings, sql: psycopg.Connection, reader: str
+) -> None:
+    sql.execute("CREATE TABLE t (id int PRIMARY KEY); ALTER TABLE t ENABLE ROW LEVEL SECURITY")
+    sql.execute(f"CREATE POLICY part ON t USING (id > 1); GRANT SELECT ON t TO {role_of(reader)}")
+    sql.execute("CREATE PUBLICATION wal2delta_pub FOR TABLE t")
+    sql.execute("INSERT INTO t VALUES (1), (2)")
+    settings = replace(settings, conninfo=reader)
+    catalog = PgCatalog(settings)
+    (table,) = catalog.tables()
+    catalog.close()
+    with pytest.raises(OperatorNeeded, match="BYPASSRLS"):
+        with PgSnapshotSource(settings).begin(create_slot=False) as snapshot:
+            list(snapshot.read(table.relation))
+
+
+def test_our_ddl_does_not_wait_for_long(
+    settings: SourceSettings, sql: psycopg.Connection, database: str
+) -> None:
+    sql.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    catalog = PgCatalog(replace(settings, lock_timeout_seconds=0.2))
+    with psycopg.connect(database) as vacuum_like:
+        vacuum_like.execute("LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE")
+        assert [t.published for t in catalog.tables()] == [False]
+        with pytest.raises(Exception, match="lock was not to be had") as told:
+            catalog.publish()
+        assert getattr(told.value, "exit_code", None) == 1
+    assert [t.published for t in catalog.publish()] == [True]
+    catalog.close()
