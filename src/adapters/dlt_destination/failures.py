@@ -10,7 +10,14 @@ _NUMBER = re.compile(r"\d+")
 _LONGEST = 200
 
 #: Attributes under which dlt's exceptions keep what they wrap.
-_INNER = ("exception", "client_exception", "job_exception", "dbapi_exception", "__cause__")
+_INNER = (
+    "exception",
+    "client_exception",
+    "job_exception",
+    "dbapi_exception",
+    "inner_exc",
+    "__cause__",
+)
 
 
 def root_cause(error: BaseException) -> BaseException:

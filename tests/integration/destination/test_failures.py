@@ -1,0 +1,263 @@
+"""What a destination does when the store beneath it fails: one line, nothing half done for good."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from adapters.dlt_destination import work_folder
+from adapters.dlt_destination.delta_store import DeltaStore
+from adapters.dlt_destination.destination import DltDestination
+from adapters.dlt_destination.duckdb_store import DuckDbStore
+from adapters.dlt_destination.factories import delta_destination, duckdb_destination
+from adapters.dlt_destination.settings import PipelineSettings
+from cdc_core.checkpoint import Checkpoint
+from cdc_core.errors import DestinationFailed, DestinationUnavailable
+from cdc_core.lsn import Lsn
+from cdc_core.staging import LoadBatch, TargetTable
+from tests.contracts.destination_contract import ORDERS, SOURCE, checkpoint, content, keyed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from adapters.dlt_destination.plan import Step
+
+SECRET = "4111-1111-1111-1111"
+TABLES = [TargetTable(f"t{n}", ORDERS.schema) for n in range(3)]
+
+
+def batch(lsn: int) -> LoadBatch:
+    row = {"id": 1, "note": SECRET, "_cdc_lsn": lsn}
+    return LoadBatch(merges=tuple(keyed(table, [row]) for table in TABLES))
+
+
+def failing(base: type, fails: Callable[[str], bool], error: Exception, *, after: bool) -> type:
+    """A store whose `apply` fails for the tables that `fails` names, before its effect or after."""
+
+    class Failing(base):  # type: ignore[misc]
+        def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
+            if fails(table) and not after:
+                raise error
+            super().apply(client, table, steps)
+            if fails(table):
+                raise error
+
+    return Failing
+
+
+@pytest.fixture(params=["duckdb", "delta"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[type, str]:
+    if request.param == "duckdb":
+        return DuckDbStore, str(tmp_path / "lake.duckdb")
+    return DeltaStore, str(tmp_path / "lake")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> PipelineSettings:
+    return PipelineSettings("wal2delta", "bronze", tmp_path / "work")
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("table", [table.name for table in TABLES])
+def test_a_failed_table_is_told_in_one_line_and_mended_by_loading_again(
+    store: tuple[type, str],
+    settings: PipelineSettings,
+    table: str,
+    after: bool,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    base, place = store
+    error = ValueError(f"Conversion Error: could not cast '{SECRET}' and {SECRET} to INT32\nmore")
+    broken = DltDestination(
+        failing(base, lambda name: name == table, error, after=after)(place), settings
+    )
+    with broken:
+        with pytest.raises(DestinationFailed) as failure:
+            broken.load(batch(10), checkpoint(10))
+        assert f"table {table!r}" in str(failure.value)
+        assert "\n" not in str(failure.value)
+        assert broken.read_checkpoint() is None
+    with DltDestination(base(place), settings) as whole:
+        assert whole.read_checkpoint() is None
+        whole.load(batch(10), checkpoint(10))
+        whole.load(batch(12), checkpoint(12))
+        assert whole.read_checkpoint() == checkpoint(12)
+        for target in TABLES:
+            assert content(whole, target.name, "id", "_cdc_lsn") == [(1, 12)]
+    output = capfd.readouterr()
+    shown = str(failure.value) + output.out + output.err
+    assert "1111" not in shown
+    assert failure.value.__suppress_context__
+
+
+def test_after_a_failure_the_same_object_loads_new_data(
+    store: tuple[type, str], settings: PipelineSettings
+) -> None:
+    """A failed package is never loaded in place of what comes next."""
+    base, place = store
+    failures = iter([True])
+    broken = failing(
+        base, lambda name: name == "t0" and next(failures, False), OSError("gone"), after=False
+    )
+    with DltDestination(broken(place), settings) as destination:
+        with pytest.raises(DestinationUnavailable):
+            destination.load(batch(10), checkpoint(10))
+        destination.load(batch(20), checkpoint(20))
+        assert destination.read_checkpoint() == checkpoint(20)
+        for target in TABLES:
+            assert content(destination, target.name, "id", "_cdc_lsn") == [(1, 20)]
+
+
+def test_a_column_of_another_type_is_refused(
+    store: tuple[type, str], settings: PipelineSettings
+) -> None:
+    base, place = store
+    other = TargetTable("orders", pa.schema([("id", pa.string())]))
+    with DltDestination(base(place), settings) as destination:
+        destination.load(
+            LoadBatch(merges=(keyed(ORDERS, [{"id": 1, "_cdc_lsn": 1}]),)), checkpoint(1)
+        )
+        merge = keyed(other, [{"id": "x", "_cdc_lsn": 2}])
+        with pytest.raises(DestinationFailed, match="snapshot --tables"):
+            destination.load(LoadBatch(merges=(merge,)), checkpoint(2))
+        assert destination.read_checkpoint() == checkpoint(1)
+
+
+def test_narrower_rows_go_into_wider_columns(
+    store: tuple[type, str], settings: PipelineSettings
+) -> None:
+    base, place = store
+    wide = TargetTable("t", pa.schema([("id", pa.int64()), ("p", pa.decimal128(20, 2))]))
+    narrow = TargetTable("t", pa.schema([("id", pa.int16()), ("p", pa.decimal128(4, 2))]))
+    with DltDestination(base(place), settings) as destination:
+        for lsn, target in ((1, wide), (2, narrow)):
+            merge = keyed(target, [{"id": lsn, "p": Decimal("1.25"), "_cdc_lsn": lsn}])
+            destination.load(LoadBatch(merges=(merge,)), checkpoint(lsn))
+        pieces = list(destination.scan("t", ["id", "p"]))
+        assert pieces[0].schema.types == wide.schema.types
+        assert sum(len(piece) for piece in pieces) == 2
+
+
+def test_an_unreachable_place_is_said_to_be_one(settings: PipelineSettings, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for destination in (
+        duckdb_destination(settings, str(tmp_path / "no" / "such" / "lake.duckdb")),
+        delta_destination(settings, str(tmp_path / "file" / "lake")),
+    ):
+        with pytest.raises(DestinationUnavailable), destination:
+            destination.load(batch(1), checkpoint(1))
+
+
+def test_a_reader_in_passing_is_waited_for(settings: PipelineSettings, tmp_path: Path) -> None:
+    place = tmp_path / "lake.duckdb"
+    with duckdb_destination(settings, str(place)) as destination:
+        destination.load(batch(1), checkpoint(1))
+    script = (
+        "import duckdb, sys, time\n"
+        "connection = duckdb.connect(sys.argv[1], read_only=True)\n"
+        "print('reading', flush=True)\n"
+        "time.sleep(1)\n"
+    )
+    reader = subprocess.Popen(
+        [sys.executable, "-c", script, str(place)], stdout=subprocess.PIPE, text=True
+    )
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == "reading\n"
+    with duckdb_destination(settings, str(place)) as destination:
+        destination.load(batch(2), checkpoint(2))
+        assert destination.read_checkpoint() == checkpoint(2)
+    assert reader.wait() == 0
+    with duckdb.connect(str(place), read_only=True) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM bronze.t0").fetchall() == [(1,)]
+
+
+def test_the_newest_checkpoint_is_found_though_the_clock_was_set_back(
+    store: tuple[type, str], settings: PipelineSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dlt.common.time import increasing_precise_time as clock
+
+    base, place = store
+    monkeypatch.setattr(clock, "_last", time.time() + 86_400)
+    with DltDestination(base(place), settings) as destination:
+        destination.load(batch(1), checkpoint(1))
+    for lsn in (2, 3):
+        monkeypatch.setattr(clock, "_last", time.time())
+        with DltDestination(base(place), settings) as destination:
+            assert destination.read_checkpoint() == checkpoint(lsn - 1)
+            destination.load(batch(lsn), checkpoint(lsn))
+    with DltDestination(base(place), settings) as destination:
+        assert destination.read_checkpoint() == checkpoint(3)
+
+
+def test_old_states_go(
+    store: tuple[type, str], settings: PipelineSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.dlt_destination.state_keeping.KEPT", 5)
+    base, place = store
+    with DltDestination(base(place), settings) as destination:
+        for lsn in range(1, 13):
+            destination.load(LoadBatch(), checkpoint(lsn))
+        assert destination.read_checkpoint() == checkpoint(12)
+    with DltDestination(base(place), settings) as destination:
+        assert destination.read_checkpoint() == checkpoint(12)
+    if base is DuckDbStore:
+        with duckdb.connect(place, read_only=True) as connection:
+            rows = connection.execute("SELECT COUNT(*) FROM bronze._dlt_pipeline_state").fetchall()
+        assert rows[0][0] <= 11
+    else:
+        assert len(list(Path(place, "bronze", "_dlt_loads").iterdir())) <= 10
+
+
+def test_work_folders_of_killed_runs_are_swept_up(
+    settings: PipelineSettings, tmp_path: Path
+) -> None:
+    assert settings.work_folder is not None
+    left_over = settings.work_folder / f"{work_folder.PREFIX}dead"
+    left_over.mkdir(parents=True)
+    (left_over / ".lock").touch()
+    (left_over / "big.parquet").touch()
+    elsewhere = settings.work_folder / "other"
+    elsewhere.mkdir()
+    with duckdb_destination(settings, str(tmp_path / "a.duckdb")):
+        assert not left_over.exists()
+        living = [path for path in settings.work_folder.iterdir() if path != elsewhere]
+        assert len(living) == 1
+        with duckdb_destination(settings, str(tmp_path / "b.duckdb")):
+            assert living[0].exists()
+    assert list(settings.work_folder.iterdir()) == [elsewhere]
+
+
+def test_datasets_and_pipelines_do_not_see_each_other(
+    store: tuple[type, str], settings: PipelineSettings
+) -> None:
+    base, place = store
+    others = replace(settings, dataset_name="silver")
+    with DltDestination(base(place), settings) as one, DltDestination(base(place), others) as two:
+        one.load(batch(1), checkpoint(1))
+        assert two.read_checkpoint() is None
+        assert dict(two.tables()) == {}
+        two.load(LoadBatch(), checkpoint(5))
+        assert one.read_checkpoint() == checkpoint(1)
+
+
+def test_a_checkpoint_of_another_version_is_refused(
+    store: tuple[type, str], settings: PipelineSettings
+) -> None:
+    class FromLater(Checkpoint):
+        def to_state(self) -> dict[str, Any]:
+            return {**super().to_state(), "version": 99}
+
+    base, place = store
+    with DltDestination(base(place), settings) as destination:
+        destination.load(LoadBatch(), FromLater(SOURCE, Lsn(1)))
+        with pytest.raises(DestinationFailed, match="another version"):
+            destination.read_checkpoint()
