@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from cdc_core.row_hash import Hashes
 
-BUCKETS = 4096
-_SHIFT = np.uint64(64 - 12)
+BUCKETS = 1 << 16
+_SHIFT = np.uint64(64 - 16)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,13 @@ from cdc_core.errors import OperatorNeeded, WriterBusy
 from cdc_core.lsn import Lsn
 from cdc_core.ports.catalog import SourceTable
 from cdc_core.ports.change_source import SlotState
+from cdc_core.ports.source_inspector import (
+    Provider,
+    PublicationFacts,
+    Role,
+    SourceFacts,
+    TableFacts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -47,7 +54,7 @@ class InMemorySnapshot:
 
 @dataclass
 class InMemorySource:
-    """`ChangeSource`, `Catalog`, `SnapshotSource` and `SourceMonitor` in one.
+    """`ChangeSource`, `Catalog`, `SnapshotSource`, `SourceMonitor` and `SourceInspector` in one.
 
     `batch_transactions` cuts the stream into batches of so many transactions.
     """
@@ -162,6 +169,35 @@ class InMemorySource:
         existed = bool(self.postgres.published)
         self.postgres.published.clear()
         return existed
+
+    def facts(self) -> SourceFacts:
+        """Those of a server on which nothing is missing."""
+        self.faults.pass_by("source.facts")
+        return SourceFacts(
+            version=180000,
+            database=self.postgres.database,
+            provider=Provider.SELF,
+            identity=self.identity(),
+            wal_level="logical",
+            standby=False,
+            hot_standby_feedback=False,
+            role=Role("owner", replication=True, create_publications=True, read_control_data=True),
+            publication=PublicationFacts("dlt_cdc_pub", bool(self.postgres.published), True),
+            slot_name=self.slot_name,
+            slot=self.slot(),
+            max_replication_slots=10,
+            replication_slots=int(self.postgres.slot is not None),
+            max_wal_senders=10,
+            wal_senders=0,
+            slot_wal_limit=64 << 30,
+            slot_idle_limit=None,
+            sender_timeout=60.0,
+            transactions=(),
+            tables={
+                oid: TableFacts(schema_usage=True, select=True, owner=True, hidden_rows=False)
+                for oid in self.postgres.tables
+            },
+        )
 
     @contextmanager
     def begin(self, *, create_slot: bool) -> Iterator[InMemorySnapshot]:

@@ -237,7 +237,8 @@ def test_a_crash_within_a_repair_is_cured_by_cdc(seed: int) -> None:
     assert call > 5
 
 
-def test_a_repair_that_was_cut_short_is_read_again_by_cdc() -> None:
+@pytest.mark.parametrize("cure", ["cdc", "repair"])
+def test_a_repair_that_was_cut_short_is_finished(cure: str) -> None:
     world, *_ = loaded()
     world.lake.tables["keyed"].rows.clear()
     world.faults = FaultPlan(named={"destination.merge": InjectedCrash()})
@@ -246,8 +247,14 @@ def test_a_repair_that_was_cut_short_is_read_again_by_cdc() -> None:
     world.postgres.writer, world.faults = None, FaultPlan()
     states = Checkpoint.from_state(world.lake.checkpoint).tables.values()
     assert [s.status for s in states if s.target == "keyed"] == [TableStatus.NEEDS_SNAPSHOT]
-    world.cdc()
+    if cure == "cdc":
+        world.cdc()
+    else:
+        assert "set aside" in line(verify(world), "keyed").note
+        assert verify(world, repair=True).equal
     world.assert_equal()
+    states = Checkpoint.from_state(world.lake.checkpoint).tables.values()
+    assert {state.status for state in states} == {TableStatus.STREAMING}
 
 
 def test_columns_that_only_one_side_has() -> None:
