@@ -119,10 +119,15 @@ def is_terminal(stream: TextIO) -> bool:
 
 def _terminal_handler() -> logging.Handler:
     """rich's, so that lines appear above a progress bar and not through it."""
+    from rich.highlighter import NullHighlighter
     from rich.logging import RichHandler
 
     from entrypoints.terminal import error_console
 
     return RichHandler(
-        console=error_console(), show_path=False, omit_repeated_times=False, log_time_format="%X"
+        console=error_console(),
+        show_path=False,
+        omit_repeated_times=False,
+        log_time_format="%X",
+        highlighter=NullHighlighter(),
     )

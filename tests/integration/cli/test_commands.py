@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shutil
 import signal
+import socket
 import threading
 import time
+from pathlib import Path
 
 import duckdb
 import psycopg
@@ -150,6 +154,47 @@ def test_follow_goes_on_until_sigterm_and_ends_cleanly(shop):
     assert "cdc done" in lines[-1]
     shop.run("cdc")
     _assert_equal(shop)
+
+
+def test_snapshot_that_is_terminated_is_taken_again(shop):
+    shop.sql(
+        "CREATE TABLE wide AS SELECT i AS id, repeat('x', 500) AS t FROM generate_series(1, 200000) i"
+    )
+    shop.sql("ALTER TABLE wide ADD PRIMARY KEY (id)")
+    with shop.spawn("snapshot") as process:
+        assert "snapshot at LSN" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert "interrupted" in error.splitlines()[-1]
+    assert "Traceback" not in error
+    assert "1 tables, 200,000 rows" in shop.run("snapshot").error
+    shop.run("cdc")
+    assert shop.lake_sql("SELECT count(*), count(DISTINCT id) FROM bronze.wide") == [
+        (200000, 200000)
+    ]
+
+
+def test_interrupted_demo_leaves_nothing_running(shop):
+    with shop.spawn("demo") as process:
+        port = None
+        while port is None:
+            port = re.search(r"start PostgreSQL: .* port (\d+)", process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted" in error
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", int(port[1]))) != 0
+
+
+def test_demo_shows_equality_and_leaves_the_file(shop):
+    done = shop.run("demo")
+    assert "Source and destination are equal" in done.out
+    file = Path(re.search(r"yours to query: (\S+)", done.out)[1])
+    with duckdb.connect(str(file), read_only=True) as lake:
+        assert lake.execute("SELECT count(*) FROM bronze.demo_orders").fetchone()[0] > 1000
+    shutil.rmtree(file.parent)
 
 
 def test_second_run_on_a_slot_is_refused_and_names_the_first(shop):
