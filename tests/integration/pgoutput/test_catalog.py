@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from adapters.pgoutput.settings import SourceSettings
     from cdc_core.ports.catalog import SourceTable
+    from cdc_core.relation import Relation
 
 
 def by_name(tables: object) -> dict[str, SourceTable]:
@@ -30,6 +31,14 @@ def published(sql: psycopg.Connection, name: str = "wal2delta_pub") -> set[str]:
         [name],
     )
     return {row[0] for row in rows}
+
+
+def take_snapshot(
+    settings: SourceSettings, *relations: Relation, create_slot: bool = False
+) -> None:
+    with PgSnapshotSource(settings).begin(create_slot=create_slot) as snapshot:
+        for relation in relations:
+            list(snapshot.read(relation))
 
 
 def major(sql: psycopg.Connection) -> int:
@@ -281,9 +290,8 @@ def test_a_publication_of_another_owner_is_used_as_it_is(
             rows = [r for piece in snapshot.read(held.relation) for r in piece.rows.to_pylist()]
         sql.execute("UPDATE held SET id = id + 5, v = 2")
         batches = list(source.read(snapshot.lsn, source.current_lsn(), {held.relation.oid}))
-        with pytest.raises(OperatorNeeded, match='GRANT SELECT ON "public"."left_out"'):
-            with PgSnapshotSource(settings).begin(create_slot=False) as snapshot:
-                list(snapshot.read(tables["public.left_out"].relation))
+        with pytest.raises(OperatorNeeded, match=r'GRANT SELECT ON "public"\."left_out"'):
+            take_snapshot(settings, tables["public.left_out"].relation)
     told = [(op, row) for _, op, row in events(batches)]
     if major(sql) >= 15:
         assert held.relation.column_names == ("id", "v")
@@ -348,8 +356,7 @@ def test_row_level_security_is_never_a_silent_filter(
     (table,) = catalog.tables()
     catalog.close()
     with pytest.raises(OperatorNeeded, match="BYPASSRLS"):
-        with PgSnapshotSource(settings).begin(create_slot=False) as snapshot:
-            list(snapshot.read(table.relation))
+        take_snapshot(settings, table.relation)
 
 
 def test_our_ddl_does_not_wait_for_long(

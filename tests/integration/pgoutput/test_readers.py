@@ -1,4 +1,4 @@
-"""Bulk and streaming reading: the same changes, bounded batches, and a slot that stays where it is."""
+"""Bulk and streaming reading: the same changes, bounded batches, a slot that stays in its place."""
 
 from __future__ import annotations
 
@@ -46,9 +46,8 @@ def workload(sql: psycopg.Connection) -> None:
     sql.execute("UPDATE a SET id = id + 100 WHERE id < 5")
     with sql.transaction():
         sql.execute("DELETE FROM b WHERE ctid = (SELECT min(ctid) FROM b)")
-        with pytest.raises(ZeroDivisionError), sql.transaction():
+        with sql.transaction(force_rollback=True):
             sql.execute("DELETE FROM a")
-            raise ZeroDivisionError
         sql.execute("UPDATE b SET x = 'other' WHERE y = 7")
     sql.execute("TRUNCATE a, other")
     sql.execute("INSERT INTO a VALUES (1, 'after', '')")
@@ -374,13 +373,14 @@ def test_a_lost_connection_is_source_unavailable(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE application_name LIKE 'wal2delta/%' AND datname = current_database()"
         )
-    with pytest.raises(SourceUnavailable), PgChangeSource(settings) as source:
+    with PgChangeSource(settings) as source:
         start = source.create_slot()
         using(reader, source, tables)
         sql.execute("INSERT INTO a VALUES (1)")
         until = source.current_lsn()
         stop()
-        list(source.read(start, until, tables))
+        with pytest.raises(SourceUnavailable):
+            list(source.read(start, until, tables))
     with PgChangeSource(settings) as source:
         assert len(stream(source.read(start, until, tables))) == 1
 
