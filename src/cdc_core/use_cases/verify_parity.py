@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from cdc_core.checkpoint import TableStatus
-from cdc_core.errors import OperatorNeeded, SettingsError
+from cdc_core.errors import DestinationFailed, OperatorNeeded, SettingsError
 from cdc_core.history import break_in_history
 from cdc_core.ports.progress import Progress, SilentProgress
 from cdc_core.schema_change import evolve
@@ -39,7 +39,7 @@ KEY_LIMIT = 1000
 
 @dataclass(frozen=True)
 class DifferingKey:
-    """`key` is a JSON object of destination column and PostgreSQL's text."""
+    """`key` is a JSON object of destination column and text."""
 
     kind: Kind
     key: str
@@ -155,7 +155,13 @@ class VerifyParity:
             self.progress.table_finished(name)
             return TableParity(name, "", rows, missing=rows, problem=problem), checkpoint
         sides = TableSides(snapshot, self.destination, table.relation, state)
-        source, target = sides.digests(lambda count: self.progress.rows_read(name, count))
+        try:
+            source, target = sides.digests(lambda count: self.progress.rows_read(name, count))
+        except DestinationFailed as error:
+            # A column that somebody dropped there, say; the other tables go on.
+            self.progress.table_finished(name)
+            problem = f"{error.what}; run: wal2delta snapshot --tables {name}"
+            return TableParity(name, state.target, problem=problem), checkpoint
         line = TableParity(name, state.target, source.rows, target.rows, note=_note(table, state))
         mender = None
         if repair and source.differing(target).any():

@@ -17,7 +17,13 @@ from adapters.fakes import FaultPlan, InjectedCrash, InMemoryDestination, InMemo
 from adapters.fakes.source import InMemorySnapshot, Piece
 from cdc_core.changes import Unrepresentable
 from cdc_core.checkpoint import Checkpoint, TableStatus
-from cdc_core.errors import HistoryLost, OperatorNeeded, SettingsError, WriterBusy
+from cdc_core.errors import (
+    DestinationFailed,
+    HistoryLost,
+    OperatorNeeded,
+    SettingsError,
+    WriterBusy,
+)
 from cdc_core.use_cases import compare_table, repair_table
 from cdc_core.use_cases.verify_parity import ParityReport, TableParity, VerifyParity
 from tests.unit.cdc_core.use_cases.test_convergence import COLUMNS, World, build, work
@@ -302,6 +308,24 @@ def test_another_type_at_the_destination_is_told() -> None:
     assert found.problem == "n is string in the destination, not int64"
     assert "snapshot --tables" in found.note
     assert not found.equal
+
+
+def test_a_table_that_cannot_be_read_there_does_not_stop_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, *_ = loaded()
+    scan = InMemoryDestination.scan
+
+    def failing(self: InMemoryDestination, table: str, columns: Any) -> Any:
+        if table == "heap":
+            raise DestinationFailed("reading table 'heap': no column n")
+        return scan(self, table, columns)
+
+    monkeypatch.setattr(InMemoryDestination, "scan", failing)
+    report = verify(world, repair=True)
+    assert "snapshot --tables public.heap" in line(report, "heap").problem
+    assert not line(report, "heap").equal
+    assert line(report, "keyed").equal
 
 
 @dataclass
