@@ -5,6 +5,7 @@ docs.databricks.com, "COPY INTO". Parquet only.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
@@ -138,21 +139,26 @@ class CopyInto:
         metadata = read_metadata(path)
         selects = []
         count = 0
-        for file in files:
-            parquet = pq.ParquetFile(file)
-            count += parquet.metadata.num_rows
-            present = {name.lower(): name for name in parquet.schema_arrow.names}
-            items = []
-            for column in metadata.fields:
-                own = present.get(column["name"].lower())
-                kind = sql_type(column["type"])
-                value = f"CAST(NULL AS {kind})" if own is None else quote(own)
-                items.append(f"{value} AS {quote(column['name'])}")
-                if not column["nullable"]:
-                    _check_not_null(parquet, own, column["name"])
-            selects.append(f"SELECT {', '.join(items)} FROM parquet.{quote(str(file))}")
-        with self._engine.named(path) as table:
-            self._engine.run(f"INSERT INTO {table} " + " UNION ALL ".join(selects))
+        with contextlib.ExitStack() as links:
+            for file in files:
+                parquet = pq.ParquetFile(file)
+                count += parquet.metadata.num_rows
+                present = {name.lower(): name for name in parquet.schema_arrow.names}
+                items = []
+                for column in metadata.fields:
+                    own = present.get(column["name"].lower())
+                    kind = sql_type(column["type"])
+                    value = f"CAST(NULL AS {kind})" if own is None else quote(own)
+                    items.append(f"{value} AS {quote(column['name'])}")
+                    if not column["nullable"]:
+                        _check_not_null(parquet, own, column["name"])
+                # The engine reads a location as a URL and a glob; a file may have any name.
+                plain = self._catalog.scratch().with_suffix(".parquet")
+                plain.hardlink_to(file)
+                links.callback(plain.unlink)
+                selects.append(f"SELECT {', '.join(items)} FROM parquet.{quote(str(plain))}")
+            with self._engine.named(path) as table:
+                self._engine.run(f"INSERT INTO {table} " + " UNION ALL ".join(selects))
         return count
 
 

@@ -414,6 +414,24 @@ class TestTables:
         sql("INSERT INTO main.BRONZE.ORDER VALUES (1, 2)")
         assert sql("SELECT * FROM `order`") == [{"Ünï": 1, "MiXed": 2}]
 
+    @pytest.mark.parametrize("name", ["ünï-cøde", "a$b%20c", "x#y?z*[q]{r}", "per.cent;', ("])
+    def test_odd_names_of_tables_and_files(
+        self, sql: Sql, stage: Callable[..., str], warehouse: Warehouse, name: str
+    ) -> None:
+        if "." in name:
+            sql.fails(f"CREATE TABLE `{name}` (id BIGINT)", "INVALID_PARAMETER_VALUE")
+            return
+        sql(f"CREATE TABLE main.bronze.`{name}` (id BIGINT)")
+        folder = stage(pa.table({"id": [1]}), name, f"{name}.parquet")
+        sql(f"COPY INTO main.bronze.`{name}` FROM '{folder}' FILEFORMAT = PARQUET")
+        sql(
+            f"MERGE INTO `{name}` AS t USING (SELECT 2L AS id) AS s ON t.id = s.id "
+            "WHEN NOT MATCHED THEN INSERT *"
+        )
+        assert sql(f"SELECT sum(id) AS n FROM `{name}`") == [{"n": 3}]
+        assert warehouse.read_table("bronze", name).num_rows == 2
+        assert [row["tableName"] for row in sql("SHOW TABLES")] == [name]
+
     def test_qualify_and_except(self, sql: Sql) -> None:
         sql("CREATE TABLE t AS SELECT * FROM VALUES (1, 'a'), (1, 'b') AS v(id, v)")
         assert sql(
@@ -654,7 +672,7 @@ class TestDlt:
             "orders", destination=destination, dataset_name="bronze", pipelines_dir=str(folder)
         )
 
-    def resource(self, table: pa.Table, folder: Path, disposition: str) -> Any:
+    def resource(self, table: pa.Table, folder: Path, disposition: Any) -> Any:
         import dlt
 
         file = folder / f"{time.time_ns()}.parquet"
