@@ -7,7 +7,6 @@ REPLACE TABLE, so that a reader sees a table before or after. Sources: Databrick
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -25,13 +24,16 @@ from cdc_core.errors import DestinationFailed, DestinationUnavailable, SettingsE
 from cdc_core.staging import KeyedMerge, MultisetMerge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from adapters.dlt_destination.volume_staging import VolumeStaging
     from cdc_core.errors import CdcError
     from cdc_core.staging import TargetTable
 
 SCAN_ROWS = 100_000
+
+#: Tables that are loaded at the same time, each in a session of its own.
+TABLES_AT_ONCE = 8
 
 #: Columns that a table may be clustered by: their number, their place, and what they may not be.
 CLUSTERED_COLUMNS = 4
@@ -57,7 +59,7 @@ class DatabricksStore:
         from adapters.dlt_destination.jobs import planned_factory
         from adapters.dlt_destination.warehouse_client import WarehouseClient
 
-        return planned_factory(
+        factory = planned_factory(
             databricks,
             self,
             plan,
@@ -65,6 +67,8 @@ class DatabricksStore:
             destination_name="databricks",
             **self._settings,
         )
+        factory.caps_params["max_parallel_load_jobs"] = TABLES_AT_ONCE
+        return factory
 
     def close(self) -> None:
         self.sessions.close()
@@ -111,7 +115,8 @@ class DatabricksStore:
     def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:
         fields = all_fields(target)
         definitions = ", ".join(f"{SPARK.quote(f.name)} {SPARK.sql_type(f.type)}" for f in fields)
-        self._dataset(client)
+        if not client.is_storage_initialized():
+            client.initialize_storage()
         self._run(
             client,
             f"CREATE TABLE IF NOT EXISTS {_name(client, target.name)} ({definitions}) "
@@ -157,12 +162,6 @@ class DatabricksStore:
     def _set_properties(self, client: Any, table: str, properties: Mapping[str, str]) -> None:
         self._run(
             client, f"ALTER TABLE {_name(client, table)} SET TBLPROPERTIES ({_pairs(properties)})"
-        )
-
-    def _dataset(self, client: Any) -> None:
-        name = client.sql_client.fully_qualified_dataset_name()
-        self.sessions.once(
-            f"schema {name}", lambda: self._run(client, f"CREATE SCHEMA IF NOT EXISTS {name}")
         )
 
     def _alter(self, client: Any, statement: str, is_done: Callable[[], bool]) -> None:
@@ -223,7 +222,13 @@ class DatabricksStore:
 
     def drop(self, client: Any) -> list[str]:
         sql = client.sql_client
-        there = self._datasets(client)
+        rows = sql.execute_sql(
+            f"SELECT schema_name FROM {sql.catalog_name()}.information_schema.schemata "
+            "WHERE schema_name IN (%s, %s) ORDER BY schema_name",
+            sql.dataset_name.lower(),
+            sql.staging_dataset_name.lower(),
+        )
+        there = [name for (name,) in rows or ()]
         for dataset in there:
             name = f"{sql.catalog_name()}.{SPARK.quote(dataset)}"
             self._run(client, f"DROP SCHEMA IF EXISTS {name} CASCADE")
@@ -231,19 +236,8 @@ class DatabricksStore:
 
     def volumes(self, client: Any) -> Mapping[str, Sequence[str]]:
         volumes = [self._volume(client, staging=staging) for staging in (False, True)]
-        there = self._datasets(client)
-        return {volume.name: volume.files() for volume in volumes if volume.dataset in there}
-
-    def _datasets(self, client: Any) -> list[str]:
-        """Dataset and staging dataset, of the two those that exist."""
-        sql = client.sql_client
-        rows = sql.execute_sql(
-            f"SELECT schema_name FROM {sql.catalog_name()}.information_schema.schemata "
-            "WHERE schema_name IN (%s, %s) ORDER BY schema_name",
-            sql.dataset_name.lower(),
-            sql.staging_dataset_name.lower(),
-        )
-        return [name for (name,) in rows or ()]
+        found = {volume.name: volume.files() for volume in volumes}
+        return {name: files for name, files in found.items() if files is not None}
 
     def failure(self, error: BaseException, where: str) -> CdcError:
         cause = root_cause(error)

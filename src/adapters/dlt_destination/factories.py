@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from adapters.dlt_destination.destination import DltDestination
-from adapters.dlt_destination.transient import Patience
+from adapters.dlt_destination.transient import PATIENCE, Patience
 from cdc_core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def databricks_destination(
     *,
     staging_volume_name: str | None = None,
     keep_staged_files: bool = False,
-    patience: Patience = Patience(),
+    patience: Patience = PATIENCE,
 ) -> DltDestination:
     """`credentials`: dlt's keys for Databricks, `http_path` and `catalog` always among them.
 

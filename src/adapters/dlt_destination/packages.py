@@ -42,6 +42,8 @@ class Packages:
         )
         silence(self._pipeline)
         self._pipeline.sync_destination()
+        # `run` would ask for the state once more.
+        self._pipeline._state_restored = True
         self._schema = self._pipeline.schemas.get(SOURCE) or self._new_schema()
 
     def _new_schema(self) -> Any:

@@ -88,3 +88,6 @@ class Patience:
             wait = min(self.first_wait * 2 ** (attempt - 1), self.longest_wait)
             time.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads writers, no secret
         raise AssertionError("unreachable")
+
+
+PATIENCE = Patience()

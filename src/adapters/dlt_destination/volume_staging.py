@@ -8,7 +8,6 @@ documentation, "PUT INTO", "REMOVE", "LIST", "Volumes".
 from __future__ import annotations
 
 import contextlib
-import os
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -24,41 +23,45 @@ VOLUME = "_dlt_staging_load_volume"
 
 
 class VolumeStaging:
-    """The volume of one dataset, `staging` or not, for one client."""
+    """The volume of the dataset, or of its staging dataset, for one client."""
 
     def __init__(self, client: Any, sessions: Sessions, *, staging: bool) -> None:
         self._sql = client.sql_client
         self._sessions = sessions
         self._keep = bool(client.config.keep_staged_files)
         dataset = self._sql.staging_dataset_name if staging else self._sql.dataset_name
-        path = [self._sql.catalog_name(quote=False), dataset.lower(), VOLUME]
-        self._own = not client.config.staging_volume_name
-        if not self._own:
-            path = client.config.staging_volume_name.split(".")
-        self._path = path
-        self.name = ".".join(path)
-        self.dataset = path[1]
-        self.folder = "/Volumes/" + "/".join(path)
+        self._made_by_us = not client.config.staging_volume_name
+        self._path = (
+            (self._sql.catalog_name(quote=False), dataset.lower(), VOLUME)
+            if self._made_by_us
+            else tuple(client.config.staging_volume_name.split("."))
+        )
+        self.name = ".".join(self._path)
+        self.folder = "/Volumes/" + "/".join(self._path)
 
     @contextlib.contextmanager
     def staged(self, files: Sequence[Path]) -> Iterator[str]:
         """The files' rows as a relation, to stand after FROM; readable inside of the context."""
         self._sessions.once(self.folder, self._prepare)
-        folder = f"{self.folder}/{uuid.uuid4().hex}"
-        places = [f"{folder}/{number}.parquet" for number in range(len(files))]
+        place = f"{self.folder}/{uuid.uuid4().hex}"
+        if len(files) == 1:
+            place += ".parquet"
+            places = [place]
+        else:
+            places = [f"{place}/{number}.parquet" for number in range(len(files))]
         try:
-            for file, place in zip(files, places, strict=True):
-                self._put(file, place)
-            yield f"parquet.{SPARK.quote(folder if len(files) > 1 else places[0])}"
+            for file, path in zip(files, places, strict=True):
+                self._sql.put(file, path)
+            yield f"parquet.{SPARK.quote(place)}"
         finally:
             if not self._keep:
                 # What cannot be removed now is swept by the next run.
                 with contextlib.suppress(Exception):
-                    for place in (*places, folder):
-                        self._remove(place)
+                    for path in dict.fromkeys((*places, place)):
+                        self._remove(path)
 
-    def files(self) -> list[str]:
-        """Paths of the files in the volume, relative to it; none where there is no volume."""
+    def files(self) -> list[str] | None:
+        """Paths of the files in the volume, relative to it; None where there is no volume."""
         catalog, dataset, volume = self._path
         there = self._sql.execute_sql(
             f"SELECT 1 FROM {SPARK.quote(catalog)}.information_schema.volumes "
@@ -66,10 +69,12 @@ class VolumeStaging:
             dataset,
             volume,
         )
-        return [] if not there else [path.removeprefix(self.folder + "/") for path in self._walk(self.folder)]
+        if not there:
+            return None
+        return [path.removeprefix(self.folder + "/") for path in self._walk(self.folder)]
 
-    def _prepare(self) -> None:
-        if self._own:
+    def _prepare(self) -> bool:
+        if self._made_by_us:
             catalog, dataset, volume = (SPARK.quote(part) for part in self._path)
             self._sql.execute_sql(f"CREATE SCHEMA IF NOT EXISTS {catalog}.{dataset}")
             self._sql.execute_sql(f"CREATE VOLUME IF NOT EXISTS {catalog}.{dataset}.{volume}")
@@ -77,14 +82,10 @@ class VolumeStaging:
                 with contextlib.suppress(Exception):
                     for path in self._walk(self.folder):
                         self._remove(path)
+        return True
 
-    def _put(self, file: Path, place: str) -> None:
-        connection = self._sql.open_connection()
-        connection.staging_allowed_local_path = os.fspath(file.parent)
-        self._sql.execute_sql(f"PUT '{file.as_posix()}' INTO '{place}' OVERWRITE")
-
-    def _remove(self, place: str) -> None:
-        self._sql.execute_sql(f"REMOVE '{place}'")
+    def _remove(self, path: str) -> None:
+        self._sql.execute_sql(f"REMOVE '{path}'")
 
     def _walk(self, folder: str) -> Iterator[str]:
         for path, name, *_ in self._sql.execute_sql(f"LIST '{folder}'") or ():

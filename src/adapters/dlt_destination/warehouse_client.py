@@ -1,13 +1,16 @@
 """dlt's Databricks client as we use it: shared sessions, statements sent again, names kept.
 
-Source: dlt, `dlt.destinations.impl.databricks`.
+Source: dlt, `dlt.destinations.impl.databricks`, `dlt.destinations.job_client_impl`.
 """
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.parquet as pq
+from dlt.common.destination.client import RunnableLoadJob
 from dlt.destinations.impl.databricks.sql_client import DatabricksCursorImpl, DatabricksSqlClient
 from dlt.destinations.sql_client import raise_database_error
 
@@ -15,57 +18,98 @@ from adapters.dlt_destination.transient import session_lost
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from adapters.dlt_destination.warehouse_sessions import Sessions
 
+#: A state of more bytes goes the way of a file; a statement may hold some megabytes.
+STATEMENT_BYTES = 1_000_000
+
 
 class SharedSqlClient(DatabricksSqlClient):
-    """Borrows its session; a statement that met a transient fault is sent again."""
+    """Borrows a session for each statement; one that met a transient fault is sent again."""
 
     def __init__(self, sessions: Sessions, *args: Any) -> None:
         super().__init__(*args)
         self._sessions = sessions
 
-    def open_connection(self) -> Any:
-        if self._conn is None:
-            self._conn = self._sessions.borrow(self.credentials)
-        return self._conn
+    def open_connection(self) -> None:  # type: ignore[override]
+        """A session is borrowed when there is something to say."""
 
     def close_connection(self) -> None:
         if self._conn is not None:
             self._sessions.give_back(self._conn)
             self._conn = None
 
+    @property
+    def native_connection(self) -> Any:
+        """A session of this client's own until it is closed: dlt sets folders on it."""
+        if self._conn is None:
+            self._conn = self._sessions.borrow(self.credentials)
+        return self._conn
+
     @contextmanager
     @raise_database_error
     def execute_query(self, query: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        parameters = args or kwargs or None
-
-        def send() -> Any:
-            cursor = self.open_connection().cursor()
-            cursor.execute(query, parameters)
-            return cursor
-
-        cursor = self._sessions.patience.run(send, self._before_again)
+        pinned = self._conn is not None
         try:
-            yield DatabricksCursorImpl(cursor)  # type: ignore[abstract, unused-ignore]
+            cursor = self._sessions.patience.run(
+                lambda: self._send(query, args or kwargs or None), self._before_again
+            )
+            try:
+                yield DatabricksCursorImpl(cursor)  # type: ignore[abstract, unused-ignore]
+            finally:
+                with suppress(Exception):
+                    cursor.close()
         finally:
-            with suppress(Exception):
-                cursor.close()
+            if not pinned:
+                self.close_connection()
+
+    def _send(self, query: str, parameters: Any) -> Any:
+        cursor = self.native_connection.cursor()
+        cursor.execute(query, parameters)
+        return cursor
 
     def _before_again(self, error: BaseException) -> None:
-        if session_lost(error):
+        if session_lost(error) and self._conn is not None:
             self._sessions.discard(self._conn)
             self._conn = None
 
+    def create_dataset(self) -> None:
+        self.execute_sql(f"CREATE SCHEMA IF NOT EXISTS {self.fully_qualified_dataset_name()}")
+
+    def put(self, file: Path, place: str) -> None:
+        """Upload a file to a path in a volume."""
+
+        def send() -> None:
+            self.native_connection.staging_allowed_local_path = os.fspath(file.parent)
+            self._send(f"PUT '{file.as_posix()}' INTO '{place}' OVERWRITE", None).close()
+
+        try:
+            self._sessions.patience.run(send, self._before_again)
+        finally:
+            self.close_connection()
+
     def escape_column_name(
-        self,
-        column_name: str,
-        quote: bool = True,  # noqa: FBT001, FBT002 - dlt's signature
-        casefold: bool = True,  # noqa: ARG002, FBT001, FBT002 - Delta keeps the case
-    ) -> str:
+        self, column_name: str, quote: bool = True, casefold: bool = True
+    ) -> str:  # noqa: ARG002 - Delta keeps the case
         escaped: str = super().escape_column_name(column_name, quote, casefold=False)
         return escaped
+
+
+class InsertState(RunnableLoadJob):
+    """dlt's state as one INSERT, where dlt takes five statements and a file."""
+
+    def run(self) -> None:
+        client: Any = self._job_client
+        table = client.sql_client.make_qualified_table_name(self.load_table_name)
+        rows = pq.read_table(self._file_path)
+        names = ", ".join(client.sql_client.escape_column_name(name) for name in rows.column_names)
+        places = ", ".join(["%s"] * len(rows.column_names))
+        for row in rows.to_pylist():
+            client.sql_client.execute_sql(
+                f"INSERT INTO {table} ({names}) VALUES ({places})", *row.values()
+            )
 
 
 class WarehouseClient:
@@ -73,14 +117,35 @@ class WarehouseClient:
 
     def __init__(self, schema: Any, config: Any, capabilities: Any) -> None:
         super().__init__(schema, config, capabilities)  # type: ignore[call-arg]
+        self._sessions: Sessions = self.store.sessions  # type: ignore[attr-defined]
         own = self.sql_client  # type: ignore[has-type]
         self.sql_client = SharedSqlClient(
-            self.store.sessions,  # type: ignore[attr-defined]
+            self._sessions,
             own.dataset_name,
             own.staging_dataset_name,
             own.credentials,
             capabilities,
         )
+
+    def create_load_job(
+        self, table: Any, file_path: str, load_id: str, restore: bool = False
+    ) -> Any:
+        state = table["name"] == self.schema.state_table_name  # type: ignore[attr-defined]
+        if state and os.path.getsize(file_path) < STATEMENT_BYTES:  # noqa: PTH202
+            return InsertState(file_path)
+        return super().create_load_job(table, file_path, load_id, restore)  # type: ignore[misc]
+
+    # What a package asks again and again, and what only this run changes.
+
+    def is_storage_initialized(self) -> bool:
+        ask = super().is_storage_initialized  # type: ignore[misc]
+        return self._sessions.once(f"dataset {self.sql_client.dataset_name}", ask)
+
+    def get_stored_schema_by_hash(self, version_hash: str) -> Any:
+        ask = super().get_stored_schema_by_hash  # type: ignore[misc]
+        return self._sessions.once(f"schema {version_hash}", lambda: ask(version_hash))
+
+    # The store makes and checks all tables but dlt's own.
 
     def verify_schema(self, only_tables: Any = None, new_jobs: Any = None) -> Any:
         """What dlt can say of its own tables: of all others it sees manifests, not the files."""
@@ -92,7 +157,6 @@ class WarehouseClient:
     def _build_schema_update_sql(
         self, storage_tables: Iterable[tuple[str, Any]]
     ) -> tuple[Sequence[str], Any]:
-        """DDL for dlt's own tables only: the store makes all others."""
         own = set(self.schema.dlt_table_names())  # type: ignore[attr-defined]
         built: tuple[Sequence[str], Any] = super()._build_schema_update_sql(  # type: ignore[misc]
             [(name, columns) for name, columns in storage_tables if name in own]

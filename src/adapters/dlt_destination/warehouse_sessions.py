@@ -1,4 +1,4 @@
-"""Sessions of a SQL warehouse, kept open for the run and handed from one use to the next.
+"""Sessions of a SQL warehouse, kept open for the run and handed from one statement to the next.
 
 dlt opens a client for every load job and every step of a package; opening a session is a round trip
 and a wait of its own, so a client borrows one. Source: `databricks-sql-connector`, "connect".
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Any
-
-from adapters.dlt_destination.transient import Patience
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from adapters.dlt_destination.transient import Patience
+
+T = TypeVar("T")
 
 #: The connector's own waits when a server is busy; its default is a minute each time.
 _WAITS = {"_retry_delay_min": 1.0, "_retry_delay_max": 10.0, "_retry_stop_after_attempts_count": 10}
@@ -21,14 +23,14 @@ _TIME_ZONE = "spark.sql.session.timeZone"
 
 
 class Sessions:
-    """A pool without a limit of its own: as many as are in use at the same time."""
+    """A pool: as many sessions as were in use at the same time. Safe to share between threads."""
 
     def __init__(self, patience: Patience) -> None:
         self.patience = patience
         self._idle: list[Any] = []
         self._lock = threading.Lock()
-        self._done: set[str] = set()
-        self._doing = threading.Lock()
+        self._known: dict[str, Any] = {}
+        self._asking = threading.Lock()
 
     def borrow(self, credentials: Any) -> Any:
         with self._lock:
@@ -45,19 +47,20 @@ class Sessions:
             connection.close()
 
     def close(self) -> None:
-        """Close what is idle, and forget what was done."""
+        """Close the sessions, and forget what was learned in them."""
         with self._lock:
             idle, self._idle = self._idle, []
-            self._done.clear()
+        self._known = {}
         for connection in idle:
             self.discard(connection)
 
-    def once(self, what: str, do: Callable[[], object]) -> None:
-        """Do what has to be done once in the life of the pool; a failure does not count."""
-        with self._doing:
-            if what not in self._done:
-                do()
-                self._done.add(what)
+    def once(self, what: str, ask: Callable[[], T]) -> T:
+        """What `ask` returned when it was asked first in this run; nothing is not remembered."""
+        with self._asking:
+            found = self._known.get(what)
+            if not found:
+                found = self._known[what] = ask()
+            return found  # type: ignore[no-any-return]
 
 
 def _connect(credentials: Any) -> Any:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 class TestDatabricks(DestinationContract):
+    volumes_at_first = {}
+
     @pytest.fixture
     def opened(self, opened: Callable[[], Destination]) -> Callable[[], Destination]:
         return opened
