@@ -162,10 +162,11 @@ def _run(arguments: list[str]) -> int:
     if chosen.command is None:
         parser.print_help()
         return 0
-    from entrypoints import commands, log
+    from entrypoints import commands, faults, log
     from entrypoints.settings import log_level
 
     log.configure(log_level())
+    faults.silence_hooks()
     return commands.run(chosen)
 
 

@@ -72,6 +72,11 @@ def take_snapshot(container: Container, tables: list[str]) -> int:
     with open_progress() as progress:
         container.progress.override(progress)
         report = container.take_snapshot().run(tables)
+    if report.tables == 0:
+        logger.warning(
+            "no table was found; see sources.pg_replication.schemas, include and exclude, "
+            "and run: wal2delta check"
+        )
     logger.info(
         "snapshot done: %s tables, %s rows at LSN %s",
         f"{report.tables:,}",
@@ -172,8 +177,9 @@ def cleanup(chosen: argparse.Namespace) -> int:
         _ask(goes)
     from entrypoints.container import Container
 
-    for dropped in Container.from_settings(settings).reset().run():
-        logger.info("dropped: %s", dropped)
+    dropped = Container.from_settings(settings).reset().run()
+    for what in dropped or ["nothing, as there was nothing"]:
+        logger.info("dropped: %s", what)
     return 0
 
 

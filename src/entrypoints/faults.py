@@ -8,6 +8,9 @@ The traceback at DEBUG shows code and, of our own frames, those locals that can 
 from __future__ import annotations
 
 import linecache
+import logging
+import sys
+import threading
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +23,8 @@ from cdc_core.relation import TableName
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
+
+logger = logging.getLogger("wal2delta")
 
 OUR_CODE = Path(__file__).parents[1]
 OUR_PACKAGES = tuple(str(OUR_CODE / name) + "/" for name in ("cdc_core", "adapters", "entrypoints"))
@@ -65,6 +70,14 @@ def one_line(error: BaseException) -> str:
                 f"unexpected {_kind(error)} at {_place(error)}; run again, "
                 "with LOG_LEVEL=DEBUG for the traceback if it stays"
             )
+
+
+def silence_hooks() -> None:
+    """What Python prints by itself of threads and destructors would tell the error's text."""
+    threading.excepthook = lambda args: logger.debug(
+        "a thread ended by %s", _kind(args.exc_value) if args.exc_value else "an error"
+    )
+    sys.unraisablehook = lambda args: logger.debug("ignored: %s", args.exc_type.__name__)
 
 
 def safe_traceback(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -307,8 +308,14 @@ def load_settings(
         settings = _validated(DltProviders.find(SECTIONS, environ, {**(overrides or {}), **found}))
     if needs_source and settings.source.credentials is None:
         raise SettingsError(_missing(CREDENTIALS), _cure(CREDENTIALS))
-    if needs_destination and settings.pipeline.destination == "databricks":
-        _check_databricks(settings.databricks.credentials, environ)
+    if needs_destination:
+        match settings.pipeline.destination:
+            case "databricks":
+                _check_databricks(settings.databricks.credentials, environ)
+            case "duckdb":
+                _check_duckdb(settings.duckdb.credentials)
+            case "delta":
+                pass
     return settings
 
 
@@ -355,6 +362,20 @@ def _check_databricks(credentials: DatabricksCredentials, environ: Mapping[str, 
     if credentials.access_token is None and credentials.client_id is None and not inside:
         key = f"{section}.access_token"
         raise SettingsError(f"{_missing(key)} (or client_id and client_secret)", _cure(key))
+
+
+def _check_duckdb(credentials: str) -> None:
+    """A file that can be made; other forms (`md:…`) are dlt's and DuckDB's to judge."""
+    key = "destination.duckdb.credentials"
+    if credentials == ":memory:":
+        raise SettingsError(f"{key} is :memory:, which a run does not outlive", "name a file")
+    if re.match(r"(?!duckdb:///)[a-z]+:", credentials):
+        return
+    file = Path(credentials.removeprefix("duckdb:///"))
+    if file.is_dir():
+        raise SettingsError(f"{key} = {credentials!r} is a folder", "name a file in it")
+    if not file.absolute().parent.is_dir():
+        raise SettingsError(f"{key} = {credentials!r}: its folder does not exist", "create it")
 
 
 def _first_of(error: ValidationError, providers: DltProviders) -> SettingsError:

@@ -10,6 +10,8 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cdc_core.errors import SettingsError
+
 if TYPE_CHECKING:
     from adapters.pgoutput.connection import Connection
     from adapters.pgoutput.settings import SourceSettings
@@ -140,6 +142,12 @@ def _cure(schema: str) -> str:
 def create_tables(connection: Connection, schema: str) -> bool:
     """Create the demo tables that are missing; whether all had to be."""
     quoted = quote(schema)
+    found = connection.execute("SELECT to_regnamespace(%s) IS NULL", (quoted,)).fetchone()
+    if found and found[0]:
+        raise SettingsError(
+            f"schema {schema!r} does not exist in the source",
+            "name another first in sources.pg_replication.schemas",
+        )
     with connection.transaction():
         known = connection.execute(
             "SELECT to_regtype(%s) IS NULL", (f"{quoted}.demo_tier",)

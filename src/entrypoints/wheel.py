@@ -103,10 +103,11 @@ def build_parser(program: str, mode: str | None = None) -> Parser:
 def _run(chosen: argparse.Namespace) -> int:
     if chosen.log_level is not None:
         os.environ["LOG_LEVEL"] = chosen.log_level
-    from entrypoints import log
+    from entrypoints import faults, log
     from entrypoints.settings import log_level
 
     log.configure(log_level())
+    faults.silence_hooks()
     settings = _settings(chosen)
     log.redact.add(settings.secret_values())
     _prepare_dlt(settings)

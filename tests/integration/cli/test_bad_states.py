@@ -121,6 +121,15 @@ def test_role_without_replication(filled):
     )  # fmt: skip
 
 
+def test_schema_that_does_not_exist(filled):
+    _refused(
+        filled, "simulate", "1", "0", "0", code=2, told="'nope' does not exist",
+        SOURCES__PG_REPLICATION__SCHEMAS="nope",
+    )  # fmt: skip
+    warned = filled.run("snapshot", SOURCES__PG_REPLICATION__SCHEMAS="nope")
+    assert "WARNING no table was found" in warned.error
+
+
 def test_server_without_logical_wal(filled):
     with EmbeddedPostgres(settings={"wal_level": "replica"}) as server:
         _refused(
