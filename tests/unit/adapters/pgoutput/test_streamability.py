@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from adapters.pgoutput.streamability import quote, stream_obstacle, updates_refused
+from adapters.pgoutput.table_rows import StoredRow, TableRow
+from cdc_core.relation import ReplicaIdentity, TableName
+
+KEYED = StoredRow(1, TableName("public", "t"), 1, ReplicaIdentity.DEFAULT, ("id",), (), "p")
+FULL = replace(KEYED, identity=ReplicaIdentity.FULL, primary_key=())
+BARE = replace(KEYED, primary_key=())
+NOTHING = replace(KEYED, identity=ReplicaIdentity.NOTHING)
+INDEXED = replace(BARE, identity=ReplicaIdentity.INDEX, identity_index=("b",))
+
+
+def table(stored: StoredRow, *leaves: StoredRow, partitioned: bool = False) -> TableRow:
+    return TableRow(stored, partitioned or bool(leaves), 2200, (), leaves, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("row", "obstacle", "refused"),
+    [
+        (table(KEYED), "", False),
+        (table(FULL), "", False),
+        (table(INDEXED), "", False),
+        (table(BARE), "REPLICA IDENTITY FULL", True),
+        (table(NOTHING), "REPLICA IDENTITY DEFAULT", True),
+        (table(replace(INDEXED, identity_index=())), "REPLICA IDENTITY FULL", True),
+        (table(replace(KEYED, persistence="u")), "SET LOGGED", False),
+        (table(KEYED, partitioned=True), "", False),
+        (table(KEYED, KEYED, replace(FULL, primary_key=("id",))), "", False),
+        (table(KEYED, KEYED, NOTHING), "its partition public.t", True),
+        (table(KEYED, replace(KEYED, persistence="f")), "foreign table", False),
+        (table(KEYED, INDEXED), "by other columns", False),
+        (table(BARE, FULL), "ADD PRIMARY KEY", False),
+        (table(FULL, FULL), "ADD PRIMARY KEY", False),
+        (table(NOTHING, KEYED), "REPLICA IDENTITY DEFAULT", False),
+    ],
+)
+def test_what_can_be_streamed(row: TableRow, obstacle: str, refused: bool) -> None:
+    found = stream_obstacle(row)
+    assert obstacle in found
+    assert bool(found) is bool(obstacle)
+    assert updates_refused(row) is refused
+
+
+@pytest.mark.parametrize(("name", "quoted"), [("a", '"a"'), ('we"ird', '"we""ird"'), ("", '""')])
+def test_identifiers_are_quoted(name: Any, quoted: str) -> None:
+    assert quote(name) == quoted
