@@ -52,17 +52,18 @@ class TableInfo:
 
 
 class ReadWriteLock:
-    """Many statements, or one that takes tables away (DROP, RENAME)."""
+    """Many statements, or one that takes tables away (DROP, RENAME), which goes first."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._readers = 0
+        self._waiting = 0
         self._writing = False
 
     @contextmanager
     def shared(self) -> Iterator[None]:
         with self._condition:
-            self._condition.wait_for(lambda: not self._writing)
+            self._condition.wait_for(lambda: not self._writing and not self._waiting)
             self._readers += 1
         try:
             yield
@@ -74,7 +75,9 @@ class ReadWriteLock:
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         with self._condition:
+            self._waiting += 1
             self._condition.wait_for(lambda: not self._writing and self._readers == 0)
+            self._waiting -= 1
             self._writing = True
         try:
             yield
