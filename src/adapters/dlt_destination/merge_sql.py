@@ -149,18 +149,20 @@ def multiset_source(dialect: Dialect, merge: MultisetMerge, staged: str, target:
     names = "".join(f"{name}, " for name in own)
     compared = ", ".join(dialect.quote(name) for name in merge.content)
     content = f"PARTITION BY {compared} " if compared else ""
-    same = _all_equal(dialect, merge.content, "e", "t", dialect.null_safe_equal)
+    # Inside of EXISTS, `t.id` would be sought in a column `t` of the events first: no plain aliases.
+    same = _all_equal(dialect, merge.content, "_cdc_e", "_cdc_t", dialect.null_safe_equal)
     surviving = (
-        f" AND t.{LSN_COLUMN} >= {int(merge.truncated_at)}"
+        f" AND _cdc_t.{LSN_COLUMN} >= {int(merge.truncated_at)}"
         if merge.truncated_at is not None
         else ""
     )
-    copies = "".join(f"{dialect.column('t', n)}, " for n in merge.target.schema.names)
+    copies = "".join(f"{dialect.column('_cdc_t', n)}, " for n in merge.target.schema.names)
     rows = _join(
         f"SELECT {names}{LSN_COLUMN}, {COMMITTED_AT_COLUMN}, {OP_COLUMN}, {REF_COLUMN}",
         f"FROM {staged} AS f",
-        f"UNION ALL SELECT {copies}t.{LSN_COLUMN}, t.{COMMITTED_AT_COLUMN}, 'C', -1",
-        f"FROM {target} AS t WHERE EXISTS (SELECT 1 FROM {staged} AS e WHERE {same}){surviving}",
+        f"UNION ALL SELECT {copies}_cdc_t.{LSN_COLUMN}, _cdc_t.{COMMITTED_AT_COLUMN}, 'C', -1",
+        f"FROM {target} AS _cdc_t",
+        f"WHERE EXISTS (SELECT 1 FROM {staged} AS _cdc_e WHERE {same}){surviving}",
     )
     marked = _join(
         "SELECT r.*,",

@@ -289,6 +289,8 @@ class Ddl:
         self._catalog.save_info(path, info)
         changed = replace(metadata, configuration=visible)
         changed = changed.with_column_mapping() if mapping else changed
+        if visible.get("delta.enableTypeWidening") == "true":
+            changed = changed.with_features(changed.features | {"typeWidening"})
         if changed != metadata:
             commit_metadata(path, changed, "SET TBLPROPERTIES")
 
