@@ -176,7 +176,8 @@ def tiny_transactions(bench: Bench) -> list[Figure]:
     def make(repetition: int) -> list[str]:
         first = repetition * count + 1
         body = ROW.format(first="n", last="n")
-        loop = f"FOR n IN {first}..{first + count - 1} LOOP INSERT INTO orders {body}; COMMIT; END LOOP"
+        last = first + count - 1
+        loop = f"FOR n IN {first}..{last} LOOP INSERT INTO orders {body}; COMMIT; END LOOP"
         return ["SET synchronous_commit = off", f"DO $$ BEGIN {loop}; END $$"]
 
     return cdc_case(bench, "tiny transactions", count, make)

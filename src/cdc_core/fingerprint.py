@@ -16,8 +16,8 @@ class Fingerprint:
     - `storage` changes when the table gets new files: a rewriting ALTER, but VACUUM FULL, CLUSTER
       and TRUNCATE too, which change no rows or send their own event.
     - `definition` changes when any column's catalog row is written.
-    - `partitions` holds every leaf partition as `(oid, attached, file node)`; `attached` is False for
-      one that was created in place, whose rows all came through the stream. A partition missing
+    - `partitions` holds every leaf partition as `(oid, attached, file node)`; `attached` is False
+      for one that was created in place, whose rows all came through the stream. A partition missing
       later took its rows with it; one with new files was truncated by itself, or may have been.
     """
 

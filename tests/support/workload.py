@@ -30,7 +30,8 @@ CREATE TABLE measured_south PARTITION OF measured FOR VALUES IN ('south');
 #: What to select from each table so that source and destination give equal Python values.
 COLUMNS = {
     "plain": (
-        "id n label price seen_at local_at ok weight small::float8 doc::text raw day to_json(tags)::text"
+        "id n label price seen_at local_at ok weight small::float8 doc::text raw day "
+        "to_json(tags)::text"
     ),
     "toasted": "a b big other n",
     "heap": "kind label amount::text",

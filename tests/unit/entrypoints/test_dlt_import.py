@@ -55,6 +55,12 @@ WAYS = {
     + "sys.meta_path[:] = [Innocent, hook, *sys.meta_path]; before = list(sys.meta_path)"
     + PROOF
     + "assert sys.meta_path[:2] == before[:2], sys.meta_path",
+    "hook marked by what it says of itself": HOOK
+    + "class Named(PostImportHook.Finder):\n"
+    + "    def __repr__(self): return '<dbruntime.PostImportHook>'\n"
+    + "Named.__qualname__ = 'Finder'; hook = Named(); sys.meta_path.insert(0, hook)"
+    + PROOF
+    + "assert hook in sys.meta_path",
     "hook served its module already": HOOK
     + "sys.meta_path.insert(0, hook); import dlt; assert served == ['dlt']; first = dlt"
     + PROOF
@@ -75,9 +81,11 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_right_dlt_comes(way, tmp_path):
-    (tmp_path / "dlt").mkdir()
-    (tmp_path / "dlt" / "__init__.py").write_text(STUB)
-    done = _run(WAYS[way].replace("{stubs!r}", repr(str(tmp_path))))
+    # Not in the working folder, which is on the search path by itself.
+    stubs = tmp_path / "stubs"
+    (stubs / "dlt").mkdir(parents=True)
+    (stubs / "dlt" / "__init__.py").write_text(STUB)
+    done = _run(WAYS[way].replace("{stubs!r}", repr(str(stubs))))
     assert done.returncode == 0, done.stderr
 
 
