@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 #: Names by which Databricks marks its import hooks, and the folders of its own packages.
 HOOK_MARKS = ("PostImportHook", "DeltaLiveTables", "dlt_hook", "DLTHook")
+STUB_MODULES = "/databricks/spark/python/dlt"
 STUB_FOLDERS = ("/databricks/spark/python", "/databricks/python_shell")
 
 
@@ -60,9 +61,9 @@ def is_data_load_tool(module: Any) -> bool:
 
 
 def is_marked(hook: Any) -> bool:
-    """Whether an import hook is one of Databricks', by the name or module of its class."""
+    """Whether an import hook is one of Databricks', by what it and its class say of themselves."""
     kind = hook if isinstance(hook, type) else type(hook)
-    told = f"{kind.__module__}.{kind.__qualname__}"
+    told = f"{kind.__module__}.{kind.__qualname__} {hook!r}"
     return any(mark.lower() in told.lower() for mark in HOOK_MARKS)
 
 
@@ -72,8 +73,11 @@ def where(module: Any) -> str:
 
 
 def _purge() -> None:
-    for name in [n for n in sys.modules if n == "dlt" or n.startswith("dlt.")]:
-        del sys.modules[name]
+    """Forget every module of that name, and what a stub has loaded under others."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None) or ""
+        if name.partition(".")[0] == "dlt" or file.startswith(STUB_MODULES):
+            del sys.modules[name]
 
 
 def _ours_first(path: list[str]) -> list[str]:

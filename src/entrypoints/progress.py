@@ -50,7 +50,6 @@ class LineProgress:
     monotonic: Callable[[], float] = time.monotonic
     _tables: dict[str, _Table] = field(default_factory=dict)
     _told: float = float("-inf")
-    _since: float | None = None
     _changes: int = 0
 
     def __enter__(self) -> Self:
@@ -77,12 +76,8 @@ class LineProgress:
             logger.info("%s: %s rows, %s", table, f"{state.rows:,}", self._speed(state))
 
     def batch_loaded(self, changes: int, transactions: int, lag_bytes: int) -> None:
-        now = self.monotonic()
-        first = self._since is None
-        if self._since is None:
-            self._since = now
         self._changes += changes
-        if changes and (first or self._due()):
+        if changes and self._due():
             logger.info(
                 "%s changes of %s transactions loaded, %s in all, lag %s",
                 f"{changes:,}",
