@@ -101,7 +101,7 @@ class DestinationContract:
         return opened()
 
     #: What `volumes` gives of a place without data.
-    volumes_at_first: dict[str, list[str]] | None = None
+    volumes_at_first: ClassVar[dict[str, list[str]] | None] = None
 
     def test_nothing_is_there_at_first(self, opened: Callable[[], Destination]) -> None:
         with opened() as destination:

@@ -7,6 +7,7 @@ REPLACE TABLE, so that a reader sees a table before or after. Sources: Databrick
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -21,7 +22,7 @@ from adapters.dlt_destination.transient import Patience, refused, unreachable
 from adapters.dlt_destination.unity_names import TablesByName, column_needs_mapping, table_name
 from adapters.dlt_destination.warehouse_sessions import Sessions
 from cdc_core.errors import DestinationFailed, DestinationUnavailable, SettingsError
-from cdc_core.staging import KeyedMerge, MultisetMerge
+from cdc_core.staging import UNREPRESENTABLE_SCHEMA, KeyedMerge, MultisetMerge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -52,6 +53,8 @@ class DatabricksStore:
     def __init__(self, settings: Mapping[str, Any], patience: Patience) -> None:
         self._settings = settings
         self.sessions = Sessions(patience)
+        self._columns: TablesByName[pa.Schema] | None = None
+        self._asking = threading.Lock()
 
     def factory(self, plan: Plan) -> Any:
         from dlt.destinations import databricks
@@ -72,6 +75,7 @@ class DatabricksStore:
 
     def close(self) -> None:
         self.sessions.close()
+        self._columns = None
 
     # What there is.
 
@@ -92,7 +96,17 @@ class DatabricksStore:
             if not table.startswith("_dlt"):
                 arrow_type = SPARK.arrow_type(sql_type) or pa.null()
                 fields.setdefault(table, []).append(pa.field(column, arrow_type))
-        return TablesByName({table: pa.schema(columns) for table, columns in fields.items()})
+        found = {table: pa.schema(columns) for table, columns in fields.items()}
+        self._columns = TablesByName(found)
+        return TablesByName(found)
+
+    def _known_columns(self, client: Any) -> TablesByName[pa.Schema]:
+        """As `columns`, asked again only after a definition changed: all changes are ours."""
+        with self._asking:
+            if self._columns is None:
+                self.columns(client)
+            assert self._columns is not None
+            return self._columns
 
     def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]:
         if not tables:
@@ -117,7 +131,7 @@ class DatabricksStore:
         definitions = ", ".join(f"{SPARK.quote(f.name)} {SPARK.sql_type(f.type)}" for f in fields)
         if not client.is_storage_initialized():
             client.initialize_storage()
-        self._run(
+        self._define(
             client,
             f"CREATE TABLE IF NOT EXISTS {_name(client, target.name)} ({definitions}) "
             f"{_layout(fields, key)}",
@@ -137,7 +151,7 @@ class DatabricksStore:
         self._set_properties(client, table, {"delta.enableTypeWidening": "true"})
         for field in fields:
             column = f"{SPARK.quote(field.name)} TYPE {SPARK.sql_type(field.type)}"
-            self._run(client, f"ALTER TABLE {_name(client, table)} ALTER COLUMN {column}")
+            self._define(client, f"ALTER TABLE {_name(client, table)} ALTER COLUMN {column}")
 
     def rename_column(self, client: Any, table: str, old: str, new: str) -> None:
         self._set_properties(client, table, _COLUMN_MAPPING)
@@ -160,63 +174,69 @@ class DatabricksStore:
             self._set_properties(client, table, _COLUMN_MAPPING)
 
     def _set_properties(self, client: Any, table: str, properties: Mapping[str, str]) -> None:
-        self._run(
+        self._define(
             client, f"ALTER TABLE {_name(client, table)} SET TBLPROPERTIES ({_pairs(properties)})"
         )
 
     def _alter(self, client: Any, statement: str, is_done: Callable[[], bool]) -> None:
-        """Run a statement that fails when it is sent again after it was done."""
+        """A change that fails when it is sent again after it was done."""
         try:
-            self._run(client, statement)
+            self._define(client, statement)
         except Exception:
             if not is_done():
                 raise
+
+    def _define(self, client: Any, statement: str) -> None:
+        self._columns = None
+        self._run(client, statement)
 
     # Rows.
 
     def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
         for step in steps:
             whole = isinstance(step, StagedReplacement)
-            with self._volume(client, staging=not whole).staged(step.paths) as staged:
-                self._run(client, self._statement(client, table, step, staged))
+            with self._volume(client, staging=not whole).staged(step.paths) as files:
+                if isinstance(step, StagedReplacement):
+                    self._replace(client, table, step, files)
+                else:
+                    self._run(client, self._merge(_name(client, table), step, files))
 
-    def _statement(self, client: Any, table: str, step: Step, staged: str) -> str:
-        target = _name(client, table)
+    def _merge(self, target: str, step: StagedMerge | StagedCells, files: str) -> str:
         match step:
-            case StagedReplacement():
-                return self._replacement(client, step, target, staged)
             case StagedMerge(KeyedMerge() as merge):
+                staged = _typed(merge.rows.schema, files)
                 rules = merge_sql.keyed_rules(SPARK, merge)
                 source = merge_sql.keyed_source(SPARK, merge, staged, target)
             case StagedMerge(MultisetMerge() as merge):
+                staged = _typed(merge.rows.schema, files)
                 rules = merge_sql.multiset_rules(SPARK, merge)
                 source = merge_sql.multiset_source(SPARK, merge, staged, target)
             case StagedCells():
                 rules = merge_sql.cells_rules(SPARK)
-                source = merge_sql.cells_source(SPARK, staged)
+                source = merge_sql.cells_source(SPARK, _typed(UNREPRESENTABLE_SCHEMA, files))
         return rules.statement(SPARK, source, target)
 
-    def _replacement(self, client: Any, step: StagedReplacement, target: str, staged: str) -> str:
+    def _replace(self, client: Any, table: str, step: StagedReplacement, files: str) -> None:
         """The new content; columns that only the old table has stay, empty.
 
         A table of the same columns is overwritten, which keeps all that was set on it.
         """
+        target, known = _name(client, table), self._known_columns(client)
         new = all_fields(step.target)
-        old = self.columns(client).get(step.target.name, pa.schema([]))
+        old = known.get(table) or pa.schema([])
         kept = [f for f in old if f.name not in {field.name for field in new}]
         kept = [f for f in kept if not pa.types.is_null(f.type)]
         fields = [*new, *kept]
-        names = ", ".join(SPARK.quote(field.name) for field in fields)
-        values = [f"CAST({SPARK.quote(f.name)} AS {SPARK.sql_type(f.type)})" for f in new]
-        values += [f"CAST(NULL AS {SPARK.sql_type(f.type)})" for f in kept]
+        values = [SPARK.quote(f.name) for f in new]
+        values += [f"CAST(NULL AS {SPARK.sql_type(f.type)}) AS {SPARK.quote(f.name)}" for f in kept]
+        rows = f"SELECT {', '.join(values)} FROM {_typed(new, files)} AS f"
         if _types(old) == _types(fields):
-            return f"INSERT OVERWRITE {target} ({names}) SELECT {', '.join(values)} FROM {staged}"
-        columns = ", ".join(
-            f"{value} AS {SPARK.quote(field.name)}"
-            for value, field in zip(values, fields, strict=True)
-        )
-        layout = _layout(fields, step.key)
-        return f"CREATE OR REPLACE TABLE {target} {layout} AS SELECT {columns} FROM {staged}"
+            names = ", ".join(SPARK.quote(field.name) for field in fields)
+            self._run(client, f"INSERT OVERWRITE {target} ({names}) {rows}")
+        else:
+            layout = _layout(fields, step.key)
+            self._run(client, f"CREATE OR REPLACE TABLE {target} {layout} AS {rows}")
+            known[table] = pa.schema([f.with_type(plain(f.type)) for f in fields])
 
     # The rest.
 
@@ -270,6 +290,15 @@ def _name(client: Any, table: str) -> str:
 
 def _types(fields: Iterable[pa.Field]) -> dict[str, pa.DataType]:
     return {field.name: plain(field.type) for field in fields}
+
+
+def _typed(fields: Iterable[pa.Field], files: str) -> str:
+    """Staged rows in the types that are meant, whatever a reader takes the files' for."""
+    columns = ", ".join(
+        f"CAST({SPARK.quote(f.name)} AS {SPARK.sql_type(f.type)}) AS {SPARK.quote(f.name)}"
+        for f in fields
+    )
+    return f"(SELECT {columns} FROM {files})"
 
 
 def _layout(fields: Sequence[pa.Field], key: Sequence[str]) -> str:

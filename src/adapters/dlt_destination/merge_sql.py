@@ -149,7 +149,7 @@ def multiset_source(dialect: Dialect, merge: MultisetMerge, staged: str, target:
     names = "".join(f"{name}, " for name in own)
     compared = ", ".join(dialect.quote(name) for name in merge.content)
     content = f"PARTITION BY {compared} " if compared else ""
-    # Inside of EXISTS, `t.id` would be sought in a column `t` of the events first: no plain aliases.
+    # Inside of EXISTS, `t.id` would first be sought in a column `t` of the events.
     same = _all_equal(dialect, merge.content, "_cdc_e", "_cdc_t", dialect.null_safe_equal)
     surviving = (
         f" AND _cdc_t.{LSN_COLUMN} >= {int(merge.truncated_at)}"

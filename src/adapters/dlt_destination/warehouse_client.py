@@ -17,7 +17,7 @@ from dlt.destinations.sql_client import raise_database_error
 from adapters.dlt_destination.transient import session_lost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from adapters.dlt_destination.warehouse_sessions import Sessions
@@ -31,6 +31,7 @@ class SharedSqlClient(DatabricksSqlClient):
 
     def __init__(self, sessions: Sessions, *args: Any) -> None:
         super().__init__(*args)
+        self._conn: Any = None
         self._sessions = sessions
 
     def open_connection(self) -> None:  # type: ignore[override]
@@ -91,8 +92,11 @@ class SharedSqlClient(DatabricksSqlClient):
             self.close_connection()
 
     def escape_column_name(
-        self, column_name: str, quote: bool = True, casefold: bool = True
-    ) -> str:  # noqa: ARG002 - Delta keeps the case
+        self,
+        column_name: str,
+        quote: bool = True,
+        casefold: bool = True,  # noqa: ARG002 - Delta keeps the case
+    ) -> str:
         escaped: str = super().escape_column_name(column_name, quote, casefold=False)
         return escaped
 
@@ -138,7 +142,7 @@ class WarehouseClient:
     # What a package asks again and again, and what only this run changes.
 
     def is_storage_initialized(self) -> bool:
-        ask = super().is_storage_initialized  # type: ignore[misc]
+        ask: Callable[[], bool] = super().is_storage_initialized  # type: ignore[misc]
         return self._sessions.once(f"dataset {self.sql_client.dataset_name}", ask)
 
     def get_stored_schema_by_hash(self, version_hash: str) -> Any:

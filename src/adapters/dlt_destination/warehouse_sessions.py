@@ -57,10 +57,10 @@ class Sessions:
     def once(self, what: str, ask: Callable[[], T]) -> T:
         """What `ask` returned when it was asked first in this run; nothing is not remembered."""
         with self._asking:
-            found = self._known.get(what)
+            found: T | None = self._known.get(what)
             if not found:
                 found = self._known[what] = ask()
-            return found  # type: ignore[no-any-return]
+            return found
 
 
 def _connect(credentials: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TestDatabricks(DestinationContract):
-    volumes_at_first = {}
+    volumes_at_first: ClassVar = {}
 
     @pytest.fixture
     def opened(self, opened: Callable[[], Destination]) -> Callable[[], Destination]:
