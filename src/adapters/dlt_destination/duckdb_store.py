@@ -1,7 +1,7 @@
 """Tables in a DuckDB file.
 
 A table's steps are one transaction; staged rows are read from their Parquet files where they are.
-Sources: DuckDB documentation, "MERGE INTO", "CREATE TABLE", "ALTER TABLE", "Parquet".
+Sources: DuckDB documentation, "DELETE", "INSERT", "CREATE TABLE", "ALTER TABLE", "Parquet".
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from adapters.dlt_destination import merge_sql
+from adapters.dlt_destination import transaction_sql
 from adapters.dlt_destination.columns import all_fields, plain
 from adapters.dlt_destination.dialect import DUCKDB
 from adapters.dlt_destination.failures import root_cause, scrubbed
@@ -33,10 +33,20 @@ SCAN_ROWS = 100_000
 PATIENCE_SECONDS = 10.0
 
 
-class WaitsForFile:
-    """Mixed into DuckDB's job client: waits while another process has the file open."""
+#: DuckDB's buffers; it spills beyond. Its own default is most of the machine's memory.
+MEMORY_LIMIT = "512MB"
+
+
+class OpensFile:
+    """Mixed into DuckDB's job client: bounds memory, waits while another process has the file."""
 
     def __enter__(self) -> Any:
+        client: Any = self
+        credentials = client.config.credentials
+        credentials.global_config = {
+            "memory_limit": MEMORY_LIMIT,
+            **(credentials.global_config or {}),
+        }
         give_up = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
@@ -65,7 +75,7 @@ class DuckDbStore:
             duckdb,
             self,
             plan,
-            (StateInTables, WaitsForFile),
+            (StateInTables, OpensFile),
             credentials=self._credentials,
             destination_name="duckdb",
         )
@@ -111,23 +121,21 @@ class DuckDbStore:
     def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
         with client.sql_client.begin_transaction():
             for step in steps:
-                self._run(client, self._statement(client, table, step))
+                for statement in self._statements(client, table, step):
+                    self._run(client, statement)
 
-    def _statement(self, client: Any, table: str, step: Step) -> str:
+    def _statements(self, client: Any, table: str, step: Step) -> list[str]:
         target, staged = _name(client, table), _files(step.paths)
         match step:
             case StagedReplacement():
-                return self._replacement(client, step, target, staged)
+                return [self._replacement(client, step, target, staged)]
             case StagedMerge(KeyedMerge() as merge):
-                rules = merge_sql.keyed_rules(DUCKDB, merge)
-                source = merge_sql.keyed_source(DUCKDB, merge, staged, target)
+                return transaction_sql.keyed(DUCKDB, merge, staged, target)
             case StagedMerge(MultisetMerge() as merge):
-                rules = merge_sql.multiset_rules(DUCKDB, merge)
-                source = merge_sql.multiset_source(DUCKDB, merge, staged, target)
+                return transaction_sql.multiset(DUCKDB, merge, staged, target)
             case StagedCells():
-                rules = merge_sql.cells_rules(DUCKDB)
-                source = merge_sql.cells_source(DUCKDB, staged)
-        return rules.statement(DUCKDB, source, target)
+                return transaction_sql.cells(DUCKDB, staged, target)
+        raise AssertionError(step)
 
     def _replacement(self, client: Any, step: StagedReplacement, target: str, staged: str) -> str:
         """The new content; columns that only the old table has stay, empty."""
@@ -175,6 +183,9 @@ class DuckDbStore:
 
     def volumes(self, client: Any) -> Mapping[str, Sequence[str]] | None:  # noqa: ARG002 - DuckDB has none
         return None
+
+    def close(self) -> None:
+        """Nothing is kept."""
 
     def failure(self, error: BaseException, where: str) -> CdcError:
         cause = root_cause(error)

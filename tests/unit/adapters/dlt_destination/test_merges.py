@@ -14,7 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adapters.dlt_destination import merge_sql
 from adapters.dlt_destination.delta_store import DeltaStore
+from adapters.dlt_destination.dialect import DUCKDB
 from adapters.dlt_destination.duckdb_store import DuckDbStore
 from adapters.dlt_destination.packages import Packages
 from adapters.dlt_destination.parquet import write_table
@@ -34,6 +36,8 @@ from cdc_core.staging import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from adapters.dlt_destination.plan import Step
 
 Row = dict[str, Any]
 NUMBERS = itertools.count()
@@ -73,16 +77,33 @@ class Table:
         return [row for piece in pieces for row in piece.to_pylist()]
 
 
-@pytest.fixture(scope="module", params=["duckdb", "delta"])
+class MergingDuckDb(DuckDbStore):
+    """Runs the MERGE that stores without transactions of several statements run."""
+
+    def _statements(self, client: Any, table: str, step: Step) -> list[str]:
+        if not isinstance(step, StagedMerge):
+            return super()._statements(client, table, step)
+        target = f"{client.sql_client.fully_qualified_dataset_name()}.{DUCKDB.quote(table)}"
+        staged, merge = f"read_parquet('{step.path}')", step.merge
+        if isinstance(merge, KeyedMerge):
+            rules = merge_sql.keyed_rules(DUCKDB, merge)
+            source = merge_sql.keyed_source(DUCKDB, merge, staged, target)
+        else:
+            rules = merge_sql.multiset_rules(DUCKDB, merge)
+            source = merge_sql.multiset_source(DUCKDB, merge, staged, target)
+        return [rules.statement(DUCKDB, source, target)]
+
+
+STORES = {"duckdb": DuckDbStore, "merge": MergingDuckDb, "delta": DeltaStore}
+
+
+@pytest.fixture(scope="module", params=list(STORES))
 def table(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Table]:
     folder = tmp_path_factory.mktemp(request.param)
-    store: DuckDbStore | DeltaStore = (
-        DuckDbStore(str(folder / "lake.duckdb"))
-        if request.param == "duckdb"
-        else DeltaStore(str(folder / "lake"))
-    )
+    place = folder / ("lake" if request.param == "delta" else "lake.duckdb")
+    store = STORES[request.param](str(place))
     plan = Plan()
     packages = Packages(PipelineSettings("p", "bronze"), store.factory(plan), folder / "work")
     with packages.client() as client:
