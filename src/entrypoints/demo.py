@@ -7,10 +7,11 @@ reads each side by itself, the source by psycopg and the file by DuckDB, and com
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -93,9 +94,9 @@ Rows: TypeAlias = "dict[int, dict[str, Any]]"
 
 @dataclass
 class _Steps:
-    """What was done and how long it took."""
+    """Says what is done and how long it took."""
 
-    done: list[tuple[str, str, float]] = field(default_factory=list)
+    seconds: float = 0.0
 
     @contextmanager
     def step(self, name: str) -> Iterator[list[str]]:
@@ -106,7 +107,7 @@ class _Steps:
         with console().status(f"{name} …"):
             yield told
         took = time.perf_counter() - start
-        self.done.append((name, " ".join(told), took))
+        self.seconds += took
         console().print(f"  [green]✓[/] {name}: {' '.join(told)} [dim]({took:.1f} s)[/]")
 
 
@@ -143,6 +144,8 @@ def run_demo() -> int:
 
     out = console()
     file = Path(tempfile.mkdtemp(prefix="wal2delta-demo-")) / "lake.duckdb"
+    # Neither settings nor broken files of the folder that it is run in are the demo's.
+    os.environ["DLT_PROJECT_DIR"] = str(file.parent)
     steps = _Steps()
     out.print("[bold]wal2delta demo[/]: PostgreSQL to a lake, exactly\n")
     with ExitStack() as running:
@@ -181,10 +184,9 @@ def run_demo() -> int:
             cells = sum(found.cells for found in compared)
             told.append(f"{cells:,} cells read from both sides, {differing} differ")
     _show(compared)
-    took = sum(seconds for _, _, seconds in steps.done)
     if differing:
         raise DestinationFailed(f"{differing} cells differ between source and destination")
-    out.print(f"[bold green]Source and destination are equal[/], in {took:.1f} s of work.")
+    out.print(f"[bold green]Source and destination are equal[/], in {steps.seconds:.1f} s of work.")
     out.print(f"\nThe lake is yours to query: {file}", soft_wrap=True)
     out.print(
         f"  uv run python -c \"import duckdb; duckdb.connect('{file}')"

@@ -186,6 +186,9 @@ def test_interrupted_demo_leaves_nothing_running(shop):
 
 
 def test_demo_shows_equality_and_leaves_the_file(shop):
+    (shop.folder / ".dlt").mkdir()
+    (shop.folder / ".dlt" / "config.toml").write_text("[broken")
+    shop.monkeypatch.setenv("DLT_PROJECT_DIR", str(shop.folder))
     done = shop.run("demo")
     assert "Source and destination are equal" in done.out
     file = Path(re.search(r"yours to query: (\S+)", done.out)[1])
