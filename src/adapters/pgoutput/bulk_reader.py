@@ -8,14 +8,14 @@ Functions".
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import psycopg
 
 from adapters.pgoutput.cluster import wait_until_readable
 from adapters.pgoutput.connection import connect
-from adapters.pgoutput.copy_out import copy_pieces
+from adapters.pgoutput.copy_out import copy_pieces, send_copy
 from adapters.pgoutput.slot import advance, copy_to_temporary
 from adapters.pgoutput.wire_batch import WireBatch, wire_batch
 from cdc_core.lsn import Lsn
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
     from adapters.pgoutput.connection import Connection
     from adapters.pgoutput.settings import SourceSettings
-
-#: Below this much WAL, decoding what is known already costs less than moving the copy past it.
-_SKIP_BYTES = 4 << 20
 
 #: Too few slots, no right to copy one, temp_file_limit, disk full, a row beyond what SQL can hold.
 _REFUSALS = ("53", "54", "42501", "0A")
@@ -56,7 +53,8 @@ class BulkReader:
         self._confirmed = confirmed
         self._position = max(after, confirmed)
         self._own: Connection | None = None
-        self._copy = f"wal2delta_{os.getpid()}_{id(self):x}"
+        self._sent = False
+        self._copy = f"wal2delta_copy_{uuid4().hex[:12]}"
         #: The copy's `restart_lsn`, from where each step decodes.
         self.restart_lsn: Lsn | None = None
 
@@ -69,11 +67,9 @@ class BulkReader:
         try:
             wait_until_readable(self._control, until)
             if self._own is None and until - self._confirmed <= self._settings.batch_max_bytes:
-                batch, complete = self._peek(until)
-                if complete:
-                    self._position = max(self._position, batch.reached)
-                    yield batch
-                    return
+                batch = self._peek(until)
+                self._position = max(self._position, batch.reached)
+                yield batch
             while self._position < until and not stop():
                 batch = self._step(until)
                 self._position = max(self._position, batch.reached)
@@ -88,42 +84,61 @@ class BulkReader:
             self._own.close()
             self._own = None
 
-    def _peek(self, until: Lsn) -> tuple[WireBatch, bool]:
-        """All of a small backlog from the slot itself; False if the row limit cut it short."""
-        limit = self._settings.batch_max_rows
-        buffer, lengths = self._call(self._control, "peek", self._settings.slot_name, until, limit)
-        return wire_batch(buffer, lengths, until), len(lengths) < limit
+    def _peek(self, until: Lsn) -> WireBatch:
+        """A small backlog from the slot itself; whole unless the row limit cut it short."""
+        buffer, lengths = _rows(
+            self._control, self._statement("peek", self._settings.slot_name, until)
+        )
+        whole = len(lengths) < self._settings.batch_max_rows
+        return wire_batch(buffer, lengths, until if whole else last_end_lsn(buffer))
 
     def _step(self, until: Lsn) -> WireBatch:
+        """The next step of the copy; the server then decodes the one after it meanwhile."""
         own = self._own or self._open_copy()
-        upto = Lsn(min(until, self._position + self._settings.batch_max_bytes))
-        buffer, lengths = self._call(own, "get", self._copy, upto, self._settings.batch_max_rows)
+        if not self._sent:
+            self._send(own, until)
+        buffer, lengths = _rows(own, None)
+        self._sent = False
         row: Any = own.execute(
             "SELECT confirmed_flush_lsn::text, restart_lsn::text FROM pg_replication_slots "
             "WHERE slot_name = %s",
             [self._copy],
         ).fetchone()
+        reached = Lsn.parse(row[0])
         self.restart_lsn = Lsn.parse(row[1])
-        return wire_batch(buffer, lengths, Lsn.parse(row[0]))
+        if reached < until:
+            self._send(own, until, reached)
+        return wire_batch(buffer, lengths, reached)
+
+    def _send(self, own: Connection, until: Lsn, position: Lsn | None = None) -> None:
+        step = (position or self._position) + self._settings.batch_max_bytes
+        send_copy(own, self._statement("get", self._copy, Lsn(min(until, step))))
+        self._sent = True
 
     def _open_copy(self) -> Connection:
         own = self._own = connect(self._settings)
         copy_to_temporary(own, self._settings.slot_name, self._copy)
-        if self._position - self._confirmed > _SKIP_BYTES:
+        if self._position > self._confirmed:
             advance(own, self._copy, self._position)
         return own
 
-    def _call(
-        self, connection: Connection, how: str, slot: str, upto: Lsn, limit: int
-    ) -> tuple[bytearray, list[int]]:
-        statement = (
+    def _statement(self, how: str, slot: str, upto: Lsn) -> str:
+        return (
             f"COPY (SELECT data FROM pg_logical_slot_{how}_binary_changes("
-            f"{literal(slot)}, '{upto}', {limit}, 'proto_version', '1', "
+            f"{literal(slot)}, '{upto}', {self._settings.batch_max_rows}, 'proto_version', '1', "
             f"'publication_names', {literal(quoted_list(self._settings.pub_name))}))"
             " TO STDOUT (FORMAT binary)"
         )
-        pieces = list(copy_pieces(connection, statement, binary=True))
-        return pieces[0] if pieces else (bytearray(), [])
+
+
+def _rows(connection: Connection, statement: str | None) -> tuple[bytearray, list[int]]:
+    pieces = list(copy_pieces(connection, statement, binary=True))
+    return pieces[0] if pieces else (bytearray(), [])
+
+
+def last_end_lsn(buffer: bytearray) -> Lsn:
+    """Where the last transaction ends: a Commit message closes with its end LSN and its time."""
+    return Lsn(int.from_bytes(buffer[-16:-8], "big"))
 
 
 def literal(text: str) -> str:

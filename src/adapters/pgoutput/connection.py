@@ -55,6 +55,11 @@ _SESSION: Mapping[str, str] = {
     "tcp_keepalives_count": "3",
 }
 
+_DECODING_MEMORY = """
+SELECT set_config('logical_decoding_work_mem', (greatest({}, pg_size_bytes(
+  current_setting('logical_decoding_work_mem'))) / 1024)::text, false)
+"""
+
 _LIBPQ: Mapping[str, str] = {
     "keepalives": "1",
     "keepalives_idle": "30",
@@ -88,7 +93,7 @@ def connect(settings: SourceSettings, *, replication: bool = False) -> Connectio
         # The driver's own error is not chained: its text may hold what was scrubbed here.
         raise connection_refused(error, secrets, doing) from None
     try:
-        _prepare_session(connection)
+        _prepare_session(connection, settings)
     except BaseException:
         connection.close()
         raise
@@ -142,7 +147,7 @@ def _parameters(settings: SourceSettings) -> dict[str, object]:
     return parameters
 
 
-def _prepare_session(connection: Connection) -> None:
+def _prepare_session(connection: Connection, settings: SourceSettings) -> None:
     major = server_major(connection)
     if major < OLDEST_SUPPORTED:
         raise OperatorNeeded(
@@ -156,6 +161,7 @@ def _prepare_session(connection: Connection) -> None:
         # DateStyle and search_path are lists: quoted as one, the latter would be one schema.
         statement = statement.replace("'pg_catalog, public'", "pg_catalog, public")
         _run(connection, statement)
+        _run(connection, _DECODING_MEMORY.format(settings.decoding_memory_bytes))
         try:
             _run(connection, "SET client_connection_check_interval = 1000")
         except psycopg.Error:

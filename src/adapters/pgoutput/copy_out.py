@@ -27,9 +27,14 @@ BINARY_HEADER, BINARY_FIELD = 19, 6
 _WAIT_SECONDS = 1.0
 
 
+def send_copy(connection: Connection, statement: str) -> None:
+    """Have the server begin; `copy_pieces` takes the rows, which may be later."""
+    connection.pgconn.send_query(statement.encode())
+
+
 def copy_pieces(
     connection: Connection,
-    statement: str,
+    statement: str | None,
     *,
     binary: bool = False,
     max_rows: int | None = None,
@@ -37,9 +42,9 @@ def copy_pieces(
 ) -> Iterator[tuple[bytearray, list[int]]]:
     """Yield the rows of a COPY in pieces, each the first that reaches `max_rows` or `max_bytes`.
 
-    With `binary` the statement has one column and format binary, and rows are the values alone.
-    Raises the driver's errors. Left early it closes the connection, for the rest of the rows would
-    still come.
+    Without a statement the rows are those of the one that was sent. With `binary` the statement has
+    one column and format binary, and rows are the values alone. Raises the driver's errors. Left
+    early it closes the connection, for the rest of the rows would still come.
     """
     pgconn = connection.pgconn
     row_limit = max_rows if max_rows is not None else 1 << 62
@@ -48,7 +53,8 @@ def copy_pieces(
     with selectors.DefaultSelector() as selector:
         selector.register(pgconn.socket, selectors.EVENT_READ)
         try:
-            pgconn.send_query(statement.encode())
+            if statement is not None:
+                send_copy(connection, statement)
             result = _result(connection, selector)
             if result is None or result.status != ExecStatus.COPY_OUT:
                 while _result(connection, selector) is not None:

@@ -147,7 +147,7 @@ class EmbeddedPostgres:
                     break
                 if time.monotonic() > deadline:
                     raise SourceUnavailable(
-                        f"the embedded PostgreSQL did not start: {self._last_log_line()}"
+                        f"the embedded PostgreSQL did not start: {self._last_log_lines()}"
                     )
                 time.sleep(0.02)
             else:
@@ -155,7 +155,7 @@ class EmbeddedPostgres:
             # Backends of a killed postmaster hold its shared memory for a moment.
             if "shared memory block" not in self.log or time.monotonic() > deadline:
                 raise SourceUnavailable(
-                    f"the embedded PostgreSQL did not start: {self._last_log_line()}"
+                    f"the embedded PostgreSQL did not start: {self._last_log_lines()}"
                 )
             time.sleep(0.1)
 
@@ -267,9 +267,9 @@ class EmbeddedPostgres:
             and lines[7].strip() == "ready"
         )
 
-    def _last_log_line(self) -> str:
+    def _last_log_lines(self) -> str:
         lines = [line for line in self.log.splitlines() if line.strip()]
-        return lines[-1] if lines else "it logged nothing"
+        return " ".join(lines[-3:]) or "it logged nothing"
 
     def _start_watchdog(self) -> None:
         goes = str(self._folder) if self._temporary else ""

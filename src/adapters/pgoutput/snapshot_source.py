@@ -7,10 +7,10 @@ Synchronization Functions"; "COPY".
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from adapters.pgoutput.bulk_reader import literal
 from adapters.pgoutput.catalog_types import CatalogTypes
@@ -144,7 +144,7 @@ def _create_slot_exporting(
     connection: Connection, settings: SourceSettings, *, create_slot: bool
 ) -> ExportedSnapshot:
     major = server_major(connection)
-    name = settings.slot_name if create_slot else f"wal2delta_snapshot_{os.getpid()}"
+    name = settings.slot_name if create_slot else f"wal2delta_snapshot_{uuid4().hex[:12]}"
     options = ["SNAPSHOT 'export'"]
     if create_slot and settings.failover and major >= 17:
         options.append("FAILOVER true")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -88,3 +89,25 @@ def test_reads_what_the_stream_would_tell(
         assert rows(snapshot, parent.relation) == [(1,)]
         assert rows(snapshot, child.relation) == [(2, 3)]
         assert rows(snapshot, part.relation) == [(4,)]
+
+
+def test_a_table_comes_in_pieces_and_may_be_left_half_way(
+    settings: SourceSettings, catalog: PgCatalog, sql: psycopg.Connection
+) -> None:
+    sql.execute(
+        "CREATE TABLE t AS SELECT i AS id, repeat('x', 100) AS x FROM generate_series(1, 5000) i"
+    )
+    sql.execute("ALTER TABLE t ADD PRIMARY KEY (id)")
+    (table,) = catalog.publish()
+    by_rows = PgSnapshotSource(replace(settings, piece_max_rows=100))
+    with by_rows.begin(create_slot=False) as snapshot:
+        pieces = [piece.rows.num_rows for piece in snapshot.read(table.relation)]
+    assert pieces == [100] * 50
+    with PgSnapshotSource(replace(settings, piece_max_bytes=50_000)).begin(
+        create_slot=False
+    ) as snapshot:
+        pieces = [piece.rows.num_rows for piece in snapshot.read(table.relation)]
+    assert sum(pieces) == 5000
+    assert len(pieces) > 5
+    with by_rows.begin(create_slot=False) as snapshot:
+        assert next(iter(snapshot.read(table.relation))).rows.num_rows == 100
