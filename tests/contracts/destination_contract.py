@@ -382,11 +382,12 @@ class DestinationContract:
             ],
             schema=schema,
         )
-        whole = Replacement(ORDERS, (piece for _ in range(20)))
+        pieces = 3 if self.scans_at_once else 20
+        whole = Replacement(ORDERS, (piece for _ in range(pieces)))
         with self.load(opened, LoadBatch(replacements=(whole,))) as destination:
-            assert dict(destination.tables()) == {"orders": 1_400_000}
+            assert dict(destination.tables()) == {"orders": pieces * 70_000}
             sizes = [len(rows) for rows in destination.scan("orders", ["id"])]
-            assert sum(sizes) == 1_400_000
+            assert sum(sizes) == pieces * 70_000
             if not self.scans_at_once:
                 assert max(sizes) <= 200_000
 

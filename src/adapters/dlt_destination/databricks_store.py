@@ -48,6 +48,7 @@ class DatabricksStore:
     """`settings` are those of dlt's Databricks factory, its credentials among them."""
 
     kind = "databricks"
+    section = "destination.databricks"
     table_hints: Mapping[str, Any] = {}
 
     def __init__(self, settings: Mapping[str, Any], patience: Patience) -> None:

@@ -7,6 +7,7 @@ protocol, "Primitive Types".
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
 SCAN_ROWS = 100_000
 LOG_FOLDER = "_delta_log"
 
+#: Properties of tables that are made here: how long files that no version needs any more are kept
+#: for readers of earlier versions. Every merge leaves such files behind.
+PROPERTIES = {"delta.deletedFileRetentionDuration": "interval 1 hours"}
+
+#: After so many commits of a table its small files are put together and unneeded ones removed.
+UPKEEP_EVERY = 20
+
 #: Expressions of a merge are DataFusion's, which quotes and compares as DuckDB does.
 DATAFUSION = DUCKDB
 
@@ -41,6 +49,7 @@ class DeltaStore:
     """`bucket_url` and `credentials` are dlt's for its filesystem; None: dlt's settings."""
 
     kind = "delta"
+    section = "destination.filesystem"
     table_hints: Mapping[str, Any] = {"table_format": "delta"}
 
     def __init__(self, bucket_url: str | None = None, credentials: Any = None) -> None:
@@ -94,6 +103,7 @@ class DeltaStore:
             _location(client, target.name),
             schema=_nullable(all_fields(target)),
             mode="ignore",
+            configuration=PROPERTIES,
             storage_options=_storage_options(client),
         )
 
@@ -165,6 +175,7 @@ class DeltaStore:
             _reader(batches(), schema),
             mode="overwrite",
             schema_mode="overwrite",
+            configuration=PROPERTIES,
             storage_options=_storage_options(client),
         )
 
@@ -193,7 +204,9 @@ class DeltaStore:
 
         The source is held in memory so that delta-rs can leave out files by its key range.
         """
-        merger = self._open(client, table).merge(
+        delta = self._open(client, table)
+        before = delta.version()
+        merger = delta.merge(
             source, rules.on, source_alias="s", target_alias="t", streamed_exec=False
         )
         if rules.delete_if:
@@ -204,6 +217,8 @@ class DeltaStore:
         if rules.delete_unmatched_if:
             merger = merger.when_not_matched_by_source_delete(rules.delete_unmatched_if)
         merger.execute()
+        if delta.version() // UPKEEP_EVERY > before // UPKEEP_EVERY:
+            _keep_up(delta)
 
     def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]:
         return {table: self._open(client, table).count() for table in tables}
@@ -222,6 +237,9 @@ class DeltaStore:
     def volumes(self, client: Any) -> Mapping[str, Sequence[str]] | None:  # noqa: ARG002 - there are none
         return None
 
+    def close(self) -> None:
+        """Nothing is kept."""
+
     def failure(self, error: BaseException, where: str) -> CdcError:
         cause = root_cause(error)
         if isinstance(cause, OSError):
@@ -235,6 +253,16 @@ class DeltaStore:
         from deltalake import DeltaTable
 
         return DeltaTable(_location(client, table), storage_options=_storage_options(client))
+
+
+def _keep_up(delta: Any) -> None:
+    """Merging stays fast with few files, and the folder small without those of long ago."""
+    from deltalake.exceptions import DeltaError
+
+    # Another tool may do the same at this moment; the table is right either way.
+    with contextlib.suppress(DeltaError):
+        delta.optimize.compact()
+        delta.vacuum(dry_run=False, enforce_retention_duration=False)
 
 
 def _location(client: Any, table: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 
 from adapters.dlt_destination.columns import all_fields, plain, same, widens
+from adapters.dlt_destination.failures import root_cause, settings_error
 from adapters.dlt_destination.manifest import Manifest
 from adapters.dlt_destination.parquet import write_pieces, write_table
 from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, StagedReplacement
@@ -138,6 +139,7 @@ class DltDestination:
     def _close(self) -> None:
         self._packages = None
         self._columns = None
+        self._store.close()
         if self._folder is not None:
             self._folder.remove()
             self._folder = None
@@ -164,6 +166,9 @@ class DltDestination:
             self._close()
             if isinstance(cause, CdcError):
                 raise cause from None
+            wrong_setting = settings_error(root_cause(cause), self._store.section)
+            if wrong_setting is not None:
+                raise wrong_setting from None
             raise self._store.failure(cause, where) from None
 
     # Preparing tables.
@@ -196,7 +201,8 @@ class DltDestination:
             schema = pa.schema(all_fields(replacement.target))
             paths, rows = write_pieces(replacement.rows, schema, folder, f"content-{number}")
             self._plan.add(
-                replacement.target.name, StagedReplacement(replacement.target, paths, rows)
+                replacement.target.name,
+                StagedReplacement(replacement.target, paths, rows, replacement.key),
             )
         for number, merge in enumerate(batch.merges):
             if not len(merge.rows) and merge.truncated_at is None:

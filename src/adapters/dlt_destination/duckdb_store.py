@@ -61,6 +61,7 @@ class DuckDbStore:
     """`credentials` is what dlt takes for DuckDB, such as the file's path; None: dlt's settings."""
 
     kind = "duckdb"
+    section = "destination.duckdb"
     table_hints: Mapping[str, Any] = {}
 
     def __init__(self, credentials: Any = None) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from cdc_core.errors import SettingsError
+
 _QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`", re.DOTALL)
 _UNCLOSED = re.compile(r"['\"`].*", re.DOTALL)
 _NUMBER = re.compile(r"\d+")
@@ -47,3 +49,41 @@ def scrubbed(error: BaseException) -> str:
     text = _NUMBER.sub("…", text)[:_LONGEST].strip()
     kind = type(error).__name__
     return f"{kind}: {text}" if text else kind
+
+
+def settings_error(error: BaseException, section: str) -> SettingsError | None:
+    """The error as one of the settings, if it is; dlt's own words could hold a credential."""
+    from dlt.common.configuration.exceptions import (
+        ConfigFieldMissingException,
+        ConfigurationException,
+    )
+    from dlt.common.exceptions import MissingDependencyException
+    from dlt.pipeline.exceptions import InvalidPipelineName
+
+    where = f"under [{section}] in .dlt/config.toml or .dlt/secrets.toml, or in the environment"
+    match error:
+        case ConfigFieldMissingException():
+            names = ", ".join(f"{section}.{name}" for name in error.fields)
+            return SettingsError(f"not set: {names}", f"set it {where}")
+        case InvalidPipelineName():
+            return SettingsError(
+                "pipeline.name has characters that a folder's name cannot have",
+                "set pipeline.name to letters, digits and underscores",
+            )
+        case ConfigurationException():
+            return SettingsError(
+                f"the settings of the destination are not valid ({type(error).__name__})",
+                f"correct them {where}",
+            )
+        case MissingDependencyException():
+            packages = " ".join(f"'{name}'" for name in error.dependencies)
+            return SettingsError(
+                "the destination needs packages that are not installed",
+                f"run: pip install {packages}",
+            )
+        case ModuleNotFoundError():
+            return SettingsError(
+                f"the destination needs the package {error.name!r}, which is not installed",
+                f"run: pip install {error.name}",
+            )
+    return None

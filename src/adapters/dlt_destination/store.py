@@ -23,6 +23,7 @@ class TableStore(Protocol):
 
     #: What errors call it, and where its settings are.
     kind: str
+    section: str
     #: Properties of a table in dlt's schema.
     table_hints: Mapping[str, Any]
 

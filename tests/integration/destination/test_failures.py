@@ -21,7 +21,7 @@ from adapters.dlt_destination.duckdb_store import DuckDbStore
 from adapters.dlt_destination.factories import delta_destination, duckdb_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.checkpoint import Checkpoint
-from cdc_core.errors import DestinationFailed, DestinationUnavailable
+from cdc_core.errors import DestinationFailed, DestinationUnavailable, SettingsError
 from cdc_core.lsn import Lsn
 from cdc_core.staging import LoadBatch, TargetTable
 from tests.contracts.destination_contract import ORDERS, SOURCE, checkpoint, content, keyed
@@ -261,3 +261,28 @@ def test_a_checkpoint_of_another_version_is_refused(
         destination.load(LoadBatch(), FromLater(SOURCE, Lsn(1)))
         with pytest.raises(DestinationFailed, match="another version"):
             destination.read_checkpoint()
+
+
+def test_a_missing_setting_is_named(
+    settings: PipelineSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=r"destination\.filesystem\.bucket_url"):
+        delta_destination(settings).__enter__()
+    misnamed = replace(settings, pipeline_name="a/b")
+    with pytest.raises(SettingsError, match=r"pipeline\.name"):
+        duckdb_destination(misnamed, str(tmp_path / "lake.duckdb")).__enter__()
+
+
+def test_delta_folders_stay_small(
+    settings: PipelineSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.dlt_destination.delta_store.UPKEEP_EVERY", 4)
+    properties = {"delta.deletedFileRetentionDuration": "interval 0 seconds"}
+    monkeypatch.setattr("adapters.dlt_destination.delta_store.PROPERTIES", properties)
+    with delta_destination(settings, str(tmp_path)) as destination:
+        for lsn in range(1, 10):
+            rows = [{"id": lsn, "note": "a", "_cdc_lsn": lsn}, {"id": 0, "_cdc_lsn": lsn}]
+            destination.load(LoadBatch(merges=(keyed(ORDERS, rows),)), checkpoint(lsn))
+        assert content(destination, "orders", "id") == [(n,) for n in range(10)]
+    assert len(list((tmp_path / "bronze" / "orders").glob("*.parquet"))) <= 5
