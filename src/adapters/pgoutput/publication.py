@@ -29,7 +29,8 @@ class Publication:
     """A publication as the catalog has it now.
 
     `tables` are those it names, by OID, with the column list (numbers; None: every column) and the
-    row filter (an SQL expression; empty: every row). `manageable`: the role may alter it.
+    row filter (an SQL expression; empty: every row). `manageable`: it may be altered by this role,
+    on this server (a standby alters nothing).
     """
 
     name: str
@@ -74,7 +75,8 @@ def read_publication(connection: Connection, name: str) -> Publication | None:
     major = server_major(connection)
     generated = "pubgencols::text = 's'" if major >= 18 else "false"
     row: Any = connection.execute(
-        f"""SELECT oid, pg_get_userbyid(pubowner)::text, pg_has_role(pubowner, 'USAGE'),
+        f"""SELECT oid, pg_get_userbyid(pubowner)::text,
+                   pg_has_role(pubowner, 'USAGE') AND NOT pg_is_in_recovery(),
                    puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot,
                    {generated}
             FROM pg_publication WHERE pubname = %s""",

@@ -5,6 +5,7 @@ Manual: "Logical Decoding", "Replication Slots", `pg_replication_slots`.
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from adapters.pgoutput.connection import Connection
     from adapters.pgoutput.settings import SourceSettings
+
+_log = logging.getLogger(__name__)
 
 FREE_SLOT_CURE = (
     "drop an unused slot (SELECT pg_drop_replication_slot('<name>')), or raise "
@@ -100,11 +103,32 @@ def usable_slot(connection: Connection, settings: SourceSettings) -> tuple[SlotS
     return slot, slot.confirmed_flush_lsn
 
 
+_UNDER_WAY = """
+SELECT count(*), min(xact_start)::text FROM (
+  SELECT xact_start FROM pg_stat_activity
+  WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+  UNION ALL SELECT prepared FROM pg_prepared_xacts
+) AS open_transactions
+"""
+
+
+def announce_wait(connection: Connection) -> None:
+    """Say so where creating a slot is about to wait: for every transaction that is under way."""
+    with source_errors("looking for open transactions"):
+        row: Any = connection.execute(_UNDER_WAY).fetchone()
+    if row[0]:
+        _log.info(
+            "creating the replication slot waits for %d transactions under way, open since %s",
+            *row,
+        )
+
+
 def create_slot(connection: Connection, settings: SourceSettings) -> Lsn:
     """Create the slot; its consistent point. Waits for transactions under way to end."""
     require_logical_wal(connection)
     name = settings.slot_name
     failover = settings.failover and server_major(connection) >= 17
+    announce_wait(connection)
     with slot_creation_errors(name):
         row: Any = connection.execute(
             "SELECT lsn::text FROM pg_create_logical_replication_slot(%s, %s"

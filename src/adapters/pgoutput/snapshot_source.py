@@ -18,7 +18,7 @@ from adapters.pgoutput.cluster import NOW, require_logical_wal
 from adapters.pgoutput.connection import Connection, connect, server_major
 from adapters.pgoutput.copy_out import copy_pieces
 from adapters.pgoutput.publication import row_filter
-from adapters.pgoutput.slot import slot_creation_errors
+from adapters.pgoutput.slot import announce_wait, slot_creation_errors
 from adapters.pgoutput.source_errors import source_errors
 from adapters.pgoutput.streamability import quote
 from adapters.pgoutput.wire.copytext import CopiedRows, decode_copy_text
@@ -143,6 +143,7 @@ def _name(relation: Relation) -> str:
 def _create_slot_exporting(
     connection: Connection, settings: SourceSettings, *, create_slot: bool
 ) -> ExportedSnapshot:
+    announce_wait(connection)
     major = server_major(connection)
     name = settings.slot_name if create_slot else f"wal2delta_snapshot_{uuid4().hex[:12]}"
     options = ["SNAPSHOT 'export'"]

@@ -36,6 +36,7 @@ _AUTHENTICATION = re.compile(
 _TLS = re.compile(
     r"certificate|does not support SSL|SSL was required|sslmode|GSSAPI|root\.crt|private key"
 )
+_POOLER = re.compile(r"unsupported startup parameter|pgbouncer", re.IGNORECASE)
 _SENDERS = re.compile(r"max_wal_senders|number of requested standby connections")
 _REPLICATION_ROLE = re.compile(r"WAL sender|walsender|replication role|REPLICATION attribute")
 _CONNECT_PRIVILEGE = re.compile(r"permission denied for database")
@@ -80,7 +81,11 @@ def translated(error: psycopg.Error, doing: str, cure: str = "") -> CdcError:
             return SettingsError(
                 f"PostgreSQL refuses {doing}: {said}", f"correct {CREDENTIALS_KEY}"
             )
-        case ("08" | "53" | "57" | "58", _) | ("", _):
+        case _, "25006":
+            return OperatorNeeded(f"PostgreSQL is read-only while {doing}: {said}", cure)
+        case ("53" | "58", _) | (_, "57014"):
+            return SourceUnavailable(f"PostgreSQL gave up while {doing}: {said}", "run again")
+        case ("08" | "57", _) | ("", _):
             return SourceUnavailable(f"PostgreSQL went away while {doing}: {said}", "run again")
         case _:
             return CdcError(f"PostgreSQL refuses {doing}: {said}", cure)
@@ -113,6 +118,11 @@ def connection_refused(error: psycopg.Error, secrets: tuple[str, ...], doing: st
         return OperatorNeeded(
             f"privilege missing while {doing}: {said}",
             "run: GRANT CONNECT ON DATABASE <database> TO <role>",
+        )
+    if _POOLER.search(said):
+        return SettingsError(
+            f"a connection pooler refuses {doing}: {said}",
+            f"have {CREDENTIALS_KEY} name the server itself (Neon: the host without -pooler)",
         )
     if _AUTHENTICATION.search(said) or _TLS.search(said):
         return SettingsError(

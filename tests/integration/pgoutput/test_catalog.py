@@ -342,6 +342,21 @@ def test_a_role_that_owns_nothing_is_told_what_to_run(
     (table,) = catalog.publish()
     assert table.published
     catalog.close()
+    sql.execute(f"GRANT SELECT ON t TO {role_of(reader)}")
+    least = replace(settings, conninfo=reader)
+    with PgChangeSource(least) as source:
+        take_snapshot(least, table.relation, create_slot=True)
+        assert source.identity().database == sql.info.dbname
+        slot = source.slot()
+        assert slot is not None
+        assert slot.confirmed_flush_lsn is not None
+        sql.execute("SET synchronous_commit = off; INSERT INTO t VALUES (1)")
+        told = list(
+            source.read(slot.confirmed_flush_lsn, source.current_lsn(), {table.relation.oid})
+        )
+        assert len(events(told)) == 1
+        source.confirm(told[-1].end_lsn)
+        source.drop_slot()
 
 
 def test_row_level_security_is_never_a_silent_filter(

@@ -1,0 +1,124 @@
+"""Reading from a standby: what the primary commits comes from the standby's slot."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from adapters.pgoutput.catalog import PgCatalog
+from adapters.pgoutput.change_source import PgChangeSource
+from adapters.pgoutput.embedded import EmbeddedPostgres
+from adapters.pgoutput.settings import SourceSettings
+from adapters.pgoutput.snapshot_source import PgSnapshotSource
+from cdc_core.errors import OperatorNeeded
+from tests.integration.pgoutput.test_catalog import major
+from tests.support.changes import events
+from tests.support.postgres import BIN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def primary() -> Iterator[EmbeddedPostgres]:
+    with EmbeddedPostgres(bin_dir=os.environ.get(BIN)) as server:
+        yield server
+
+
+@pytest.fixture
+def standby(primary: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
+    """A copy of the stopped primary that goes on as its standby."""
+    server = EmbeddedPostgres(bin_dir=os.environ.get(BIN), settings={"hot_standby_feedback": "on"})
+    with server:
+        server.halt()
+        with psycopg.connect(primary.dsn, autocommit=True) as connection:
+            if major(connection) < 16:
+                pytest.skip("logical decoding on a standby needs PostgreSQL 16")
+            connection.execute("SELECT pg_create_physical_replication_slot('standby', true)")
+            connection.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
+            connection.execute("INSERT INTO t VALUES (1, 'a')")
+        primary.halt()
+        configuration = (server.data_dir / "postgresql.conf").read_text()
+        shutil.rmtree(server.data_dir)
+        _copy_as_owned(primary.data_dir, server.data_dir)
+        primary.start()
+        conninfo = f"host=127.0.0.1 port={primary.port} user=postgres password={primary.password}"
+        (server.data_dir / "postgresql.conf").write_text(
+            f"{configuration}\nprimary_conninfo = '{conninfo}'\nprimary_slot_name = 'standby'\n"
+        )
+        (server.data_dir / "standby.signal").touch()
+        server.password = primary.password
+        server.start()
+        yield server
+
+
+def _copy_as_owned(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, copy_function=shutil.copy2, ignore=_passing)
+    for path in [target, *target.rglob("*")]:
+        owner = (source / path.relative_to(target)).stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def _passing(_folder: str, names: list[str]) -> set[str]:
+    return {"postmaster.pid", "postmaster.opts"} & set(names)
+
+
+def test_snapshot_and_changes(primary: EmbeddedPostgres, standby: EmbeddedPostgres) -> None:
+    settings = SourceSettings(standby.dsn)
+    catalog = PgCatalog(settings)
+    with psycopg.connect(primary.dsn, autocommit=True) as sql:
+        with pytest.raises(OperatorNeeded, match="CREATE PUBLICATION") as told:
+            catalog.publish()
+        sql.execute(told.value.cure.partition(": ")[2].encode())
+        _replayed(sql, standby)
+        (table,) = catalog.publish()
+        catalog.close()
+        assert table.published
+        done = threading.Event()
+        # A standby's slot is created once the primary has told which transactions run.
+        help_it = threading.Thread(target=_tell_running_transactions, args=(primary.dsn, done))
+        help_it.start()
+        try:
+            with PgChangeSource(settings) as source:
+                with PgSnapshotSource(settings).begin(create_slot=True) as snapshot:
+                    rows = [p.rows.to_pylist() for p in snapshot.read(table.relation)]
+                assert rows == [[{"id": 1, "v": "a"}]]
+                position = snapshot.lsn
+                for i in range(2, 5):
+                    sql.execute("INSERT INTO t VALUES (%s)", [i])
+                    _replayed(sql, standby)
+                    batches = list(
+                        source.read(position, source.current_lsn(), {table.relation.oid})
+                    )
+                    assert [row["id"] for _, _, row in events(batches)] == [i]
+                    position = batches[-1].end_lsn
+                    source.confirm(position)
+                source.drop_slot()
+        finally:
+            done.set()
+            help_it.join()
+
+
+def _replayed(sql: psycopg.Connection, standby: EmbeddedPostgres) -> None:
+    position = sql.execute("SELECT pg_current_wal_lsn()").fetchone()
+    assert position is not None
+    with psycopg.connect(standby.dsn, autocommit=True) as connection:
+        for _ in range(500):
+            query = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn, pg_sleep(0.02)"
+            row = connection.execute(query, position).fetchone()
+            assert row is not None
+            if row[0]:
+                return
+    raise AssertionError("the standby does not follow")
+
+
+def _tell_running_transactions(dsn: str, done: threading.Event) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        while not done.wait(0.2):
+            connection.execute("SELECT pg_log_standby_snapshot()")
