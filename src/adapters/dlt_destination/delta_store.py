@@ -32,7 +32,13 @@ if TYPE_CHECKING:
     from cdc_core.staging import TargetTable
 
 SCAN_ROWS = 100_000
+
+#: Rows of a row group: what a reader holds at least. delta-rs would make them eight times as large.
+ROW_GROUP_ROWS = 128 * 1024
 LOG_FOLDER = "_delta_log"
+
+#: For looking into the target: DuckDB's buffers, beyond which it spills to the work folder.
+MEMORY_LIMIT = "512MB"
 
 #: Properties of tables that are made here: how long files that no version needs any more are kept
 #: for readers of earlier versions. Every merge leaves such files behind.
@@ -129,9 +135,15 @@ class DeltaStore:
         schema = pa.schema([change(field) for field in dataset.schema])
         batches = (
             pa.Table.from_batches([batch]).rename_columns(schema.names).cast(schema)
-            for batch in dataset.to_batches(batch_size=SCAN_ROWS)
+            for batch in _batches(dataset, dataset.schema.names)
         )
-        write_deltalake(delta, _reader(batches, schema), mode="overwrite", schema_mode="overwrite")
+        write_deltalake(
+            delta,
+            _reader(batches, schema),
+            mode="overwrite",
+            schema_mode="overwrite",
+            writer_properties=_row_groups(),
+        )
 
     def rename_table(self, client: Any, old: str, new: str) -> None:
         client.fs_client.mv(
@@ -176,6 +188,7 @@ class DeltaStore:
             mode="overwrite",
             schema_mode="overwrite",
             configuration=PROPERTIES,
+            writer_properties=_row_groups(),
             storage_options=_storage_options(client),
         )
 
@@ -207,7 +220,12 @@ class DeltaStore:
         delta = self._open(client, table)
         before = delta.version()
         merger = delta.merge(
-            source, rules.on, source_alias="s", target_alias="t", streamed_exec=False
+            source,
+            rules.on,
+            source_alias="s",
+            target_alias="t",
+            streamed_exec=False,
+            writer_properties=_row_groups(),
         )
         if rules.delete_if:
             merger = merger.when_matched_delete(rules.delete_if)
@@ -225,7 +243,7 @@ class DeltaStore:
 
     def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         dataset = self._open(client, table).to_pyarrow_dataset()
-        for batch in dataset.to_batches(columns=list(columns), batch_size=SCAN_ROWS):
+        for batch in _batches(dataset, columns):
             yield pa.Table.from_batches([batch])
 
     def drop(self, client: Any) -> list[str]:
@@ -288,10 +306,26 @@ def _query(sql: str, path: Path, target: Any = None) -> pa.Table:
 
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+        connection.execute("SET temp_directory = ?", [str(path.parent / "spill")])
         connection.register("staged", connection.read_parquet(str(path)))
         if target is not None:
             connection.register("target", target)
         return connection.sql(sql).to_arrow_table()
+
+
+def _batches(dataset: Any, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Pieces of bounded size, read a little ahead; Arrow would read ahead four files at once."""
+    batches: Iterator[pa.RecordBatch] = dataset.to_batches(
+        columns=list(columns), batch_size=SCAN_ROWS, batch_readahead=2, fragment_readahead=1
+    )
+    return batches
+
+
+def _row_groups() -> Any:
+    from deltalake import WriterProperties
+
+    return WriterProperties(max_row_group_size=ROW_GROUP_ROWS)
 
 
 def _nullable(fields: Iterable[pa.Field]) -> pa.Schema:
