@@ -306,6 +306,7 @@ class EmbeddedPostgres:
         if self._user is None or _reachable(bin_dir / "postgres"):
             return bin_dir
         copy = self._at / "install"
+        shutil.rmtree(copy, ignore_errors=True)
         for part in ("bin", "lib", "share"):
             if (bin_dir.parent / part).exists():
                 shutil.copytree(bin_dir.parent / part, copy / part, symlinks=True)
