@@ -36,6 +36,10 @@ PATIENCE_SECONDS = 10.0
 #: DuckDB's buffers; it spills beyond. Its own default is most of the machine's memory.
 MEMORY_LIMIT = "512MB"
 
+#: Settings of a connection unless dlt's settings have others. Where order need not be kept, a large
+#: table is written once, not again by the checkpoint.
+SETTINGS = {"memory_limit": MEMORY_LIMIT, "preserve_insertion_order": False}
+
 
 class OpensFile:
     """Mixed into DuckDB's job client: bounds memory, waits while another process has the file."""
@@ -44,7 +48,7 @@ class OpensFile:
         client: Any = self
         credentials = client.config.credentials
         credentials.global_config = {
-            "memory_limit": MEMORY_LIMIT,
+            **SETTINGS,
             **(credentials.global_config or {}),
         }
         give_up = time.monotonic() + PATIENCE_SECONDS
