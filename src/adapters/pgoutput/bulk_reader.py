@@ -8,6 +8,7 @@ Functions".
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -67,13 +68,9 @@ class BulkReader:
         try:
             wait_until_readable(self._control, until)
             if self._own is None and until - self._confirmed <= self._settings.batch_max_bytes:
-                batch = self._peek(until)
-                self._position = max(self._position, batch.reached)
-                yield batch
+                yield self._moved(self._peek(until))
             while self._position < until and not stop():
-                batch = self._step(until)
-                self._position = max(self._position, batch.reached)
-                yield batch
+                yield self._moved(self._step(until))
         except psycopg.Error as error:
             if (error.sqlstate or "").startswith(_REFUSALS):
                 raise BulkRefused(f"SQLSTATE {error.sqlstate}") from error
@@ -83,6 +80,10 @@ class BulkReader:
         if self._own is not None:
             self._own.close()
             self._own = None
+
+    def _moved(self, batch: WireBatch) -> WireBatch:
+        self._position = max(self._position, batch.reached)
+        return batch
 
     def _peek(self, until: Lsn) -> WireBatch:
         """A small backlog from the slot itself; whole unless the row limit cut it short."""
@@ -131,9 +132,9 @@ class BulkReader:
         )
 
 
-def _rows(connection: Connection, statement: str | None) -> tuple[bytearray, list[int]]:
+def _rows(connection: Connection, statement: str | None) -> tuple[bytearray, array[int]]:
     pieces = list(copy_pieces(connection, statement, binary=True))
-    return pieces[0] if pieces else (bytearray(), [])
+    return pieces[0] if pieces else (bytearray(), array("q"))
 
 
 def last_end_lsn(buffer: bytearray) -> Lsn:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import psycopg
@@ -131,6 +132,7 @@ class PgChangeSource:
                     for batch in self._read_by_one(position, until, oids, stop, refusal):
                         position = batch.end_lsn
                         yield batch
+                        del batch  # it may be large, and the next one comes
                     finished = position >= until or stop()
                 except BulkRefused as refused:
                     refusal = refused.reason
@@ -187,19 +189,21 @@ class PgChangeSource:
         match choice.reader:
             case Reader.STREAMING:
                 stream = self._streaming(position, tables)
-                for wire in stream.reader.read(until, stop):
-                    batch = self._decoded(stream.decoder, wire, position, tables)
+                decode = partial(self._decoded, stream.decoder, position, tables)
+                for batch in map(decode, stream.reader.read(until, stop)):
                     stream.told(batch)
                     yield batch
+                    del batch
                     if stop():
                         return
             case Reader.BULK:
                 self._close_stream()
-                decoder = self._new_decoder()
+                decode = partial(self._decoded, self._new_decoder(), position, tables)
                 bulk = BulkReader(self._settings, self._locked, confirmed, position)
                 try:
-                    for wire in bulk.read(until, stop):
-                        yield self._decoded(decoder, wire, position, tables)
+                    for batch in map(decode, bulk.read(until, stop)):
+                        yield batch
+                        del batch
                         again = self._choose(bulk.position, until, bulk.restart_lsn)
                         if stop() or again.reader is not Reader.BULK:
                             return
@@ -240,7 +244,7 @@ class PgChangeSource:
         return PgoutputDecoder(self._types, lambda oid: primary_key(self._locked, oid))
 
     def _decoded(
-        self, decoder: PgoutputDecoder, wire: WireBatch, after: Lsn, tables: Collection[int]
+        self, decoder: PgoutputDecoder, after: Lsn, tables: Collection[int], wire: WireBatch
     ) -> ChangeBatch:
         if len(wire) == 0:
             return ChangeBatch((), max(wire.reached, after))

@@ -7,6 +7,7 @@ Functions Associated with the COPY Command", "COPY", "File Formats".
 from __future__ import annotations
 
 import selectors
+from array import array
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -39,7 +40,7 @@ def copy_pieces(
     binary: bool = False,
     max_rows: int | None = None,
     max_bytes: int | None = None,
-) -> Iterator[tuple[bytearray, list[int]]]:
+) -> Iterator[tuple[bytearray, array[int]]]:
     """Yield the rows of a COPY in pieces, each the first that reaches `max_rows` or `max_bytes`.
 
     Without a statement the rows are those of the one that was sent. With `binary` the statement has
@@ -61,7 +62,7 @@ def copy_pieces(
                     pass
                 finished = True
                 raise _refusal(result)
-            buffer, lengths = bytearray(), []
+            buffer, lengths = bytearray(), array("q")
             get = pgconn.get_copy_data
             skip = BINARY_HEADER + BINARY_FIELD if binary else 0
             while True:
@@ -74,7 +75,7 @@ def copy_pieces(
                     skip = BINARY_FIELD if binary else 0
                     if len(lengths) >= row_limit or len(buffer) >= byte_limit:
                         yield buffer, lengths
-                        buffer, lengths = bytearray(), []
+                        buffer, lengths = bytearray(), array("q")
                 elif size == 0:
                     selector.select(_WAIT_SECONDS)
                     pgconn.consume_input()

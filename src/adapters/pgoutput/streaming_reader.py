@@ -13,6 +13,7 @@ import socket
 import struct
 import threading
 import time
+from array import array
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,7 @@ class StreamingReader:
         self.position = after
         self._received = after
         self._flushed = ZERO_LSN
-        self._buffer, self._lengths = bytearray(), list[int]()
+        self._buffer, self._lengths = bytearray(), array("q")
         self._in_transaction = False
         self._connection: Connection | None = None
         # The driver's connection is for one thread at a time.
@@ -227,7 +228,7 @@ class StreamingReader:
     def _cut(self) -> WireBatch:
         self.position = self._received
         batch = wire_batch(self._buffer, self._lengths, self.position)
-        self._buffer, self._lengths = bytearray(), []
+        self._buffer, self._lengths = bytearray(), array("q")
         return batch
 
     def _send_status(self, *, ask_reply: bool = False) -> None:

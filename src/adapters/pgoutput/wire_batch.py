@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from array import array
+    from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
 
@@ -30,9 +31,9 @@ class WireBatch:
         return len(self.offsets) - 1
 
 
-def wire_batch(buffer: bytearray, lengths: Sequence[int], reached: Lsn) -> WireBatch:
+def wire_batch(buffer: bytearray, lengths: array[int], reached: Lsn) -> WireBatch:
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-    np.cumsum(np.fromiter(lengths, np.int64, len(lengths)), out=offsets[1:])
+    np.cumsum(np.frombuffer(lengths, np.int64), out=offsets[1:])
     return WireBatch(buffer, offsets, reached)
 
 
