@@ -170,7 +170,8 @@ class DeltaStore:
 
         new = _nullable(all_fields(step.target))
         old = self.columns_of(client, table)
-        kept = [field for field in old if field.name not in new.names]
+        names = {name.casefold() for name in new.names}
+        kept = [field for field in old if field.name.casefold() not in names]
         schema = pa.schema([*new, *kept])
 
         def batches() -> Iterator[pa.Table]:

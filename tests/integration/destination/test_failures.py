@@ -24,7 +24,14 @@ from cdc_core.checkpoint import Checkpoint
 from cdc_core.errors import DestinationFailed, DestinationUnavailable, SettingsError
 from cdc_core.lsn import Lsn
 from cdc_core.staging import LoadBatch, TargetTable
-from tests.contracts.destination_contract import ORDERS, SOURCE, checkpoint, content, keyed
+from tests.contracts.destination_contract import (
+    ORDERS,
+    SOURCE,
+    checkpoint,
+    content,
+    keyed,
+    replacement,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -130,6 +137,18 @@ def test_a_column_of_another_type_is_refused(
         with pytest.raises(DestinationFailed, match="snapshot --tables"):
             destination.load(LoadBatch(merges=(merge,)), checkpoint(2))
         assert destination.read_checkpoint() == checkpoint(1)
+
+
+def test_a_column_whose_case_changed_is_not_doubled(
+    store: tuple[type, str], settings: PipelineSettings
+) -> None:
+    base, place = store
+    with DltDestination(base(place), settings) as destination:
+        for lsn, name in ((1, "Note"), (2, "note")):
+            target = TargetTable("t", pa.schema([("id", pa.int64()), (name, pa.string())]))
+            whole = replacement(target, [{"id": 1, name: "x", "_cdc_lsn": lsn}])
+            destination.load(LoadBatch(replacements=(whole,)), checkpoint(lsn))
+        assert content(destination, "t", "id", "note") == [(1, "x")]
 
 
 def test_narrower_rows_go_into_wider_columns(
