@@ -71,7 +71,13 @@ class Packages:
 
         name = _file_name(table)
         known = self._schema.tables.get(name)
-        columns = {**(known or {}).get("columns", {}), **dlt_columns(fields)}
+        names = {field.name.casefold() for field in fields}
+        kept = {
+            column: hints_of
+            for column, hints_of in (known or {}).get("columns", {}).items()
+            if column.casefold() not in names
+        }
+        columns = {**dlt_columns(fields), **kept}
         plain_table = new_table(
             name, write_disposition="append", columns=list(columns.values()), resource=name
         )
