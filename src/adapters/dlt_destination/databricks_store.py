@@ -15,18 +15,17 @@ import pyarrow as pa
 from adapters.dlt_destination import merge_sql
 from adapters.dlt_destination.columns import all_fields, plain
 from adapters.dlt_destination.dialect import SPARK
-from adapters.dlt_destination.failures import root_cause, scrubbed
 from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, StagedReplacement, Step
 from adapters.dlt_destination.state_keeping import StateInTables
-from adapters.dlt_destination.transient import Patience, refused, unreachable
 from adapters.dlt_destination.unity_names import TablesByName, column_needs_mapping, table_name
+from adapters.dlt_destination.warehouse_errors import error_for
 from adapters.dlt_destination.warehouse_sessions import Sessions
-from cdc_core.errors import DestinationFailed, DestinationUnavailable, SettingsError
 from cdc_core.staging import UNREPRESENTABLE_SCHEMA, KeyedMerge, MultisetMerge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from adapters.dlt_destination.transient import Patience
     from adapters.dlt_destination.volume_staging import VolumeStaging
     from cdc_core.errors import CdcError
     from cdc_core.staging import TargetTable
@@ -225,15 +224,16 @@ class DatabricksStore:
         target, known = _name(client, table), self._known_columns(client)
         new = all_fields(step.target)
         old = known.get(table) or pa.schema([])
-        kept = [f for f in old if f.name not in {field.name for field in new}]
+        names = {field.name.lower() for field in new}
+        kept = [f for f in old if f.name.lower() not in names]
         kept = [f for f in kept if not pa.types.is_null(f.type)]
         fields = [*new, *kept]
         values = [SPARK.quote(f.name) for f in new]
         values += [f"CAST(NULL AS {SPARK.sql_type(f.type)}) AS {SPARK.quote(f.name)}" for f in kept]
         rows = f"SELECT {', '.join(values)} FROM {_typed(new, files)} AS f"
         if _types(old) == _types(fields):
-            names = ", ".join(SPARK.quote(field.name) for field in fields)
-            self._run(client, f"INSERT OVERWRITE {target} ({names}) {rows}")
+            columns = ", ".join(SPARK.quote(field.name) for field in fields)
+            self._run(client, f"INSERT OVERWRITE {target} ({columns}) {rows}")
         else:
             layout = _layout(fields, step.key)
             self._run(client, f"CREATE OR REPLACE TABLE {target} {layout} AS {rows}")
@@ -261,20 +261,7 @@ class DatabricksStore:
         return {name: files for name, files in found.items() if files is not None}
 
     def failure(self, error: BaseException, where: str) -> CdcError:
-        cause = root_cause(error)
-        if refused(cause):
-            return SettingsError(
-                f"{where}: the workspace refused the credentials",
-                "correct destination.databricks.credentials (access_token, or client_id and "
-                "client_secret), and see that they may use the warehouse",
-            )
-        if unreachable(cause):
-            return DestinationUnavailable(
-                f"{where}: {scrubbed(cause)}",
-                "see that the warehouse of destination.databricks.credentials can be reached; "
-                "run again",
-            )
-        return DestinationFailed(f"{where}: {scrubbed(cause)}", "run again with LOG_LEVEL=DEBUG")
+        return error_for(error, where)
 
     def _volume(self, client: Any, *, staging: bool) -> VolumeStaging:
         from adapters.dlt_destination.volume_staging import VolumeStaging
