@@ -166,7 +166,9 @@ def test_conflicts_are_tried_up_to_a_limit(
     with opened() as destination:
         with pytest.raises(CdcError, match="DELTA_CONCURRENT_APPEND"):
             destination.load(changes(10), checkpoint(10))
-        tried = [s for s in warehouse.statements() if "MERGE INTO `main`.`bronze`.`orders`" in s["text"]]
+        tried = [
+            s for s in warehouse.statements() if "MERGE INTO `main`.`bronze`.`orders`" in s["text"]
+        ]
         assert len(tried) == 3
         warehouse.clear_faults()
         destination.load(changes(10), checkpoint(10))
