@@ -16,6 +16,9 @@ GROUP_BYTES = 64 * 1024 * 1024
 FILE_ROWS = 1_000_000
 FILE_BYTES = 256 * 1024 * 1024
 
+#: Spark takes dates before 1582 as they are written only from files that name its version.
+_CALENDAR = {"org.apache.spark.version": "3.5.0"}
+
 
 def write_table(rows: pa.Table, path: Path) -> Path:
     """One file; of no rows too, for it carries the columns."""
@@ -71,5 +74,9 @@ def _gathered(pieces: Iterable[pa.Table], schema: pa.Schema) -> Iterable[pa.Tabl
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """Plain encoding without statistics: these files are read once, whole."""
     return pq.ParquetWriter(
-        path, schema, compression="snappy", use_dictionary=False, write_statistics=False
+        path,
+        schema.with_metadata(_CALENDAR),
+        compression="snappy",
+        use_dictionary=False,
+        write_statistics=False,
     )

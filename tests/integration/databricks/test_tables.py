@@ -1,0 +1,184 @@
+"""What the destination makes of tables in the catalog, and how many statements a run takes."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+
+from cdc_core.staging import METADATA_FIELDS, LoadBatch, Replacement, TargetTable
+from tests.contracts.destination_contract import checkpoint, content, keyed, replacement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cdc_core.ports.destination import Destination
+    from tests.integration.warehouse.client import Warehouse
+
+ORDERS = TargetTable("orders", pa.schema([("id", pa.int64()), ("note", pa.string())]))
+
+
+def query(warehouse: Warehouse, statement: str) -> list[Any]:
+    with warehouse.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(statement)
+        return list(cursor.fetchall())
+
+
+def properties(warehouse: Warehouse, table: str) -> dict[str, str]:
+    return {key: value for key, value in query(warehouse, f"SHOW TBLPROPERTIES bronze.{table}")}
+
+
+def clustering(warehouse: Warehouse, table: str) -> list[str]:
+    (row,) = query(warehouse, f"DESCRIBE DETAIL bronze.{table}")
+    return list(row.clusteringColumns)
+
+
+def whole(target: TargetTable, key: tuple[str, ...], **row: Any) -> Replacement:
+    pieces = replacement(target, [row])
+    return Replacement(target, pieces.rows, key)
+
+
+@pytest.mark.parametrize("way", ["replacement", "merge"])
+def test_a_new_table_is_laid_out_by_its_key(
+    opened: Callable[[], Destination], warehouse: Warehouse, way: str
+) -> None:
+    fields = [("flag", pa.bool_()), ("raw", pa.binary()), ("no", pa.int16()), ("Day", pa.date32())]
+    target = TargetTable("lines", pa.schema(fields))
+    row = {"flag": True, "raw": b"x", "no": 1, "Day": dt.date(2024, 1, 1), "_cdc_lsn": 1}
+    key = ("flag", "raw", "no", "Day")
+    batch = (
+        LoadBatch(replacements=(whole(target, key, **row),))
+        if way == "replacement"
+        else LoadBatch(merges=(keyed(target, [row], key),))
+    )
+    with opened() as destination:
+        destination.load(batch, checkpoint(1))
+    assert clustering(warehouse, "lines") == ["no", "Day"]
+    made = properties(warehouse, "lines")
+    assert made["delta.enableDeletionVectors"] == "true"
+    assert "delta.columnMapping.mode" not in made
+    assert warehouse.read_table("bronze", "lines").column_names[:4] == ["flag", "raw", "no", "Day"]
+
+
+def test_columns_that_delta_forbids_are_mapped(
+    opened: Callable[[], Destination], warehouse: Warehouse
+) -> None:
+    plain = TargetTable("a", ORDERS.schema)
+    odd = TargetTable("a", pa.schema([*ORDERS.schema, ("a b", pa.int32())]))
+    with opened() as destination:
+        destination.load(
+            LoadBatch(merges=(keyed(plain, [{"id": 1, "_cdc_lsn": 1}]),)), checkpoint(1)
+        )
+        assert "delta.columnMapping.mode" not in properties(warehouse, "a")
+        rows = [{"id": 2, "a b": 7, "_cdc_lsn": 2}]
+        destination.load(LoadBatch(merges=(keyed(odd, rows),)), checkpoint(2))
+        assert properties(warehouse, "a")["delta.columnMapping.mode"] == "name"
+        assert content(destination, "a", "id", "a b") == [(1, None), (2, 7)]
+
+
+def test_a_replacement_keeps_grants_comment_and_history(
+    opened: Callable[[], Destination], warehouse: Warehouse
+) -> None:
+    wider = TargetTable("orders", pa.schema([*ORDERS.schema, ("price", pa.float64())]))
+    with opened() as destination:
+        first = whole(ORDERS, ("id",), id=1, _cdc_lsn=1)
+        destination.load(LoadBatch(replacements=(first,)), checkpoint(1))
+        with warehouse.connect() as connection, connection.cursor() as cursor:
+            cursor.execute("GRANT SELECT ON TABLE bronze.orders TO `readers`")
+            cursor.execute("COMMENT ON TABLE bronze.orders IS 'theirs'")
+        warehouse.clear_log()
+        second = whole(ORDERS, ("id",), id=2, _cdc_lsn=2)
+        destination.load(LoadBatch(replacements=(second,)), checkpoint(2))
+        third = whole(wider, ("id",), id=3, price=0.5, _cdc_lsn=3)
+        destination.load(LoadBatch(replacements=(third,)), checkpoint(3))
+        assert content(destination, "orders", "id", "price") == [(3, 0.5)]
+    writes = [s["text"].split(" `")[0] for s in warehouse.statements() if "`orders`" in s["text"]]
+    assert [w for w in writes if not w.startswith("SELECT")] == [
+        "INSERT OVERWRITE",
+        "CREATE OR REPLACE TABLE",
+    ]
+    assert "readers" in str(query(warehouse, "SHOW GRANTS ON TABLE bronze.orders"))
+    assert len(query(warehouse, "DESCRIBE HISTORY bronze.orders")) >= 3
+    assert clustering(warehouse, "orders") == ["id"]
+
+
+def test_types_are_those_of_the_contract(
+    opened: Callable[[], Destination], warehouse: Warehouse
+) -> None:
+    types = {
+        "b": (pa.bool_(), "boolean"),
+        "i2": (pa.int16(), "smallint"),
+        "i4": (pa.int32(), "int"),
+        "i8": (pa.int64(), "bigint"),
+        "f4": (pa.float32(), "float"),
+        "f8": (pa.float64(), "double"),
+        "n": (pa.decimal128(12, 2), "decimal(12,2)"),
+        "t": (pa.string(), "string"),
+        "x": (pa.binary(), "binary"),
+        "d": (pa.date32(), "date"),
+        "naive": (pa.timestamp("us"), "timestamp_ntz"),
+        "zoned": (pa.timestamp("us", tz="UTC"), "timestamp"),
+    }
+    target = TargetTable("typed", pa.schema([(n, t) for n, (t, _) in types.items()]))
+    with opened() as destination:
+        destination.load(LoadBatch(replacements=(whole(target, (), _cdc_lsn=1),)), checkpoint(1))
+    found = query(
+        warehouse,
+        "SELECT column_name, full_data_type FROM main.information_schema.columns "
+        "WHERE table_schema = 'bronze' AND table_name = 'typed' ORDER BY ordinal_position",
+    )
+    assert [tuple(row) for row in found] == [
+        *((name, sql_type) for name, (_, sql_type) in types.items()),
+        ("_cdc_lsn", "bigint"),
+        ("_cdc_committed_at", "timestamp"),
+    ]
+
+
+@pytest.mark.parametrize("tables", [1, 10])
+def test_statements_and_sessions_are_few(
+    opened: Callable[[], Destination], warehouse: Warehouse, tables: int
+) -> None:
+    targets = [TargetTable(f"t{n}", ORDERS.schema) for n in range(tables)]
+
+    def changes(lsn: int) -> LoadBatch:
+        rows = [{"id": 1, "_cdc_lsn": lsn}]
+        return LoadBatch(merges=tuple(keyed(target, rows) for target in targets))
+
+    wholes = tuple(replacement(target, [{"id": 1, "_cdc_lsn": 1}]) for target in targets)
+    with opened() as destination:
+        destination.load(LoadBatch(replacements=wholes), checkpoint(1))
+    assert warehouse.counters()["statements"] <= 15 + 3 * tables
+    warehouse.clear_log()
+    with opened() as destination:
+        assert destination.read_checkpoint() == checkpoint(1)
+        destination.load(changes(2), checkpoint(2))
+    counters = warehouse.counters()
+    assert counters["statements"] <= 10 + 3 * tables
+    assert counters["sessions"] <= min(tables + 1, 8)
+    assert warehouse.open_sessions() == 0
+    warehouse.clear_log()
+    with opened() as destination:
+        destination.load(changes(3), checkpoint(3))
+        warehouse.clear_log()
+        destination.load(changes(4), checkpoint(4))
+        assert warehouse.counters()["statements"] <= 2 + 3 * tables
+
+
+def test_many_files_are_one_replacement(
+    opened: Callable[[], Destination], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.dlt_destination.parquet.FILE_ROWS", 10)
+    monkeypatch.setattr("adapters.dlt_destination.parquet.ROW_GROUP_ROWS", 10)
+    schema = pa.schema([*ORDERS.schema, *METADATA_FIELDS])
+    pieces = [
+        pa.Table.from_pylist([{"id": n, "_cdc_lsn": 1} for n in range(at, at + 10)], schema=schema)
+        for at in range(0, 50, 10)
+    ]
+    with opened() as destination:
+        batch = LoadBatch(replacements=(Replacement(ORDERS, pieces, ("id",)),))
+        destination.load(batch, checkpoint(1))
+        assert {n for (n,) in content(destination, "orders", "id")} == set(range(50))
+        assert dict(destination.tables()) == {"orders": 50}
+        assert destination.volumes() == {"main.bronze._dlt_staging_load_volume": []}
