@@ -27,7 +27,7 @@ def query(warehouse: Warehouse, statement: str) -> list[Any]:
 
 
 def properties(warehouse: Warehouse, table: str) -> dict[str, str]:
-    return {key: value for key, value in query(warehouse, f"SHOW TBLPROPERTIES bronze.{table}")}
+    return dict(query(warehouse, f"SHOW TBLPROPERTIES bronze.{table}"))
 
 
 def clustering(warehouse: Warehouse, table: str) -> list[str]:
