@@ -1,4 +1,4 @@
-"""The mission on the local warehouse, by the real command; its Delta folders are read without it."""
+"""The mission on the local warehouse by the real command; its Delta folders are read without it."""
 
 from __future__ import annotations
 
