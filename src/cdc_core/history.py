@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cdc_core.errors import HistoryLost
+from cdc_core.errors import HistoryLost, OperatorNeeded
 
 if TYPE_CHECKING:
     from cdc_core.checkpoint import Checkpoint, SourceIdentity
@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from cdc_core.ports.change_source import SlotState
 
 RESNAPSHOT = "every table needs a new snapshot; run: wal2delta snapshot"
+
+
+def require_checkpoint(checkpoint: Checkpoint | None) -> Checkpoint:
+    """The checkpoint, or `OperatorNeeded` where no snapshot was taken yet."""
+    if checkpoint is None:
+        raise OperatorNeeded(
+            "the destination has no checkpoint: no snapshot was taken yet",
+            "run: wal2delta snapshot",
+        )
+    return checkpoint
 
 
 def confirmable(durable: Checkpoint) -> Lsn:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from cdc_core.checkpoint import ColumnState, TableState, TableStatus
 from cdc_core.fingerprint import Fingerprint
 from cdc_core.naming import RESERVED_COLUMNS, map_columns
+from cdc_core.renames import Renames, in_order
 from cdc_core.staging import ColumnRename, TargetTable
 
 if TYPE_CHECKING:
@@ -62,67 +63,50 @@ def first_state(source: SourceTable, target: str, snapshot_lsn: Lsn) -> TableSta
     )
 
 
-def reread_state(before: TableState, source: SourceTable, snapshot_lsn: Lsn) -> TableState:
-    """The state of a known table once it was read again: columns keep their target names, dropped
-    ones stay."""
+def reread_state(
+    before: TableState, source: SourceTable, snapshot_lsn: Lsn
+) -> tuple[TableState, tuple[ColumnRename, ...]]:
+    """The state of a known table that is read again, and the renames to do before.
+
+    Columns are followed as in `evolve`; dropped ones stay, behind the others, but give their name
+    back to a column that was added under it: the reading replaces their values.
+    """
     fresh = first_state(source, before.target, snapshot_lsn)
-    live = {column.attnum for column in fresh.columns}
-    held = {column.attnum: column.target for column in before.columns}
-    gone = [replace(c, dropped=True) for c in before.columns if c.attnum not in live]
-    taken = [*RESERVED_COLUMNS, *held.values()]
-    columns = []
-    for column in fresh.columns:
-        target = held.get(column.attnum)
-        if target is None:
-            target = map_columns([column.name], taken)[column.name]
-            # A column added under the name of one that was dropped takes its place.
-            if any(c.target == column.name for c in gone):
-                gone = [c for c in gone if c.target != column.name]
-                target = column.name
-            taken.append(target)
-        columns.append(replace(column, target=target))
-    return replace(fresh, columns=(*columns, *gone))
+    live = {c.attnum for c in source.relation.columns}
+    known = {c.attnum for c in before.columns}
+    added = {c.name for c in source.relation.columns if c.attnum not in known}
+    kept = tuple(c for c in before.columns if c.attnum in live or c.target not in added)
+    followed = _follow(replace(before, columns=kept), source.relation)
+    columns = sorted(followed.columns, key=lambda c: c.dropped)
+    return replace(fresh, columns=tuple(columns)), followed.renames.possible
 
 
 def evolve(state: TableState, source: SourceTable) -> Evolution:
-    """Compare a streamed table's state with the catalog's description of the same table (same
-    oid)."""
+    """Compare a streamed table with the catalog's description of the same table (same oid)."""
     relation = source.relation
     now = {column.attnum: column for column in relation.columns}
     before = {column.attnum: column for column in state.columns}
     old, new = Fingerprint.from_text(state.fingerprint), source.fingerprint
     reread = new.reread_reason(old)
     changes: list[str] = []
-    renames: list[ColumnRename] = []
-    # Names are free for others once their column is renamed: two columns may swap theirs.
-    renamed = {c.attnum for c in state.columns if c.attnum in now and now[c.attnum].name != c.name}
-    taken = [
-        *RESERVED_COLUMNS,
-        *(column.target for column in state.columns if column.attnum not in renamed),
-    ]
-    columns: list[ColumnState] = []
+    followed = _follow(state, relation)
+    if followed.renames.blocked:
+        reread = reread or "columns took one another's names"
 
     for column in state.columns:
         current = now.get(column.attnum)
         if current is None:
             if not column.dropped:
                 changes.append(f"column {column.name} dropped")
-            columns.append(replace(column, dropped=True))
             continue
         if column.dropped:
             reread = reread or f"column {current.name} is published again"
-        target = column.target
         if current.name != column.name:
             changes.append(f"column {column.name} renamed to {current.name}")
-            target = map_columns([current.name], taken)[current.name]
-            taken.append(target)
-            if target != column.target:
-                renames.append(ColumnRename(state.target, column.target, target))
         if (current.type_oid, current.typmod) != (column.type_oid, column.typmod):
             changes.append(f"column {current.name} changed type to {current.pg_type}")
             if not widens(_arrow_type(column.arrow_type), current.arrow_type):
                 reread = reread or f"type of column {current.name} changed"
-        columns.append(_column_state(current, target))
 
     added = [c for c in relation.columns if c.attnum not in before]
     for new_column in added:
@@ -130,25 +114,54 @@ def evolve(state: TableState, source: SourceTable) -> Evolution:
         if new_column.has_default:
             reread = reread or f"column {new_column.name} was added with a default"
         # A dropped column's name comes back with another column: old values must not show in it.
-        if any(c.dropped and c.target == new_column.name for c in columns):
+        if any(c.dropped and c.target == new_column.name for c in followed.columns):
             reread = reread or f"column {new_column.name} was dropped and added again"
-        target = map_columns([new_column.name], taken)[new_column.name]
-        taken.append(target)
-        columns.append(_column_state(new_column, target))
 
     if relation.key != state.key and {*relation.key} != _renamed(state.key, before, now):
         changes.append("key changed")
         reread = reread or "its key changed"
-    if relation.table != state.table:
-        changes.append(f"table {state.table} renamed to {relation.table}")
-    evolved = replace(
-        state,
-        table=relation.table,
-        columns=tuple(columns),
-        key=relation.key,
-        fingerprint=new.to_text(),
-    )
-    return Evolution(evolved, _ordered(renames), tuple(changes), reread, bool(added))
+    evolved = replace(state, columns=followed.columns, key=relation.key, fingerprint=new.to_text())
+    return Evolution(evolved, followed.renames.possible, tuple(changes), reread, bool(added))
+
+
+@dataclass(frozen=True)
+class _Followed:
+    columns: tuple[ColumnState, ...]
+    renames: Renames[ColumnRename]
+
+
+def _follow(state: TableState, relation: Relation) -> _Followed:
+    """The state's columns as the relation has them now, added ones last; a column keeps its target
+    name until it is renamed."""
+    now = {column.attnum: column for column in relation.columns}
+    # Names are free for others once their column is renamed: two columns may swap theirs.
+    renamed = {c.attnum for c in state.columns if c.attnum in now and now[c.attnum].name != c.name}
+    held = [column.target for column in state.columns if column.attnum not in renamed]
+    taken = [*RESERVED_COLUMNS, *held]
+    columns: list[ColumnState] = []
+    renames: list[ColumnRename] = []
+
+    def name_of(column: Column) -> str:
+        target = map_columns([column.name], taken)[column.name]
+        taken.append(target)
+        return target
+
+    for column in state.columns:
+        current = now.get(column.attnum)
+        if current is None:
+            columns.append(replace(column, dropped=True))
+            continue
+        target = name_of(current) if column.attnum in renamed else column.target
+        if target != column.target:
+            renames.append(ColumnRename(state.target, column.target, target))
+        columns.append(_column_state(current, target))
+    known = {column.attnum for column in state.columns}
+    columns += [
+        _column_state(column, name_of(column))
+        for column in relation.columns
+        if column.attnum not in known
+    ]
+    return _Followed(tuple(columns), in_order(renames, held))
 
 
 def target_table(state: TableState) -> TargetTable:
@@ -173,15 +186,21 @@ def resolve_columns(
     """Which column of a state each column of a Relation message is.
 
     `states` are descriptions of the same table at moments before and after the message, newest
-    last. A
-    column that none knows was added and dropped again in between: None in the result. None for the
-    whole if the names allow no reading with rising column numbers.
+    last. A column that none knows was added and dropped again in between: None in the result. None
+    for the whole if the names allow no reading with rising column numbers.
     """
-    names = relation.column_names
+    attnums = _attnums(relation.column_names, states)
+    if attnums is None:
+        return None
+    newest = {c.attnum: c for c in states[-1].columns}
+    return tuple(None if a is None else newest.get(a) for a in attnums)
+
+
+def _attnums(names: tuple[str, ...], states: Sequence[TableState]) -> Sequence[int | None] | None:
     for state in states:
         live = [c for c in state.columns if not c.dropped]
         if tuple(c.name for c in live) == names:
-            return _newest(tuple(live), states[-1])
+            return [c.attnum for c in live]
     known: dict[str, set[int]] = {}
     for state in states:
         for column in state.columns:
@@ -190,18 +209,12 @@ def resolve_columns(
     attnums: list[int | None] = []
     last = 0
     for name in names:
-        options = sorted(attnum for attnum in known.get(name, ()) if attnum > last)
-        if not options and name in known:
+        option = min((attnum for attnum in known.get(name, ()) if attnum > last), default=None)
+        if option is None and name in known:
             return None
-        attnums.append(options[0] if options else None)
-        last = options[0] if options else last
-    newest = {c.attnum: c for c in states[-1].columns}
-    return tuple(newest.get(a) if a is not None else None for a in attnums)
-
-
-def _newest(columns: Iterable[ColumnState], state: TableState) -> tuple[ColumnState | None, ...]:
-    newest = {c.attnum: c for c in state.columns}
-    return tuple(newest.get(column.attnum) for column in columns)
+        attnums.append(option)
+        last = option or last
+    return attnums
 
 
 def _column_state(column: Column, target: str) -> ColumnState:
@@ -215,23 +228,6 @@ def _renamed(
 ) -> set[str]:
     attnums = {c.name: c.attnum for c in before.values() if not c.dropped}
     return {now[attnums[name]].name for name in key if attnums.get(name) in now}
-
-
-def _ordered(renames: list[ColumnRename]) -> tuple[ColumnRename, ...]:
-    """Renames in an order in which no new name is taken yet; a circle goes through a spare name."""
-    pending, done = list(renames), []
-    while pending:
-        old_names = {rename.old for rename in pending}
-        free = next((r for r in pending if r.new not in old_names), None)
-        if free is None:
-            first = pending.pop(0)
-            spare = f"{first.old}__renaming"
-            done.append(replace(first, new=spare))
-            pending.append(replace(first, old=spare))
-            continue
-        pending.remove(free)
-        done.append(free)
-    return tuple(done)
 
 
 def widens(old: pa.DataType, new: pa.DataType) -> bool:

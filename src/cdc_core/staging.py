@@ -113,6 +113,8 @@ class Replacement:
 
 @dataclass(frozen=True)
 class ColumnRename:
+    """Done unless the old name is missing or the new one is there: then it was done before."""
+
     table: str
     old: str
     new: str
@@ -120,6 +122,8 @@ class ColumnRename:
 
 @dataclass(frozen=True)
 class TableRename:
+    """Done under the same condition as `ColumnRename`."""
+
     old: str
     new: str
 

@@ -14,6 +14,7 @@ from cdc_core.errors import OperatorNeeded
 from cdc_core.fold import fold
 from cdc_core.layout import lay_out
 from cdc_core.naming import map_tables
+from cdc_core.renames import table_renames
 from cdc_core.schema_change import (
     dropped_columns,
     evolve,
@@ -23,6 +24,7 @@ from cdc_core.schema_change import (
     widens,
 )
 from cdc_core.staging import (
+    EMPTY_BATCH,
     KEYED_CONTROL_FIELDS,
     METADATA_FIELDS,
     MULTISET_CONTROL_FIELDS,
@@ -33,7 +35,7 @@ from cdc_core.staging import (
     MultisetMerge,
     TableRename,
 )
-from cdc_core.unrepresentable import unrepresentable_rows
+from cdc_core.unrepresentable import joined, unrepresentable_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,6 +91,7 @@ class TablePlan:
         self.targets = {
             table.relation.oid: self._target(table, by_name, states) for table in tables
         }
+        self._rename_tables(states)
         for oid, state in list(states.items()):
             if oid not in self.sources:
                 self._gone(states, state)
@@ -124,8 +127,9 @@ class TablePlan:
     def apply(self, batch: ChangeBatch) -> LoadBatch:
         """What a batch of changes leaves to load."""
         versions: dict[int, list[TableChanges]] = {}
+        wanted = self.followed - self.to_read.keys()
         for changes in batch.tables:
-            if changes.relation.oid in self.followed and changes.relation.oid not in self.to_read:
+            if changes.relation.oid in wanted:
                 versions.setdefault(changes.relation.oid, []).append(changes)
         merges: list[Merge] = []
         unrepresentable: list[pa.Table] = []
@@ -140,22 +144,18 @@ class TablePlan:
             if merge is not None:
                 merges.append(merge)
             unrepresentable += self._unrepresentable(state, parts, columns)
-        pending = self.pending() or LoadBatch()
+        pending = self.pending() or EMPTY_BATCH
+        merged = {merge.target.name for merge in merges}
+        definitions = [merge for merge in pending.merges if merge.target.name not in merged]
         return LoadBatch(
-            merges=(
-                *(
-                    m
-                    for m in pending.merges
-                    if m.target.name not in {x.target.name for x in merges}
-                ),
-                *merges,
-            ),
+            merges=(*definitions, *merges),
             steps=pending.steps,
-            unrepresentable=_joined(unrepresentable),
+            unrepresentable=joined(unrepresentable),
         )
 
-    def read_done(self, checkpoint: Checkpoint) -> None:
+    def read_done(self, checkpoint: Checkpoint, unrepresentable: int) -> None:
         self.checkpoint = checkpoint
+        self.unrepresentable += unrepresentable
         self.to_read.clear()
 
     def read_refused(self, why: str) -> None:
@@ -244,6 +244,31 @@ class TablePlan:
             )
             self._changed = True
 
+    def _rename_tables(self, states: dict[int, TableState]) -> None:
+        """Follow renamed tables: in place where the name is free, else by reading them again."""
+        moved = {
+            oid: state
+            for oid, state in states.items()
+            if oid in self.sources
+            and state.status is not TableStatus.DROPPED
+            and state.table != self.sources[oid].relation.table
+        }
+        for oid, state in moved.items():
+            table = self.sources[oid].relation.table
+            self._note(f"{state.table}: table {state.table} renamed to {table}")
+        renames = table_renames(states, {oid: self.targets[oid] for oid in moved})
+        self._steps += renames.possible
+        blocked = {rename.old for rename in renames.blocked}
+        for oid, state in moved.items():
+            named = replace(state, table=self.sources[oid].relation.table, target=self.targets[oid])
+            if state.target in blocked and state.status is TableStatus.STREAMING:
+                reason = "its new name was another table's"
+                self.to_read.setdefault(oid, reason)
+                named = replace(named, status=TableStatus.NEEDS_SNAPSHOT, reason=reason)
+            self._before.setdefault(oid, []).append(state)
+            self._changed = True
+            states[oid] = named
+
     def _evolve(self, states: dict[int, TableState], known: TableState, table: SourceTable) -> None:
         evolution = evolve(known, table)
         oid = table.relation.oid
@@ -252,28 +277,15 @@ class TablePlan:
         if evolution.reread:
             self._note(f"{known.table}: {evolution.reread}")
             self.to_read.setdefault(oid, evolution.reread)
-        state = evolution.state
-        if evolution.reread:
-            # Only the name moves now; the rest comes with the reading.
-            state = replace(
-                known,
-                table=table.relation.table,
-                status=TableStatus.NEEDS_SNAPSHOT,
-                reason=evolution.reread,
-            )
-        target = self.targets[oid]
-        if target != known.target:
-            self._steps.append(TableRename(known.target, target))
-            state = replace(state, target=target)
-        if state == known:
-            return
-        self._before.setdefault(oid, []).append(known)
-        self._changed = True
-        if not evolution.reread:
-            self._steps += [replace(r, table=target) for r in evolution.renames]
-            if evolution.added or evolution.changes:
-                self._empty_merges.append(_empty_merge(state))
-        states[oid] = state
+            states[oid] = replace(known, status=TableStatus.NEEDS_SNAPSHOT, reason=evolution.reread)
+            self._changed = True
+        elif evolution.state != known:
+            self._before.setdefault(oid, []).append(known)
+            self._changed = True
+            self._steps += evolution.renames
+            if evolution.changes:
+                self._empty_merges.append(_empty_merge(evolution.state))
+            states[oid] = evolution.state
 
     def _note(self, text: str, *, freezing: bool = True) -> None:
         if self.freeze and freezing:
@@ -291,7 +303,3 @@ def _empty_merge(state: TableState) -> Merge:
     control = KEYED_CONTROL_FIELDS if key else MULTISET_CONTROL_FIELDS
     rows = pa.schema([*target.schema, *METADATA_FIELDS, *control]).empty_table()
     return KeyedMerge(target, key, rows) if key else MultisetMerge(target, rows, ())
-
-
-def _joined(tables: list[pa.Table]) -> pa.Table | None:
-    return pa.concat_tables(tables) if tables else None

@@ -16,6 +16,20 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cdc_core.changes import Unrepresentable
+    from cdc_core.ports.progress import Progress
+
+
+def joined(tables: Sequence[pa.Table]) -> pa.Table | None:
+    """Rows of several tables as a `LoadBatch` takes them: None for none."""
+    return pa.concat_tables(tables) if tables else None
+
+
+def warn_of_unrepresentable(progress: Progress, count: int) -> None:
+    if count:
+        progress.warn(
+            f"{count} values cannot be held by their destination type: "
+            "NULL, and kept as text in _cdc_unrepresentable"
+        )
 
 
 def unrepresentable_rows(

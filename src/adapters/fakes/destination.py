@@ -133,11 +133,11 @@ class InMemoryDestination:
     def _step(self, step: ColumnRename | TableRename) -> None:
         match step:
             case TableRename(old, new):
-                if old in self.lake.tables:
+                if old in self.lake.tables and new not in self.lake.tables:
                     self.lake.tables[new] = self.lake.tables.pop(old)
             case ColumnRename(name, old, new):
                 table = self.lake.tables.get(name)
-                if table is None or old not in table.columns:
+                if table is None or old not in table.columns or new in table.columns:
                     return
                 table.columns = {new if k == old else k: v for k, v in table.columns.items()}
                 table.rows = [{new if k == old else k: v for k, v in r.items()} for r in table.rows]

@@ -5,14 +5,15 @@ Shared by the full load and by the stream, which reads again what it cannot foll
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from cdc_core.renames import table_renames
 from cdc_core.schema_change import first_state, reread_state, target_key, target_table
 from cdc_core.staging import METADATA_FIELDS, LoadBatch, Replacement
-from cdc_core.unrepresentable import unrepresentable_rows
+from cdc_core.unrepresentable import joined, unrepresentable_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.progress import Progress
     from cdc_core.ports.snapshot_source import Snapshot
+    from cdc_core.staging import ColumnRename, SchemaStep
 
 #: Tables are loaded together up to this estimate of their bytes at the source.
 GROUP_BYTES = 512 << 20
@@ -43,17 +45,24 @@ def read_tables(
     destination: Destination,
     checkpoint: Checkpoint,
     progress: Progress,
-) -> tuple[Checkpoint, TablesRead]:
+) -> tuple[Checkpoint, LoadBatch, TablesRead]:
     """Replace each table (given with its target name) by its content at the snapshot.
 
     A table counts as read, in the checkpoint, once the load after its own has landed: only then are
-    the values that it could not hold known and loaded with it. The checkpoint's LSN stays.
+    the values that it could not hold known and loaded with it. The last such load is the caller's:
+    the batch and the checkpoint returned. The checkpoint's LSN stays.
     """
     counts = TablesRead()
     pending: list[TableState] = []
     leftover: list[pa.Table] = []
+    targets = {table.relation.oid: target for table, target in tables}
+    steps: list[SchemaStep] = [*table_renames(checkpoint.tables, targets).possible]
     for group in _groups(tables):
-        states = [_state(checkpoint, table, target, snapshot) for table, target in group]
+        states = []
+        for table, target in group:
+            state, renames = _state(checkpoint, table, target, snapshot)
+            states.append(state)
+            steps += renames
         collected: list[pa.Table] = []
         replacements = tuple(
             Replacement(
@@ -64,22 +73,21 @@ def read_tables(
             for (table, _), state in zip(group, states, strict=True)
         )
         checkpoint = checkpoint.with_table(*pending)
-        batch = LoadBatch(replacements=replacements, unrepresentable=_joined(leftover))
+        batch = LoadBatch(
+            steps=tuple(steps), replacements=replacements, unrepresentable=joined(leftover)
+        )
         destination.load(batch, checkpoint)
-        pending, leftover = states, collected
-    checkpoint = checkpoint.with_table(*pending)
-    if leftover:
-        destination.load(LoadBatch(unrepresentable=_joined(leftover)), checkpoint)
-    return checkpoint, counts
+        steps, pending, leftover = [], states, collected
+    return checkpoint.with_table(*pending), LoadBatch(unrepresentable=joined(leftover)), counts
 
 
 def _state(
     checkpoint: Checkpoint, table: SourceTable, target: str, snapshot: Snapshot
-) -> TableState:
+) -> tuple[TableState, tuple[ColumnRename, ...]]:
     before = checkpoint.tables.get(table.relation.oid)
-    if before is None or before.target != target:
-        return first_state(table, target, snapshot.lsn)
-    return reread_state(before, table, snapshot.lsn)
+    if before is None:
+        return first_state(table, target, snapshot.lsn), ()
+    return reread_state(replace(before, target=target), table, snapshot.lsn)
 
 
 def _rows(
@@ -130,7 +138,3 @@ def _groups(tables: Sequence[tuple[SourceTable, str]]) -> Iterator[list[tuple[So
         size += table.total_bytes
     if group:
         yield group
-
-
-def _joined(tables: list[pa.Table]) -> pa.Table | None:
-    return pa.concat_tables(tables) if tables else None

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cdc_core.errors import OperatorNeeded, TablesNeedSnapshot
-from cdc_core.history import break_in_history, confirmable
+from cdc_core.history import break_in_history, confirmable, require_checkpoint
 from cdc_core.ports.clock import Clock, SystemClock
 from cdc_core.ports.progress import Progress, SilentProgress
 from cdc_core.staging import EMPTY_BATCH
 from cdc_core.table_plan import TablePlan
+from cdc_core.unrepresentable import warn_of_unrepresentable
 from cdc_core.use_cases.read_tables import read_tables
 
 if TYPE_CHECKING:
@@ -89,22 +90,13 @@ class StreamChanges:
                 self._drain(plan, until, report, stop, final=False)
             if follow:
                 self._advance(plan, plan.checkpoint.lsn)
-            if report.unrepresentable:
-                self.progress.warn(
-                    f"{report.unrepresentable} values cannot be held by their destination type: "
-                    "NULL, and kept as text in _cdc_unrepresentable"
-                )
+            warn_of_unrepresentable(self.progress, report.unrepresentable)
             if plan.set_aside:
                 raise TablesNeedSnapshot(plan.set_aside)
             return report
 
     def _start(self) -> Checkpoint:
-        checkpoint = self.destination.read_checkpoint()
-        if checkpoint is None:
-            raise OperatorNeeded(
-                "the destination has no checkpoint: no snapshot was taken yet",
-                "run: wal2delta snapshot",
-            )
+        checkpoint = require_checkpoint(self.destination.read_checkpoint())
         broken = break_in_history(checkpoint, self.source.identity(), self.source.slot())
         if broken is not None:
             raise broken
@@ -175,15 +167,14 @@ class StreamChanges:
         tables = [(plan.sources[oid], plan.targets[oid]) for oid in plan.to_read]
         try:
             with self.snapshots.begin(create_slot=False) as snapshot:
-                checkpoint, counts = read_tables(
+                checkpoint, last, counts = read_tables(
                     snapshot, tables, self.destination, plan.checkpoint, self.progress
                 )
                 lsn = snapshot.lsn
         except OperatorNeeded as refused:
             plan.read_refused(refused.what)
             return plan.checkpoint.lsn
-        self.destination.load(EMPTY_BATCH, checkpoint)
-        plan.read_done(checkpoint)
+        self.destination.load(last, checkpoint)
+        plan.read_done(checkpoint, counts.unrepresentable)
         report.tables_read += counts.tables
-        report.unrepresentable += counts.unrepresentable
         return lsn

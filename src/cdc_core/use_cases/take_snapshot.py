@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cdc_core.checkpoint import Checkpoint
-from cdc_core.errors import SettingsError
 from cdc_core.history import break_in_history, confirmable
 from cdc_core.lsn import ZERO_LSN, Lsn
 from cdc_core.naming import map_tables
 from cdc_core.ports.progress import Progress, SilentProgress
-from cdc_core.staging import EMPTY_BATCH
+from cdc_core.selection import choose_tables
+from cdc_core.unrepresentable import warn_of_unrepresentable
 from cdc_core.use_cases.read_tables import read_tables
 
 if TYPE_CHECKING:
@@ -58,12 +58,7 @@ class TakeSnapshot:
                 raise broken
             found = self.catalog.publish()
             targets = map_tables([t.relation.table for t in found], self.first_schema)
-            chosen = [t for t in found if not tables or t.relation.table.matches(tables)]
-            if tables and not chosen:
-                raise SettingsError(
-                    f"--tables {' '.join(tables)} matches none of the {len(found)} tables found",
-                    "globs match schema.table, or the bare name; wal2delta check lists the tables",
-                )
+            chosen = choose_tables(found, tables)
             anew = checkpoint is None or broken is not None
             if anew and slot is not None:
                 self.progress.note(f"slot {slot.name} has no usable checkpoint: creating it anew")
@@ -81,21 +76,16 @@ class TakeSnapshot:
                 checkpoint = Checkpoint(identity, checkpoint.lsn, kept, checkpoint.committed_at)
                 self.progress.note(f"snapshot at LSN {snapshot.lsn}: {len(chosen)} tables")
                 pairs = [(table, targets[table.relation.table]) for table in chosen]
-                checkpoint, counts = read_tables(
+                checkpoint, last, counts = read_tables(
                     snapshot, pairs, self.destination, checkpoint, self.progress
                 )
                 lsn = snapshot.lsn
                 taken_at = snapshot.taken_at
-            # Every table is at the snapshot: what the stream still holds from before it is done
-            # with.
+            # Every table is at the snapshot: the stream's older changes are in it.
             checkpoint = checkpoint.advanced(
                 ZERO_LSN if tables else lsn, None if tables else taken_at
             )
-            self.destination.load(EMPTY_BATCH, checkpoint)
+            self.destination.load(last, checkpoint)
             self.source.confirm(confirmable(checkpoint))
-            if counts.unrepresentable:
-                self.progress.warn(
-                    f"{counts.unrepresentable} values cannot be held by their destination type: "
-                    "NULL, and kept as text in _cdc_unrepresentable"
-                )
+            warn_of_unrepresentable(self.progress, counts.unrepresentable)
             return SnapshotReport(lsn, counts.tables, counts.rows, counts.unrepresentable)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from cdc_core.checkpoint import TableStatus
-from cdc_core.errors import DestinationFailed, OperatorNeeded, SettingsError
-from cdc_core.history import break_in_history
+from cdc_core.errors import DestinationFailed
+from cdc_core.history import break_in_history, require_checkpoint
 from cdc_core.ports.progress import Progress, SilentProgress
 from cdc_core.schema_change import evolve
+from cdc_core.selection import choose_tables
 from cdc_core.unrepresentable import key_texts
 from cdc_core.use_cases.compare_table import TableSides
 from cdc_core.use_cases.repair_table import RepairTable
@@ -118,22 +119,12 @@ class VerifyParity:
         else is written; the checkpoint's position stays, so the slot's too.
         """
         with self.source, self.destination:
-            checkpoint = self.destination.read_checkpoint()
-            if checkpoint is None:
-                raise OperatorNeeded(
-                    "the destination has no checkpoint: no snapshot was taken yet",
-                    "run: wal2delta snapshot",
-                )
+            checkpoint = require_checkpoint(self.destination.read_checkpoint())
             broken = break_in_history(checkpoint, self.source.identity(), self.source.slot())
             if broken is not None and repair:
                 raise broken
             found = self.catalog.tables()
-            chosen = [t for t in found if not tables or t.relation.table.matches(tables)]
-            if tables and not chosen:
-                raise SettingsError(
-                    f"--tables {' '.join(tables)} matches none of the {len(found)} tables found",
-                    "globs match schema.table, or the bare name; wal2delta check lists the tables",
-                )
+            chosen = choose_tables(found, tables)
             started_at = checkpoint.lsn
             lines = []
             with self.snapshots.begin(create_slot=False) as snapshot:

@@ -136,3 +136,34 @@ def test_the_slot_follows_the_data(database: str, tmp_path: Path) -> None:
             [after, before, after, written],
         ).fetchone()
         assert ahead == (True, True)
+
+
+@pytest.mark.parametrize("command", ["cdc", "snapshot"])
+def test_names_follow_the_source(database: str, lake: LocalLake, command: str) -> None:
+    """Tables that swap names, and columns that do, through the real catalog and stores."""
+    pipeline = Pipeline(database, lake)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(
+            "CREATE TABLE blue (id int PRIMARY KEY, a text, b text, old text);"
+            "CREATE TABLE green (id int PRIMARY KEY, a text, b text, old text);"
+            "INSERT INTO blue VALUES (1, 'blue a', 'blue b', 'o');"
+            "INSERT INTO green VALUES (1, 'green a', 'green b', 'o'), (2, 'x', 'y', 'z')"
+        )
+        pipeline.run("snapshot")
+        connection.execute(
+            "INSERT INTO blue VALUES (3, 'before', 'the swap', 'o');"
+            "ALTER TABLE blue RENAME TO spare; ALTER TABLE green RENAME TO blue;"
+            "ALTER TABLE spare RENAME TO green;"
+            "ALTER TABLE blue RENAME a TO c; ALTER TABLE blue RENAME b TO a;"
+            "ALTER TABLE blue RENAME c TO b; ALTER TABLE blue RENAME old TO new;"
+            "INSERT INTO blue VALUES (4, 'after', 'the swap', 'n');"
+            "INSERT INTO green VALUES (4, 'after', 'the swap', 'o')"
+        )
+        for _ in range(2):
+            pipeline.run(command)
+            for table, columns in (("blue", "id b a new"), ("green", "id a b old")):
+                names = columns.split()
+                wanted = connection.execute(f"SELECT {', '.join(names)} FROM {table}").fetchall()
+                assert sorted(lake.rows(table, *names)) == sorted(wanted)
+            connection.execute("UPDATE blue SET a = a || '!'; DELETE FROM green WHERE id = 1")
+            command = "cdc"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
@@ -19,6 +21,8 @@ from adapters.fakes import (
     InMemorySource,
     Lake,
 )
+from adapters.fakes.source import Piece
+from cdc_core.changes import Unrepresentable
 from cdc_core.errors import (
     CdcError,
     HistoryLost,
@@ -29,6 +33,11 @@ from cdc_core.errors import (
 from cdc_core.lsn import Lsn
 from cdc_core.use_cases.stream_changes import StreamChanges
 from cdc_core.use_cases.take_snapshot import TakeSnapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cdc_core.relation import Relation
 
 COLUMNS = {"id": pa.int64(), "n": pa.int32(), "big": pa.string()}
 
@@ -366,6 +375,115 @@ def _touch(world: World, tx, oid: int) -> None:
     row = {name: "v" if t == pa.string() else 1 for name, t in types.items()}
     row[key] = 90 + len(world.postgres.wal)
     tx.insert(oid, **row)
+
+
+def change_names(world: World, oids: list[int], change: str) -> None:
+    """Renames of tables and columns, also into names that others had."""
+    keyed, other, _ = oids
+    postgres = world.postgres
+    match change:
+        case "swap tables":
+            postgres.rename_table(keyed, "spare")
+            postgres.rename_table(other, "keyed")
+            postgres.rename_table(keyed, "other")
+        case "follow on":
+            postgres.rename_table(other, "further")
+            postgres.rename_table(keyed, "other")
+        case "take a dropped table's name":
+            postgres.drop_table(other)
+            postgres.rename_table(keyed, "other")
+        case "replace by a new table":
+            postgres.rename_table(keyed, "keyed_old")
+            new = postgres.create_table("keyed", COLUMNS, toasted=("big",))
+            postgres.published.add(new)
+        case "rename and rewrite":
+            postgres.rename_column(keyed, "big", "large")
+            postgres.tables[keyed].toasted = frozenset({"large"})
+            postgres.rewrite(keyed, "n", pa.string(), lambda n: f"<{n}>")
+        case _:
+            change_schema(world, keyed, change)
+
+
+NAME_CHANGES = (
+    "swap tables", "follow on", "take a dropped table's name", "replace by a new table",
+    "rename and rewrite", "rename", "swap", "rename table", "rename key",
+)  # fmt: skip
+
+
+def assert_no_column_is_doubled(world: World) -> None:
+    for table in world.postgres.tables.values():
+        stored = world.lake.tables[table.relation.table.name].columns
+        assert {*stored} == {*table.relation.column_names, "_cdc_lsn", "_cdc_committed_at"}
+
+
+@pytest.mark.parametrize("action", ["cdc", "snapshot"])
+@pytest.mark.parametrize("change", NAME_CHANGES)
+def test_names_follow_the_source_and_nothing_is_doubled(change: str, action: str) -> None:
+    world, oids = build(21, batch_transactions=2)
+    world.snapshot()
+    work(world, oids, 4)
+    change_names(world, oids, change)
+    live = [oid for oid in oids if oid in world.postgres.tables]
+    for oid in live:
+        with world.postgres.transaction() as tx:
+            _touch(world, tx, oid)
+    getattr(world, action)()
+    world.assert_equal()
+    assert_no_column_is_doubled(world)
+    for oid in live:
+        with world.postgres.transaction() as tx:
+            _touch(world, tx, oid)
+    world.cdc()
+    world.assert_equal()
+
+
+@pytest.mark.parametrize("action", ["cdc", "snapshot"])
+@pytest.mark.parametrize("change", NAME_CHANGES)
+def test_a_crash_while_names_are_followed_is_cured(change: str, action: str) -> None:
+    call = 0
+    reached = True
+    while reached:
+        world, oids = build(22, batch_transactions=2)
+        world.snapshot()
+        work(world, oids, 3)
+        change_names(world, oids, change)
+        reached = world.crashing(call, action)
+        for oid in (oid for oid in oids if oid in world.postgres.tables):
+            with world.postgres.transaction() as tx:
+                _touch(world, tx, oid)
+        world.cdc()
+        world.assert_equal()
+        assert_no_column_is_doubled(world)
+        call += 1
+    assert call > 8
+
+
+def test_values_that_a_reading_could_not_hold_are_counted_in_the_warning() -> None:
+    world, oids = build(23)
+    world.snapshot()
+    world.postgres.rewrite(oids[0], "n", pa.string(), str)
+    with world.postgres.transaction() as tx:
+        _touch(world, tx, oids[1])
+    source = world.source()
+    begin = source.begin
+
+    @contextmanager
+    def with_one_odd_value(*, create_slot: bool) -> Iterator[object]:
+        with begin(create_slot=create_slot) as snapshot:
+            plain = snapshot.read
+
+            def read(relation: Relation) -> Iterator[Piece]:
+                for number, piece in enumerate(plain(relation)):
+                    odd = () if number else (Unrepresentable("big", 0, "infinity"),)
+                    yield Piece(piece.rows, odd)
+
+            object.__setattr__(snapshot, "read", read)
+            yield snapshot
+
+    source.begin = with_one_odd_value  # type: ignore[method-assign,assignment]
+    report = StreamChanges(source, source, source, InMemoryDestination(world.lake)).run()
+    assert report.unrepresentable == 1
+    assert len(world.lake.tables["_cdc_unrepresentable"].rows) == 1
 
 
 def test_a_column_added_while_the_run_reads() -> None:
