@@ -48,21 +48,25 @@ class Dialect:
         return None
 
 
+_COMMON = {
+    pa.bool_(): "BOOLEAN",
+    pa.int16(): "SMALLINT",
+    pa.int64(): "BIGINT",
+    pa.float32(): "FLOAT",
+    pa.float64(): "DOUBLE",
+    pa.date32(): "DATE",
+}
+
 DUCKDB = Dialect(
     quote_mark='"',
     null_safe_equal="IS NOT DISTINCT FROM",
     types={
-        pa.bool_(): "BOOLEAN",
-        pa.int16(): "SMALLINT",
+        **_COMMON,
         pa.int32(): "INTEGER",
-        pa.int64(): "BIGINT",
-        pa.float32(): "FLOAT",
-        pa.float64(): "DOUBLE",
         pa.string(): "VARCHAR",
         pa.large_string(): "VARCHAR",
         pa.binary(): "BLOB",
         pa.large_binary(): "BLOB",
-        pa.date32(): "DATE",
         pa.timestamp("us"): "TIMESTAMP",
         pa.timestamp("us", tz="UTC"): "TIMESTAMP WITH TIME ZONE",
     },
@@ -72,17 +76,12 @@ SPARK = Dialect(
     quote_mark="`",
     null_safe_equal="<=>",
     types={
-        pa.bool_(): "BOOLEAN",
-        pa.int16(): "SMALLINT",
+        **_COMMON,
         pa.int32(): "INT",
-        pa.int64(): "BIGINT",
-        pa.float32(): "FLOAT",
-        pa.float64(): "DOUBLE",
         pa.string(): "STRING",
         pa.large_string(): "STRING",
         pa.binary(): "BINARY",
         pa.large_binary(): "BINARY",
-        pa.date32(): "DATE",
         pa.timestamp("us"): "TIMESTAMP_NTZ",
         pa.timestamp("us", tz="UTC"): "TIMESTAMP",
     },
