@@ -34,10 +34,16 @@ def clean_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     )
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
+    # A destination that was opened in this process has silenced these for good.
+    silenced = {name: logging.getLogger(name).level for name in ("databricks", "dlt")}
+    for name in silenced:
+        logging.getLogger(name).setLevel(logging.NOTSET)
     with warnings.catch_warnings():
         yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    for name, before in silenced.items():
+        logging.getLogger(name).setLevel(before)
     logging.captureWarnings(capture=False)
     redact._secrets.clear()
     redact.add(())
