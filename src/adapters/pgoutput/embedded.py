@@ -305,12 +305,20 @@ class EmbeddedPostgres:
                 )
         if self._user is None or _reachable(bin_dir / "postgres"):
             return bin_dir
-        copy = self._at / "install"
-        shutil.rmtree(copy, ignore_errors=True)
+        # The programs find their libraries by relative paths, so that the copy keeps the layout:
+        # `<package>/<installation>/bin` and, of a repaired wheel, `<package>.libs` beside it.
+        installation = bin_dir.parent
+        package = installation.parent
+        root = self._at / "install"
+        copy = root / package.name / installation.name
+        libraries = f"{package.name}.libs"
+        shutil.rmtree(root, ignore_errors=True)
         for part in ("bin", "lib", "share"):
-            if (bin_dir.parent / part).exists():
-                shutil.copytree(bin_dir.parent / part, copy / part, symlinks=True)
-        for path in [copy, *copy.rglob("*")]:
+            if (installation / part).exists():
+                shutil.copytree(installation / part, copy / part, symlinks=True)
+        if (package.parent / libraries).exists():
+            shutil.copytree(package.parent / libraries, root / libraries, symlinks=True)
+        for path in [root, *root.rglob("*")]:
             if not path.is_symlink():
                 path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
         for path in (copy / "bin").iterdir():

