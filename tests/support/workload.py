@@ -9,6 +9,8 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tests.support import oracle
+
 if TYPE_CHECKING:
     import psycopg
 
@@ -27,16 +29,12 @@ CREATE TABLE measured_north PARTITION OF measured FOR VALUES IN ('north');
 CREATE TABLE measured_south PARTITION OF measured FOR VALUES IN ('south');
 """
 
-#: What to select from each table so that source and destination give equal Python values.
-COLUMNS = {
-    "plain": (
-        "id n label price seen_at local_at ok weight small::float8 doc::text raw day "
-        "to_json(tags)::text"
-    ),
-    "toasted": "a b big other n",
-    "heap": "kind label amount::text",
-    "measured": "id region value",
-}
+NAMES = ("plain", "toasted", "heap", "measured")
+
+
+def assert_equal(connection: psycopg.Connection[tuple[object, ...]], lake: oracle.Lake) -> None:
+    """Every table of the workload, cell by cell."""
+    oracle.assert_equal(connection, lake, NAMES)
 
 
 @dataclass

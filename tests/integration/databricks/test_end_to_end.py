@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from tests.integration.end_to_end.test_equality import Pipeline
-from tests.support.lakes import assert_equal
-from tests.support.workload import TABLES, Workload
+from tests.support.pipeline import Pipeline
+from tests.support.workload import TABLES, Workload, assert_equal
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pyarrow as pa
 
     from tests.integration.warehouse.client import Warehouse
 
@@ -41,10 +42,8 @@ class WarehouseLake:
     def environment(self) -> dict[str, str]:
         return {"PIPELINE__DESTINATION": "databricks"}
 
-    def rows(self, table: str, *columns: str) -> list[tuple[object, ...]]:
-        stored = self.warehouse.read_table("bronze", table)
-        lists = [stored.column(name).to_pylist() for name in columns]
-        return list(zip(*lists, strict=True))
+    def read(self, table: str) -> pa.Table:
+        return self.warehouse.read_table("bronze", table)
 
 
 def test_rounds_of_cdc_end_equal(database: str, warehouse: Warehouse, tmp_path: Path) -> None:

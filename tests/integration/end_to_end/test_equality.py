@@ -2,62 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
-from tests.support.lakes import LocalLake, assert_equal
-from tests.support.workload import TABLES, Workload
+from tests.support.lakes import LocalLake
+from tests.support.pipeline import Pipeline
+from tests.support.workload import TABLES, Workload, assert_equal
 
-COMMAND = str(Path(sys.executable).with_name("wal2delta"))
-
-
-class Pipeline:
-    """`wal2delta` as its user runs it, on one database and one lake."""
-
-    def __init__(self, dsn: str, lake: LocalLake) -> None:
-        self.lake = lake
-        self.environment = (
-            os.environ
-            | lake.environment
-            | {
-                "SOURCES__PG_REPLICATION__CREDENTIALS": dsn,
-                "SOURCES__PG_REPLICATION__BATCH_MAX_ROWS": "40",
-            }
-        )
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [COMMAND, *arguments],
-            env=self.environment,
-            cwd=self.lake.path,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def run(self, *arguments: str, code: int = 0) -> str:
-        process = self.start(*arguments)
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode == code, output
-        return output
-
-    def killed(self, *arguments: str, after: float) -> None:
-        """Kill the whole process group after so many seconds, unless it ended before."""
-        process = self.start(*arguments)
-        time.sleep(after)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(params=["duckdb", "delta"])

@@ -6,8 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from tests.integration.verify.conftest import line
-from tests.support.lakes import assert_equal
-from tests.support.workload import TABLES, Workload
+from tests.support.workload import TABLES, Workload, assert_equal
 
 if TYPE_CHECKING:
     import psycopg

@@ -1,0 +1,96 @@
+"""The product as its users run it: the command as a process, or the use cases in a service."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+COMMAND = str(Path(sys.executable).with_name("wal2delta"))
+
+
+class Settled(Protocol):
+    """A destination: the settings that name it, and the folder in which the command runs."""
+
+    @property
+    def environment(self) -> Mapping[str, str]: ...
+
+    @property
+    def path(self) -> Path: ...
+
+
+class Pipeline:
+    """`wal2delta` as its user runs it, on one database and one lake."""
+
+    def __init__(self, dsn: str, lake: Settled, **settings: str) -> None:
+        self.lake = lake
+        self.environment = (
+            os.environ
+            | dict(lake.environment)
+            | {
+                "SOURCES__PG_REPLICATION__CREDENTIALS": dsn,
+                "SOURCES__PG_REPLICATION__BATCH_MAX_ROWS": "40",
+            }
+            | settings
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [COMMAND, *arguments],
+            env=self.environment,
+            cwd=self.lake.path,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        process = self.start(*arguments)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == code, output
+        return output
+
+    def killed(self, *arguments: str, after: float) -> None:
+        """Kill the whole process group after so many seconds, unless it ended before."""
+        process = self.start(*arguments)
+        time.sleep(after)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@dataclass
+class Service:
+    """`snapshot` and `cdc` in this process, as a service that embeds the library runs them."""
+
+    dsn: str
+    lake: Settled
+
+    def run(self, command: str, *tables: str) -> None:
+        from entrypoints.container import Container
+        from entrypoints.settings import load_settings
+
+        environ = {**self.lake.environment, "SOURCES__PG_REPLICATION__CREDENTIALS": self.dsn}
+        # dlt's files of settings are sought where the command would have run.
+        environ["DLT_PROJECT_DIR"] = str(self.lake.path)
+        container = Container.from_settings(load_settings(environ=environ))
+        try:
+            match command:
+                case "snapshot":
+                    container.take_snapshot().run(tables)
+                case "cdc":
+                    container.stream_changes().run()
+                case _:
+                    raise AssertionError(command)
+        finally:
+            container.shutdown_resources()
