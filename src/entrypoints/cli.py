@@ -10,6 +10,7 @@ import argparse
 import os
 import signal
 import sys
+import threading
 import warnings
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, NoReturn
@@ -140,20 +141,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return guarded(lambda: _run(arguments))
 
 
-def guarded(work: Callable[[], int]) -> int:
-    """Run `work`; an error becomes one line on standard error and its exit code."""
+def guarded(work: Callable[[], int], told: list[str] | None = None) -> int:
+    """Run `work`; an error becomes one line on standard error, and in `told`, and its exit code."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    # Python allows handlers in its main thread only; a task may be run in another.
+    handles = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGTERM, _interrupt) if handles else None
     try:
         return work()
     except SystemExit as end:
         # argparse ends so after --help and --version.
         return end.code if isinstance(end.code, int) else 0
     except BaseException as error:  # noqa: BLE001 - the one boundary
-        return _told(error)
+        return _told(error, [] if told is None else told)
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        if handles:
+            signal.signal(signal.SIGTERM, previous)
 
 
 def _run(arguments: list[str]) -> int:
@@ -170,13 +174,15 @@ def _run(arguments: list[str]) -> int:
     return commands.run(chosen)
 
 
-def _told(error: BaseException) -> int:
+def _told(error: BaseException, told: list[str]) -> int:
     from entrypoints import faults
     from entrypoints.log import redact
 
     if os.environ.get("LOG_LEVEL", "").strip().upper() == "DEBUG":
         _print(redact(faults.safe_traceback(error)))
-    _print(redact(f"{PROGRAM}: {faults.one_line(error)}"))
+    line = redact(f"{PROGRAM}: {faults.one_line(error)}")
+    told.append(line)
+    _print(line)
     if isinstance(error, BrokenPipeError):
         # Nothing may be flushed to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -87,18 +88,18 @@ def take_snapshot(container: Container, tables: list[str]) -> int:
 
 
 def cdc(chosen: argparse.Namespace) -> int:
-    return stream_changes(_container(chosen), follow=chosen.follow)
+    return stream_changes(_container(chosen), math.inf if chosen.follow else 0.0)
 
 
-def stream_changes(container: Container, *, follow: bool) -> int:
+def stream_changes(container: Container, follow_seconds: float) -> int:
     from entrypoints.progress import open_progress
     from entrypoints.stopping import stop_requests
 
     with open_progress() as progress:
         container.progress.override(progress)
         changes = container.stream_changes()
-        if follow:
-            with stop_requests(progress.note) as stop:
+        if follow_seconds:
+            with stop_requests(progress.note, follow_seconds) as stop:
                 report = changes.run(follow=True, stop=stop)
         else:
             report = changes.run()

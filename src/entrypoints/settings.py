@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.secrets import Secrets
 
 CREDENTIALS = "sources.pg_replication.credentials"
+CLIENT_SECRET = "destination.databricks.credentials.client_secret"  # noqa: S105 - its key
 DestinationName: TypeAlias = Literal["databricks", "duckdb", "delta"]
 DESTINATIONS: tuple[DestinationName, ...] = ("databricks", "duckdb", "delta")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -223,6 +224,7 @@ class DatabricksSettings(_Section):
     keep_staged_files: bool = False
     multi_table_transaction: bool = False
     create_indexes: bool = False
+    client_secret_key: Text | None = None
 
 
 class _Sources(BaseModel):
@@ -289,7 +291,7 @@ def load_settings(
     overrides: Mapping[str, Any] | None = None,
     *,
     environ: Mapping[str, str] | None = None,
-    scope: Callable[[SourceSettings], Secrets] | None = None,
+    scope: Callable[[Settings], Secrets] | None = None,
     needs_source: bool = True,
     needs_destination: bool = True,
 ) -> Settings:
@@ -297,14 +299,20 @@ def load_settings(
 
     `overrides` are dotted keys that win over all providers. `scope` makes the store that holds the
     source's credentials: without it, on Databricks the secret scope is asked where the providers
-    have none. A command that touches one side only needs no settings of the other.
+    have none. A client secret that has a key is in the same scope. A command that touches one side
+    only needs no settings of the other.
     """
     environ = os.environ if environ is None else environ
     settings = _validated(DltProviders.find(SECTIONS, environ, overrides))
-    if scope is None and on_databricks(environ) and settings.source.credentials is None:
-        scope = databricks_scope
-    if needs_source and scope is not None:
-        found = {CREDENTIALS: scope(settings.source).get(CREDENTIALS)}
+    wanted = []
+    absent = on_databricks(environ) and settings.source.credentials is None
+    if needs_source and (scope is not None or absent):
+        wanted.append(CREDENTIALS)
+    if needs_destination and settings.databricks.client_secret_key is not None:
+        wanted.append(CLIENT_SECRET)
+    if wanted:
+        store = (scope or databricks_scope)(settings)
+        found = {key: store.get(key) for key in wanted}
         settings = _validated(DltProviders.find(SECTIONS, environ, {**(overrides or {}), **found}))
     if needs_source and settings.source.credentials is None:
         raise SettingsError(_missing(CREDENTIALS), _cure(CREDENTIALS))
@@ -319,9 +327,13 @@ def load_settings(
     return settings
 
 
-def databricks_scope(source: SourceSettings) -> Secrets:
+def databricks_scope(settings: Settings) -> Secrets:
     """The secret scope that the settings name."""
-    return DatabricksSecretScope(source.dlt_scope, {CREDENTIALS: source.pg_connection_string})
+    source = settings.source
+    keys = {CREDENTIALS: source.pg_connection_string}
+    if settings.databricks.client_secret_key is not None:
+        keys[CLIENT_SECRET] = settings.databricks.client_secret_key
+    return DatabricksSecretScope(source.dlt_scope, keys)
 
 
 def log_level(environ: Mapping[str, str] | None = None) -> str:

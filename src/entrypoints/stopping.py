@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,9 +17,22 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def stop_requests(told: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """Yields the question whether SIGTERM or SIGINT came; a second one raises where the run is."""
+def stop_requests(
+    told: Callable[[str], None], seconds: float = math.inf
+) -> Iterator[Callable[[], bool]]:
+    """Yields the question whether to stop: SIGTERM or SIGINT came, or the seconds are over.
+
+    A second signal raises where the run is. In a thread, which gets no signals, only time counts.
+    """
     asked = threading.Event()
+    end = time.monotonic() + seconds
+
+    def stop() -> bool:
+        return asked.is_set() or time.monotonic() >= end
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
 
     def handle(number: int, _frame: FrameType | None) -> None:
         if asked.is_set():
@@ -27,7 +42,7 @@ def stop_requests(told: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked.is_set
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

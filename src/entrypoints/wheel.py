@@ -3,19 +3,24 @@
 `pipeline_main --mode snapshot|cdc`; `full_load` and `cdc_load` are the same with the mode fixed.
 The right dlt is imported before anything else can import the wrong one, and the source's
 credentials are put where dlt's configuration finds them.
+
+A task calls the script as a function in an interactive Python, where any `SystemExit` is a failure:
+success returns. Source: Databricks documentation, "Python wheel task for jobs"; `ipykernel`.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
+import math
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from cdc_core.errors import SettingsError
 from entrypoints.cli import DESTINATIONS, Parser, guarded
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
 
     from entrypoints.settings import Settings
@@ -46,6 +51,7 @@ PARAMETERS = {
     "http-path": "destination.databricks.credentials.http_path",
     "server-hostname": "destination.databricks.credentials.server_hostname",
     "client-id": "destination.databricks.credentials.client_id",
+    "client-secret-key": "destination.databricks.client_secret_key",
     "staging-volume-name": "destination.databricks.staging_volume_name",
     "keep-staged-files": "destination.databricks.keep_staged_files",
     "multi-table-transaction": "destination.databricks.multi_table_transaction",
@@ -54,24 +60,35 @@ PARAMETERS = {
 }
 
 
+class TaskFailed(SystemExit):
+    """Ends the process with an exit code; its text is the line that a job's page shows."""
+
+    def __init__(self, code: int, line: str) -> None:
+        super().__init__(line)
+        self.code = code
+
+
 def pipeline_main() -> None:
     """One mode a run, and it must be named."""
-    sys.exit(run("pipeline_main", sys.argv[1:]))
+    run("pipeline_main", sys.argv[1:])
 
 
 def full_load() -> None:
     """`pipeline_main --mode snapshot`."""
-    sys.exit(run("full_load", sys.argv[1:], mode="snapshot"))
+    run("full_load", sys.argv[1:], mode="snapshot")
 
 
 def cdc_load() -> None:
     """`pipeline_main --mode cdc`."""
-    sys.exit(run("cdc_load", sys.argv[1:], mode="cdc"))
+    run("cdc_load", sys.argv[1:], mode="cdc")
 
 
-def run(program: str, arguments: Sequence[str], mode: str | None = None) -> int:
-    """Run one mode with task parameters; the exit code, which fails the task if it is not 0."""
-    return guarded(lambda: _run(build_parser(program, mode).parse_args(list(arguments))))
+def run(program: str, arguments: Sequence[str], mode: str | None = None) -> None:
+    """Run one mode with task parameters; raises `TaskFailed`, which fails the task."""
+    told: list[str] = []
+    code = guarded(lambda: _run(build_parser(program, mode).parse_args(list(arguments))), told)
+    if code != 0:
+        raise TaskFailed(code, "".join(told))
 
 
 def build_parser(program: str, mode: str | None = None) -> Parser:
@@ -90,7 +107,15 @@ def build_parser(program: str, mode: str | None = None) -> Parser:
             "--tables", nargs="+", default=[], metavar="GLOB", help="snapshot only these"
         )
     if mode != "snapshot":
-        parser.add_argument("--follow", action="store_true", help="cdc: go on until stopped")
+        parser.add_argument(
+            "--follow",
+            nargs="?",
+            type=_seconds,
+            default=0.0,
+            const=math.inf,
+            metavar="SECONDS",
+            help="cdc: go on for so long, or until stopped",
+        )
     parser.add_argument("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR")
     for name, key in PARAMETERS.items():
         choices = DESTINATIONS if name == "destination" else None
@@ -100,14 +125,28 @@ def build_parser(program: str, mode: str | None = None) -> Parser:
     return parser
 
 
+def _seconds(text: str) -> float:
+    if not (text.isascii() and (text.isdigit() or not text)):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number of seconds")
+    return float(text or 0)
+
+
 def _run(chosen: argparse.Namespace) -> int:
-    if chosen.log_level is not None:
+    if chosen.log_level:
         os.environ["LOG_LEVEL"] = chosen.log_level
+    # A task's log has lines, whatever it is read through: no colours, no bars.
+    os.environ["TERM"] = "dumb"
     from entrypoints import faults, log
     from entrypoints.settings import log_level
 
     log.configure(log_level())
     faults.silence_hooks()
+    tables, follow = _tables(chosen), getattr(chosen, "follow", 0.0)
+    if (chosen.mode == "cdc" and tables) or (chosen.mode == "snapshot" and follow):
+        raise SettingsError(
+            f"--{'tables' if tables else 'follow'} does not go with --mode {chosen.mode}",
+            "leave it out: one mode a run",
+        )
     settings = _settings(chosen)
     log.redact.add(settings.secret_values())
     _prepare_dlt(settings)
@@ -118,21 +157,30 @@ def _run(chosen: argparse.Namespace) -> int:
     container = Container.from_settings(settings)
     match chosen.mode:
         case "snapshot":
-            return commands.take_snapshot(container, getattr(chosen, "tables", []))
+            return commands.take_snapshot(container, tables)
         case _:
-            return commands.stream_changes(container, follow=getattr(chosen, "follow", False))
+            return commands.stream_changes(container, follow)
+
+
+def _tables(chosen: argparse.Namespace) -> list[str]:
+    """The globs; one parameter may hold several, as a job's parameters are single texts."""
+    parts = [part.strip() for given in getattr(chosen, "tables", []) for part in given.split(",")]
+    return [glob for glob in parts if glob]
 
 
 def _settings(chosen: argparse.Namespace) -> Settings:
-    """The settings with the parameters on top; a scope that is named holds the credentials."""
+    """The settings with the parameters on top; a scope that is named holds the credentials.
+
+    An empty parameter is none: a job cannot leave one out.
+    """
     from entrypoints.settings import databricks_scope, load_settings
 
     given = {
         key: value
         for name, key in PARAMETERS.items()
-        if (value := getattr(chosen, name.replace("-", "_"))) is not None
+        if (value := getattr(chosen, name.replace("-", "_")))
     }
-    named = chosen.dlt_scope is not None or chosen.secret_key is not None
+    named = bool(chosen.dlt_scope or chosen.secret_key)
     return load_settings(given, scope=databricks_scope if named else None)
 
 

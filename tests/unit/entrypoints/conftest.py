@@ -26,6 +26,7 @@ def clean_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
         if name.startswith(("PIPELINE__", "SOURCES__", "DESTINATION__", "DATABRICKS_", "DLT_")):
             monkeypatch.delenv(name)
     monkeypatch.delenv("LOG_LEVEL", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("DLT_PROJECT_DIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     # dlt's global folder; for root it is fixed, so the tests must not find a real one.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from importlib.metadata import version
 
@@ -117,6 +119,21 @@ def test_first_stop_asks_and_second_insists():
         assert told
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_a_run_in_a_thread_has_no_signals_and_ends_by_time():
+    asked = []
+
+    def work():
+        for seconds in (math.inf, 0):
+            with stop_requests(asked.append, seconds) as stop:
+                asked.append(stop())
+        return 7
+
+    thread = threading.Thread(target=lambda: asked.append(guarded(work)))
+    thread.start()
+    thread.join()
+    assert asked == [False, True, 7]
 
 
 def test_unreachable_source_is_exit_1_in_one_line(monkeypatch):

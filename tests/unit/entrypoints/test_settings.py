@@ -9,7 +9,13 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from entrypoints import connection_string
-from entrypoints.settings import CREDENTIALS, load_settings
+from entrypoints.settings import (
+    CLIENT_SECRET,
+    CREDENTIALS,
+    Settings,
+    databricks_scope,
+    load_settings,
+)
 
 ENVIRON = {
     "SOURCES__PG_REPLICATION__CREDENTIALS": "postgresql://app:s3cret@db/shop",
@@ -120,10 +126,13 @@ def test_nothing_shows_a_secret(tmp_path):
 
 
 class _Scope:
-    def __init__(self, source):
+    def __init__(self, settings):
+        source = settings.source
         self.asked = (source.dlt_scope, source.pg_connection_string)
 
     def get(self, key):
+        if key == CLIENT_SECRET:
+            return "pr1ncipal"
         assert key == CREDENTIALS
         return f"postgresql://app:s3cret@{self.asked[0]}/{self.asked[1]}"
 
@@ -143,6 +152,26 @@ def test_on_databricks_the_scope_is_asked_when_nothing_else_is_set(monkeypatch):
     dsn = load_settings(environ=environ).source.dsn
     assert dsn == "postgresql://app:s3cret@dlt_scope/pg_connection_string"
     assert load_settings(environ={**ENVIRON, **environ}).source.dsn.endswith("@db/shop")
+
+
+def test_a_service_principals_secret_is_in_the_scope_too(monkeypatch):
+    monkeypatch.setattr("entrypoints.settings.databricks_scope", _Scope)
+    overrides = {
+        "destination.databricks.credentials.client_id": "abc",
+        "destination.databricks.client_secret_key": "principal",
+    }
+    settings = load_settings(overrides, environ=ENVIRON)
+    assert settings.databricks.credentials.for_dlt()["client_secret"] == "pr1ncipal"
+    assert "pr1ncipal" in settings.secret_values()
+    assert settings.source.dsn.endswith("@db/shop")
+
+
+def test_the_scope_has_the_keys_that_the_settings_name():
+    keys = {CREDENTIALS: "pg_connection_string"}
+    assert databricks_scope(Settings()).keys == keys
+    named = {"destination": {"databricks": {"client_secret_key": "principal"}}}
+    found = databricks_scope(Settings.model_validate(named))
+    assert found.keys == {**keys, CLIENT_SECRET: "principal"}
 
 
 #: What libpq reads from each must be what we read.

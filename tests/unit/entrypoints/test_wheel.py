@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import os
+import subprocess
+import sys
+
 import pytest
 
 from entrypoints import wheel
@@ -10,11 +15,19 @@ from tests.unit.entrypoints.conftest import DSN, PASSWORD
 
 
 def _fails(capsys, program, *arguments, mode=None, code=2):
-    assert wheel.run(program, arguments, mode) == code
+    with pytest.raises(wheel.TaskFailed) as end:
+        wheel.run(program, arguments, mode)
+    assert end.value.code == code
     out, error = capsys.readouterr()
     assert out == ""
     assert PASSWORD not in error
+    # What a job's page shows is the last line of the log.
+    assert error.splitlines()[-1] == str(end.value)
     return error
+
+
+def _chosen(*arguments, mode=None):
+    return wheel.build_parser("script", mode).parse_args(arguments)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +41,9 @@ def _fails(capsys, program, *arguments, mode=None, code=2):
         ("--mode cdc --slot-name X", "sources.pg_replication.slot_name"),
         ("--mode cdc --warehouse x", "--warehouse"),
         ("--mode cdc --destination duckdb", "credentials is missing"),
+        ("--mode cdc --tables orders", "--tables does not go with --mode cdc"),
+        ("--mode snapshot --follow", "--follow does not go with --mode snapshot"),
+        ("--mode cdc --follow soon", "'soon' is not a number of seconds"),
     ],
 )
 def test_wrong_parameters_are_exit_2(arguments, told, capsys):
@@ -41,11 +57,21 @@ def test_mode_is_fixed_in_the_other_scripts(capsys):
 
 
 @pytest.mark.parametrize("script", [wheel.pipeline_main, wheel.full_load, wheel.cdc_load])
-def test_scripts_fail_the_task_by_their_exit_code(script, monkeypatch, capsys):
+def test_scripts_fail_the_task_and_return_otherwise(script, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["script", "--nonsense"])
     with pytest.raises(SystemExit) as end:
         script()
     assert end.value.code == 2
+    monkeypatch.setattr("sys.argv", ["script", "--help"])
+    assert script() is None
+
+
+def test_a_process_ends_with_the_exit_code_and_one_line():
+    code = "import sys; sys.argv[1:] = ['--x']; from entrypoints.wheel import full_load as f; f()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 
 
 def test_every_parameter_is_a_setting():
@@ -63,15 +89,38 @@ def test_parameters_become_settings(monkeypatch):
         " --dataset-name silver --parallelism 4 --schemas public,app --keep-staged-files true"
         " --client-id abc"
     )
-    chosen = wheel.build_parser("pipeline_main").parse_args(given.split())
     monkeypatch.setenv("DESTINATION__DATABRICKS__CREDENTIALS__CLIENT_SECRET", "x")
-    settings = wheel._settings(chosen)
+    settings = wheel._settings(_chosen(*given.split()))
     credentials = settings.databricks.credentials
     assert (credentials.catalog, credentials.http_path) == ("main", "/sql/1")
     assert settings.pipeline.dataset_name == "silver"
     assert settings.source.parallelism == 4
     assert settings.source.schemas == ("public", "app")
     assert settings.databricks.keep_staged_files
+
+
+def test_an_empty_parameter_is_none(monkeypatch):
+    monkeypatch.setenv("SOURCES__PG_REPLICATION__CREDENTIALS", DSN)
+    given = ["--mode", "cdc", "--destination", "duckdb", "--log-level", "", "--follow", ""]
+    given += ["--dlt-scope", "", "--exclude", "", "--tables", "", "--batch-max-rows", ""]
+    chosen = _chosen(*given)
+    settings = wheel._settings(chosen)
+    assert settings.source.dsn == DSN
+    assert settings.source.batch_max_rows == Settings().source.batch_max_rows
+    assert wheel._tables(chosen) == []
+    assert chosen.follow == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"), [([], 0), (["--follow"], math.inf), (["--follow", "60"], 60)]
+)
+def test_follow_has_a_length(given, seconds):
+    assert _chosen(*given, mode="cdc").follow == seconds
+
+
+def test_one_parameter_may_name_several_tables():
+    chosen = _chosen("--tables", "orders, public.line*", "app.x", mode="snapshot")
+    assert wheel._tables(chosen) == ["orders", "public.line*", "app.x"]
 
 
 def test_http_path_is_asked_for_even_on_databricks(monkeypatch, capsys):
