@@ -10,7 +10,7 @@ import psycopg
 
 from entrypoints.demo import _compare
 from entrypoints.simulate import TABLES
-from tests.unit.entrypoints.test_dlt_import import HOOK, STUB
+from tests.support.delta_live_tables import HOOK, STUB
 
 PASSWORD = "Zebra-Crossing-77"
 
