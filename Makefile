@@ -5,8 +5,8 @@
 check: lint types imports test
 
 lint:
-	uv run ruff format --check src tests
-	uv run ruff check src tests
+	uv run ruff format --check src tests benchmarks
+	uv run ruff check src tests benchmarks
 
 types:
 	uv run mypy
@@ -18,8 +18,8 @@ test:
 	uv run pytest
 
 format:
-	uv run ruff format src tests
-	uv run ruff check --fix src tests
+	uv run ruff format src tests benchmarks
+	uv run ruff check --fix src tests benchmarks
 
 demo:
 	uv run wal2delta demo

@@ -1,0 +1,65 @@
+"""Puts results into the docs: the tables between two marks of the page, and the chart beside it.
+
+    uv run python -m benchmarks.document [--json FILE] [--check]
+
+The file is what `benchmarks.run --json` wrote. With --check nothing is written: exit 1 if the docs
+are not what the file says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.chart import throughput_chart
+from benchmarks.figures import read_report
+from benchmarks.report import as_markdown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.figures import Report
+
+DOCS = Path(__file__).parents[1] / "docs" / "explanation"
+RESULTS = DOCS / "performance.json"
+PAGE = DOCS / "performance.md"
+CHART = DOCS / "performance.svg"
+BEGIN = "<!-- figures: begin (written by benchmarks.document) -->"
+END = "<!-- figures: end -->"
+
+
+def page(text: str, report: Report) -> str:
+    """The page with the report's figures between its marks."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"the page has no marks {BEGIN!r} and {END!r}")
+    told = report.environment
+    machine = (
+        f"Measured on a machine of {told['cores']} cores ({told['machine']}), PostgreSQL "
+        f"{told['postgresql']} on loopback, Python {told['python']}."
+    )
+    return f"{before}{BEGIN}\n\n{machine}\n\n{as_markdown(report)}\n\n{END}{after}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.document")
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--check", action="store_true")
+    chosen = parser.parse_args(arguments)
+    report = read_report(chosen.json)
+    wanted = {PAGE: page(PAGE.read_text(), report), CHART: throughput_chart(report.cases)}
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    if chosen.check:
+        for path in stale:
+            print(f"{path.name} is not what {chosen.json.name} says", file=sys.stderr)
+        return 1 if stale else 0
+    for path in stale:
+        path.write_text(wanted[path])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

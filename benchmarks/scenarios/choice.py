@@ -1,0 +1,30 @@
+"""Every case by the name under which it is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.scenarios import changes, fixed_cost, growth, latency, tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from benchmarks.bench import Bench
+    from benchmarks.figures import CaseResult
+
+CASES: Mapping[str, Callable[[Bench], CaseResult]] = {
+    "inserts": changes.inserts,
+    "backlog": changes.backlog,
+    "hot-updates": changes.hot_updates,
+    "tiny-transactions": changes.tiny_transactions,
+    "wide-rows": changes.wide_rows,
+    "long-texts": changes.long_texts,
+    "many-tables": changes.many_tables,
+    "giant-transaction": changes.giant_transaction,
+    "giant-transaction-twice": changes.giant_transaction_twice,
+    "snapshot": tables.snapshot,
+    "latency": latency.latency,
+    "fixed-cost": fixed_cost.fixed_cost,
+    "growth-cdc": growth.growth_of_cdc,
+    "growth-snapshot": growth.growth_of_snapshot,
+}

@@ -1,0 +1,68 @@
+"""Half of the way alone, through the library's ports: source to Parquet, no destination.
+
+Run: python -m benchmarks.to_parquet snapshot|wal FOLDER, with the settings in the environment. It
+needs the publication; `wal` reads the slot of the settings from where it stands, and moves nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from adapters.dlt_destination.parquet import write_pieces, write_table
+from entrypoints.container import Container
+
+if TYPE_CHECKING:
+    from cdc_core.changes import TableChanges
+
+
+def snapshot_to_parquet(container: Container, folder: Path) -> None:
+    tables = container.catalog().tables()
+    with container.snapshot_source().begin(create_slot=False) as snapshot:
+        for table in tables:
+            relation = table.relation
+            schema = pa.schema([(column.name, column.arrow_type) for column in relation.columns])
+            pieces = (piece.rows for piece in snapshot.read(relation))
+            write_pieces(pieces, schema, folder, str(relation.table))
+
+
+def wal_to_parquet(container: Container, folder: Path) -> None:
+    tables = [table.relation.oid for table in container.catalog().tables()]
+    with container.change_source() as source:
+        slot = source.slot()
+        assert slot is not None
+        assert slot.confirmed_flush_lsn is not None
+        number = 0
+        for batch in source.read(slot.confirmed_flush_lsn, source.current_lsn(), tables):
+            for changes in batch.tables:
+                name = f"{changes.relation.table}-{number}.parquet"
+                write_table(_with_positions(changes), folder / name)
+                number += 1
+
+
+def _with_positions(changes: TableChanges) -> pa.Table:
+    """The rows as the stream tells them, with what was done, in which commit, when."""
+    return (
+        changes.rows.append_column("_op", pa.array(changes.op))
+        .append_column("_commit_lsn", pa.array(changes.commit_lsn))
+        .append_column("_committed_at", pa.array(changes.committed_at))
+    )
+
+
+def main(what: str, folder: Path) -> None:
+    container = Container()
+    match what:
+        case "snapshot":
+            snapshot_to_parquet(container, folder)
+        case "wal":
+            wal_to_parquet(container, folder)
+        case _:
+            raise SystemExit(f"neither snapshot nor wal: {what}")
+    container.shutdown_resources()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

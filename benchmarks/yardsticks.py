@@ -1,0 +1,38 @@
+"""PostgreSQL's own programs: what a streaming reader, or a reader of a table, can at best be."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from benchmarks.server import COPY, ORIGIN, PUBLICATION
+
+if TYPE_CHECKING:
+    from benchmarks.bench import Bench
+    from benchmarks.figures import Run
+
+
+def recvlogical(bench: Bench, end_lsn: str) -> Run:
+    """The walsender's bytes to a file, up to the first commit at or past `end_lsn`."""
+    bench.server.copy_slot(ORIGIN, COPY)
+    raw = bench.folder / "raw"
+    run, _ = bench.weigh(
+        [
+            bench.server.program("pg_recvlogical"), "-d", bench.server.dsn, "--slot", COPY,
+            "--start", "-o", "proto_version=1", "-o", f"publication_names={PUBLICATION}",
+            "--endpos", end_lsn, "--no-loop", "-f", str(raw),
+        ]
+    )  # fmt: skip
+    raw.unlink()
+    bench.server.drop_slot(COPY)
+    return run
+
+
+def psql_copy(bench: Bench, table: str) -> Run:
+    """The table's rows as `COPY` sends them, thrown away."""
+    return bench.weigh(
+        [
+            bench.server.program("psql"), "-X", "-d", bench.server.dsn,
+            "-c", f"COPY {table} TO STDOUT (FORMAT binary)", "-o", os.devnull,
+        ]
+    )[0]  # fmt: skip

@@ -1,0 +1,47 @@
+"""The benchmark's own command at a size of seconds: every contender of ours ends with all rows."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.figures import read_report
+from benchmarks.run import main
+
+BOTH_HALVES = ["inserts", "snapshot", "latency"]
+
+
+def test_command_measures_and_keeps_results(tmp_path, capsys):
+    path = tmp_path / "results.json"
+    main(
+        [
+            *BOTH_HALVES,
+            "--rows",
+            "400",
+            "--repeat",
+            "1",
+            "--follow-seconds",
+            "1",
+            "--json",
+            f"{path}",
+        ]
+    )
+    report = read_report(path)
+    assert [case.name for case in report.cases] == BOTH_HALVES
+    inserts, snapshot, latency = report.cases
+    assert [figure.rows for figure in inserts.figures] == [400] * 3
+    assert [figure.rows for figure in snapshot.figures] == [1000] * 3
+    assert [figure.rows for figure in latency.figures] == [500]
+    for case in report.cases:
+        for figure in case.figures:
+            assert (figure.runs, figure.note) == (1, "")
+            assert figure.rows_per_second > 0
+            assert figure.peak_mb > 0
+    assert 0 < latency.values["p50"] <= latency.values["p95"] <= latency.values["longest"]
+    assert "wal2delta cdc --follow" in capsys.readouterr().out
+
+
+def test_an_unknown_case_or_peer_is_refused(capsys):
+    for wrong in (["insert"], ["inserts", "--peers", "debezum"]):
+        with pytest.raises(SystemExit):
+            main(wrong)
+        assert "no such" in capsys.readouterr().err
