@@ -50,6 +50,18 @@ SECTIONS = (
 _WORKSPACE_VARIABLES = ("DATABRICKS_HOST", "DATABRICKS_CONFIG_PROFILE")
 
 _SECRET_KEYS = re.compile(r"credentials|token|secret|password|http_headers")
+_TIME_ZONES = ("spark.sql.session.timezone", "timezone")
+#: Parameters of the connector that dlt or this library sets from other keys.
+_GIVEN = (
+    "access_token",
+    "catalog",
+    "credentials_provider",
+    "http_path",
+    "server_hostname",
+    "session_configuration",
+    "_socket_timeout",
+    "use_inline_params",
+)
 _UNITS = {"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
 
 
@@ -66,6 +78,18 @@ def _names(value: Any) -> Any:
         except json.JSONDecodeError:
             raise ValueError("is not a JSON list") from None
     return [part.strip() for part in text.split(",")] if text else []
+
+
+def _table(value: Any) -> Any:
+    """A table as such, or as JSON, which is how the environment has it."""
+    if not isinstance(value, str):
+        return value
+    import json
+
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        raise ValueError("is not a JSON object") from None
 
 
 def _not_bool(value: Any) -> Any:
@@ -126,6 +150,38 @@ def _not_blank(value: str) -> str:
     return value
 
 
+def _utc(value: str) -> str:
+    if value.upper() not in ("UTC", "ETC/UTC"):
+        raise ValueError("must be UTC: in another zone, timestamps would be stored shifted")
+    return value
+
+
+def _session_options(value: dict[str, Any]) -> dict[str, Any]:
+    for name, option in value.items():
+        if name.lower() in _TIME_ZONES:
+            _utc(str(option))
+    return value
+
+
+def _connection_options(value: dict[str, Any]) -> dict[str, Any]:
+    for name in value:
+        if name in _GIVEN:
+            raise ValueError(f"must not have {name!r}, which has a key or a value of its own")
+    return value
+
+
+def _volume_name(value: str) -> str:
+    if not re.fullmatch(r"[^./\s]+(\.[^./\s]+){2}", value):
+        raise ValueError("must be <catalog>.<schema>.<volume>")
+    return value
+
+
+def _no_indexes(value: bool) -> bool:
+    if value:
+        raise ValueError("has no effect: destination tables are made without keys")
+    return value
+
+
 def _host_name(value: str) -> str:
     """A bare host: people paste the address of their workspace."""
     host = re.sub(r"^https?://", "", value.strip()).rstrip("/")
@@ -139,6 +195,8 @@ Identifier = Annotated[str, AfterValidator(_identifier)]
 Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1)]
 Size = Annotated[int, BeforeValidator(_size), Field(ge=1)]
 Text = Annotated[str, AfterValidator(_not_blank)]
+Table = Annotated[dict[str, Any], BeforeValidator(_table)]
+NoIndexes = Annotated[bool, AfterValidator(_no_indexes)]
 
 
 class _Section(BaseModel):
@@ -180,17 +238,17 @@ class SourceSettings(_Section):
 
 class DuckDbSettings(_Section):
     credentials: Text = "lake.duckdb"
-    create_indexes: bool = False
+    create_indexes: NoIndexes = False
 
 
 class FilesystemSettings(_Section):
     """`credentials`, `kwargs` and `client_kwargs` are dlt's, for object stores."""
 
     bucket_url: Text = "./lakehouse"
-    credentials: dict[str, Any] | None = Field(default=None, repr=False)
-    kwargs: dict[str, Any] | None = Field(default=None, repr=False)
-    client_kwargs: dict[str, Any] | None = Field(default=None, repr=False)
-    deltalake_storage_options: dict[str, Any] | None = Field(default=None, repr=False)
+    credentials: Table | None = Field(default=None, repr=False)
+    kwargs: Table | None = Field(default=None, repr=False)
+    client_kwargs: Table | None = Field(default=None, repr=False)
+    deltalake_storage_options: Table | None = Field(default=None, repr=False)
 
 
 class DatabricksCredentials(_Section):
@@ -202,10 +260,14 @@ class DatabricksCredentials(_Section):
     access_token: SecretStr | None = None
     client_id: Text | None = None
     client_secret: SecretStr | None = None
-    http_headers: dict[str, str] | None = Field(default=None, repr=False)
-    session_configuration: dict[str, Any] | None = None
-    session_timezone: str | None = None
-    connection_parameters: dict[str, Any] | None = Field(default=None, repr=False)
+    http_headers: Annotated[dict[str, str], BeforeValidator(_table)] | None = Field(
+        default=None, repr=False
+    )
+    session_configuration: Annotated[Table, AfterValidator(_session_options)] | None = None
+    session_timezone: Annotated[str, AfterValidator(_utc)] | None = None
+    connection_parameters: Annotated[Table, AfterValidator(_connection_options)] | None = Field(
+        default=None, repr=False
+    )
     socket_timeout: Count | None = None
     user_agent_entry: str | None = None
 
@@ -220,10 +282,10 @@ class DatabricksCredentials(_Section):
 
 class DatabricksSettings(_Section):
     credentials: DatabricksCredentials = DatabricksCredentials()
-    staging_volume_name: Text | None = None
+    staging_volume_name: Annotated[str, AfterValidator(_volume_name)] | None = None
     keep_staged_files: bool = False
     multi_table_transaction: bool = False
-    create_indexes: bool = False
+    create_indexes: NoIndexes = False
     client_secret_key: Text | None = None
 
 

@@ -60,15 +60,19 @@ class DatabricksStore:
         from dlt.destinations import databricks
 
         from adapters.dlt_destination.jobs import planned_factory
+        from adapters.dlt_destination.reach import reach_warehouse
         from adapters.dlt_destination.warehouse_client import WarehouseClient
+        from adapters.dlt_destination.warehouse_credentials import WarehouseCredentials
 
+        keys = self._settings["credentials"]
+        reach_warehouse(keys)
         factory = planned_factory(
             databricks,
             self,
             plan,
             (StateInTables, WarehouseClient),
             destination_name="databricks",
-            **self._settings,
+            **{**self._settings, "credentials": WarehouseCredentials.of(keys)},
         )
         factory.caps_params["max_parallel_load_jobs"] = TABLES_AT_ONCE
         return factory

@@ -1,9 +1,9 @@
 """What a SQL warehouse says when the same statement may well succeed a moment later, and the waits.
 
 Every statement that we send means the same when it is sent twice, so a lost answer counts as well
-as a lost question. The connector itself waits out 429, 503 and lost connections; conflicts, uploads
-and gateways are left to us. Sources: Databricks documentation, "Error conditions", "Isolation
-levels and write conflicts"; `databricks-sql-connector`, `auth/retry.py`.
+as a lost question. The connector sends again for a few seconds after a lost connection; all else is
+here. Sources: Databricks documentation, "Error conditions", "Isolation levels and write conflicts";
+`databricks-sql-connector`, `auth/retry.py`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,14 @@ _SESSION = re.compile(r"Invalid SessionHandle|SESSION_(?:CLOSED|NOT_FOUND|EXPIRE
 _UPLOAD = re.compile(r"unsuccessful: (?:408|429|500|502|503|504)\b|^HTTP request error: ")
 #: Of statements the connector leaves these alone, since others' might not be safe twice.
 _GATEWAY = (500, 502, 504)
+#: No answer, or one that asks to come again (429, 503).
+_AWAY = re.compile(
+    r"exceed Retry policy max retry duration|max retries exceeded|too many \d+ error responses"
+    r"|unsuccessful: (?:429|503)\b",
+    re.IGNORECASE,
+)
+_LOST = {"ConnectionError", "TimeoutError", "gaierror", "MaxRetryError", "ProtocolError"}
+_UNTRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED|SSLError|SSLCertVerificationError")
 
 
 def session_lost(error: BaseException) -> bool:
@@ -38,14 +46,16 @@ def session_lost(error: BaseException) -> bool:
     return bool(_SESSION.search(str(error))) or http_code(error) in _GATEWAY
 
 
+def away(error: BaseException) -> bool:
+    """Whether the warehouse is busy, starting, or out of reach for the moment."""
+    text, kinds = str(error), {kind.__name__ for kind in type(error).__mro__}
+    return bool(_AWAY.search(text) or kinds & _LOST) and not _UNTRUSTED.search(text)
+
+
 def transient(error: BaseException) -> bool:
     """Whether to send the statement again."""
     text = str(error)
-    return (
-        bool(_CLASSES.search(text) or _UPLOAD.search(text))
-        or session_lost(error)
-        or isinstance(error, OSError)
-    )
+    return away(error) or session_lost(error) or bool(_CLASSES.search(text) or _UPLOAD.search(text))
 
 
 def http_code(error: BaseException) -> int | None:
@@ -56,25 +66,38 @@ def http_code(error: BaseException) -> int | None:
 
 @dataclass(frozen=True)
 class Patience:
-    """How often a statement is sent, and the waits between, each about twice the one before."""
+    """How often a statement is sent, and the waits between, each about twice the one before.
+
+    A warehouse that does not answer or asks to come again is waited for by the clock instead: a
+    stopped one takes minutes to start.
+    """
 
     attempts: int = 6
     first_wait: float = 0.5
     longest_wait: float = 20.0
+    seconds_away: float = 900.0
 
     def run(self, send: Callable[[], T], before_again: Callable[[BaseException], None]) -> T:
         """What `send` returns; `before_again` is told of each transient error."""
-        attempt = 1
+        waits = failures = 0
+        give_up = 0.0
         while True:
             try:
                 return send()
             except Exception as error:
-                if attempt == self.attempts or not transient(error):
-                    raise
+                wait = min(self.first_wait * 2**waits, self.longest_wait)
+                wait *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads writers, no secret
+                if away(error):
+                    give_up = give_up or time.monotonic() + self.seconds_away
+                    if time.monotonic() + wait > give_up:
+                        raise
+                else:
+                    failures += 1
+                    if failures >= self.attempts or not transient(error):
+                        raise
                 before_again(error)
-            wait = min(self.first_wait * 2 ** (attempt - 1), self.longest_wait)
-            time.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads writers, no secret
-            attempt += 1
+            time.sleep(wait)
+            waits += 1
 
 
 PATIENCE = Patience()

@@ -11,6 +11,8 @@ from cdc_core.errors import CdcError, DestinationFailed, DestinationUnavailable,
 SECTION = "destination.databricks.credentials"
 
 _REFUSED = re.compile(r"invalid_client|Invalid access token|Client authentication failed")
+#: OpenSSL's codes for a certificate that is trusted, but names another host or address.
+_OTHER_HOST = (62, 64)
 _ERROR_CLASS = re.compile(r"\[([A-Z][A-Z0-9_]+)(?:\.[A-Z0-9_]+)*\]")
 
 
@@ -35,11 +37,16 @@ def error_for(error: BaseException, where: str) -> CdcError:
         return SettingsError(
             f"{where}: the workspace has no such warehouse", f"correct {SECTION}.http_path"
         )
+    if getattr(cause, "verify_code", 0) in _OTHER_HOST:
+        return SettingsError(
+            f"{where}: the workspace's certificate is for another host",
+            f"correct {SECTION}.server_hostname",
+        )
     if "SSLError" in kinds:
         return SettingsError(
             f"{where}: the workspace's certificate is not trusted",
-            f"give the file of certificates as {SECTION}.connection_parameters, "
-            "_tls_trusted_ca_file",
+            "name the file of certificates as _tls_trusted_ca_file in "
+            f"{SECTION}.connection_parameters, for client_id in REQUESTS_CA_BUNDLE too",
         )
     if error_class.startswith("NO_SUCH_CATALOG"):
         return SettingsError(

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,12 +18,6 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.transient import Patience
 
 T = TypeVar("T")
-
-#: The connector's own waits: long enough for a warehouse that has to start (503 until then), where
-#: the connector's default would wait a minute each time, and up to a quarter of an hour.
-_WAITS = {"_retry_delay_min": 1.0, "_retry_delay_max": 10.0, "_retry_stop_after_attempts_count": 30}
-_REACH_SECONDS = 10
-_TIME_ZONE = "spark.sql.session.timeZone"
 
 
 class Sessions:
@@ -57,8 +49,9 @@ class Sessions:
         with self._lock:
             idle, self._idle = self._idle, []
         self._known = {}
-        for connection in idle:
-            self.discard(connection)
+        if idle:  # at the same time: where the server is gone, each takes seconds
+            with ThreadPoolExecutor(len(idle)) as pool:
+                list(pool.map(self.discard, idle))
 
     def once(self, what: str, ask: Callable[[], T]) -> T:
         """What `ask` returned when it was asked first in this run; nothing is not remembered."""
@@ -74,16 +67,4 @@ def _connect(credentials: Any) -> Any:
 
     # Its errors come to the caller; the text may hold statements and addresses.
     logging.getLogger("databricks").setLevel(logging.CRITICAL + 1)
-    parameters = {**_WAITS, "enable_telemetry": False, **credentials.to_connector_params()}
-    _reach(parameters.get("_connection_uri") or f"https://{parameters['server_hostname']}")
-    # Timestamps without a zone are then the same in both Parquet readings of them.
-    settings = {_TIME_ZONE: "UTC", **(parameters.pop("session_configuration", None) or {})}
-    return sql.connect(**parameters, session_configuration=settings, use_inline_params="silent")
-
-
-def _reach(uri: str) -> None:
-    """Fail soon where nobody answers: the connector would try as long as for a busy server."""
-    if getproxies().get("https"):
-        return
-    place = urlsplit(uri)
-    socket.create_connection((place.hostname or "", place.port or 443), _REACH_SECONDS).close()
+    return sql.connect(**credentials.to_connector_params(), use_inline_params="silent")

@@ -52,14 +52,12 @@ class Warehouse:
     def connection_parameters(self) -> dict[str, Any]:
         """What the connector needs besides host, path and credentials.
 
-        `_connection_uri`, since the connector appends port 443 to any host name. The waits are the
-        shortest that its retry policy allows; telemetry is off, not to be counted as traffic.
+        `_connection_uri`, since the connector appends port 443 to any host name; telemetry is off,
+        not to be counted as traffic.
         """
         return {
             "_connection_uri": self.host + self.http_path,
             "_tls_trusted_ca_file": self.ca_file,
-            "_retry_delay_min": 0.1,
-            "_retry_delay_max": 5.0,
             "enable_telemetry": False,
         }
 
@@ -89,10 +87,12 @@ class Warehouse:
         }
 
     def connect(self, **options: Any) -> Any:
-        """A connection of `databricks-sql-connector`."""
+        """A connection of `databricks-sql-connector`, its waits the shortest that it allows."""
         from databricks import sql
 
         settings: dict[str, Any] = {
+            "_retry_delay_min": 0.1,
+            "_retry_delay_max": 5.0,
             "server_hostname": self.server_hostname,
             "http_path": self.http_path,
             "access_token": self.token,
@@ -150,6 +150,11 @@ class Warehouse:
     def counters(self) -> dict[str, int]:
         """`sessions`, `sessions_closed`, `statements`, `thrift_requests`, `http_requests`."""
         found: dict[str, int] = self._control("GET", "state")["counters"]
+        return found
+
+    def headers(self) -> dict[str, str]:
+        """Those of the last Thrift request, names in lower case."""
+        found: dict[str, str] = self._control("GET", "state")["headers"]
         return found
 
     def open_sessions(self) -> int:

@@ -87,6 +87,8 @@ class Recorder:
     faults: list[Fault] = field(default_factory=list)
     statements: list[Statement] = field(default_factory=list)
     counters: Counter[str] = field(default_factory=Counter)
+    #: Of the last Thrift request.
+    headers: dict[str, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, what: str) -> None:
@@ -138,5 +140,6 @@ class Recorder:
             return {
                 "statements": [asdict(entry) for entry in self.statements],
                 "counters": dict(self.counters),
+                "headers": self.headers,
                 "faults": [asdict(fault) for fault in self.faults],
             }

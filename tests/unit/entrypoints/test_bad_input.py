@@ -89,6 +89,13 @@ BAD_OTHERS = [
     ("DESTINATION__DATABRICKS__KEEP_STAGED_FILES", "2", "valid boolean"),
     (f"{DATABRICKS}SERVER_HOSTNAME", "my workspace", "host name"),
     (f"{DATABRICKS}SOCKET_TIMEOUT", "0", "greater than or equal to 1"),
+    (f"{DATABRICKS}SESSION_TIMEZONE", "Europe/Berlin", "must be UTC"),
+    (f"{DATABRICKS}SESSION_CONFIGURATION", '{"TIMEZONE": "+02:00"}', "must be UTC"),
+    (f"{DATABRICKS}SESSION_CONFIGURATION", "TIMEZONE=UTC", "not a JSON object"),
+    (f"{DATABRICKS}CONNECTION_PARAMETERS", '{"catalog": "main"}', "'catalog'"),
+    (f"{DATABRICKS}CONNECTION_PARAMETERS", "[1]", "valid dictionary"),
+    ("DESTINATION__DATABRICKS__STAGING_VOLUME_NAME", "files", "<catalog>.<schema>.<volume>"),
+    ("DESTINATION__DATABRICKS__CREATE_INDEXES", "true", "has no effect"),
     # unknown keys, by whoever sets them
     ("PIPELINE__NAM", "x", "did you mean 'name'"),
     ("PIPELINE__DATASET", "x", "did you mean 'dataset_name'"),

@@ -99,6 +99,22 @@ def test_databricks_takes_every_key_of_dlt():
     assert set(DatabricksCredentials.model_fields) == set(Dlts.get_resolvable_fields())
 
 
+def test_tables_in_the_environment_are_json_or_one_variable_a_key():
+    prefix = "DESTINATION__DATABRICKS__CREDENTIALS__"
+    environ = {
+        **ENVIRON,
+        prefix + "HTTP_HEADERS": '{"X-Team": "lake"}',
+        prefix + "SESSION_CONFIGURATION": '{"timezone": "utc", "QUERY_TAGS": "a:b"}',
+        prefix + "CONNECTION_PARAMETERS___TLS_TRUSTED_CA_FILE": "/etc/ca.pem",
+    }
+    credentials = load_settings(environ=environ).databricks.credentials
+    assert credentials.for_dlt() == {
+        "http_headers": {"X-Team": "lake"},
+        "session_configuration": {"timezone": "utc", "QUERY_TAGS": "a:b"},
+        "connection_parameters": {"_tls_trusted_ca_file": "/etc/ca.pem"},
+    }
+
+
 def test_databricks_host_may_be_pasted_as_address():
     environ = {
         **ENVIRON,
