@@ -78,7 +78,7 @@ class Bench:
     ) -> CaseResult:
         """By turns, so that a slow minute of the machine is everybody's."""
         runs: dict[str, list[Run]] = {contender.name: [] for contender in contenders}
-        notes: dict[str, str] = {}
+        notes = {c.name: "left out" for c in contenders if not c.repeat}
         for turn in range(max((c.repeat for c in contenders), default=0)):
             for contender in contenders:
                 if turn >= contender.repeat or contender.name in notes:

@@ -39,7 +39,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--rows", type=int, default=ROWS, help="sizes of all cases follow from it (%(default)s)"
     )
-    found.add_argument("--repeat", type=int, default=3, help="runs of ours and of PostgreSQL's")
+    found.add_argument(
+        "--repeat", type=int, default=3, help="runs of ours and of PostgreSQL's; 0: peers only"
+    )
     found.add_argument("--peer-repeat", type=int, default=1, help="runs of each peer")
     found.add_argument("--peers", default="", help=f"`all`, or of {','.join(PEERS)}; none")
     found.add_argument("--cache", type=Path, default=default_cache(), help="peers live here")

@@ -24,6 +24,8 @@ _EXPORT = """
 source:
   type: postgres
   url_env: RIVET_SOURCE
+  tuning:
+    profile: fast
 exports:
   - name: {table}
     table: {table}
@@ -32,6 +34,7 @@ exports:
     chunk_size: {chunk}
     parallel: {readers}
     format: parquet
+    compression: snappy
     destination:
       type: local
       path: {target}
@@ -75,7 +78,9 @@ def tables(bench: Bench, table: str, rows: int) -> list[Contender]:
         measured, _ = bench.weigh(command, _source(bench), bench.peer_limit_seconds)
         return measured.of_rows(parquet_rows(target))
 
-    return [Contender(f"{NAME}, {READERS} readers", "Parquet", run, bench.peer_repeat, peer=True)]
+    return [
+        Contender(f"{NAME}, fast, {READERS} readers", "Parquet", run, bench.peer_repeat, peer=True)
+    ]
 
 
 def _source(bench: Bench) -> dict[str, str]:

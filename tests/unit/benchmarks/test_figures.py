@@ -14,6 +14,8 @@ from benchmarks.figures import CaseResult, Figure, Report, Run, figure, read_rep
 from benchmarks.peers.environment import Environment
 from benchmarks.processes import CommandFailed, weigh
 from benchmarks.report import as_markdown, as_text
+from benchmarks.run import parser
+from benchmarks.scenarios.choice import CASES
 from benchmarks.scenarios.growth import exponent
 from benchmarks.scenarios.latency import Timeline, delays_of
 
@@ -97,6 +99,16 @@ def test_a_peer_that_cannot_be_had_is_named_with_its_reason(tmp_path):
         measured(peer=False)
 
 
+def test_contenders_that_were_not_asked_for_are_left_out(tmp_path):
+    bench = Bench(None, tmp_path, tmp_path, 1000, say=lambda _: None)
+    contenders = [
+        Contender("ours", "", lambda: _run(1.0), 0),
+        Contender("p", "", lambda: _run(1.0), 1),
+    ]
+    ours, peer = bench.measure("inserts", "", 1000, contenders).figures
+    assert (ours.runs, ours.note, peer.runs) == (0, "left out", 1)
+
+
 def test_chart_is_drawn_from_the_figures_and_always_the_same():
     chart = throughput_chart([_case()])
     assert chart == throughput_chart([_case()])
@@ -119,6 +131,16 @@ def test_results_outlive_their_file_and_replace_their_own_case_only(tmp_path):
 
 def test_figures_in_the_docs_are_those_of_the_results():
     assert document.main(["--check"]) == 0
+
+
+def test_commands_in_the_docs_are_understood():
+    command = ["uv", "run", "python", "-m", "benchmarks.run"]
+    lines = [line.split() for line in document.PAGE.read_text().splitlines()]
+    told = [line[5:] for line in lines if line[:5] == command]
+    assert len(told) == 2
+    for arguments in told:
+        chosen = parser().parse_args(arguments)
+        assert set(chosen.cases) <= CASES.keys()
 
 
 def test_stale_docs_are_found(tmp_path, monkeypatch):
