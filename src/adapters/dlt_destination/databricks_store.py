@@ -44,14 +44,16 @@ _COLUMN_MAPPING = {"delta.columnMapping.mode": "name"}
 
 
 class DatabricksStore:
-    """`settings` are those of dlt's Databricks factory, its credentials among them."""
+    """`settings` are those of dlt's Databricks factory, its credentials among them; `pipeline`
+    is the pipeline's name, which staged files carry."""
 
     kind = "databricks"
     section = "destination.databricks"
     table_hints: Mapping[str, Any] = {}
 
-    def __init__(self, settings: Mapping[str, Any], patience: Patience) -> None:
+    def __init__(self, settings: Mapping[str, Any], pipeline: str, patience: Patience) -> None:
         self._settings = settings
+        self._pipeline = pipeline
         self.sessions = Sessions(patience)
         self._columns: TablesByName[pa.Schema] | None = None
         self._asking = threading.Lock()
@@ -197,6 +199,7 @@ class DatabricksStore:
     # Rows.
 
     def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
+        self.sessions.once("swept volumes", lambda: self._sweep(client))
         for step in steps:
             whole = isinstance(step, StagedReplacement)
             with self._volume(client, staging=not whole).staged(step.paths) as files:
@@ -260,8 +263,7 @@ class DatabricksStore:
         return [f"dataset {dataset!r} with its volumes" for dataset in there]
 
     def volumes(self, client: Any) -> Mapping[str, Sequence[str]]:
-        volumes = [self._volume(client, staging=staging) for staging in (False, True)]
-        found = {volume.name: volume.files() for volume in volumes}
+        found = {volume.name: volume.files() for volume in self._volumes(client)}
         return {name: files for name, files in found.items() if files is not None}
 
     def failure(self, error: BaseException, where: str) -> CdcError:
@@ -270,7 +272,16 @@ class DatabricksStore:
     def _volume(self, client: Any, *, staging: bool) -> VolumeStaging:
         from adapters.dlt_destination.volume_staging import VolumeStaging
 
-        return VolumeStaging(client, self.sessions, staging=staging)
+        return VolumeStaging(client, self.sessions, self._pipeline, staging=staging)
+
+    def _volumes(self, client: Any) -> list[VolumeStaging]:
+        both = (self._volume(client, staging=staging) for staging in (False, True))
+        return list({volume.name: volume for volume in both}.values())
+
+    def _sweep(self, client: Any) -> bool:
+        for volume in self._volumes(client):
+            volume.sweep()
+        return True
 
     def _run(self, client: Any, statement: str) -> None:
         client.sql_client.execute_sql(statement)

@@ -57,6 +57,7 @@ def databricks_destination(
             "staging_volume_name": staging_volume_name,
             "keep_staged_files": keep_staged_files,
         },
+        settings.pipeline_name,
         patience,
     )
     return DltDestination(store, settings)

@@ -1,8 +1,9 @@
 """Files of a batch in dlt's staging volume of a dataset, from just before their step to just after.
 
-A volume is dlt's `_dlt_staging_load_volume`, or the one that dlt's `staging_volume_name` names. It
-is swept once a run: what a killed run left in it, no one will read. Source: Databricks
-documentation, "PUT INTO", "REMOVE", "LIST", "Volumes".
+A volume is dlt's `_dlt_staging_load_volume`, or the one that dlt's `staging_volume_name` names.
+Files carry their pipeline's name, and before the first statement of a run each pipeline sweeps its
+own: what a killed run left is of no use, and a statement of it that still waits in the warehouse
+finds no rows. Source: Databricks documentation, "PUT INTO", "REMOVE", "LIST", "Volumes".
 """
 
 from __future__ import annotations
@@ -25,40 +26,51 @@ VOLUME = "_dlt_staging_load_volume"
 class VolumeStaging:
     """The volume of the dataset, or of its staging dataset, for one client."""
 
-    def __init__(self, client: Any, sessions: Sessions, *, staging: bool) -> None:
+    def __init__(self, client: Any, sessions: Sessions, pipeline: str, *, staging: bool) -> None:
         self._sql = client.sql_client
         self._sessions = sessions
         self._keep = bool(client.config.keep_staged_files)
         dataset = self._sql.staging_dataset_name if staging else self._sql.dataset_name
         self._made_by_us = not client.config.staging_volume_name
+        catalog = self._sql.catalog_name(quote=False)
         self._path = (
-            (self._sql.catalog_name(quote=False), dataset.lower(), VOLUME)
+            (catalog, dataset.lower(), VOLUME)
             if self._made_by_us
             else tuple(client.config.staging_volume_name.split("."))
         )
         self.name = ".".join(self._path)
-        self.folder = "/Volumes/" + "/".join(self._path)
+        self._folder = "/Volumes/" + "/".join(self._path)
+        # Others may use the volume too: another pipeline, or another dataset of this one.
+        self._ending = f".{catalog}.{self._sql.dataset_name.lower()}.{pipeline}.parquet"
 
     @contextlib.contextmanager
     def staged(self, files: Sequence[Path]) -> Iterator[str]:
-        """The files' rows as a relation, to stand after FROM; readable inside of the context."""
-        self._sessions.once(self.folder, self._prepare)
-        place = f"{self.folder}/{uuid.uuid4().hex}"
-        if len(files) == 1:
-            place += ".parquet"
-            places = [place]
-        else:
-            places = [f"{place}/{number}.parquet" for number in range(len(files))]
+        """The files' rows as a relation, to stand after FROM; readable inside of the context.
+
+        Every file is named: should one be gone, the statement fails, where a folder or a pattern
+        would be read without it.
+        """
+        self._sessions.once(self._folder, self._make)
+        places = [f"{self._folder}/{uuid.uuid4().hex}{self._ending}" for _ in files]
         try:
-            for file, path in zip(files, places, strict=True):
-                self._sql.put(file, path)
-            yield f"parquet.{SPARK.quote(place)}"
+            for file, place in zip(files, places, strict=True):
+                self._sql.put(file, place)
+            yield _union([f"parquet.{SPARK.quote(place)}" for place in places])
         finally:
             if not self._keep:
                 # What cannot be removed now is swept by the next run.
                 with contextlib.suppress(Exception):
-                    for path in dict.fromkeys((*places, place)):
-                        self._remove(path)
+                    for place in places:
+                        self._remove(place)
+
+    def sweep(self) -> None:
+        """Remove the pipeline's files; there may be no volume yet."""
+        with contextlib.suppress(Exception):
+            found = list(self._list(self._folder))
+            self._sessions.once(self._folder, lambda: True)  # it is there: nothing to be made
+            for path, name in () if self._keep else found:
+                if name[name.find(".") :] == self._ending:
+                    self._remove(path)
 
     def files(self) -> list[str] | None:
         """Paths of the files in the volume, relative to it; None where there is no volume."""
@@ -71,25 +83,35 @@ class VolumeStaging:
         )
         if not there:
             return None
-        return [path.removeprefix(self.folder + "/") for path in self._walk(self.folder)]
+        return [path.removeprefix(self._folder + "/") for path in self._walk(self._folder)]
 
-    def _prepare(self) -> bool:
+    def _make(self) -> bool:
         if self._made_by_us:
             catalog, dataset, volume = (SPARK.quote(part) for part in self._path)
             self._sql.execute_sql(f"CREATE SCHEMA IF NOT EXISTS {catalog}.{dataset}")
             self._sql.execute_sql(f"CREATE VOLUME IF NOT EXISTS {catalog}.{dataset}.{volume}")
-            if not self._keep:
-                with contextlib.suppress(Exception):
-                    for path in self._walk(self.folder):
-                        self._remove(path)
         return True
 
     def _remove(self, path: str) -> None:
         self._sql.execute_sql(f"REMOVE '{path}'")
 
     def _walk(self, folder: str) -> Iterator[str]:
-        for path, name, *_ in self._sql.execute_sql(f"LIST '{folder}'") or ():
+        for path, name in self._list(folder):
             if name.endswith("/"):
-                yield from self._walk(path.removeprefix("dbfs:").rstrip("/"))
+                yield from self._walk(path.rstrip("/"))
             else:
-                yield path.removeprefix("dbfs:")
+                yield path
+
+    def _list(self, folder: str) -> Iterator[tuple[str, str]]:
+        """Path and name of what is in a folder; a folder's name ends in a slash."""
+        for path, name, *_ in self._sql.execute_sql(f"LIST '{folder}'") or ():
+            yield path.removeprefix("dbfs:"), name
+
+
+def _union(relations: Sequence[str]) -> str:
+    """The rows of all, nested by halves: a chain of a thousand would be too deep to be parsed."""
+    if len(relations) == 1:
+        return relations[0]
+    middle = len(relations) // 2
+    halves = (_union(relations[:middle]), _union(relations[middle:]))
+    return "(" + " UNION ALL ".join(f"SELECT * FROM {half}" for half in halves) + ")"

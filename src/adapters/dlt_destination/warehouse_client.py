@@ -145,6 +145,17 @@ class WarehouseClient:
         ask: Callable[[], bool] = super().is_storage_initialized  # type: ignore[misc]
         return self._sessions.once(f"dataset {self.sql_client.dataset_name}", ask)
 
+    def get_stored_state(self, pipeline_name: str) -> Any:
+        found = super().get_stored_state(pipeline_name)  # type: ignore[misc]
+        self._sessions.once(f"dataset {self.sql_client.dataset_name}", lambda: found is not None)
+        return found
+
+    def get_stored_schema(self, schema_name: str | None = None) -> Any:
+        found = super().get_stored_schema(schema_name)  # type: ignore[misc]
+        if found is not None:
+            self._sessions.once(f"schema {found.version_hash}", lambda: found)
+        return found
+
     def get_stored_schema_by_hash(self, version_hash: str) -> Any:
         ask = super().get_stored_schema_by_hash  # type: ignore[misc]
         return self._sessions.once(f"schema {version_hash}", lambda: ask(version_hash))

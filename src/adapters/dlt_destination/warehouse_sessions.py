@@ -28,7 +28,7 @@ class Sessions:
         self._idle: list[Any] = []
         self._lock = threading.Lock()
         self._known: dict[str, Any] = {}
-        self._asking = threading.Lock()
+        self._asking = threading.RLock()
 
     def borrow(self, credentials: Any) -> Any:
         with self._lock:

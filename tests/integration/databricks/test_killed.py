@@ -36,15 +36,28 @@ with databricks_destination(settings, warehouse.dlt_credentials()) as destinatio
 """
 
 
-@pytest.mark.parametrize("statement", ["PUT", "MERGE INTO", "INSERT INTO .*_dlt_loads"])
+@pytest.mark.parametrize(
+    ("batch", "statement"),
+    [
+        ("changes", "PUT"),
+        ("changes", "MERGE INTO"),
+        ("changes", "INSERT INTO .*_dlt_loads"),
+        ("snapshot", "INSERT OVERWRITE"),
+    ],
+)
 def test_a_killed_run_is_run_again(
-    opened: Callable[[], Destination], warehouse: Warehouse, tmp_path: Path, statement: str
+    opened: Callable[[], Destination],
+    warehouse: Warehouse,
+    tmp_path: Path,
+    batch: str,
+    statement: str,
 ) -> None:
+    """The statement waits in the warehouse until the next run is over, and must do no harm then."""
     with opened() as destination:
         destination.load(snapshot(10), checkpoint(10))
-    warehouse.add_fault(statement, "delay", seconds=2.0)
+    warehouse.add_fault(statement, "delay", seconds=3.0)
     process = subprocess.Popen(
-        [sys.executable, "-c", _RUN, warehouse.to_json(), str(tmp_path / "work"), "changes"]
+        [sys.executable, "-c", _RUN, warehouse.to_json(), str(tmp_path / "work"), batch]
     )
     try:
         give_up = time.monotonic() + 60
@@ -58,7 +71,8 @@ def test_a_killed_run_is_run_again(
         assert destination.read_checkpoint() == checkpoint(10)
         for number in (11, 12):
             destination.load(changes(number), checkpoint(number))
-        time.sleep(2.0)
+        while any(entry["status"] == "running" for entry in warehouse.statements()):
+            time.sleep(0.05)
         rows = content(destination, "orders", "id", "note")
         assert rows == [(n, "n12") for n in range(ROWS)]
         bag = sorted(what for (what,) in content(destination, "bag", "what"))

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
 
+from adapters.dlt_destination.factories import databricks_destination
+from adapters.dlt_destination.settings import PipelineSettings
+from cdc_core.errors import DestinationFailed
 from cdc_core.staging import METADATA_FIELDS, LoadBatch, Replacement, TargetTable
 from tests.contracts.destination_contract import checkpoint, content, keyed, replacement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from cdc_core.ports.destination import Destination
     from tests.integration.warehouse.client import Warehouse
@@ -149,13 +154,13 @@ def test_statements_and_sessions_are_few(
     wholes = tuple(replacement(target, [{"id": 1, "_cdc_lsn": 1}]) for target in targets)
     with opened() as destination:
         destination.load(LoadBatch(replacements=wholes), checkpoint(1))
-    assert warehouse.counters()["statements"] <= 15 + 3 * tables
+    assert warehouse.counters()["statements"] <= 16 + 3 * tables
     warehouse.clear_log()
     with opened() as destination:
         assert destination.read_checkpoint() == checkpoint(1)
         destination.load(changes(2), checkpoint(2))
     counters = warehouse.counters()
-    assert counters["statements"] <= 10 + 3 * tables
+    assert counters["statements"] <= 9 + 3 * tables
     assert counters["sessions"] <= min(tables + 1, 8)
     assert warehouse.open_sessions() == 0
     warehouse.clear_log()
@@ -166,9 +171,9 @@ def test_statements_and_sessions_are_few(
         assert warehouse.counters()["statements"] <= 2 + 3 * tables
 
 
-def test_many_files_are_one_replacement(
-    opened: Callable[[], Destination], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def many_files(monkeypatch: pytest.MonkeyPatch) -> Replacement:
+    """Fifty rows in five files."""
     monkeypatch.setattr("adapters.dlt_destination.parquet.FILE_ROWS", 10)
     monkeypatch.setattr("adapters.dlt_destination.parquet.ROW_GROUP_ROWS", 10)
     schema = pa.schema([*ORDERS.schema, *METADATA_FIELDS])
@@ -176,9 +181,64 @@ def test_many_files_are_one_replacement(
         pa.Table.from_pylist([{"id": n, "_cdc_lsn": 1} for n in range(at, at + 10)], schema=schema)
         for at in range(0, 50, 10)
     ]
+    return Replacement(ORDERS, pieces, ("id",))
+
+
+def test_many_files_are_one_replacement(
+    opened: Callable[[], Destination], many_files: Replacement
+) -> None:
     with opened() as destination:
-        batch = LoadBatch(replacements=(Replacement(ORDERS, pieces, ("id",)),))
-        destination.load(batch, checkpoint(1))
+        destination.load(LoadBatch(replacements=(many_files,)), checkpoint(1))
         assert {n for (n,) in content(destination, "orders", "id")} == set(range(50))
         assert dict(destination.tables()) == {"orders": 50}
         assert destination.volumes() == {"main.bronze._dlt_staging_load_volume": []}
+
+
+def test_rows_of_a_file_that_is_gone_are_missed(
+    opened: Callable[[], Destination], warehouse: Warehouse, many_files: Replacement
+) -> None:
+    """Whatever took it away: no table is replaced by a part of its rows."""
+    first = whole(ORDERS, ("id",), id=7, _cdc_lsn=1)
+    with opened() as destination:
+        destination.load(LoadBatch(replacements=(first,)), checkpoint(1))
+    warehouse.add_fault("INSERT OVERWRITE", "delay", seconds=1.0)
+    with ThreadPoolExecutor(1) as thread, opened() as destination:
+        loading = thread.submit(
+            destination.load, LoadBatch(replacements=(many_files,)), checkpoint(2)
+        )
+        while not any(fault["fired"] for fault in warehouse.faults()):
+            assert not loading.done()
+        folder = warehouse.volume_path("bronze", "_dlt_staging_load_volume")
+        next(folder.rglob("*.parquet")).unlink()
+        with pytest.raises(DestinationFailed, match="PATH_NOT_FOUND"):
+            loading.result()
+    with opened() as destination:
+        assert content(destination, "orders", "id") == [(7,)]
+
+
+def test_pipelines_share_a_volume(
+    opened: Callable[[], Destination], warehouse: Warehouse, tmp_path: Path
+) -> None:
+    """One sweeps what it left itself, never what another is about to load."""
+    name = "main.shared.files"
+    query(warehouse, "CREATE SCHEMA main.shared")
+    query(warehouse, f"CREATE VOLUME {name}")
+
+    def pipeline(called: str) -> Destination:
+        return databricks_destination(
+            PipelineSettings(called, "bronze", tmp_path / called),
+            warehouse.dlt_credentials(),
+            staging_volume_name=name,
+        )
+
+    warehouse.add_fault("REMOVE", "error", times=100)
+    batch = LoadBatch(merges=(keyed(ORDERS, [{"id": 1, "_cdc_lsn": 1}]),))
+    with pipeline("one") as one:
+        one.load(batch, checkpoint(1))
+        (left,) = (one.volumes() or {})[name]
+    warehouse.clear_faults()
+    assert left.endswith(".main.bronze.one.parquet")
+    for called, stays in (("two", [left]), ("one", [])):
+        with pipeline(called) as destination:
+            destination.load(batch, checkpoint(2))
+            assert destination.volumes() == {name: stays}

@@ -107,6 +107,9 @@ class Warehouse:
         folder = Path(self.root) / (catalog or self.catalog) / schema.lower()
         return folder / "tables" / folder_of(table)
 
+    def volume_path(self, schema: str, volume: str) -> Path:
+        return Path(self.root) / self.catalog / schema / "volumes" / volume
+
     def read_table(self, schema: str, table: str, catalog: str | None = None) -> pa.Table:
         """The table's rows as delta-rs reads them from disk, column mapping included."""
         return read_delta(self.table_path(schema, table, catalog))

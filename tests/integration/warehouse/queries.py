@@ -135,7 +135,10 @@ class Rewriter:
             if len(parts) == 2 and parts[0].lower() in _FILE_FORMATS:
                 path = parts[1]
                 if path.startswith(("/Volumes/", "dbfs:/Volumes/")):
-                    path = str(self._catalog.volume_file(path))
+                    file = self._catalog.volume_file(path)
+                    if "*" not in path and not file.exists():
+                        raise errors.SqlError("PATH_NOT_FOUND", f"Path does not exist: {path}.")
+                    path = str(file)
                 table.set("this", exp.to_identifier(path, quoted=True))
                 continue
             name = self._session.name(parts)
