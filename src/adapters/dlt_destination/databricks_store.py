@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from adapters.dlt_destination import merge_sql
-from adapters.dlt_destination.columns import all_fields, plain
+from adapters.dlt_destination.columns import all_fields, plain, widens
 from adapters.dlt_destination.dialect import SPARK
 from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, StagedReplacement, Step
 from adapters.dlt_destination.state_keeping import StateInTables
 from adapters.dlt_destination.unity_names import TablesByName, column_needs_mapping, table_name
 from adapters.dlt_destination.warehouse_errors import error_for
 from adapters.dlt_destination.warehouse_sessions import Sessions
-from cdc_core.staging import UNREPRESENTABLE_SCHEMA, KeyedMerge, MultisetMerge
+from cdc_core.staging import LSN_COLUMN, UNREPRESENTABLE_SCHEMA, KeyedMerge, MultisetMerge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -56,6 +56,7 @@ class DatabricksStore:
         self._pipeline = pipeline
         self.sessions = Sessions(patience)
         self._columns: TablesByName[pa.Schema] | None = None
+        self._changed: set[str] = set()
         self._asking = threading.Lock()
 
     def factory(self, plan: Plan) -> Any:
@@ -106,13 +107,16 @@ class DatabricksStore:
         self._columns = TablesByName(found)
         return TablesByName(found)
 
-    def _known_columns(self, client: Any) -> TablesByName[pa.Schema]:
-        """As `columns`, asked again only after a definition changed: all changes are ours."""
+    def _known_columns(self, client: Any, table: str) -> pa.Schema:
+        """As `columns`, asked again only for a table whose definition changed: all changes are
+        ours, and one thread at a time has to do with a table."""
+        name = table_name(table)
         with self._asking:
-            if self._columns is None:
+            if self._columns is None or name in self._changed:
+                self._changed.discard(name)
                 self.columns(client)
             assert self._columns is not None
-            return self._columns
+            return self._columns.get(table) or pa.schema([])
 
     def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]:
         if not tables:
@@ -139,39 +143,53 @@ class DatabricksStore:
             client.initialize_storage()
         self._define(
             client,
+            target.name,
             f"CREATE TABLE IF NOT EXISTS {_name(client, target.name)} ({definitions}) "
             f"{_layout(fields, key)}",
         )
 
     def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
+        """Behind the table's own columns, before the metadata columns."""
         self._map_names(client, table, [field.name for field in fields])
-        added = ", ".join(f"{SPARK.quote(f.name)} {SPARK.sql_type(f.type)}" for f in fields)
-        names = {field.name for field in fields}
+        held = self._known_columns(client, table).names
+        before = held[: held.index(LSN_COLUMN)] if LSN_COLUMN in held else held
+        names = [field.name for field in fields]
+        places = [f"AFTER {SPARK.quote(name)}" for name in (*before[-1:], *names)]
+        if not before:
+            places.insert(0, "FIRST")
+        added = ", ".join(
+            f"{SPARK.quote(field.name)} {SPARK.sql_type(field.type)} {place}"
+            for field, place in zip(fields, places, strict=False)
+        )
         self._alter(
             client,
-            f"ALTER TABLE {_name(client, table)} ADD COLUMNS ({added})",
-            lambda: names <= set(self.columns(client)[table].names),
+            table,
+            f"ADD COLUMNS ({added})",
+            lambda: set(names) <= set(self.columns(client)[table].names),
         )
 
     def widen(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
         self._set_properties(client, table, {"delta.enableTypeWidening": "true"})
         for field in fields:
             column = f"{SPARK.quote(field.name)} TYPE {SPARK.sql_type(field.type)}"
-            self._define(client, f"ALTER TABLE {_name(client, table)} ALTER COLUMN {column}")
+            self._define(client, table, f"ALTER TABLE {_name(client, table)} ALTER COLUMN {column}")
 
     def rename_column(self, client: Any, table: str, old: str, new: str) -> None:
         self._set_properties(client, table, _COLUMN_MAPPING)
         names = f"{SPARK.quote(old)} TO {SPARK.quote(new)}"
         self._alter(
             client,
-            f"ALTER TABLE {_name(client, table)} RENAME COLUMN {names}",
+            table,
+            f"RENAME COLUMN {names}",
             lambda: new in self.columns(client)[table].names,
         )
 
     def rename_table(self, client: Any, old: str, new: str) -> None:
+        self._changed.add(table_name(new))
         self._alter(
             client,
-            f"ALTER TABLE {_name(client, old)} RENAME TO {_name(client, new)}",
+            old,
+            f"RENAME TO {_name(client, new)}",
             lambda: new in self.columns(client),
         )
 
@@ -180,21 +198,22 @@ class DatabricksStore:
             self._set_properties(client, table, _COLUMN_MAPPING)
 
     def _set_properties(self, client: Any, table: str, properties: Mapping[str, str]) -> None:
-        self._define(
-            client, f"ALTER TABLE {_name(client, table)} SET TBLPROPERTIES ({_pairs(properties)})"
-        )
+        statement = f"ALTER TABLE {_name(client, table)} SET TBLPROPERTIES ({_pairs(properties)})"
+        self._define(client, table, statement)
 
-    def _alter(self, client: Any, statement: str, is_done: Callable[[], bool]) -> None:
+    def _alter(self, client: Any, table: str, change: str, is_done: Callable[[], bool]) -> None:
         """A change that fails when it is sent again after it was done."""
         try:
-            self._define(client, statement)
+            self._define(client, table, f"ALTER TABLE {_name(client, table)} {change}")
         except Exception:
             if not is_done():
                 raise
 
-    def _define(self, client: Any, statement: str) -> None:
-        self._columns = None
-        self._run(client, statement)
+    def _define(self, client: Any, table: str, statement: str) -> None:
+        try:
+            self._run(client, statement)
+        finally:
+            self._changed.add(table_name(table))
 
     # Rows.
 
@@ -226,11 +245,12 @@ class DatabricksStore:
     def _replace(self, client: Any, table: str, step: StagedReplacement, files: str) -> None:
         """The new content; columns that only the old table has stay, empty.
 
-        A table of the same columns is overwritten, which keeps all that was set on it.
+        A table whose columns are the same, or new, or wider, is overwritten, which keeps all that
+        others set on it; one whose columns changed their types is replaced as a whole.
         """
-        target, known = _name(client, table), self._known_columns(client)
+        target = _name(client, table)
         new = all_fields(step.target)
-        old = known.get(table) or pa.schema([])
+        old = self._known_columns(client, table)
         names = {field.name.lower() for field in new}
         kept = [f for f in old if f.name.lower() not in names]
         kept = [f for f in kept if not pa.types.is_null(f.type)]
@@ -238,13 +258,31 @@ class DatabricksStore:
         values = [SPARK.quote(f.name) for f in new]
         values += [f"CAST(NULL AS {SPARK.sql_type(f.type)}) AS {SPARK.quote(f.name)}" for f in kept]
         rows = f"SELECT {', '.join(values)} FROM {_typed(new, files)} AS f"
-        if _types(old) == _types(fields):
+        if self._made_to_fit(client, table, old, fields):
             columns = ", ".join(SPARK.quote(field.name) for field in fields)
             self._run(client, f"INSERT OVERWRITE {target} ({columns}) {rows}")
         else:
             layout = _layout(fields, step.key)
-            self._run(client, f"CREATE OR REPLACE TABLE {target} {layout} AS {rows}")
-            known[table] = pa.schema([f.with_type(plain(f.type)) for f in fields])
+            self._define(client, table, f"CREATE OR REPLACE TABLE {target} {layout} AS {rows}")
+
+    def _made_to_fit(
+        self, client: Any, table: str, old: pa.Schema, fields: Sequence[pa.Field]
+    ) -> bool:
+        """Add and widen columns until the table has the fields; False where that is not enough."""
+        held = {f.name: plain(f.type) for f in old if not pa.types.is_null(f.type)}
+        wanted = {field.name: plain(field.type) for field in fields}
+        missing = [field for field in fields if field.name not in held]
+        narrow = [f for f in fields if held.get(f.name, wanted[f.name]) != wanted[f.name]]
+        clashes = {name.lower() for name in old.names} & {field.name.lower() for field in missing}
+        if not held or clashes:
+            return False
+        if not all(widens(held[field.name], wanted[field.name]) for field in narrow):
+            return False
+        if missing:
+            self.add_columns(client, table, missing)
+        if narrow:
+            self.widen(client, table, narrow)
+        return True
 
     # The rest.
 
@@ -289,10 +327,6 @@ class DatabricksStore:
 
 def _name(client: Any, table: str) -> str:
     return f"{client.sql_client.fully_qualified_dataset_name()}.{SPARK.quote(table_name(table))}"
-
-
-def _types(fields: Iterable[pa.Field]) -> dict[str, pa.DataType]:
-    return {field.name: plain(field.type) for field in fields}
 
 
 def _typed(fields: Iterable[pa.Field], files: str) -> str:

@@ -13,7 +13,13 @@ from adapters.dlt_destination.factories import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.errors import DestinationFailed
 from cdc_core.staging import METADATA_FIELDS, LoadBatch, Replacement, TargetTable
-from tests.contracts.destination_contract import checkpoint, content, keyed, replacement
+from tests.contracts.destination_contract import (
+    checkpoint,
+    content,
+    keyed,
+    multiset,
+    replacement,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,30 +89,65 @@ def test_columns_that_delta_forbids_are_mapped(
         assert content(destination, "a", "id", "a b") == [(1, None), (2, 7)]
 
 
-def test_a_replacement_keeps_grants_comment_and_history(
+def test_a_replacement_keeps_what_others_set_on_the_table(
     opened: Callable[[], Destination], warehouse: Warehouse
 ) -> None:
-    wider = TargetTable("orders", pa.schema([*ORDERS.schema, ("price", pa.float64())]))
+    """All of it as long as columns are the same, new or wider; grants and history in any case."""
+    same = TargetTable("orders", pa.schema([*ORDERS.schema]))
+    wider = TargetTable("orders", pa.schema([*ORDERS.schema, ("n", pa.int16()), ("o", pa.int16())]))
+    widest = TargetTable("orders", pa.schema([*ORDERS.schema, ("n", pa.int32())]))
+    other = TargetTable("orders", pa.schema([("id", pa.string()), ("note", pa.string())]))
+    writes = []
     with opened() as destination:
         first = whole(ORDERS, ("id",), id=1, _cdc_lsn=1)
         destination.load(LoadBatch(replacements=(first,)), checkpoint(1))
-        with warehouse.connect() as connection, connection.cursor() as cursor:
-            cursor.execute("GRANT SELECT ON TABLE bronze.orders TO `readers`")
-            cursor.execute("COMMENT ON TABLE bronze.orders IS 'theirs'")
+        for statement in (
+            "GRANT SELECT ON TABLE bronze.orders TO `readers`",
+            "COMMENT ON TABLE bronze.orders IS 'theirs'",
+            "ALTER TABLE bronze.orders SET TBLPROPERTIES ('their.own' = 'x')",
+            "ALTER TABLE bronze.orders ADD COLUMNS (their_own ARRAY<INT>)",
+        ):
+            query(warehouse, statement)
+    for lsn, (target, key) in enumerate(
+        [(same, 2), (wider, 3), (widest, 4), (other, "5")], start=2
+    ):
         warehouse.clear_log()
-        second = whole(ORDERS, ("id",), id=2, _cdc_lsn=2)
-        destination.load(LoadBatch(replacements=(second,)), checkpoint(2))
-        third = whole(wider, ("id",), id=3, price=0.5, _cdc_lsn=3)
-        destination.load(LoadBatch(replacements=(third,)), checkpoint(3))
-        assert content(destination, "orders", "id", "price") == [(3, 0.5)]
-    writes = [s["text"].split(" `")[0] for s in warehouse.statements() if "`orders`" in s["text"]]
-    assert [w for w in writes if not w.startswith("SELECT")] == [
-        "INSERT OVERWRITE",
-        "CREATE OR REPLACE TABLE",
+        with opened() as destination:
+            batch = LoadBatch(replacements=(whole(target, ("id",), id=key, _cdc_lsn=lsn),))
+            destination.load(batch, checkpoint(lsn))
+            assert content(destination, "orders", "id") == [(key,)]
+            texts = [s["text"] for s in warehouse.statements() if "`orders`" in s["text"]]
+            writes.append([t.split(" `")[0] for t in texts if not t.startswith("SELECT")])
+        theirs = target is not other
+        kept = properties(warehouse, "orders")
+        assert ("their.own" in kept) == theirs
+        assert "readers" in str(query(warehouse, "SHOW GRANTS ON TABLE bronze.orders"))
+        assert ("theirs" in str(query(warehouse, "DESCRIBE DETAIL bronze.orders"))) == theirs
+    assert writes == [
+        ["INSERT OVERWRITE"],
+        ["ALTER TABLE", "INSERT OVERWRITE"],
+        ["ALTER TABLE", "ALTER TABLE", "INSERT OVERWRITE"],
+        ["CREATE OR REPLACE TABLE"],
     ]
-    assert "readers" in str(query(warehouse, "SHOW GRANTS ON TABLE bronze.orders"))
-    assert len(query(warehouse, "DESCRIBE HISTORY bronze.orders")) >= 3
+    names = warehouse.read_table("bronze", "orders").column_names
+    assert names == ["id", "note", "_cdc_lsn", "_cdc_committed_at", "n", "o"]
+    assert len(query(warehouse, "DESCRIBE HISTORY bronze.orders")) >= len(writes)
     assert clustering(warehouse, "orders") == ["id"]
+
+
+def test_a_new_column_comes_before_the_metadata_columns(
+    opened: Callable[[], Destination], warehouse: Warehouse
+) -> None:
+    """Of a table without columns too."""
+    bare = TargetTable("bare", pa.schema([]))
+    wider = TargetTable("bare", pa.schema([("b", pa.int32()), ("a", pa.int32())]))
+    widest = TargetTable("bare", pa.schema([*wider.schema, ("c", pa.int32())]))
+    with opened() as destination:
+        for lsn, target in enumerate((bare, wider, widest), start=1):
+            merge = multiset(target, [{"_cdc_lsn": lsn}])
+            destination.load(LoadBatch(merges=(merge,)), checkpoint(lsn))
+    names = warehouse.read_table("bronze", "bare").column_names
+    assert names == ["b", "a", "c", "_cdc_lsn", "_cdc_committed_at"]
 
 
 def test_types_are_those_of_the_contract(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _HIDDEN_PROPERTIES = ("delta.enableDeletionVectors", "delta.dataSkipping", "delta.autoOptimize")
 _BAD_COLUMN = re.compile(r"[ ,;{}()\n\t=]")
 _NAME_PART = r"(?:`(?:[^`]|``)+`|[\w$-]+)"
+_POSITION = rf"\s+(?:FIRST|AFTER\s+({_NAME_PART}))\s*$"
 NAME = rf"{_NAME_PART}(?:\s*\.\s*{_NAME_PART})*"
 
 
@@ -193,12 +194,12 @@ class Ddl:
         text = match["columns"].strip()
         if text.startswith("(") and text.endswith(")"):
             text = text[1:-1]
-        position = re.search(rf"\s+(?:FIRST|AFTER\s+({_NAME_PART}))\s*$", text, re.IGNORECASE)
-        if position:
-            text = text[: position.start()]
-        definitions = [
-            re.sub(r"^IF\s+NOT\s+EXISTS\s+", "", d, flags=re.IGNORECASE) for d in split_list(text)
-        ]
+        definitions, positions = [], []
+        for item in split_list(text):
+            definition = re.sub(r"^IF\s+NOT\s+EXISTS\s+", "", item, flags=re.IGNORECASE)
+            position = re.search(_POSITION, definition, re.IGNORECASE)
+            definitions.append(definition[: position.start()] if position else definition)
+            positions.append(position)
         metadata = read_metadata(path)
         present = {column.lower() for column in metadata.column_names}
         scratch = self._catalog.scratch()
@@ -215,7 +216,7 @@ class Ddl:
         finally:
             self._catalog.discard(scratch)
         new = []
-        for column in made.fields:
+        for column, position in zip(made.fields, positions, strict=True):
             if column["name"].lower() in present:
                 if match["exists"]:
                     continue
@@ -224,19 +225,21 @@ class Ddl:
                     f"Cannot add column, because `{column['name']}` already exists in {name}.",
                 )
             own = {k: v for k, v in column["metadata"].items() if "columnMapping" not in k}
-            new.append(dict(column, metadata=own))
+            new.append((dict(column, metadata=own), position))
         if not new:
             return
-        if any(not column["nullable"] for column in new):
+        if any(not column["nullable"] for column, _ in new):
             raise errors.SqlError(
                 "DELTA_UNSUPPORTED_ALTER_TABLE_CHANGE_COL_OP",
                 "A NOT NULL column cannot be added to a table.",
             )
-        _check_columns([c["name"] for c in new], mapped=metadata.mapped)
-        at = None
-        if position:
-            at = metadata.index_of(split_name(position[1])[0]) + 1 if position[1] else 0
-        changed = metadata.with_columns(tuple(new), at)
+        _check_columns([column["name"] for column, _ in new], mapped=metadata.mapped)
+        changed = metadata
+        for column, position in new:
+            at = None
+            if position:
+                at = changed.index_of(split_name(position[1])[0]) + 1 if position[1] else 0
+            changed = changed.with_columns((column,), at)
         changed = changed.with_features(
             made.features - {"columnMapping", "appendOnly", "invariants"}
         )
