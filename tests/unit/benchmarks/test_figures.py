@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import xml.etree.ElementTree as ET
 
+import duckdb
 import pytest
 
 from benchmarks import document
 from benchmarks.bench import Bench, Contender, NotMeasured
 from benchmarks.chart import throughput_chart
 from benchmarks.figures import CaseResult, Figure, Report, Run, figure, read_report, with_ratios
+from benchmarks.ours import Wal2delta
 from benchmarks.peers.environment import Environment
 from benchmarks.processes import CommandFailed, weigh
 from benchmarks.report import as_markdown, as_text
@@ -18,6 +20,8 @@ from benchmarks.run import parser
 from benchmarks.scenarios.choice import CASES
 from benchmarks.scenarios.growth import exponent
 from benchmarks.scenarios.latency import Timeline, delays_of
+
+TOTAL = "SELECT count(*), sum(quantity) FROM {table}"
 
 
 def _run(seconds, peak_mb=10.0, rows_out=None):
@@ -97,6 +101,25 @@ def test_a_peer_that_cannot_be_had_is_named_with_its_reason(tmp_path):
     assert "| peer | - | - | - | - | - | - | 0 | not measured: needs Python 3.99 or newer" in told
     with pytest.raises(NotMeasured):
         measured(peer=False)
+
+
+def test_a_lake_that_is_not_the_source_ends_the_benchmark(tmp_path):
+    class Source:
+        total = (2, 30)
+
+        def row(self, query):
+            assert query == TOTAL.format(table="orders")
+            return self.total
+
+    bench = Bench(Source(), tmp_path, tmp_path, 1000)
+    ours = Wal2delta(bench)
+    with duckdb.connect(str(ours.lake)) as lake:
+        lake.execute("CREATE SCHEMA bronze")
+        lake.execute("CREATE TABLE bronze.orders AS SELECT unnest([10, 20]) AS quantity")
+    ours.require_equal(TOTAL, ["orders"])
+    bench.server.total = (2, 31)
+    with pytest.raises(AssertionError, match="2, 31"):
+        ours.require_equal(TOTAL, ["orders"])
 
 
 def test_contenders_that_were_not_asked_for_are_left_out(tmp_path):
