@@ -1,0 +1,68 @@
+"""An environment of its own for the wheel: Python 3.12 and the versions that Databricks ships."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.bundle import BUNDLE, ROOT
+
+PYTHON = "3.12"
+
+
+@dataclass(frozen=True)
+class CleanEnvironment:
+    python: Path
+    versions: dict[str, str]
+
+
+def built_wheel(folder: Path) -> Path:
+    """The wheel, built by the bundle's own command in a copy that holds an older one."""
+    for name in ("src", "pyproject.toml", "README.md", "LICENSE"):
+        place = folder / name
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, place, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, place)
+    (folder / "dist").mkdir()
+    (folder / "dist" / "wal2delta-0.0.1-py3-none-any.whl").touch()
+    subprocess.run(BUNDLE["artifacts"]["wheel"]["build"], shell=True, check=True, cwd=folder)
+    (wheel,) = (folder / "dist").glob("*.whl")
+    return wheel
+
+
+def clean_environment(folder: Path, wheel: Path, *others: str, shipped: Path) -> CleanEnvironment:
+    """The wheel and other packages, with the versions of the file `shipped` where it has them.
+
+    All else has the version of our lock, so that a release elsewhere changes no test.
+    """
+    names = {line.partition("==")[0] for line in shipped.read_text().splitlines()}
+    exported = _uv("export", "--frozen", "--no-dev", "--no-hashes", "--no-emit-project")
+    locked = [line for line in exported.splitlines() if line.partition("==")[0] not in names]
+    (folder / "locked.txt").write_text("\n".join(locked))
+    python = folder / "venv" / "bin" / "python"
+    _uv("venv", "--python", _interpreter(), str(folder / "venv"))
+    constraints = ("--constraints", str(shipped), "--constraints", str(folder / "locked.txt"))
+    _uv("pip", "install", "--python", str(python), str(wheel), *others, *constraints)
+    frozen = _uv("pip", "freeze", "--python", str(python)).splitlines()
+    return CleanEnvironment(python, dict(line.split("==") for line in frozen if "==" in line))
+
+
+def _interpreter() -> str:
+    """This one if it is of that version, else pyenv's, whom `uv` cannot ask; else `uv` finds it."""
+    if sys.version.startswith(PYTHON):
+        return sys.executable
+    home = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    return next(map(str, home.glob(f"versions/{PYTHON}*/bin/python")), PYTHON)
+
+
+def _uv(*arguments: str) -> str:
+    done = subprocess.run(
+        ["uv", *arguments, "--quiet"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
