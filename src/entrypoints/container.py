@@ -74,6 +74,7 @@ def _destination(settings: Settings) -> Destination:
                 databricks.credentials.for_dlt(),
                 staging_volume_name=databricks.staging_volume_name,
                 keep_staged_files=databricks.keep_staged_files,
+                multi_table_transaction=databricks.multi_table_transaction,
             )
 
 

@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from adapters.dlt_destination import merge_sql
+from adapters.dlt_destination.atomic_block import (
+    CATALOG_COMMITS,
+    READ_FILES,
+    AtomicBlock,
+    lacks_catalog_commits,
+    lacks_transactions,
+)
 from adapters.dlt_destination.columns import all_fields, plain, widens
 from adapters.dlt_destination.dialect import SPARK
+from adapters.dlt_destination.failures import root_cause
 from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, StagedReplacement, Step
 from adapters.dlt_destination.state_keeping import StateInTables
 from adapters.dlt_destination.unity_names import TablesByName, column_needs_mapping, table_name
@@ -51,10 +59,19 @@ class DatabricksStore:
     section = "destination.databricks"
     table_hints: Mapping[str, Any] = {}
 
-    def __init__(self, settings: Mapping[str, Any], pipeline: str, patience: Patience) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        pipeline: str,
+        patience: Patience,
+        *,
+        in_one_transaction: bool = False,
+    ) -> None:
         self._settings = settings
         self._pipeline = pipeline
         self.sessions = Sessions(patience)
+        #: What a batch does, where it is one transaction.
+        self.block = AtomicBlock() if in_one_transaction else None
         self._columns: TablesByName[pa.Schema] | None = None
         self._changed: set[str] = set()
         self._asking = threading.Lock()
@@ -81,6 +98,8 @@ class DatabricksStore:
         return factory
 
     def close(self) -> None:
+        if self.block is not None:
+            self.block.clear()
         self.sessions.close()
         self._columns = None
 
@@ -145,7 +164,7 @@ class DatabricksStore:
             client,
             target.name,
             f"CREATE TABLE IF NOT EXISTS {_name(client, target.name)} ({definitions}) "
-            f"{_layout(fields, key)}",
+            f"{self._layout(fields, key)}",
         )
 
     def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
@@ -197,6 +216,19 @@ class DatabricksStore:
         if any(column_needs_mapping(name) for name in names):
             self._set_properties(client, table, _COLUMN_MAPPING)
 
+    def _layout(self, fields: Sequence[pa.Field], key: Sequence[str]) -> str:
+        """How a new table is laid out, as the clauses of its definition."""
+        properties = dict(_PROPERTIES)
+        if any(column_needs_mapping(field.name) for field in fields):
+            properties |= _COLUMN_MAPPING
+        if self.block is not None:
+            properties |= CATALOG_COMMITS
+        by_name = {field.name: field.type for field in fields[:STATISTICS_COLUMNS]}
+        clustered = [name for name in key if name in by_name and _clusters(by_name[name])]
+        columns = ", ".join(SPARK.quote(name) for name in clustered[:CLUSTERED_COLUMNS])
+        cluster = f"CLUSTER BY ({columns}) " if columns else ""
+        return f"{cluster}TBLPROPERTIES ({_pairs(properties)})"
+
     def _set_properties(self, client: Any, table: str, properties: Mapping[str, str]) -> None:
         statement = f"ALTER TABLE {_name(client, table)} SET TBLPROPERTIES ({_pairs(properties)})"
         self._define(client, table, statement)
@@ -220,12 +252,37 @@ class DatabricksStore:
     def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
         self.sessions.once("swept volumes", lambda: self._sweep(client))
         for step in steps:
-            whole = isinstance(step, StagedReplacement)
-            with self._volume(client, staging=not whole).staged(step.paths) as files:
-                if isinstance(step, StagedReplacement):
-                    self._replace(client, table, step, files)
-                else:
-                    self._run(client, self._merge(_name(client, table), step, files))
+            volume = self._volume(client, staging=not isinstance(step, StagedReplacement))
+            if self.block is None:
+                with volume.staged(step.paths) as files:
+                    self._run(client, self._statement(client, table, step, files))
+                continue
+            files = self.block.enter(volume.staged(step.paths, READ_FILES))
+            statement = self._statement(client, table, step, files)
+            if statement.startswith("CREATE"):  # which no transaction can hold
+                self._run(client, statement)
+            else:
+                self.block.add(statement, table=table)
+
+    def commit(self, client: Any) -> None:
+        """Run the batch's transaction; every table in it may have to be told of transactions."""
+        assert self.block is not None
+        statement, values = self.block.text()
+        try:
+            client.sql_client.execute_sql(statement, *values)
+        except Exception as error:
+            if not lacks_catalog_commits(error):
+                raise
+            own = (client.schema.state_table_name, client.schema.loads_table_name)
+            for table in (*sorted(self.block.tables), *own):
+                self._set_properties(client, table, CATALOG_COMMITS)
+            client.sql_client.execute_sql(statement, *values)
+        self.block.clear()
+
+    def _statement(self, client: Any, table: str, step: Step, files: str) -> str:
+        if isinstance(step, StagedReplacement):
+            return self._replacement(client, table, step, files)
+        return self._merge(_name(client, table), step, files)
 
     def _merge(self, target: str, step: StagedMerge | StagedCells, files: str) -> str:
         match step:
@@ -242,8 +299,8 @@ class DatabricksStore:
                 source = merge_sql.cells_source(SPARK, _typed(UNREPRESENTABLE_SCHEMA, files))
         return rules.statement(SPARK, source, target)
 
-    def _replace(self, client: Any, table: str, step: StagedReplacement, files: str) -> None:
-        """The new content; columns that only the old table has stay, empty.
+    def _replacement(self, client: Any, table: str, step: StagedReplacement, files: str) -> str:
+        """The statement for the new content; columns that only the old table has stay, empty.
 
         A table whose columns are the same, or new, or wider, is overwritten, which keeps all that
         others set on it; one whose columns changed their types is replaced as a whole.
@@ -258,12 +315,14 @@ class DatabricksStore:
         values = [SPARK.quote(f.name) for f in new]
         values += [f"CAST(NULL AS {SPARK.sql_type(f.type)}) AS {SPARK.quote(f.name)}" for f in kept]
         rows = f"SELECT {', '.join(values)} FROM {_typed(new, files)} AS f"
-        if self._made_to_fit(client, table, old, fields):
-            columns = ", ".join(SPARK.quote(field.name) for field in fields)
-            self._run(client, f"INSERT OVERWRITE {target} ({columns}) {rows}")
-        else:
-            layout = _layout(fields, step.key)
-            self._define(client, table, f"CREATE OR REPLACE TABLE {target} {layout} AS {rows}")
+        if not len(old) and self.block is not None:
+            self.create(client, step.target, step.key)
+        elif not self._made_to_fit(client, table, old, fields):
+            self._changed.add(table_name(table))
+            layout = self._layout(fields, step.key)
+            return f"CREATE OR REPLACE TABLE {target} {layout} AS {rows}"
+        columns = ", ".join(SPARK.quote(field.name) for field in fields)
+        return f"INSERT OVERWRITE {target} ({columns}) {rows}"
 
     def _made_to_fit(
         self, client: Any, table: str, old: pa.Schema, fields: Sequence[pa.Field]
@@ -305,7 +364,8 @@ class DatabricksStore:
         return {name: files for name, files in found.items() if files is not None}
 
     def failure(self, error: BaseException, where: str) -> CdcError:
-        return error_for(error, where)
+        lacking = None if self.block is None else lacks_transactions(root_cause(error))
+        return lacking or error_for(error, where)
 
     def _volume(self, client: Any, *, staging: bool) -> VolumeStaging:
         from adapters.dlt_destination.volume_staging import VolumeStaging
@@ -336,18 +396,6 @@ def _typed(fields: Iterable[pa.Field], files: str) -> str:
         for f in fields
     )
     return f"(SELECT {columns} FROM {files})"
-
-
-def _layout(fields: Sequence[pa.Field], key: Sequence[str]) -> str:
-    """How a new table is laid out, as the clauses of its definition."""
-    properties = dict(_PROPERTIES)
-    if any(column_needs_mapping(field.name) for field in fields):
-        properties |= _COLUMN_MAPPING
-    by_name = {field.name: field.type for field in fields[:STATISTICS_COLUMNS]}
-    clustered = [name for name in key if name in by_name and _clusters(by_name[name])]
-    columns = ", ".join(SPARK.quote(name) for name in clustered[:CLUSTERED_COLUMNS])
-    cluster = f"CLUSTER BY ({columns}) " if columns else ""
-    return f"{cluster}TBLPROPERTIES ({_pairs(properties)})"
 
 
 def _clusters(arrow_type: pa.DataType) -> bool:

@@ -164,9 +164,10 @@ class DltDestination:
                 table, cause = self._plan.failures[0]
                 where += f" table {table!r}"
             self._close()
-            if isinstance(cause, CdcError):
-                raise cause from None
-            wrong_setting = settings_error(root_cause(cause), self._store.section)
+            root = root_cause(cause)
+            if isinstance(root, CdcError):
+                raise root from None
+            wrong_setting = settings_error(root, self._store.section)
             if wrong_setting is not None:
                 raise wrong_setting from None
             raise self._store.failure(cause, where) from None

@@ -36,6 +36,7 @@ def databricks_destination(
     *,
     staging_volume_name: str | None = None,
     keep_staged_files: bool = False,
+    multi_table_transaction: bool = False,
     patience: Patience = PATIENCE,
 ) -> DltDestination:
     """`credentials`: dlt's keys for Databricks, `http_path` and `catalog` always among them.
@@ -59,5 +60,6 @@ def databricks_destination(
         },
         settings.pipeline_name,
         patience,
+        in_one_transaction=multi_table_transaction,
     )
     return DltDestination(store, settings)

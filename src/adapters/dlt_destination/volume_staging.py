@@ -44,8 +44,9 @@ class VolumeStaging:
         self._ending = f".{catalog}.{self._sql.dataset_name.lower()}.{pipeline}.parquet"
 
     @contextlib.contextmanager
-    def staged(self, files: Sequence[Path]) -> Iterator[str]:
+    def staged(self, files: Sequence[Path], option: str = "") -> Iterator[str]:
         """The files' rows as a relation, to stand after FROM; readable inside of the context.
+        `option` stands behind each file.
 
         Every file is named: should one be gone, the statement fails, where a folder or a pattern
         would be read without it.
@@ -55,7 +56,7 @@ class VolumeStaging:
         try:
             for file, place in zip(files, places, strict=True):
                 self._sql.put(file, place)
-            yield _union([f"parquet.{SPARK.quote(place)}" for place in places])
+            yield _union([f"parquet.{SPARK.quote(place)}{option}" for place in places])
         finally:
             if not self._keep:
                 # What cannot be removed now is swept by the next run.

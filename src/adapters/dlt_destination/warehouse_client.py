@@ -14,12 +14,14 @@ from dlt.common.destination.client import RunnableLoadJob
 from dlt.destinations.impl.databricks.sql_client import DatabricksCursorImpl, DatabricksSqlClient
 from dlt.destinations.sql_client import raise_database_error
 
+from adapters.dlt_destination.atomic_block import CATALOG_COMMITS
 from adapters.dlt_destination.transient import session_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from adapters.dlt_destination.atomic_block import AtomicBlock
     from adapters.dlt_destination.warehouse_sessions import Sessions
 
 #: A state of more bytes goes the way of a file; a statement may hold some megabytes.
@@ -32,6 +34,7 @@ class SharedSqlClient(DatabricksSqlClient):
     def __init__(self, sessions: Sessions, *args: Any) -> None:
         super().__init__(*args)
         self._conn: Any = None
+        self._block: AtomicBlock | None = None
         self._sessions = sessions
 
     def open_connection(self) -> None:  # type: ignore[override]
@@ -76,6 +79,21 @@ class SharedSqlClient(DatabricksSqlClient):
             self._sessions.discard(self._conn)
             self._conn = None
 
+    @contextmanager
+    def into(self, block: AtomicBlock) -> Iterator[None]:
+        """Add statements to the block instead of running them."""
+        self._block = block
+        try:
+            yield
+        finally:
+            self._block = None
+
+    def execute_sql(self, sql: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._block is None:
+            return super().execute_sql(sql, *args, **kwargs)
+        self._block.add(sql, *args)
+        return None
+
     def create_dataset(self) -> None:
         self.execute_sql(f"CREATE SCHEMA IF NOT EXISTS {self.fully_qualified_dataset_name()}")
 
@@ -111,9 +129,12 @@ class InsertState(RunnableLoadJob):
         names = ", ".join(client.sql_client.escape_column_name(name) for name in rows.column_names)
         places = ", ".join(["%s"] * len(rows.column_names))
         for row in rows.to_pylist():
-            client.sql_client.execute_sql(
-                f"INSERT INTO {table} ({names}) VALUES ({places})", *row.values()
+            run = (
+                client.sql_client.execute_sql
+                if client.store.block is None
+                else client.store.block.add
             )
+            run(f"INSERT INTO {table} ({names}) VALUES ({places})", *row.values())
 
 
 class WarehouseClient:
@@ -138,6 +159,16 @@ class WarehouseClient:
         if state and os.path.getsize(file_path) < STATEMENT_BYTES:  # noqa: PTH202
             return InsertState(file_path)
         return super().create_load_job(table, file_path, load_id, restore)  # type: ignore[misc]
+
+    def complete_load(self, load_id: str) -> None:
+        """Note the package, which makes its checkpoint count; with the tables where that goes."""
+        block = self.store.block  # type: ignore[attr-defined]
+        if block is None:
+            super().complete_load(load_id)  # type: ignore[misc]
+            return
+        with self.sql_client.into(block):
+            super().complete_load(load_id)  # type: ignore[misc]
+        self.store.commit(self)  # type: ignore[attr-defined]
 
     # What a package asks again and again, and what only this run changes.
 
@@ -173,7 +204,13 @@ class WarehouseClient:
         self, storage_tables: Iterable[tuple[str, Any]]
     ) -> tuple[Sequence[str], Any]:
         own = set(self.schema.dlt_table_names())  # type: ignore[attr-defined]
-        built: tuple[Sequence[str], Any] = super()._build_schema_update_sql(  # type: ignore[misc]
+        statements, tables = super()._build_schema_update_sql(  # type: ignore[misc]
             [(name, columns) for name, columns in storage_tables if name in own]
         )
-        return built
+        if self.store.block is not None:  # type: ignore[attr-defined]
+            properties = ", ".join(f"'{k}' = '{v}'" for k, v in CATALOG_COMMITS.items())
+            statements = [
+                f"{sql} TBLPROPERTIES ({properties})" if sql.startswith("CREATE TABLE") else sql
+                for sql in statements
+            ]
+        return statements, tables

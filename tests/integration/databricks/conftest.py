@@ -22,8 +22,21 @@ __all__ = ["warehouse", "warehouse_server"]
 
 
 @pytest.fixture
-def opened(warehouse: Warehouse, tmp_path: Path) -> Callable[[], Destination]:
+def in_one_transaction() -> bool:
+    """Whether a batch is one transaction; parametrized by tests that are about both."""
+    return False
+
+
+@pytest.fixture
+def opened(
+    warehouse: Warehouse, tmp_path: Path, *, in_one_transaction: bool
+) -> Callable[[], Destination]:
     """A function that gives a destination, not yet opened, always of the same dataset."""
     settings = PipelineSettings("wal2delta", "bronze", tmp_path / "work")
-    patience = Patience(attempts=3, first_wait=0.01)
-    return lambda: databricks_destination(settings, warehouse.dlt_credentials(), patience=patience)
+    patience = Patience(attempts=3, first_wait=0.01, longest_wait=0.1)
+    return lambda: databricks_destination(
+        settings,
+        warehouse.dlt_credentials(),
+        multi_table_transaction=in_one_transaction,
+        patience=patience,
+    )

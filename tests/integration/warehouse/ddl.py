@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from .session import Session
 
 #: Kept beside the log and shown to clients, but never acted on.
-_HIDDEN_PROPERTIES = ("delta.enableDeletionVectors", "delta.dataSkipping", "delta.autoOptimize")
+_HIDDEN_PROPERTIES = (
+    "delta.enableDeletionVectors",
+    "delta.dataSkipping",
+    "delta.autoOptimize",
+    "delta.feature.catalogManaged",
+)
 _BAD_COLUMN = re.compile(r"[ ,;{}()\n\t=]")
 _NAME_PART = r"(?:`(?:[^`]|``)+`|[\w$-]+)"
 _POSITION = rf"\s+(?:FIRST|AFTER\s+({_NAME_PART}))\s*$"

@@ -47,6 +47,7 @@ SQLSTATES = {
     "TABLE_OR_VIEW_ALREADY_EXISTS": "42P07",
     "TABLE_OR_VIEW_NOT_FOUND": "42P01",
     "TEMP_TABLE_OR_VIEW_ALREADY_EXISTS": "42P07",
+    "TRANSACTION_NOT_SUPPORTED": "0A000",
     "UNRESOLVED_COLUMN.WITH_SUGGESTION": "42703",
     "VOLUME_ALREADY_EXISTS": "42000",
     "VOLUME_DOES_NOT_EXIST": "42000",
@@ -58,7 +59,8 @@ class SqlError(Exception):
 
     def __init__(self, error_class: str, message: str) -> None:
         self.error_class = error_class
-        self.sql_state = SQLSTATES.get(error_class, "XX000")
+        main = error_class.partition(".")[0]
+        self.sql_state = SQLSTATES.get(error_class, SQLSTATES.get(main, "XX000"))
         super().__init__(f"[{error_class}] {message} SQLSTATE: {self.sql_state}")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
-from . import errors
+from . import atomic, errors
 from .catalog import INFORMATION_SCHEMA
 from .copy_into import CopyInto
 from .ddl import NAME, Ddl, split_name
@@ -137,7 +137,7 @@ class Statements:
             if match := _CLUSTER_BY.search(text):
                 cluster_by = split_name(match["columns"] or "")
                 text = text[: match.start()] + text[match.end() :]
-        tree = parse(text)
+        tree = parse(atomic.without_option(text))
         bind(tree, parameters)
         with Rewriter.open(self._catalog, self._engine, session) as rewriter:
             match tree:
@@ -160,11 +160,14 @@ class Statements:
 
     def _atomic(self, session: Session, text: str) -> Result:
         """Several statements on several tables, all or none; nothing else runs meanwhile."""
-        from .atomic import rollback_on_error, split_block
-
         result = DONE
-        with rollback_on_error(self._catalog):
-            for statement in split_block(text):
+        with atomic.rollback_on_error(self._catalog):
+            for statement in atomic.split_block(text):
+                tree = parse(atomic.without_option(statement))
+                if isinstance(tree, (exp.Insert, exp.Merge, exp.Update, exp.Delete)):
+                    target = next(tree.this.find_all(exp.Table))
+                    name = session.name([part.name for part in target.parts])
+                    atomic.check_written(self._catalog, self._catalog.require_table(name))
                 result = self._one(session, statement, {})
         return result
 

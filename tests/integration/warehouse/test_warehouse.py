@@ -454,15 +454,29 @@ class TestTables:
         assert sql("SELECT * FROM u") == [{"id": 1}]
 
     def test_atomic_block(self, sql: Sql, warehouse: Warehouse) -> None:
-        sql("CREATE TABLE t (id INT NOT NULL)")
-        sql("CREATE TABLE u (v STRING)")
-        sql("BEGIN ATOMIC INSERT INTO t VALUES (1); INSERT INTO u VALUES ('a;b'); END")
+        managed = "TBLPROPERTIES ('delta.feature.catalogManaged' = 'supported')"
+        sql(f"CREATE TABLE t (id INT NOT NULL) {managed}")
+        sql(f"CREATE TABLE u (v STRING) {managed}")
+        sql("BEGIN ATOMIC INSERT INTO t VALUES (1); INSERT INTO u VALUES ('a;b'); END;")
         sql.fails(
             "BEGIN ATOMIC INSERT INTO u VALUES ('c'); INSERT INTO t VALUES (NULL); END",
             "DELTA_NOT_NULL_CONSTRAINT_VIOLATED",
         )
         assert sql("SELECT v FROM u") == [{"v": "a;b"}]
         assert warehouse.read_table("bronze", "u").num_rows == 1
+
+    @pytest.mark.parametrize(
+        ("statement", "reason"),
+        [
+            ("INSERT INTO plain VALUES (1)", "WRITE_NON_CATALOG_OWNED_TABLE"),
+            ("CREATE TABLE v (id INT)", "COMMAND"),
+            ("SELECT * FROM main.information_schema.tables", "INFORMATION_SCHEMA_TABLE"),
+            ("SELECT * FROM parquet.`/x`", "ILLEGAL_DATA_SOURCE_FOR_TRANSACTIONAL_READ"),
+        ],
+    )
+    def test_what_no_atomic_block_may_hold(self, sql: Sql, statement: str, reason: str) -> None:
+        sql("CREATE TABLE plain (id INT)")
+        sql.fails(f"BEGIN ATOMIC {statement}; END;", f"TRANSACTION_NOT_SUPPORTED.{reason}")
 
 
 class TestErrors:
