@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ROWS = 2_000_000
+ORDER = [name.replace("-", " ") for name in CASES]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -90,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             case = CASES[name](bench)
             measured.put(case)
             report.put(case)
+            report.cases.sort(key=lambda known: ORDER.index(known.name))
             if chosen.json:
                 report.write(chosen.json)
     print(as_text(measured))

@@ -110,7 +110,7 @@ def backlog(bench: Bench) -> CaseResult:
     """The same rows as an ordinary backlog: no transaction is large."""
     about = "rows of ten columns inserted in 20 transactions"
     workload = data.inserts(bench.rows, max(1, bench.rows // 20))
-    return changes_case(bench, "inserts in 20 transactions", about, workload)
+    return changes_case(bench, "backlog", about, workload)
 
 
 def hot_updates(bench: Bench) -> CaseResult:
@@ -147,7 +147,7 @@ def giant_transaction(bench: Bench) -> CaseResult:
 
 def giant_transaction_twice(bench: Bench) -> CaseResult:
     """Is memory bounded, whatever the transaction's size?"""
-    return _giant(bench, "giant transaction twice that size", bench.rows * 5)
+    return _giant(bench, "giant transaction twice", bench.rows * 5)
 
 
 def _giant(bench: Bench, name: str, rows: int) -> CaseResult:

@@ -1,4 +1,4 @@
-"""Every case by the name under which it is asked for."""
+"""Every case by the name that asks for it: its own, with dashes. The docs have this order."""
 
 from __future__ import annotations
 

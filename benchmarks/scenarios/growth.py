@@ -37,7 +37,7 @@ def growth_of_cdc(bench: Bench) -> CaseResult:
             yield partial(cdc, bench, ours, workload)
 
     about = f"inserted rows, {transaction:,} a transaction, at growing sizes"
-    return _growth(bench, "growth of cdc", "wal2delta cdc", about, ready)
+    return _growth(bench, "growth cdc", "wal2delta cdc", about, ready)
 
 
 def growth_of_snapshot(bench: Bench) -> CaseResult:
@@ -47,7 +47,7 @@ def growth_of_snapshot(bench: Bench) -> CaseResult:
             yield partial(snapshot_run, ours)
 
     about = "rows of one table at growing sizes"
-    return _growth(bench, "growth of snapshot", "wal2delta snapshot", about, ready)
+    return _growth(bench, "growth snapshot", "wal2delta snapshot", about, ready)
 
 
 def _growth(
