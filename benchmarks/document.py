@@ -41,7 +41,21 @@ def page(text: str, report: Report) -> str:
         f"Measured on a machine of {told['cores']} cores ({told['machine']}), PostgreSQL "
         f"{told['postgresql']} on loopback, Python {told['python']}."
     )
-    return f"{before}{BEGIN}\n\n{machine}\n\n{as_markdown(report)}\n\n{END}{after}"
+    parts = [BEGIN, machine, *_provisional(report), as_markdown(report), END]
+    return before + "\n\n".join(parts) + after
+
+
+def _provisional(report: Report) -> list[str]:
+    """A warning that names the cases in which nothing was measured twice."""
+    once = [
+        case.name for case in report.cases if max((f.runs for f in case.figures), default=0) < 2
+    ]
+    # A long stretch of time is what latency needs, not many runs of it.
+    once = [name for name in once if name != "latency"]
+    if not once:
+        return []
+    warning = "Provisional, from single runs that may have shared the machine with other work"
+    return [f"{warning}: {', '.join(once)}."]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

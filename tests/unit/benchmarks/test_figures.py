@@ -166,6 +166,14 @@ def test_commands_in_the_docs_are_understood():
         assert set(chosen.cases) <= CASES.keys()
 
 
+def test_cases_measured_once_are_told_as_provisional():
+    marks = f"{document.BEGIN}{document.END}"
+    machine = {"cores": 2, "machine": "x", "postgresql": "18", "python": "3.11"}
+    single = CaseResult("snapshot", "", [figure("snapshot", "ours", "", 1, [_run(1.0)])])
+    assert "work: snapshot.\n" in document.page(marks, Report(machine, [_case(), single]))
+    assert "Provisional" not in document.page(marks, Report(machine, [_case()]))
+
+
 def test_stale_docs_are_found(tmp_path, monkeypatch):
     page, chart = tmp_path / "page.md", tmp_path / "chart.svg"
     page.write_text(document.PAGE.read_text())
