@@ -75,10 +75,10 @@ class Unrepresentable:
 class ChangeBatch:
     """Whole transactions, in commit order.
 
-    `tables` holds one `TableChanges` per relation and schema version, versions of a relation in
-    order. `end_lsn` is the position to confirm once the batch is durable: the end of its last
-    transaction, or for a batch without changes a position before which nothing is left to send.
-    `wire_bytes` and `messages` count what was read, for progress.
+    `tables` holds the changes of each relation in order, in one `TableChanges` or several: one at
+    least for each schema version. `end_lsn` is the position to confirm once the batch is durable:
+    the end of its last transaction, or for a batch without changes a position before which nothing
+    is left to send. `wire_bytes` counts what was read, for progress.
     """
 
     tables: Sequence[TableChanges]

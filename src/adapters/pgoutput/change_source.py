@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import psycopg
@@ -31,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from adapters.pgoutput.settings import SourceSettings
-    from adapters.pgoutput.wire_batch import WireBatch
+    from adapters.pgoutput.wire.decoder import DecodedBatch
+    from adapters.pgoutput.wire_piece import WirePiece
     from cdc_core.checkpoint import SourceIdentity
     from cdc_core.lsn import Lsn
     from cdc_core.ports.change_source import SlotState
@@ -189,8 +189,8 @@ class PgChangeSource:
         match choice.reader:
             case Reader.STREAMING:
                 stream = self._streaming(position, tables)
-                decode = partial(self._decoded, stream.decoder, position, tables)
-                for batch in map(decode, stream.reader.read(until, stop)):
+                pieces = stream.reader.read(until, stop)
+                for batch in self._batches(pieces, stream.decoder, position, tables):
                     stream.told(batch)
                     yield batch
                     del batch
@@ -198,10 +198,12 @@ class PgChangeSource:
                         return
             case Reader.BULK:
                 self._close_stream()
-                decode = partial(self._decoded, self._new_decoder(), position, tables)
-                bulk = BulkReader(self._settings, self._locked, confirmed, position)
+                bulk = BulkReader(
+                    self._settings, self._locked, confirmed, state.restart_lsn, position
+                )
                 try:
-                    for batch in map(decode, bulk.read(until, stop)):
+                    pieces = bulk.read(until, stop)
+                    for batch in self._batches(pieces, self._new_decoder(), position, tables):
                         yield batch
                         del batch
                         again = self._choose(bulk.position, until, bulk.restart_lsn)
@@ -243,19 +245,40 @@ class PgChangeSource:
     def _new_decoder(self) -> PgoutputDecoder:
         return PgoutputDecoder(self._types, lambda oid: primary_key(self._locked, oid))
 
-    def _decoded(
-        self, decoder: PgoutputDecoder, after: Lsn, tables: Collection[int], wire: WireBatch
-    ) -> ChangeBatch:
-        if len(wire) == 0:
-            return ChangeBatch((), max(wire.reached, after))
-        decoded = decoder.decode(memoryview(wire.buffer), wire.offsets, after=after, tables=tables)
+    def _batches(
+        self,
+        pieces: Iterator[WirePiece],
+        decoder: PgoutputDecoder,
+        after: Lsn,
+        tables: Collection[int],
+    ) -> Iterator[ChangeBatch]:
+        """Decode pieces as they come; a batch's are handed on together."""
+        decoded: list[DecodedBatch] = []
+        wire_bytes = 0
+        for piece in pieces:
+            if len(piece):
+                wire_bytes += len(piece.buffer)
+                decoded.append(
+                    decoder.decode(piece.buffer, piece.offsets, after=after, tables=tables)
+                )
+            if piece.reached is not None:
+                reached = max(piece.reached, after)
+                batch = self._batch(decoded, reached, wire_bytes)
+                decoded, wire_bytes = [], 0
+                yield batch
+                del batch
+            del piece
+
+    def _batch(self, decoded: list[DecodedBatch], reached: Lsn, wire_bytes: int) -> ChangeBatch:
+        kept = [piece for piece in decoded if piece.transactions]
+        ends = [piece.end_lsn for piece in decoded if piece.end_lsn is not None]
         return ChangeBatch(
-            self._with_column_numbers(decoded.tables),
-            max(wire.reached, decoded.end_lsn or wire.reached, after),
-            decoded.last_commit_lsn,
-            decoded.last_committed_at,
-            decoded.transactions,
-            len(wire.buffer),
+            self._with_column_numbers([table for piece in decoded for table in piece.tables]),
+            max(reached, *ends) if ends else reached,
+            kept[-1].last_commit_lsn if kept else None,
+            kept[-1].last_committed_at if kept else None,
+            sum(piece.transactions for piece in kept),
+            wire_bytes,
         )
 
     def _with_column_numbers(self, tables: list[TableChanges]) -> list[TableChanges]:

@@ -55,10 +55,14 @@ _SESSION: Mapping[str, str] = {
     "tcp_keepalives_count": "3",
 }
 
+#: More than the server's own setting where that is lower; in bytes.
 _DECODING_MEMORY = """
-SELECT set_config('logical_decoding_work_mem', (greatest({}, pg_size_bytes(
+set_config('logical_decoding_work_mem', (greatest({}, pg_size_bytes(
   current_setting('logical_decoding_work_mem'))) / 1024)::text, false)
 """
+
+#: Some platforms of servers cannot watch their clients, and refuse this.
+WATCH_CLIENTS = "set_config('client_connection_check_interval', '1000', false)"
 
 _LIBPQ: Mapping[str, str] = {
     "keepalives": "1",
@@ -76,7 +80,7 @@ def connect(settings: SourceSettings, *, replication: bool = False) -> Connectio
     Raises `SettingsError` (credentials refused, connection string unreadable), `OperatorNeeded`
     (privilege or sender missing, server too old) or `SourceUnavailable`.
     """
-    parameters = _parameters(settings)
+    parameters = parameters_of(settings)
     if replication:
         parameters["replication"] = "database"
     doing = "opening a replication connection" if replication else "connecting"
@@ -87,11 +91,8 @@ def connect(settings: SourceSettings, *, replication: bool = False) -> Connectio
             **parameters,  # type: ignore[arg-type]
         )
     except psycopg.Error as error:
-        secrets = tuple(
-            str(parameters[name]) for name in ("password", "sslpassword") if parameters.get(name)
-        )
         # The driver's own error is not chained: its text may hold what was scrubbed here.
-        raise connection_refused(error, secrets, doing) from None
+        raise connection_refused(error, secrets_in(parameters), doing) from None
     try:
         _prepare_session(connection, settings)
     except BaseException:
@@ -133,7 +134,8 @@ def _pid_space() -> str:
     return "|".join(parts)
 
 
-def _parameters(settings: SourceSettings) -> dict[str, object]:
+def parameters_of(settings: SourceSettings) -> dict[str, object]:
+    """libpq's parameters of a connection, among them secrets."""
     try:
         given = conninfo_to_dict(settings.conninfo)
     except psycopg.Error:
@@ -147,23 +149,32 @@ def _parameters(settings: SourceSettings) -> dict[str, object]:
     return parameters
 
 
+def secrets_in(parameters: Mapping[str, object]) -> tuple[str, ...]:
+    """Values that no message may hold."""
+    return tuple(
+        str(parameters[name]) for name in ("password", "sslpassword") if parameters.get(name)
+    )
+
+
+def session_statement(settings: SourceSettings, server_major: int) -> str:
+    """The query that gives a session the settings on which values' text depends, and limits."""
+    values = dict(_SESSION)
+    if server_major >= 17:
+        values["transaction_timeout"] = "0"
+    calls = [f"set_config('{name}', '{value}', false)" for name, value in values.items()]
+    return f"SELECT {', '.join(calls)}, {_DECODING_MEMORY.format(settings.decoding_memory_bytes)}"
+
+
 def _prepare_session(connection: Connection, settings: SourceSettings) -> None:
     major = server_major(connection)
     if major < OLDEST_SUPPORTED:
         raise OperatorNeeded(
             f"PostgreSQL {major} is not supported", f"upgrade it to {OLDEST_SUPPORTED} or newer"
         )
-    values = dict(_SESSION)
-    if major >= 17:
-        values["transaction_timeout"] = "0"
-    statement = "; ".join(f"SET {name} = '{value}'" for name, value in values.items())
     with source_errors("preparing the session"):
-        # DateStyle and search_path are lists: quoted as one, the latter would be one schema.
-        statement = statement.replace("'pg_catalog, public'", "pg_catalog, public")
-        _run(connection, statement)
-        _run(connection, _DECODING_MEMORY.format(settings.decoding_memory_bytes))
+        _run(connection, session_statement(settings, major))
         try:
-            _run(connection, "SET client_connection_check_interval = 1000")
+            _run(connection, f"SELECT {WATCH_CLIENTS}")
         except psycopg.Error:
             if connection.closed:
                 raise  # else: the server's platform cannot watch its clients

@@ -1,4 +1,4 @@
-"""The replication slot: state, creation, advance, drop; and temporary copies of it.
+"""The replication slot: state, creation, advance, drop.
 
 Manual: "Logical Decoding", "Replication Slots", `pg_replication_slots`.
 """
@@ -159,11 +159,6 @@ class slot_creation_errors:  # noqa: N801 - used as a statement, like its parts
         cure = REPLICATION_CURE if error.sqlstate == "42501" else FREE_SLOT_CURE
         with source_errors(doing, cure):
             raise error
-
-
-def copy_to_temporary(connection: Connection, name: str, copy: str) -> None:
-    """Copy the slot to one that dies with this connection's session."""
-    connection.execute("SELECT pg_copy_logical_replication_slot(%s, %s, true)", [name, copy])
 
 
 def advance(connection: Connection, name: str, lsn: Lsn) -> None:

@@ -96,7 +96,8 @@ def described(error: psycopg.Error) -> str:
     state = error.sqlstate
     if state is None:
         return _one_line(str(error)) or type(error).__name__
-    message = error.diag.message_primary
+    # An error that was not met by psycopg itself has the primary message for its text.
+    message = error.diag.message_primary or str(error)
     if message and state.startswith(_NAMES_OBJECTS):
         return f"{message} (SQLSTATE {state})"
     return f"SQLSTATE {state}"

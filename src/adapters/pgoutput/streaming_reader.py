@@ -25,7 +25,7 @@ from adapters.pgoutput.cluster import wait_until_readable
 from adapters.pgoutput.connection import Connection, connect
 from adapters.pgoutput.slot import when_not_in_use
 from adapters.pgoutput.streamability import quote
-from adapters.pgoutput.wire_batch import WireBatch, wire_batch
+from adapters.pgoutput.wire_piece import WirePiece, piece_of_lengths
 from cdc_core.lsn import ZERO_LSN, Lsn
 
 if TYPE_CHECKING:
@@ -51,6 +51,9 @@ _WATERMARK_SECONDS = 0.005
 #: A burst this large means that much is coming.
 _BURST_MESSAGES = 64
 
+#: A batch comes in pieces of about this.
+_PIECE_BYTES = 16 << 20
+
 _FEEDBACK_SECONDS = 10.0
 _ASK_SECONDS = (0.01, 1.0)
 _CONFIRM_SECONDS = 2.0
@@ -71,6 +74,8 @@ class StreamingReader:
         self._received = after
         self._flushed = ZERO_LSN
         self._buffer, self._lengths = bytearray(), array("q")
+        #: Messages and bytes of the batch in hand that are in pieces handed over.
+        self._batch_rows = self._batch_bytes = 0
         self._in_transaction = False
         self._connection: Connection | None = None
         # The driver's connection is for one thread at a time.
@@ -84,26 +89,23 @@ class StreamingReader:
     def open(self) -> bool:
         return self._connection is not None
 
-    def read(self, until: Lsn, stop: Callable[[], bool]) -> Iterator[WireBatch]:
+    def read(self, until: Lsn, stop: Callable[[], bool]) -> Iterator[WirePiece]:
         wait_until_readable(self._control, until)
         pgconn = (self._connection or self._start()).pgconn
-        settings = self._settings
         ask, ask_at = _ASK_SECONDS[0], 0.0
         with selectors.DefaultSelector() as selector:
             selector.register(pgconn.socket, selectors.EVENT_READ)
             while True:
                 with self._using:
                     taken = self._take_burst()
-                full = (
-                    len(self._lengths) >= settings.batch_max_rows
-                    or len(self._buffer) >= settings.batch_max_bytes
-                )
-                if not self._in_transaction and (full or self._received >= until):
+                if not self._in_transaction and (self._full() or self._received >= until):
                     self._watermark(1)
-                    yield self._cut()
+                    yield self._end_batch()
                     if self.position >= until:
                         return
                     continue
+                if len(self._buffer) >= _PIECE_BYTES:
+                    yield self._cut()
                 if stop():
                     return
                 if taken:
@@ -185,7 +187,6 @@ class StreamingReader:
             raise psycopg.OperationalError("the replication connection is closed")
         pgconn = self._connection.pgconn
         get, buffer, lengths = pgconn.get_copy_data, self._buffer, self._lengths
-        row_limit, byte_limit = self._settings.batch_max_rows, self._settings.batch_max_bytes
         taken = 0
         while True:
             size, data = get(1)
@@ -201,8 +202,10 @@ class StreamingReader:
                 elif kind == _COMMIT:
                     self._in_transaction = False
                     self._moved(Lsn(int.from_bytes(data[_COMMIT_END], "big")))
-                    if len(lengths) >= row_limit or len(buffer) >= byte_limit:
+                    if self._full():
                         break
+                if len(buffer) >= _PIECE_BYTES:
+                    break
             elif data[0] == _KEEPALIVE:
                 _, wal_end, _, wants_reply = _KEEPALIVE_FORMAT.unpack(bytes(data))
                 # Within a transaction it tells of records before that transaction's commit.
@@ -225,11 +228,24 @@ class StreamingReader:
             raise psycopg.errors.error_from_result(result)
         raise psycopg.OperationalError("the server ended the replication stream")
 
-    def _cut(self) -> WireBatch:
-        self.position = self._received
-        batch = wire_batch(self._buffer, self._lengths, self.position)
+    def _full(self) -> bool:
+        return (
+            self._batch_rows + len(self._lengths) >= self._settings.batch_max_rows
+            or self._batch_bytes + len(self._buffer) >= self._settings.batch_max_bytes
+        )
+
+    def _cut(self, reached: Lsn | None = None) -> WirePiece:
+        piece = piece_of_lengths(self._buffer, self._lengths, reached)
+        self._batch_rows += len(self._lengths)
+        self._batch_bytes += len(self._buffer)
         self._buffer, self._lengths = bytearray(), array("q")
-        return batch
+        return piece
+
+    def _end_batch(self) -> WirePiece:
+        self.position = self._received
+        piece = self._cut(self.position)
+        self._batch_rows = self._batch_bytes = 0
+        return piece
 
     def _send_status(self, *, ask_reply: bool = False) -> None:
         """Standby status update; only while `_using` is held."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     from adapters.pgoutput.wire.codec import DecodedColumn
-    from adapters.pgoutput.wire.messages import RelationMessage, Transactions
+    from adapters.pgoutput.wire.messages import OpenTransaction, RelationMessage, Transactions
     from adapters.pgoutput.wire.text import Bytes, Mask, Positions
     from adapters.pgoutput.wire.types import PgType, TypeMap
 
@@ -40,17 +40,19 @@ _MOST_BYTES = 1 << 28
 
 _CARRIES_ROWS = np.zeros(256, dtype=np.bool_)
 _CARRIES_ROWS[list(wire.ROW_KINDS)] = True
+#: So many bytes are read at once, from positions up to a message's end.
+_READ_BEYOND = 8
 #: A kind byte, an OID, a tuple's kind, a number of columns.
 _SHORTEST_ROW = 8
 
 
 @dataclass(frozen=True, eq=False)
 class DecodedBatch:
-    """What a run of whole transactions holds.
+    """What a run of messages holds.
 
-    `end_lsn` is the end of the last transaction read, kept or not; None: there was none. The other
-    figures are of the transactions kept. `skipped` counts messages without rows by kind: origin,
-    type, message (logical decoding messages), unknown.
+    `end_lsn` is the end of the last transaction that ended, kept or not; None: none did. The other
+    figures are of the transactions kept that ended. `skipped` counts messages without rows by kind:
+    origin, type, message (logical decoding messages), unknown.
     """
 
     tables: list[TableChanges]
@@ -70,7 +72,8 @@ class _Version:
 
 
 class PgoutputDecoder:
-    """Decodes batches in stream order; remembers Relation messages, which come once a session.
+    """Decodes messages in stream order, wherever they are cut; remembers Relation messages, which
+    come once a session, and the transaction that is open.
 
     - `types` gives the types in force. It is asked when a relation's shape is new, with the type
       OIDs that the shape names, so that a provider may look up those that it lacks.
@@ -88,6 +91,12 @@ class PgoutputDecoder:
         self._versions: dict[int, _Version] = {}
         self._primary: dict[int, frozenset[str]] = {}
         self._shapes: dict[bytes, tuple[tuple[Column, ...], tuple[PgType, ...]]] = {}
+        self._open: OpenTransaction | None = None
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether the last message decoded was within a transaction."""
+        return self._open is not None
 
     def decode(
         self,
@@ -97,23 +106,25 @@ class PgoutputDecoder:
         after: Lsn | None = None,
         tables: Collection[int] | None = None,
     ) -> DecodedBatch:
-        """Decode n messages, `buffer[offsets[i]:offsets[i + 1]]` each: whole transactions.
+        """Decode n messages, `buffer[offsets[i]:offsets[i + 1]]` each, that follow the last ones.
 
-        Transactions that end at or before `after` are dropped, and rows of relations that are not
-        in `tables` (OIDs). Raises `DecodeError`; the decoder is of no more use then.
+        Transactions whose commit record starts before `after` are dropped, and rows of relations
+        that are not in `tables` (OIDs). Raises `DecodeError`; the decoder is of no more use then.
         """
         data = buffer if isinstance(buffer, np.ndarray) else np.frombuffer(buffer, np.uint8)
-        messages = Messages(data, np.asarray(offsets, dtype=np.int64))
-        transactions = wire.read_transactions(messages)
+        messages = Messages(_readable_beyond(data, offsets), np.asarray(offsets, dtype=np.int64))
+        transactions = wire.read_transactions(messages, self._open)
+        self._open = transactions.open
         events = np.flatnonzero(_CARRIES_ROWS[messages.kinds])
         relations = np.flatnonzero(messages.kinds == wire.RELATION)
-        known = np.concatenate([events, relations, transactions.begins, transactions.commits])
+        begins = np.flatnonzero(messages.kinds == wire.BEGIN)
+        known = np.concatenate([events, relations, begins, transactions.commits])
         skipped = wire.count_skipped(messages, known)
 
         _check_enclosed(messages, transactions, events)
         kept = np.ones(len(transactions), dtype=np.bool_)
         if after is not None:
-            kept = transactions.end_lsns > np.uint64(after)
+            kept = transactions.commit_lsns >= np.uint64(after)
             events = events[kept[transactions.of_message[events]]]
         history = self._read_relations(messages, relations)
         decoded = [
@@ -121,13 +132,14 @@ class PgoutputDecoder:
             for oid, of_table in _by_relation(*_events_and_oids(messages, events), tables)
             for version, version_events in _by_version(oid, of_table, history.get(oid, []))
         ]
-        last = int(np.flatnonzero(kept)[-1]) if kept.any() else None
+        ended = np.flatnonzero(kept[: len(transactions.commits)])
+        last = int(ended[-1]) if len(ended) else None
         return DecodedBatch(
             decoded,
-            Lsn(int(transactions.end_lsns[-1])) if len(transactions) else None,
+            Lsn(int(transactions.end_lsns[-1])) if len(transactions.commits) else None,
             None if last is None else Lsn(int(transactions.commit_lsns[last])),
             None if last is None else int(transactions.committed_at[last]),
-            int(np.count_nonzero(kept)),
+            len(ended),
             skipped,
         )
 
@@ -226,6 +238,14 @@ class PgoutputDecoder:
         )
 
 
+def _readable_beyond(data: Bytes, offsets: Positions) -> Bytes:
+    """The same bytes and, behind the last message, at least eight more: see `tuples.walk`."""
+    end = int(offsets[-1]) if len(offsets) else 0
+    if end + _READ_BEYOND <= len(data) or end > len(data):
+        return data
+    return np.concatenate([data[:end], np.zeros(_READ_BEYOND, np.uint8)])
+
+
 def _decode_column(
     relation: Relation,
     column: Column,
@@ -253,14 +273,14 @@ def _joined(masks: list[tuple[int, Mask]], count: int) -> Mask:
 
 
 def _check_enclosed(messages: Messages, transactions: Transactions, events: Positions) -> None:
-    """Every row message lies between a Begin and its Commit, and is long enough to have an OID.
-
-    So at least a Commit message follows behind any byte of it.
-    """
+    """Every row message lies between a Begin and its Commit, and is long enough to have an OID."""
     if len(events) == 0:
         return
     transaction = transactions.of_message[events]
-    if int(transaction[0]) < 0 or bool((events > transactions.commits[transaction]).any()):
+    ended = transaction < len(transactions.commits)
+    if int(transaction[0]) < 0 or bool(
+        (events[ended] > transactions.commits[transaction[ended]]).any()
+    ):
         raise DecodeError("a row message stands outside of any transaction")
     short = messages.ends[events] - messages.starts[events] < _SHORTEST_ROW
     short &= messages.kinds[events] != wire.TRUNCATE

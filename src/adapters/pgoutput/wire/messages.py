@@ -91,16 +91,25 @@ def _sliding(data: Bytes, dtype: str) -> npt.NDArray[np.generic]:
     return np.ndarray((max(len(data) - size + 1, 0),), dtype, buffer=data, strides=(1,))
 
 
+@dataclass(frozen=True)
+class OpenTransaction:
+    """A transaction that has begun and goes on in the messages to come; see `Transactions`."""
+
+    commit_lsn: int
+    committed_at: int
+
+
 @dataclass(frozen=True, eq=False)
 class Transactions:
-    """Whole transactions, in commit order; `begins` and `commits` are indexes of messages.
+    """Transactions in commit order, of which the first may have begun before these messages and the
+    last may end after them.
 
-    `commit_lsns` is where the commit record starts (Begin's final LSN), `end_lsns` where it ends,
-    `committed_at` microseconds since 1970-01-01 UTC. `of_message` numbers the transaction that had
-    last begun at each message, -1 before the first.
+    `commits` are the indexes of Commit messages: that of transaction i, for all but one that is
+    open. `commit_lsns` is where the commit record starts (Begin's final LSN), `end_lsns` where it
+    ends, as far as it is told; `committed_at` microseconds since 1970-01-01 UTC. `of_message`
+    numbers the transaction that had last begun at each message, -1 before the first.
     """
 
-    begins: Positions
     commits: Positions
     commit_lsns: npt.NDArray[np.uint64]
     end_lsns: npt.NDArray[np.uint64]
@@ -108,18 +117,28 @@ class Transactions:
     of_message: Positions
 
     def __len__(self) -> int:
-        return len(self.begins)
+        return len(self.commit_lsns)
+
+    @property
+    def open(self) -> OpenTransaction | None:
+        """The one whose Commit is still to come."""
+        if len(self.commits) == len(self):
+            return None
+        return OpenTransaction(int(self.commit_lsns[-1]), int(self.committed_at[-1]))
 
 
-def read_transactions(messages: Messages) -> Transactions:
-    """Pair every Begin with its Commit; `DecodeError` unless they alternate, a Commit last."""
+def read_transactions(messages: Messages, opened: OpenTransaction | None = None) -> Transactions:
+    """Pair every Begin with its Commit; `DecodeError` unless they alternate.
+
+    `opened` is the transaction that was open at the end of the messages before.
+    """
     began = messages.kinds == BEGIN
-    begins = np.flatnonzero(began)
-    commits = np.flatnonzero(messages.kinds == COMMIT)
-    if len(begins) != len(commits) or not (
-        bool((begins < commits).all()) and bool((commits[:-1] < begins[1:]).all())
-    ):
-        raise DecodeError("a batch of replication messages holds other than whole transactions")
+    ended = messages.kinds == COMMIT
+    begins, commits = np.flatnonzero(began), np.flatnonzero(ended)
+    marks = began[np.flatnonzero(began | ended)]
+    head = 0 if opened is None else 1
+    if not np.array_equal(marks, np.arange(len(marks)) % 2 == head):
+        raise DecodeError("Begin and Commit messages do not alternate")
     lengths = messages.ends - messages.starts
     if not (
         bool((lengths[begins] == BEGIN_LENGTH).all())
@@ -129,17 +148,21 @@ def read_transactions(messages: Messages) -> Transactions:
     at, end_at = messages.starts[begins], messages.starts[commits]
     commit_lsns = messages.int64(at + 1)
     committed_at = messages.int64(at + 9)
-    if bool((commit_lsns != messages.int64(end_at + 2)).any()):
-        raise DecodeError("a Commit message is not that of the transaction begun")
     if bool((committed_at > np.iinfo(np.int64).max - EPOCH_MICROSECONDS).any()):
         raise DecodeError("a Begin message has a commit time beyond all calendars")
+    committed_at = committed_at + EPOCH_MICROSECONDS
+    lsns = commit_lsns.view(np.uint64)
+    if opened is not None:
+        lsns = np.concatenate([np.array([opened.commit_lsn], np.uint64), lsns])
+        committed_at = np.concatenate([np.array([opened.committed_at], np.int64), committed_at])
+    if bool((lsns[: len(commits)] != messages.int64(end_at + 2).view(np.uint64)).any()):
+        raise DecodeError("a Commit message is not that of the transaction begun")
     return Transactions(
-        begins,
         commits,
-        commit_lsns.view(np.uint64),
+        lsns,
         messages.int64(end_at + 10).view(np.uint64),
-        committed_at + EPOCH_MICROSECONDS,
-        np.cumsum(began) - 1,
+        committed_at,
+        np.cumsum(began) - 1 + head,
     )
 
 

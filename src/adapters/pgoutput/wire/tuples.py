@@ -45,8 +45,7 @@ def walk(
 ) -> tuple[list[Values], Positions]:
     """Values of the tuples that begin at `at`, and the positions after them.
 
-    `ends` bounds each tuple's message; a Commit message follows somewhere behind every tuple, so
-    that eight bytes can be read at any position up to a message's end.
+    `ends` bounds each tuple's message; eight bytes can be read at any position up to there.
     """
     short = at + 2 > ends
     if short.any():

@@ -80,6 +80,8 @@ class ReferenceDecoder:
     def __init__(self, keys: dict[int, tuple[str, ...]]) -> None:
         self.keys = keys
         self.shapes: dict[int, Shape] = {}
+        #: Commit LSN and time of the last transaction begun, and whether it is dropped.
+        self.transaction = (0, 0, False)
 
     def decode(
         self,
@@ -87,11 +89,9 @@ class ReferenceDecoder:
         after: int | None = None,
         wanted: Collection[int] | None = None,
     ) -> list[Table]:
-        ends = [struct.unpack_from("!Q", m, 10)[0] for m in messages if m[:1] == b"C"]
         tables: list[Table] = []
         current: dict[int, Table] = {}
-        lsn = at = 0
-        dropped = False
+        lsn, at, dropped = self.transaction
 
         def table(oid: int) -> Table | None:
             if dropped or (wanted is not None and oid not in wanted):
@@ -123,8 +123,8 @@ class ReferenceDecoder:
             match message[:1]:
                 case b"B":
                     lsn, at = cursor.take("Q"), cursor.take("q") + EPOCH
-                    end = ends.pop(0)
-                    dropped = after is not None and end <= after
+                    dropped = after is not None and lsn < after
+                    self.transaction = lsn, at, dropped
                 case b"R":
                     shape = self._shape(cursor)
                     if self.shapes.get(shape.oid) != shape:

@@ -283,11 +283,12 @@ def two_transactions() -> tuple[bytes, np.ndarray]:
     )
 
 
-def test_after_drops_transactions_that_end_there_or_before() -> None:
+def test_after_drops_transactions_that_commit_before() -> None:
     def read(after: int) -> DecodedBatch:
         return decoder().decode(*two_transactions(), after=Lsn(after))
 
-    assert [len(read(after).tables) for after in (119, 120, 219, 220)] == [2, 1, 1, 0]
+    found = [len(read(after).tables) for after in (100, 101, 120, 200, 201, 220)]
+    assert found == [2, 1, 1, 1, 0, 0]
     dropped = read(220)
     assert (dropped.end_lsn, dropped.last_commit_lsn, dropped.transactions) == (220, None, 0)
     kept = read(120)
@@ -372,10 +373,10 @@ OLD = encoder.update(OID, ["1", "x", "y"], key=["1", None, None])
 @pytest.mark.parametrize(
     ("messages", "told"),
     [
-        ([*HEAD, GOOD], "whole transactions"),
-        ([GOOD, *TAIL], "whole transactions"),
-        ([*TAIL, *HEAD], "whole transactions"),
-        ([encoder.begin(100), encoder.begin(100), *TAIL, *TAIL], "whole transactions"),
+        ([GOOD, *TAIL], "do not alternate"),
+        ([*TAIL, *HEAD], "do not alternate"),
+        ([*HEAD, *TAIL, *TAIL], "do not alternate"),
+        ([encoder.begin(100), encoder.begin(100), *TAIL, *TAIL], "do not alternate"),
         ([encoder.begin(100), encoder.commit(101, 120)], "not that of the transaction"),
         ([encoder.begin(100) + b"x", *TAIL], "wrong length"),
         ([encoder.begin(100), encoder.commit(100, 120)[:-1]], "wrong length"),
@@ -425,6 +426,14 @@ OLD = encoder.update(OID, ["1", "x", "y"], key=["1", None, None])
 )
 def test_what_breaks_the_protocol_is_refused(messages: list[bytes], told: str) -> None:
     assert told in refused(*messages)
+
+
+def test_a_commit_of_another_transaction_than_the_open_one_is_refused() -> None:
+    reader = decoder()
+    reader.decode(*encoder.stream([*HEAD, GOOD]))
+    for messages in ([encoder.commit(101, 120)], [encoder.begin(200), *TAIL]):
+        with pytest.raises(DecodeError):
+            reader.decode(*encoder.stream(messages))
 
 
 @pytest.mark.parametrize(

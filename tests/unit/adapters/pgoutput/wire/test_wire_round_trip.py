@@ -189,30 +189,36 @@ def test_decodes_as_the_plain_decoder_does(
     stream: tuple[list[list[bytes]], dict[int, tuple[str, ...]]], data: st.DataObject
 ) -> None:
     transactions, keys = stream
-    after = data.draw(st.none() | st.sampled_from([m[-1] for m in transactions]), label="after")
-    after_lsn = None if after is None else int.from_bytes(after[10:18], "big")
+    after = data.draw(
+        st.none() | st.sampled_from([commit_lsn(m) + 8 for m in transactions]), label="after"
+    )
     wanted = data.draw(st.none() | st.sets(st.sampled_from(sorted(keys))), label="tables")
-    cut = data.draw(st.integers(0, len(transactions)), label="batches cut at")
+    messages = [message for transaction in transactions for message in transaction]
+    cut = data.draw(st.integers(0, len(messages)), label="cut at message")
     actual, expected = new_decoder(keys), ReferenceDecoder(keys)
-    for batch in (transactions[:cut], transactions[cut:]):
-        messages = [message for transaction in batch for message in transaction]
+    open_at_end = False
+    for piece in (messages[:cut], messages[cut:]):
         decoded = actual.decode(
-            *encoder.stream(messages),
-            after=None if after_lsn is None else Lsn(after_lsn),
-            tables=wanted,
+            *encoder.stream(piece), after=None if after is None else Lsn(after), tables=wanted
         )
-        assert_same(decoded.tables, expected.decode(messages, after_lsn, wanted))
-        assert_figures(decoded, batch, after_lsn)
+        marks = [m[:1] for m in piece if m[:1] in (b"B", b"C")]
+        open_at_end = marks[-1] == b"B" if marks else open_at_end
+        assert actual.in_transaction == open_at_end
+        assert_same(decoded.tables, expected.decode(piece, after, wanted))
+        assert_figures(decoded, piece, after)
 
 
-def assert_figures(decoded: DecodedBatch, batch: list[list[bytes]], after: int | None) -> None:
-    ends = [int.from_bytes(messages[-1][10:18], "big") for messages in batch]
-    kept = [m for m, end in zip(batch, ends, strict=True) if after is None or end > after]
-    assert decoded.end_lsn == (ends[-1] if ends else None)
+def commit_lsn(transaction: list[bytes]) -> int:
+    return int.from_bytes(transaction[0][1:9], "big")
+
+
+def assert_figures(decoded: DecodedBatch, piece: list[bytes], after: int | None) -> None:
+    commits = [int.from_bytes(m[2:10], "big") for m in piece if m[:1] == b"C"]
+    kept = [lsn for lsn in commits if after is None or lsn >= after]
+    assert decoded.end_lsn == (commits[-1] + 8 if commits else None)
     assert decoded.transactions == len(kept)
-    last = kept[-1][0] if kept else None
-    assert decoded.last_commit_lsn == (last and int.from_bytes(last[1:9], "big"))
-    noise = [m[:1] for messages in batch for m in messages if m[:1] in (b"Y", b"O", b"M", b"?")]
+    assert decoded.last_commit_lsn == (kept[-1] if kept else None)
+    noise = [m[:1] for m in piece if m[:1] in (b"Y", b"O", b"M", b"?")]
     names = {b"Y": "type", b"O": "origin", b"M": "message", b"?": "unknown"}
     assert decoded.skipped == {names[k]: noise.count(k) for k in set(noise)}
 

@@ -1,0 +1,90 @@
+"""Reading ahead in a thread, within bounds, while the caller works on what has come."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+T = TypeVar("T")
+
+#: So often a wait looks whether a signal has come in, or the caller shall stop.
+_WAIT_SECONDS = 0.5
+
+
+class ReadAhead(Generic[T]):
+    """Runs a generator in a thread of its own; items held back are at most `max_bytes`, or one.
+
+    `size` gives an item's bytes; `cancel` ends a wait of the generator, so that it raises. What it
+    raises, `take` raises.
+    """
+
+    def __init__(
+        self,
+        items: Generator[T, None, None],
+        *,
+        size: Callable[[T], int],
+        max_bytes: int,
+        cancel: Callable[[], None],
+    ) -> None:
+        self._items = items
+        self._size = size
+        self._max_bytes = max_bytes
+        self._cancel = cancel
+        self._changed = threading.Condition()
+        self._held: deque[T] = deque()
+        self._held_bytes = 0
+        self._error: BaseException | None = None
+        self._ended = False
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="wal2delta-reader", daemon=True)
+        self._thread.start()
+
+    def take(self, stop: Callable[[], bool] = lambda: False) -> T | None:
+        """The next item; None after the last, or once `stop` says so."""
+        with self._changed:
+            while not self._held and not self._ended:
+                if stop():
+                    return None
+                self._changed.wait(_WAIT_SECONDS)
+            if self._held:
+                item = self._held.popleft()
+                self._held_bytes -= self._size(item)
+                self._changed.notify_all()
+                return item
+            if self._error is not None:
+                raise self._error
+            return None
+
+    def close(self) -> None:
+        """End the thread; what it had read is dropped."""
+        with self._changed:
+            self._closing = True
+            self._held.clear()
+            self._changed.notify_all()
+        while self._thread.is_alive():
+            self._cancel()
+            self._thread.join(_WAIT_SECONDS)
+
+    def _run(self) -> None:
+        try:
+            for item in self._items:
+                with self._changed:
+                    self._held.append(item)
+                    self._held_bytes += self._size(item)
+                    del item
+                    self._changed.notify_all()
+                    while self._held_bytes > self._max_bytes and self._held and not self._closing:
+                        self._changed.wait()
+                    if self._closing:
+                        break
+        except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
+            self._error = error
+        finally:
+            self._items.close()
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
