@@ -122,6 +122,9 @@ class InMemorySource:
         self.postgres.slot = None
         return existed
 
+    def expect_read(self) -> None:
+        pass
+
     def read(
         self,
         after: Lsn,

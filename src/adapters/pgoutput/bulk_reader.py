@@ -58,6 +58,8 @@ class BulkReader:
 
     `control` is a connection for short statements. The slot stands at `confirmed` and decodes from
     `restart_lsn`; changes are known up to `after`. Raises `BulkRefused` and the driver's errors.
+
+    `start` before `read` has the server begin meanwhile.
     """
 
     def __init__(
@@ -83,21 +85,22 @@ class BulkReader:
         """What committed before has been handed over."""
         return self._position
 
+    def start(self, until: Lsn) -> None:
+        """Begin to read up to `until`, unless that is too little to pay."""
+        wait_until_readable(self._control, until)
+        if until - (self.restart_lsn or self._confirmed) > self._small:
+            self._ahead = self._read_ahead(until)
+
     def read(self, until: Lsn, stop: Callable[[], bool]) -> Iterator[WirePiece]:
+        """As `WireReader.read`; after `start` with the same `until`, if at all."""
         try:
-            wait_until_readable(self._control, until)
-            small = min(_SMALL_BYTES, self._settings.batch_max_bytes)
-            if until - (self.restart_lsn or self._confirmed) <= small:
-                yield self._moved(_Taken(self._peek_small(until)))
-            if self._position >= until or stop():
-                return
-            self._session = ArrowSession(self._settings, server_major(self._control))
-            self._ahead = ReadAhead(
-                self._steps(self._session, self._position, until),
-                size=lambda taken: len(taken.piece.buffer),
-                max_bytes=_AHEAD_BYTES,
-                cancel=self._session.cancel,
-            )
+            if self._ahead is None:
+                wait_until_readable(self._control, until)
+                if until - (self.restart_lsn or self._confirmed) <= self._small:
+                    yield self._moved(_Taken(self._peek_small(until)))
+                if self._position >= until or stop():
+                    return
+                self._ahead = self._read_ahead(until)
             while self._position < until:
                 taken = self._ahead.take(stop)
                 if taken is None:
@@ -116,6 +119,19 @@ class BulkReader:
         if self._session is not None:
             self._session.close()
             self._session = None
+
+    @property
+    def _small(self) -> int:
+        return min(_SMALL_BYTES, self._settings.batch_max_bytes)
+
+    def _read_ahead(self, until: Lsn) -> ReadAhead[_Taken]:
+        self._session = ArrowSession(self._settings, server_major(self._control))
+        return ReadAhead(
+            self._steps(self._session, self._position, until),
+            size=lambda taken: len(taken.piece.buffer),
+            max_bytes=_AHEAD_BYTES,
+            cancel=self._session.cancel,
+        )
 
     def _moved(self, taken: _Taken) -> WirePiece:
         if taken.piece.reached is not None:

@@ -7,8 +7,9 @@ What may be confirmed is the caller's rule; that reading moves nothing is kept h
 from __future__ import annotations
 
 import logging
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import psycopg
 
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+#: Threads that decode; more would wait for one another.
+_DECODERS = 2
+
 
 class _Stream:
     """An open stream and its decoder, which goes on from read to read.
@@ -67,6 +71,14 @@ class _Stream:
             self.quiet_from = batch.end_lsn
 
 
+class _Started(NamedTuple):
+    """A bulk reader at work before it was asked: what committed after `after`, up to `until`."""
+
+    reader: BulkReader
+    after: Lsn
+    until: Lsn
+
+
 class PgChangeSource:
     """`ChangeSource` of one slot.
 
@@ -80,6 +92,7 @@ class PgChangeSource:
         self._types = CatalogTypes(lambda: self._locked)
         self._relations: dict[Relation, Relation] = {}
         self._stream: _Stream | None = None
+        self._started: _Started | None = None
         self._read_before = False
         self._chosen: Reader | None = None
 
@@ -94,6 +107,7 @@ class PgChangeSource:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._close_started()
         self._close_stream()
         self._read_before = False
         if self._control is not None:
@@ -114,8 +128,23 @@ class PgChangeSource:
         return slot.create_slot(self._locked, self._settings)
 
     def drop_slot(self) -> bool:
+        self._close_started()
         self._close_stream()
         return slot.drop_slot(self._locked, self._settings.slot_name)
+
+    def expect_read(self) -> None:
+        state = self.slot()
+        if state is None or state.lost or state.plugin != self._settings.plugin_name:
+            return
+        confirmed = state.confirmed_flush_lsn
+        if confirmed is None or state.active_pid is not None:
+            return
+        until = self.current_lsn()
+        if self._choose(confirmed, until, state.restart_lsn).reader is Reader.BULK:
+            bulk = BulkReader(self._settings, self._locked, confirmed, state.restart_lsn, confirmed)
+            self._started = _Started(bulk, confirmed, until)
+            with source_errors("beginning to read changes"):
+                bulk.start(until)
 
     def read(
         self,
@@ -188,6 +217,7 @@ class PgChangeSource:
             _log.info("reading by %s: %s", choice.reader.value, choice.reason)
         match choice.reader:
             case Reader.STREAMING:
+                self._close_started()
                 stream = self._streaming(position, tables)
                 pieces = stream.reader.read(until, stop)
                 for batch in self._batches(pieces, stream.decoder, position, tables):
@@ -198,9 +228,7 @@ class PgChangeSource:
                         return
             case Reader.BULK:
                 self._close_stream()
-                bulk = BulkReader(
-                    self._settings, self._locked, confirmed, state.restart_lsn, position
-                )
+                bulk, until = self._bulk(state, confirmed, position, until)
                 try:
                     pieces = bulk.read(until, stop)
                     for batch in self._batches(pieces, self._new_decoder(), position, tables):
@@ -237,6 +265,25 @@ class PgChangeSource:
         self._stream.tables = tables
         return self._stream
 
+    def _bulk(
+        self, state: SlotState, confirmed: Lsn, position: Lsn, until: Lsn
+    ) -> tuple[BulkReader, Lsn]:
+        """A reader, and up to where it shall read: the one that was started, if that will do."""
+        started, self._started = self._started, None
+        if started is not None:
+            if started.after <= position and started.until <= until:
+                return started.reader, started.until
+            started.reader.close()
+        return (
+            BulkReader(self._settings, self._locked, confirmed, state.restart_lsn, position),
+            until,
+        )
+
+    def _close_started(self) -> None:
+        if self._started is not None:
+            self._started.reader.close()
+            self._started = None
+
     def _close_stream(self) -> None:
         if self._stream is not None:
             self._stream.reader.close()
@@ -252,22 +299,26 @@ class PgChangeSource:
         after: Lsn,
         tables: Collection[int],
     ) -> Iterator[ChangeBatch]:
-        """Decode pieces as they come; a batch's are handed on together."""
-        decoded: list[DecodedBatch] = []
-        wire_bytes = 0
-        for piece in pieces:
-            if len(piece):
-                wire_bytes += len(piece.buffer)
-                decoded.append(
-                    decoder.decode(piece.buffer, piece.offsets, after=after, tables=tables)
-                )
-            if piece.reached is not None:
-                reached = max(piece.reached, after)
-                batch = self._batch(decoded, reached, wire_bytes)
-                decoded, wire_bytes = [], 0
-                yield batch
-                del batch
-            del piece
+        """Decode pieces as they come, more than one at a time; hand a batch's on together."""
+        with ThreadPoolExecutor(_DECODERS, "wal2delta-decoder") as pool:
+            decoded: list[Future[DecodedBatch]] = []
+            wire_bytes = 0
+            for piece in pieces:
+                if len(piece):
+                    wire_bytes += len(piece.buffer)
+                    scanned = decoder.scan(piece.buffer, piece.offsets, after=after, tables=tables)
+                    decoded.append(pool.submit(scanned))
+                    del scanned
+                    if len(decoded) > _DECODERS:
+                        # No more bytes in memory than are worked on.
+                        decoded[-1 - _DECODERS].result()
+                if piece.reached is not None:
+                    reached = max(piece.reached, after)
+                    batch = self._batch([one.result() for one in decoded], reached, wire_bytes)
+                    decoded, wire_bytes = [], 0
+                    yield batch
+                    del batch
+                del piece
 
     def _batch(self, decoded: list[DecodedBatch], reached: Lsn, wire_bytes: int) -> ChangeBatch:
         kept = [piece for piece in decoded if piece.transactions]

@@ -64,6 +64,14 @@ class ChangeSource(Protocol):
         it."""
         ...
 
+    def expect_read(self) -> None:
+        """Say that a `read` will come, most likely from the slot's position on.
+
+        Nothing need happen; a source that takes long to begin may begin now. What is wrong with the
+        slot is for the other calls to tell.
+        """
+        ...
+
     def read(
         self,
         after: Lsn,

@@ -69,7 +69,12 @@ class StreamChanges:
         `stop` ends it cleanly after the batch in hand. Raises `TablesNeedSnapshot` when every other
         table is up to date.
         """
-        with self.source, self.destination:
+        with self.source:
+            self.source.expect_read()
+            return self._run(follow=follow, stop=stop)
+
+    def _run(self, *, follow: bool, stop: Callable[[], bool]) -> StreamReport:
+        with self.destination:
             checkpoint = self._start()
             until = self.source.current_lsn()
             plan = TablePlan(

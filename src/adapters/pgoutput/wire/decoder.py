@@ -24,17 +24,17 @@ from cdc_core.lsn import Lsn
 from cdc_core.relation import Column, Relation, ReplicaIdentity, TableName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from adapters.pgoutput.wire.codec import DecodedColumn
     from adapters.pgoutput.wire.messages import OpenTransaction, RelationMessage, Transactions
     from adapters.pgoutput.wire.text import Bytes, Mask, Positions
     from adapters.pgoutput.wire.types import PgType, TypeMap
 
-#: Messages decoded at a time. Every column visits them again, so that they should stay in the
-#: processor's cache; but many enough that the fixed cost of a step does not count.
-_SLICE_BYTES = 1 << 20
-_FEWEST_EVENTS, _MOST_EVENTS = 1 << 13, 1 << 16
+#: Messages decoded at a time. Every column visits them again, so that they should stay near the
+#: processor; but many enough that the fixed cost of a step does not count, and threads get by.
+_SLICE_BYTES = 8 << 20
+_FEWEST_EVENTS, _MOST_EVENTS = 1 << 13, 1 << 17
 #: Where messages are large, their number is limited by this.
 _MOST_BYTES = 1 << 28
 
@@ -111,6 +111,18 @@ class PgoutputDecoder:
         Transactions whose commit record starts before `after` are dropped, and rows of relations
         that are not in `tables` (OIDs). Raises `DecodeError`; the decoder is of no more use then.
         """
+        return self.scan(buffer, offsets, after=after, tables=tables)()
+
+    def scan(
+        self,
+        buffer: bytes | memoryview | Bytes,
+        offsets: Positions,
+        *,
+        after: Lsn | None = None,
+        tables: Collection[int] | None = None,
+    ) -> Callable[[], DecodedBatch]:
+        """As `decode`, of which it does what must be done in order; the call returned does the
+        rest, in any thread."""
         data = buffer if isinstance(buffer, np.ndarray) else np.frombuffer(buffer, np.uint8)
         messages = Messages(_readable_beyond(data, offsets), np.asarray(offsets, dtype=np.int64))
         transactions = wire.read_transactions(messages, self._open)
@@ -127,15 +139,15 @@ class PgoutputDecoder:
             kept = transactions.commit_lsns >= np.uint64(after)
             events = events[kept[transactions.of_message[events]]]
         history = self._read_relations(messages, relations)
-        decoded = [
-            self._decode_version(messages, transactions, version, version_events)
+        versions = [
+            (*self._relation(version), version_events)
             for oid, of_table in _by_relation(*_events_and_oids(messages, events), tables)
             for version, version_events in _by_version(oid, of_table, history.get(oid, []))
         ]
         ended = np.flatnonzero(kept[: len(transactions.commits)])
         last = int(ended[-1]) if len(ended) else None
-        return DecodedBatch(
-            decoded,
+        return lambda: DecodedBatch(
+            [_decode_version(messages, transactions, *version) for version in versions],
             Lsn(int(transactions.end_lsns[-1])) if len(transactions.commits) else None,
             None if last is None else Lsn(int(transactions.commit_lsns[last])),
             None if last is None else int(transactions.committed_at[last]),
@@ -193,50 +205,6 @@ class PgoutputDecoder:
         table = TableName(message.schema, message.name)
         return Relation(message.oid, table, columns, identity, key), pg_types
 
-    def _decode_version(
-        self,
-        messages: Messages,
-        transactions: Transactions,
-        version: _Version,
-        events: Positions,
-    ) -> TableChanges:
-        relation, pg_types = self._relation(version)
-        chunks: list[list[pa.Array]] = [[] for _ in pg_types]
-        unrepresentable: list[Unrepresentable] = []
-        ops, sources, moves = [], [], []
-        unchanged: dict[str, list[tuple[int, Mask]]] = {}
-        first_row = 0
-        for piece in _slices(messages, events):
-            rows = RowReader(messages, transactions, relation, piece).read()
-            for column, pg_type, values, into in zip(
-                relation.columns, pg_types, rows.columns, chunks, strict=True
-            ):
-                text = TextColumn(messages.data, values.starts, values.ends, values.valid)
-                decoded = _decode_column(relation, column, pg_type, text, transactions, piece)
-                into.extend(decoded.values.chunks)
-                unrepresentable += [
-                    Unrepresentable(column.name, first_row + row, odd)
-                    for row, odd in decoded.unrepresentable
-                ]
-                if values.unchanged is not None and values.unchanged.any():
-                    unchanged.setdefault(column.name, []).append((first_row, values.unchanged))
-            ops.append(rows.op)
-            sources.append(piece[rows.source])
-            moves.append(np.where(rows.moved_from < 0, -1, rows.moved_from + first_row))
-            first_row += len(rows.op)
-        schema = pa.schema([(column.name, column.arrow_type) for column in relation.columns])
-        transaction = transactions.of_message[np.concatenate(sources)]
-        return TableChanges(
-            relation,
-            table_of(schema, chunks, first_row),
-            np.concatenate(ops),
-            transactions.commit_lsns[transaction],
-            transactions.committed_at[transaction],
-            np.concatenate(moves),
-            {name: _joined(masks, first_row) for name, masks in unchanged.items()},
-            tuple(unrepresentable),
-        )
-
 
 def _readable_beyond(data: Bytes, offsets: Positions) -> Bytes:
     """The same bytes and, behind the last message, at least eight more: see `tuples.walk`."""
@@ -244,6 +212,50 @@ def _readable_beyond(data: Bytes, offsets: Positions) -> Bytes:
     if end + _READ_BEYOND <= len(data) or end > len(data):
         return data
     return np.concatenate([data[:end], np.zeros(_READ_BEYOND, np.uint8)])
+
+
+def _decode_version(
+    messages: Messages,
+    transactions: Transactions,
+    relation: Relation,
+    pg_types: Sequence[PgType],
+    events: Positions,
+) -> TableChanges:
+    chunks: list[list[pa.Array]] = [[] for _ in pg_types]
+    unrepresentable: list[Unrepresentable] = []
+    ops, sources, moves = [], [], []
+    unchanged: dict[str, list[tuple[int, Mask]]] = {}
+    first_row = 0
+    for piece in _slices(messages, events):
+        rows = RowReader(messages, transactions, relation, piece).read()
+        for column, pg_type, values, into in zip(
+            relation.columns, pg_types, rows.columns, chunks, strict=True
+        ):
+            text = TextColumn(messages.data, values.starts, values.ends, values.valid)
+            decoded = _decode_column(relation, column, pg_type, text, transactions, piece)
+            into.extend(decoded.values.chunks)
+            unrepresentable += [
+                Unrepresentable(column.name, first_row + row, odd)
+                for row, odd in decoded.unrepresentable
+            ]
+            if values.unchanged is not None and values.unchanged.any():
+                unchanged.setdefault(column.name, []).append((first_row, values.unchanged))
+        ops.append(rows.op)
+        sources.append(piece[rows.source])
+        moves.append(np.where(rows.moved_from < 0, -1, rows.moved_from + first_row))
+        first_row += len(rows.op)
+    schema = pa.schema([(column.name, column.arrow_type) for column in relation.columns])
+    transaction = transactions.of_message[np.concatenate(sources)]
+    return TableChanges(
+        relation,
+        table_of(schema, chunks, first_row),
+        np.concatenate(ops),
+        transactions.commit_lsns[transaction],
+        transactions.committed_at[transaction],
+        np.concatenate(moves),
+        {name: _joined(masks, first_row) for name, masks in unchanged.items()},
+        tuple(unrepresentable),
+    )
 
 
 def _decode_column(
