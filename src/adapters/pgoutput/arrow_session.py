@@ -48,7 +48,7 @@ class ArrowSession:
             refused = psycopg.OperationalError(_said(error))
             raise connection_refused(refused, secrets_in(parameters), "connecting") from None
         try:
-            self.row(session_statement(settings, server_major))
+            self.row(session_statement(server_major))
             with suppress(psycopg.errors.InvalidParameterValue):
                 self.row(f"SELECT {WATCH_CLIENTS}")
         except BaseException:

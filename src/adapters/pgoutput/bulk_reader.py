@@ -12,14 +12,19 @@ from array import array
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
-import numpy as np
 import psycopg
 
 from adapters.pgoutput.arrow_session import ArrowSession
 from adapters.pgoutput.cluster import wait_until_readable
 from adapters.pgoutput.connection import server_major
 from adapters.pgoutput.read_ahead import ReadAhead
-from adapters.pgoutput.wire_piece import WirePiece, piece_of_arrow, piece_of_lengths
+from adapters.pgoutput.wire_piece import (
+    WirePiece,
+    cut_batches,
+    end_of_batch,
+    piece_of_arrow,
+    piece_of_lengths,
+)
 from cdc_core.lsn import Lsn
 
 if TYPE_CHECKING:
@@ -33,6 +38,8 @@ _REFUSALS = ("53", "54", "42501", "0A")
 
 #: WAL up to which a session of its own does not pay.
 _SMALL_BYTES = 2 << 20
+#: The longest step.
+_MOST_STEPS_BYTES = 2 << 30
 #: Messages that come as one piece, and how far the reading may be ahead of the decoding.
 _PIECE_BYTES = 16 << 20
 _AHEAD_BYTES = 48 << 20
@@ -128,7 +135,7 @@ class BulkReader:
         self._session = ArrowSession(self._settings, server_major(self._control))
         return ReadAhead(
             self._steps(self._session, self._position, until),
-            size=lambda taken: len(taken.piece.buffer),
+            size=lambda taken: taken.piece.size,
             max_bytes=_AHEAD_BYTES,
             cancel=self._session.cancel,
         )
@@ -155,29 +162,28 @@ class BulkReader:
     def _steps(
         self, session: ArrowSession, position: Lsn, until: Lsn
     ) -> Generator[_Taken, None, None]:
-        step_bytes = self._settings.batch_max_bytes
-        if until - self._confirmed <= step_bytes:
+        restart_lsn = self.restart_lsn or self._confirmed
+        if _step_end(self._settings, position, until, restart_lsn) == until:
             # A single step needs no copy of the slot, which may be refused.
-            query = self._query("peek", self._settings.slot_name, until)
             count, end = 0, position
-            for piece in _pieces(session, query):
+            for piece in self._pieces(session, "peek", self._settings.slot_name, until):
                 count += len(piece)
                 end = _last_end(piece) or end
                 yield _Taken(piece)
             position = end if count >= self._settings.batch_max_rows else until
-            yield _Taken(_end_of_batch(position))
+            yield _Taken(end_of_batch(position))
         if position < until:
             self._copy_slot(session, position)
         while position < until:
-            upto = Lsn(min(until, position + step_bytes))
-            for piece in _pieces(session, self._query("get", self._copy, upto)):
+            upto = _step_end(self._settings, position, until, restart_lsn)
+            for piece in self._pieces(session, "get", self._copy, upto):
                 yield _Taken(piece)
             reached, restart = session.row(
                 "SELECT confirmed_flush_lsn::text, restart_lsn::text FROM pg_replication_slots "
                 f"WHERE slot_name = {literal(self._copy)}"
             )
-            position = Lsn.parse(reached)
-            yield _Taken(_end_of_batch(position), Lsn.parse(restart))
+            position, restart_lsn = Lsn.parse(reached), Lsn.parse(restart)
+            yield _Taken(end_of_batch(position), restart_lsn)
 
     def _copy_slot(self, session: ArrowSession, position: Lsn) -> None:
         """Copy the slot to one that dies with the session."""
@@ -190,6 +196,11 @@ class BulkReader:
                 f"SELECT end_lsn::text FROM pg_replication_slot_advance({copy}, '{position}')"
             )
 
+    def _pieces(self, session: ArrowSession, how: str, slot: str, upto: Lsn) -> Iterator[WirePiece]:
+        batches = session.stream(self._query(how, slot, upto), _PIECE_BYTES)
+        pieces = (piece_of_arrow(batch.column(0)) for batch in batches if len(batch))
+        return cut_batches(pieces, self._settings.batch_max_rows, self._settings.batch_max_bytes)
+
     def _query(self, how: str, slot: str, upto: Lsn) -> str:
         return (
             f"SELECT data FROM pg_logical_slot_{how}_binary_changes("
@@ -198,21 +209,25 @@ class BulkReader:
         )
 
 
-def _pieces(session: ArrowSession, query: str) -> Iterator[WirePiece]:
-    for batch in session.stream(query, _PIECE_BYTES):
-        if len(batch):
-            yield piece_of_arrow(batch.column(0))
+def step_bytes(settings: SourceSettings, restart_distance: int) -> int:
+    """WAL to decode in a step.
+
+    As every step decodes again what is between `restart_lsn` and its begin, a step is no shorter
+    than that, which keeps the whole linear; but the server holds its rows in temporary files.
+    """
+    return min(max(settings.batch_max_bytes, restart_distance), _MOST_STEPS_BYTES)
 
 
-def _end_of_batch(reached: Lsn) -> WirePiece:
-    return WirePiece(np.empty(0, np.uint8), np.zeros(1, np.int64), reached)
+def _step_end(settings: SourceSettings, position: Lsn, until: Lsn, restart_lsn: Lsn) -> Lsn:
+    step = step_bytes(settings, max(0, position - restart_lsn))
+    # The last step may be half as long again: a short one behind it would cost more.
+    return until if until - position <= step + step // 2 else Lsn(position + step)
 
 
 def _last_end(piece: WirePiece) -> Lsn | None:
     """Where the last transaction of a piece ends; None unless that is its last message."""
-    start, end = piece.offsets[-2:].tolist()
-    last = piece.buffer[start:end].tobytes()
-    return last_end_lsn(last) if last[:1] == b"C" else None
+    commits = piece.commits()
+    return piece.end_lsn(commits[-1]) if len(commits) else None
 
 
 def last_end_lsn(buffer: bytes | bytearray) -> Lsn:

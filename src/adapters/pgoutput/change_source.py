@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import psycopg
 
 from adapters.pgoutput import cluster, slot
-from adapters.pgoutput.bulk_reader import BulkReader, BulkRefused
+from adapters.pgoutput.bulk_reader import BulkReader, BulkRefused, step_bytes
 from adapters.pgoutput.catalog_types import CatalogTypes
 from adapters.pgoutput.connection import Connection, connect
 from adapters.pgoutput.lock import give_up_writer_lock, take_writer_lock
@@ -249,10 +249,11 @@ class PgChangeSource:
         at_tail: bool = False,
         refusal: str = "",
     ) -> Choice:
+        distance = max(0, position - (restart_lsn or position))
         return choose_reader(
             backlog_bytes=max(0, until - position),
-            restart_distance_bytes=max(0, position - (restart_lsn or position)),
-            step_bytes=self._settings.batch_max_bytes,
+            restart_distance_bytes=distance,
+            step_bytes=step_bytes(self._settings, distance),
             at_tail=at_tail,
             refusal=refusal,
         )
@@ -305,7 +306,7 @@ class PgChangeSource:
             wire_bytes = 0
             for piece in pieces:
                 if len(piece):
-                    wire_bytes += len(piece.buffer)
+                    wire_bytes += piece.size
                     scanned = decoder.scan(piece.buffer, piece.offsets, after=after, tables=tables)
                     decoded.append(pool.submit(scanned))
                     del scanned

@@ -28,9 +28,6 @@ class SourceSettings:
     #: A snapshot's piece ends with the first row that reaches one of these.
     piece_max_rows: int = 131_072
     piece_max_bytes: int = 32 << 20
-    #: Memory that PostgreSQL may use to put a transaction in order before it spills to disk, which
-    #: doubles the time of reading; applies where the server's own setting is lower.
-    decoding_memory_bytes: int = 256 << 20
     connect_timeout_seconds: int = 15
     #: For our own DDL: a statement that waits longer would make the application's wait behind it.
     lock_timeout_seconds: float = 5.0

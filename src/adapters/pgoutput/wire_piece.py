@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from cdc_core.lsn import Lsn
+
 if TYPE_CHECKING:
     from array import array
     from collections.abc import Callable, Iterator
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from adapters.pgoutput.wire.text import Bytes
-    from cdc_core.lsn import Lsn
+
+_COMMIT = ord("C")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +35,52 @@ class WirePiece:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def size(self) -> int:
+        """Bytes of its messages."""
+        return int(self.offsets[-1] - self.offsets[0])
+
+    def commits(self) -> npt.NDArray[np.int64]:
+        """Indexes of the Commit messages."""
+        return np.flatnonzero(self.buffer[self.offsets[:-1]] == _COMMIT)
+
+    def end_lsn(self, commit: int) -> Lsn:
+        """Where the transaction ends whose Commit message this is: its last field but one."""
+        end = int(self.offsets[commit + 1])
+        return Lsn(int.from_bytes(self.buffer[end - 16 : end - 8].tobytes(), "big"))
+
+    def part(self, start: int, stop: int, reached: Lsn | None) -> WirePiece:
+        """Messages from one index up to another."""
+        return WirePiece(self.buffer, self.offsets[start : stop + 1], reached)
+
+
+def end_of_batch(reached: Lsn) -> WirePiece:
+    """No messages: what came before is a batch."""
+    return WirePiece(np.empty(0, np.uint8), np.zeros(1, np.int64), reached)
+
+
+def cut_batches(pieces: Iterator[WirePiece], max_rows: int, max_bytes: int) -> Iterator[WirePiece]:
+    """End a batch behind the first transaction that reaches `max_rows` messages or `max_bytes`."""
+    rows = size = 0
+    for piece in pieces:
+        commits = piece.commits()
+        ends = piece.offsets[commits + 1]
+        start = 0
+        while True:
+            full = min(
+                int(np.searchsorted(commits, start + max_rows - rows - 1)),
+                int(np.searchsorted(ends, piece.offsets[start] + max_bytes - size)),
+            )
+            full = max(full, int(np.searchsorted(commits, start)))
+            if full == len(commits):
+                break
+            commit = int(commits[full])
+            yield piece.part(start, commit + 1, piece.end_lsn(commit))
+            rows, size, start = 0, 0, commit + 1
+        rest = piece.part(start, len(piece), None)
+        yield rest
+        rows, size = rows + len(rest), size + rest.size
 
 
 def piece_of_lengths(
