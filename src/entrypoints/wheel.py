@@ -153,7 +153,9 @@ def _run(chosen: argparse.Namespace) -> int:
 
     from entrypoints import commands
     from entrypoints.container import Container
+    from entrypoints.memory import choose_allocator
 
+    choose_allocator()
     container = Container.from_settings(settings)
     match chosen.mode:
         case "snapshot":
