@@ -291,7 +291,7 @@ class TablePlan:
         if self.freeze and freezing:
             raise OperatorNeeded(
                 f'schema change refused by schema_changes = "freeze": {text}',
-                'undo it at the source, or set sources.pg_replication.schema_changes = "evolve"',
+                'undo it at the source, or set pipeline.schema_changes = "evolve"',
             )
         if text not in self.notes:
             self.notes.append(text)

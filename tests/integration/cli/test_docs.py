@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from entrypoints.cli import build_parser
-from entrypoints.settings import SECTIONS, Settings
+from entrypoints.settings import SECTIONS, Settings, SourceSettings
 from entrypoints.wheel import PARAMETERS
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()
 COMMANDS = (ROOT / "docs/reference/commands.md").read_text()
 SETTINGS = (ROOT / "docs/reference/settings.md").read_text()
-TUTORIAL = (ROOT / "docs/tutorial.md").read_text()
+PAGES = [README, *(page.read_text() for page in sorted((ROOT / "docs").rglob("*.md")))]
 
 
 def _blocks(text: str, language: str) -> list[str]:
@@ -46,10 +46,10 @@ def test_embedding_example_runs(shop):
     assert done.stdout.startswith("7 rows at LSN")
 
 
-def test_commands_in_readme_and_tutorial_parse():
+def test_commands_in_the_pages_parse():
     told = [
         line.partition("#")[0].replace("uv run ", "").strip()
-        for text in (README, TUTORIAL)
+        for text in PAGES
         for block in _blocks(text, "sh")
         for line in block.splitlines()
         if re.match(r"(uv run )?wal2delta ", line)
@@ -66,6 +66,16 @@ def test_every_command_and_option_is_in_the_reference():
         for action in parser._actions:
             for option in set(action.option_strings) - {"-h", "--help", "--destination"}:
                 assert option in line, (name, option)
+
+
+def test_settings_that_messages_name_exist():
+    """Of the source's section: its path is no Python that could be meant instead."""
+    texts = [*PAGES, *(file.read_text() for file in (ROOT / "src").rglob("*.py"))]
+    told = {
+        name for text in texts for name in re.findall(r"sources\.pg_replication\.([a-z_]+)", text)
+    }
+    assert len(told) > 5
+    assert told <= set(SourceSettings.model_fields)
 
 
 def test_every_parameter_of_the_wheel_is_in_the_reference():
