@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 __all__ = ["warehouse", "warehouse_server"]
 
 
+#: Waits that cost a test nothing.
+PATIENCE = Patience(first_wait=0.01, longest_wait=0.05)
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the pauses that the connector makes after a lost connection, whatever is set."""
+    from databricks.sql.auth.retry import DatabricksRetryPolicy
+
+    monkeypatch.setattr(DatabricksRetryPolicy, "get_backoff_time", lambda _: 0.0)
+
+
 @pytest.fixture
 def in_one_transaction() -> bool:
     """Whether a batch is one transaction; parametrized by tests that are about both."""
@@ -33,10 +45,9 @@ def opened(
 ) -> Callable[[], Destination]:
     """A function that gives a destination, not yet opened, always of the same dataset."""
     settings = PipelineSettings("wal2delta", "bronze", tmp_path / "work")
-    patience = Patience(attempts=3, first_wait=0.01, longest_wait=0.1)
     return lambda: databricks_destination(
         settings,
         warehouse.dlt_credentials(),
         multi_table_transaction=in_one_transaction,
-        patience=patience,
+        patience=PATIENCE,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from tests.contracts.destination_contract import (
     multiset,
     replacement,
 )
+from tests.integration.databricks.conftest import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,9 +31,18 @@ KEYED = TargetTable("orders", pa.schema([("id", pa.int64()), ("note", pa.string(
 BAG = TargetTable("bag", pa.schema([("what", pa.string())]))
 WIDER = TargetTable("orders", pa.schema([*KEYED.schema, ("extra", pa.int32())]))
 
-#: Statements and uploads; not the opening of sessions, which has its own test.
-ANY = r"^(?!THRIFT|HTTP (?!PUT))"
-KINDS = ["error", "conflict", "drop_before", "drop_after"]
+#: What a run asks for, not the reader beside it: all of it; statements; statements and uploads.
+RUN = r"^(?!SELECT COUNT)"
+STATEMENT = r"^(?!SELECT COUNT|THRIFT|HTTP)"
+STEP = r"^(?!SELECT COUNT|THRIFT|HTTP (?!PUT))"
+FAULTS = {
+    "drop_before": RUN,
+    "conflict": STATEMENT,
+    "429": RUN,
+    "drop_after": RUN,
+    "503": RUN,
+    "delay": r"^(MERGE|INSERT OVERWRITE|BEGIN)",
+}
 ROWS = 5
 
 
@@ -52,19 +63,21 @@ def changes(number: int) -> LoadBatch:
     return LoadBatch(merges=(keyed(KEYED, rows), multiset(BAG, events)))
 
 
-@contextmanager
+@contextlib.contextmanager
 def reading(warehouse: Warehouse) -> Iterator[list[int]]:
     """What a reader counts in the keyed table, again and again, in a session of its own."""
     seen: list[int] = []
     stop = threading.Event()
 
+    connection = warehouse.connect()
+
     def read() -> None:
-        with warehouse.connect() as connection, connection.cursor() as cursor:
+        with connection, connection.cursor() as cursor:
             while not stop.is_set():
                 cursor.execute("SELECT COUNT(*), COUNT(DISTINCT note) FROM bronze.orders")
                 (row,) = cursor.fetchall()
                 seen.append(row[0] if row[1] == 1 else -1)
-                stop.wait(0.02)
+                stop.wait(0.05)
 
     thread = threading.Thread(target=read)
     thread.start()
@@ -75,55 +88,72 @@ def reading(warehouse: Warehouse) -> Iterator[list[int]]:
         thread.join()
 
 
-def statements_of(warehouse: Warehouse, run: Callable[[], None]) -> int:
-    """How many events that match `ANY` a run makes."""
-    warehouse.add_fault(ANY, "delay", nth=1, times=1, seconds=0.0)
-    run()
-    (fault,) = warehouse.faults()
-    warehouse.clear_faults()
-    return int(fault["seen"])
+def assert_whole(warehouse: Warehouse, batch: Callable[[int], LoadBatch], number: int) -> None:
+    """Both tables, read from their folders, are as after the batch, nothing lost, nothing twice."""
+    orders = warehouse.read_table("bronze", "orders").to_pylist()
+    found = sorted((row["id"], row["note"]) for row in orders)
+    assert found == [(n, f"n{number}") for n in range(ROWS)]
+    bag = warehouse.read_table("bronze", "bag").column("what").to_pylist()
+    assert len(bag) == ROWS
+    assert bag.count(f"n{number}") == (ROWS if batch is snapshot else 1)
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch", [snapshot, changes])
-def test_a_fault_at_any_statement(
-    opened: Callable[[], Destination],
-    warehouse: Warehouse,
-    kind: str,
-    batch: Callable[[int], LoadBatch],
+@pytest.mark.parametrize("in_one_transaction", [False, True])
+def test_every_statement_meets_every_fault(
+    opened: Callable[[], Destination], warehouse: Warehouse, batch: Callable[[int], LoadBatch]
 ) -> None:
-    number = 10
-
-    def load() -> None:
-        with opened() as destination:
-            destination.load(batch(number), checkpoint(number))
-
+    """One after the other, until it passes: the run ends by itself, in bounded time."""
     with opened() as destination:
-        destination.load(snapshot(number), checkpoint(number))
-    number += 1
-    count = statements_of(warehouse, load)
-    assert count < 30
+        destination.load(snapshot(10), checkpoint(10))
+    for nth, (kind, pattern) in enumerate(FAULTS.items(), start=1):
+        http = {"kind": "http", "status": int(kind)} if kind.isdigit() else {"kind": kind}
+        warehouse.add_fault(pattern, nth=nth, cycle=len(FAULTS) + 1, seconds=0.01, **http)
     with reading(warehouse) as seen:
-        for nth in range(1, count + 1):
-            number += 1
-            before = number - 1
-            # The faults of readers do not count: they ask for one thing only.
-            warehouse.add_fault(rf"{ANY}(?!SELECT COUNT)", kind, nth=nth)
-            try:
-                load()
-            except CdcError:
-                with opened() as destination:
-                    found = destination.read_checkpoint()
-                    assert found in (checkpoint(before), checkpoint(number)), nth
-                load()
+        warehouse.clear_log()
+        with opened() as destination:
+            assert destination.read_checkpoint() == checkpoint(10)
+            destination.load(batch(11), checkpoint(11))
+        texts = {statement["text"] for statement in warehouse.statements()}
+        for fault in warehouse.faults():
+            places = [text for text in texts if re.match(fault["pattern"], text)]
+            assert len(places) >= (1 if fault["kind"] == "delay" else 10)
+            assert fault["fired"] >= len(places), fault["kind"]
+        warehouse.clear_faults()
+        with opened() as destination:
+            assert destination.read_checkpoint() == checkpoint(11)
+            assert_whole(warehouse, batch, 11)
+            destination.load(changes(12), checkpoint(12))
+            assert not any((destination.volumes() or {}).values())
+    assert set(seen) == {ROWS}
+
+
+@pytest.mark.parametrize(
+    ("batch", "in_one_transaction"), [(snapshot, False), (changes, False), (changes, True)]
+)
+def test_a_run_that_fails_at_any_statement_is_run_again(
+    opened: Callable[[], Destination], warehouse: Warehouse, batch: Callable[[int], LoadBatch]
+) -> None:
+    with opened() as destination:
+        destination.load(snapshot(10), checkpoint(10))
+    number, nth, struck = 10, 0, True
+    with reading(warehouse) as seen:
+        while struck:
+            number, nth = number + 1, nth + 1
+            warehouse.add_fault(STEP, nth=nth)
+            found = checkpoint(number)
+            with contextlib.suppress(CdcError), opened() as destination:
+                destination.load(batch(number), checkpoint(number))
+            struck = warehouse.faults()[0]["fired"] == 1
             warehouse.clear_faults()
             with opened() as destination:
-                assert destination.read_checkpoint() == checkpoint(number)
-                rows = content(destination, "orders", "id", "note")
-                assert rows == [(n, f"n{number}") for n in range(ROWS)], nth
-                bag = [what for (what,) in content(destination, "bag", "what")]
-                assert len(bag) == ROWS, nth
-                assert bag.count(f"n{number}") == (ROWS if batch is snapshot else 1), nth
+                found = destination.read_checkpoint()
+                assert found in (checkpoint(number - 1), checkpoint(number)), nth
+                if found == checkpoint(number):
+                    assert_whole(warehouse, batch, number)
+                destination.load(batch(number), checkpoint(number))
+            assert_whole(warehouse, batch, number)
+    assert nth > 10
     assert set(seen) == {ROWS}
 
 
@@ -169,7 +199,7 @@ def test_conflicts_are_tried_up_to_a_limit(
         tried = [
             s for s in warehouse.statements() if "MERGE INTO `main`.`bronze`.`orders`" in s["text"]
         ]
-        assert len(tried) == 3
+        assert len(tried) == PATIENCE.attempts
         warehouse.clear_faults()
         destination.load(changes(10), checkpoint(10))
         assert len(content(destination, "orders", "id")) == ROWS

@@ -29,20 +29,25 @@ from tests.contracts.destination_contract import checkpoint
 from tests.integration.databricks import test_faults
 from tests.integration.warehouse.client import Warehouse
 
-warehouse, work, batch = Warehouse.from_json(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-settings = PipelineSettings("wal2delta", "bronze", work)
-with databricks_destination(settings, warehouse.dlt_credentials()) as destination:
+warehouse, work = Warehouse.from_json(sys.argv[1]), Path(sys.argv[2])
+batch, in_one_transaction = sys.argv[3], sys.argv[4] == "True"
+with databricks_destination(
+    PipelineSettings("wal2delta", "bronze", work),
+    warehouse.dlt_credentials(),
+    multi_table_transaction=in_one_transaction,
+) as destination:
     destination.load(getattr(test_faults, batch)(11), checkpoint(11))
 """
 
 
 @pytest.mark.parametrize(
-    ("batch", "statement"),
+    ("batch", "statement", "in_one_transaction"),
     [
-        ("changes", "PUT"),
-        ("changes", "MERGE INTO"),
-        ("changes", "INSERT INTO .*_dlt_loads"),
-        ("snapshot", "INSERT OVERWRITE"),
+        ("changes", "PUT", False),
+        ("changes", "MERGE INTO", False),
+        ("changes", "INSERT INTO .*_dlt_loads", False),
+        ("snapshot", "INSERT OVERWRITE", False),
+        ("snapshot", "BEGIN ATOMIC", True),
     ],
 )
 def test_a_killed_run_is_run_again(
@@ -51,14 +56,15 @@ def test_a_killed_run_is_run_again(
     tmp_path: Path,
     batch: str,
     statement: str,
+    *,
+    in_one_transaction: bool,
 ) -> None:
     """The statement waits in the warehouse until the next run is over, and must do no harm then."""
     with opened() as destination:
         destination.load(snapshot(10), checkpoint(10))
-    warehouse.add_fault(statement, "delay", seconds=3.0)
-    process = subprocess.Popen(
-        [sys.executable, "-c", _RUN, warehouse.to_json(), str(tmp_path / "work"), batch]
-    )
+    warehouse.add_fault(statement, "hold")
+    arguments = [warehouse.to_json(), str(tmp_path / "work"), batch, str(in_one_transaction)]
+    process = subprocess.Popen([sys.executable, "-c", _RUN, *arguments])
     try:
         give_up = time.monotonic() + 60
         while not any(fault["fired"] for fault in warehouse.faults()):
@@ -71,6 +77,7 @@ def test_a_killed_run_is_run_again(
         assert destination.read_checkpoint() == checkpoint(10)
         for number in (11, 12):
             destination.load(changes(number), checkpoint(number))
+        warehouse.clear_faults()
         while any(entry["status"] == "running" for entry in warehouse.statements()):
             time.sleep(0.05)
         rows = content(destination, "orders", "id", "note")

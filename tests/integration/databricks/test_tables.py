@@ -242,7 +242,7 @@ def test_rows_of_a_file_that_is_gone_are_missed(
     first = whole(ORDERS, ("id",), id=7, _cdc_lsn=1)
     with opened() as destination:
         destination.load(LoadBatch(replacements=(first,)), checkpoint(1))
-    warehouse.add_fault("INSERT OVERWRITE", "delay", seconds=1.0)
+    warehouse.add_fault("INSERT OVERWRITE", "hold")
     with ThreadPoolExecutor(1) as thread, opened() as destination:
         loading = thread.submit(
             destination.load, LoadBatch(replacements=(many_files,)), checkpoint(2)
@@ -251,6 +251,7 @@ def test_rows_of_a_file_that_is_gone_are_missed(
             assert not loading.done()
         folder = warehouse.volume_path("bronze", "_dlt_staging_load_volume")
         next(folder.rglob("*.parquet")).unlink()
+        warehouse.clear_faults()
         with pytest.raises(DestinationFailed, match="PATH_NOT_FOUND"):
             loading.result()
     with opened() as destination:

@@ -14,7 +14,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["error", "conflict", "drop_before", "drop_after", "http", "delay"]
+Kind = Literal["error", "conflict", "drop_before", "drop_after", "http", "delay", "hold"]
+HELD_AT_MOST = 120.0
 CONFLICT = "DELTA_CONCURRENT_APPEND"
 
 
@@ -26,7 +27,12 @@ class Fault:
       concurrency conflict's class;
     - `drop_before`, `drop_after`: the connection is cut before or after it is executed;
     - `http`: it is not executed and answered with `status` and `Retry-After`;
-    - `delay`: it is executed `seconds` later.
+    - `delay`: it is executed `seconds` later; a statement is said to be running until then;
+    - `hold`: a statement is said to be running, and executed when the faults are cleared.
+
+    With `cycle`, events of the same text are counted by themselves, and the fault strikes number
+    `nth` of every `cycle` of them: a statement that is sent again until it passes meets each of
+    several faults once, wherever it occurs.
     """
 
     pattern: str
@@ -38,17 +44,30 @@ class Fault:
     status: int = 503
     retry_after: int | None = 1
     seconds: float = 0.0
+    cycle: int = 0
     seen: int = 0
     fired: int = 0
 
     def __post_init__(self) -> None:
         self._compiled = re.compile(self.pattern, re.IGNORECASE | re.DOTALL)
+        self._by_text: Counter[str] = Counter()
+        self.cleared = threading.Event()
+
+    def wait(self) -> None:
+        """Until a statement that is executed later is executed."""
+        if self.kind == "delay":
+            time.sleep(self.seconds)
+        if self.kind == "hold":
+            self.cleared.wait(HELD_AT_MOST)
 
     def matches(self, text: str) -> bool:
         """Count `text` if it matches, and say whether the fault strikes."""
         if not self._compiled.search(text):
             return False
         self.seen += 1
+        if self.cycle:
+            self._by_text[text] += 1
+            return self._by_text[text] % self.cycle == self.nth % self.cycle
         return self.nth <= self.seen < self.nth + self.times
 
 
@@ -102,20 +121,13 @@ class Recorder:
             self.counters["statements"] += 1
         return entry
 
-    def strike(self, text: str) -> Fault | None:
-        """The fault that this event meets, if any; delays are served here."""
+    def before(self, text: str) -> Fault | None:
+        """The fault that this event meets, raising where it forbids to go on."""
         with self._lock:
             struck = [fault for fault in self.faults if fault.matches(text)]
             for fault in struck:
                 fault.fired += 1
-        for fault in struck:
-            if fault.kind == "delay":
-                time.sleep(fault.seconds)
-        return next((fault for fault in struck if fault.kind != "delay"), None)
-
-    def before(self, text: str) -> Fault | None:
-        """As `strike`, raising what forbids to go on; a returned fault applies later."""
-        fault = self.strike(text)
+        fault = next(iter(sorted(struck, key=lambda fault: fault.kind == "delay")), None)
         if fault is not None and fault.kind == "drop_before":
             raise DropConnection
         if fault is not None and fault.kind == "http":
@@ -130,6 +142,8 @@ class Recorder:
     def clear(self, *, faults: bool = True, log: bool = True) -> None:
         with self._lock:
             if faults:
+                for fault in self.faults:
+                    fault.cleared.set()
                 self.faults.clear()
             if log:
                 self.statements.clear()

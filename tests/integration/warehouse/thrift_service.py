@@ -88,6 +88,14 @@ class Service:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _strike(self, text: str) -> Fault | None:
+        """For an event of the protocol itself, a `delay` is over when this returns."""
+        fault = self._struck(text)
+        if fault is not None and fault.kind == "delay":
+            fault.wait()
+            return None
+        return fault
+
+    def _struck(self, text: str) -> Fault | None:
         try:
             return self.recorder.before(text)
         except (DropConnection, HttpFault) as cause:
@@ -124,10 +132,11 @@ class Service:
         )
 
     def CloseSession(self, req: Any) -> Any:
-        self._strike("THRIFT CloseSession")
+        fault = self._strike("THRIFT CloseSession")
         with self._lock:
             self._sessions.pop(req.sessionHandle.sessionId.guid, None)
         self.recorder.count("sessions_closed")
+        _answered(fault)
         return ttypes.TCloseSessionResp(status=_OK)
 
     def forget_sessions(self) -> None:
@@ -153,7 +162,7 @@ class Service:
             )
         entry = self.recorder.begin(str(session.id), req.statement)
         try:
-            fault = self._strike(req.statement)
+            fault = self._struck(req.statement)
         except Interrupt as interrupt:
             entry.status, entry.fault = "not executed", str(interrupt.cause) or "drop_before"
             raise
@@ -174,7 +183,9 @@ class Service:
             self._operations[guid] = operation
         direct = None
         if req.getDirectResults is not None:
-            direct = self._direct_results(operation, req.getDirectResults.maxRows)
+            later = fault is not None and fault.kind in ("delay", "hold")
+            wait = 0.0 if later else INLINE_SECONDS
+            direct = self._direct_results(operation, req.getDirectResults.maxRows, wait)
         return ttypes.TExecuteStatementResp(
             status=_OK, operationHandle=handle, directResults=direct
         )
@@ -189,6 +200,8 @@ class Service:
     ) -> Result:
         began = time.perf_counter()
         try:
+            if fault is not None:
+                fault.wait()
             if fault is not None and fault.kind in ("error", "conflict"):
                 error_class = CONFLICT if fault.kind == "conflict" else fault.error_class
                 raise SqlError(error_class, fault.message)  # noqa: TRY301
@@ -206,9 +219,9 @@ class Service:
         finally:
             entry.seconds = time.perf_counter() - began
 
-    def _direct_results(self, operation: Operation, max_rows: int) -> Any:
+    def _direct_results(self, operation: Operation, max_rows: int, wait: float) -> Any:
         try:
-            operation.future.exception(INLINE_SECONDS)
+            operation.future.exception(wait)
         except NotYet:
             return ttypes.TSparkDirectResults(operationStatus=self._status(operation))
         status = self._status(operation)
@@ -262,13 +275,15 @@ class Service:
             return self._operations.get(req.operationHandle.operationId.guid)
 
     def GetOperationStatus(self, req: Any) -> Any:
-        self._strike("THRIFT GetOperationStatus")
+        fault = self._strike("THRIFT GetOperationStatus")
         operation = self._operation(req)
         if operation is None:
             return ttypes.TGetOperationStatusResp(status=_no_operation())
         with contextlib.suppress(NotYet):
             operation.future.exception(INLINE_SECONDS)
-        return self._status(operation)
+        status = self._status(operation)
+        _answered(fault)
+        return status
 
     def CancelOperation(self, req: Any) -> Any:
         operation = self._operation(req)
@@ -289,11 +304,12 @@ class Service:
         return _metadata(operation.future.result())
 
     def FetchResults(self, req: Any) -> Any:
-        self._strike("THRIFT FetchResults")
+        fault = self._strike("THRIFT FetchResults")
         operation = self._operation(req)
         if operation is None:
             return ttypes.TFetchResultsResp(status=_no_operation())
         rows, more = self._next_rows(operation, req.maxRows)
+        _answered(fault)
         return ttypes.TFetchResultsResp(
             status=_OK,
             hasMoreRows=more,
@@ -373,6 +389,12 @@ class Service:
             operationHandle=made.operationHandle,
             directResults=made.directResults,
         )
+
+
+def _answered(fault: Fault | None) -> None:
+    """The answer is on its way, and may be lost."""
+    if fault is not None and fault.kind == "drop_after":
+        raise Interrupt(DropConnection())
 
 
 def _failed(message: str) -> Any:
