@@ -1,4 +1,4 @@
-"""Speed of decoding alone: pgoutput messages and COPY text to Arrow, CPU seconds and rows/s.
+"""Speed of decoding alone: pgoutput messages and rows of queries to Arrow, CPU seconds and rows/s.
 
 Run: uv run python benchmarks/decode.py [ROWS]
 """
@@ -9,8 +9,11 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from adapters.pgoutput.wire.copytext import decode_copy_text
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from adapters.pgoutput.wire.decoder import PgoutputDecoder
+from adapters.pgoutput.wire.results import decode_result
 from adapters.pgoutput.wire.types import TypeMap, arrow_type
 from cdc_core.relation import Column
 from tests.unit.adapters.pgoutput.wire import encoder
@@ -91,16 +94,17 @@ def main(rows: int) -> None:
     many = encoder.stream(tiny)
     measure(f"{rows // 10:,} transactions over 20 tables", rows // 10, lambda: decode(many))
 
-    lines = "".join(
-        "\t".join("\\N" if value is None else value for value in row(number)) + "\n"
-        for number in range(rows)
-    ).encode()
     columns = [
         Column(name, arrow_type(TYPES[oid], typmod), oid, typmod) for name, oid, typmod in COLUMNS
     ]
-    measure(f"{rows:,} lines of COPY", rows, lambda: decode_copy_text(lines, columns, TYPES))
-    escaped = lines.replace(b"of moderate", rb"of\tmoderate")
-    measure("  the same with escapes", rows, lambda: decode_copy_text(escaped, columns, TYPES))
+    texts = [pa.array(values, pa.string()) for values in zip(*map(row, range(rows)), strict=True)]
+    exact = {20: pa.int64(), 23: pa.int32(), 701: pa.float64()}
+    arrays = [
+        pc.equal(text, "t") if oid == 16 else text.cast(exact.get(oid, pa.string()))
+        for (_, oid, _), text in zip(COLUMNS, texts, strict=True)
+    ]
+    result = pa.record_batch(arrays, [name for name, _, _ in COLUMNS])
+    measure(f"{rows:,} rows of a query", rows, lambda: decode_result(result, columns, TYPES))
 
 
 if __name__ == "__main__":

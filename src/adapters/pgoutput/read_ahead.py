@@ -1,4 +1,4 @@
-"""Reading ahead in a thread, within bounds, while the caller works on what has come."""
+"""Reading ahead in threads, within bounds, while the caller works on what has come."""
 
 from __future__ import annotations
 
@@ -16,21 +16,20 @@ _WAIT_SECONDS = 0.5
 
 
 class ReadAhead(Generic[T]):
-    """Runs a generator in a thread of its own; items held back are at most `max_bytes`, or one.
+    """Runs generators, each in a thread of its own; together their items held back are at most
+    `max_bytes`, or one of each.
 
-    `size` gives an item's bytes; `cancel` ends a wait of the generator, so that it raises. What it
+    `size` gives an item's bytes; `cancel` ends the generators' waits, so that they raise. What one
     raises, `take` raises.
     """
 
     def __init__(
         self,
-        items: Generator[T, None, None],
-        *,
+        *generators: Generator[T, None, None],
         size: Callable[[T], int],
         max_bytes: int,
         cancel: Callable[[], None],
     ) -> None:
-        self._items = items
         self._size = size
         self._max_bytes = max_bytes
         self._cancel = cancel
@@ -38,40 +37,45 @@ class ReadAhead(Generic[T]):
         self._held: deque[T] = deque()
         self._held_bytes = 0
         self._error: BaseException | None = None
-        self._ended = False
+        self._running = len(generators)
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="wal2delta-reader", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._run, args=[items], name="wal2delta-reader", daemon=True)
+            for items in generators
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def take(self, stop: Callable[[], bool] = lambda: False) -> T | None:
         """The next item; None after the last, or once `stop` says so."""
         with self._changed:
-            while not self._held and not self._ended:
+            while not self._held and self._running and self._error is None:
                 if stop():
                     return None
                 self._changed.wait(_WAIT_SECONDS)
-            if self._held:
-                item = self._held.popleft()
-                self._held_bytes -= self._size(item)
-                self._changed.notify_all()
-                return item
             if self._error is not None:
                 raise self._error
-            return None
+            if not self._held:
+                return None
+            item = self._held.popleft()
+            self._held_bytes -= self._size(item)
+            self._changed.notify_all()
+            return item
 
     def close(self) -> None:
-        """End the thread; what it had read is dropped."""
+        """End the threads; what they had read is dropped."""
         with self._changed:
             self._closing = True
             self._held.clear()
             self._changed.notify_all()
-        while self._thread.is_alive():
-            self._cancel()
-            self._thread.join(_WAIT_SECONDS)
+        for thread in self._threads:
+            while thread.is_alive():
+                self._cancel()
+                thread.join(_WAIT_SECONDS)
 
-    def _run(self) -> None:
+    def _run(self, items: Generator[T, None, None]) -> None:
         try:
-            for item in self._items:
+            for item in items:
                 with self._changed:
                     self._held.append(item)
                     self._held_bytes += self._size(item)
@@ -84,7 +88,7 @@ class ReadAhead(Generic[T]):
         except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
             self._error = error
         finally:
-            self._items.close()
+            items.close()
             with self._changed:
-                self._ended = True
+                self._running -= 1
                 self._changed.notify_all()

@@ -25,9 +25,8 @@ class SourceSettings:
     exclude: tuple[str, ...] = ()
     batch_max_rows: int = 1_000_000
     batch_max_bytes: int = 256 << 20
-    #: A snapshot's piece ends with the first row that reaches one of these.
-    piece_max_rows: int = 131_072
-    piece_max_bytes: int = 32 << 20
+    #: Sessions that read a table of a snapshot at a time.
+    parallelism: int = 2
     connect_timeout_seconds: int = 15
     #: For our own DDL: a statement that waits longer would make the application's wait behind it.
     lock_timeout_seconds: float = 5.0

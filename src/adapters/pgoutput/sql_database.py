@@ -20,22 +20,23 @@ import pyarrow as pa
 from adapters.pgoutput.bulk_reader import literal
 from adapters.pgoutput.connection import connect
 from adapters.pgoutput.snapshot_source import (
-    CopySnapshot,
+    ExportedSnapshot,
+    OpenSnapshot,
     exported_snapshot,
     reader_connection,
     reading_cure,
-    select_statement,
 )
 from adapters.pgoutput.source_errors import translated
 from adapters.pgoutput.streamability import quote
 from adapters.pgoutput.wire.codec import TextColumn, decode_column
-from adapters.pgoutput.wire.copytext import CopiedRows
+from adapters.pgoutput.wire.results import ReadRows
 from cdc_core.changes import Unrepresentable
 from cdc_core.errors import CdcError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from adapters.pgoutput.connection import Connection
     from adapters.pgoutput.settings import SourceSettings
     from adapters.pgoutput.wire.types import TypeMap
     from cdc_core.relation import Relation
@@ -56,24 +57,26 @@ class SqlDatabaseSnapshotSource:
             reader_connection(self._settings, exported) as connection,
             closing(_Engine(self._settings, exported.name)) as engine,
         ):
-            yield SqlDatabaseSnapshot(
-                CopySnapshot(self._settings, connection, exported), engine.engine
-            )
+            yield SqlDatabaseSnapshot(self._settings, connection, exported, engine.engine)
 
 
-class SqlDatabaseSnapshot:
-    """`Snapshot` whose rows come through dlt; LSN, time and catalog are the COPY reader's."""
+class SqlDatabaseSnapshot(OpenSnapshot):
+    """`Snapshot` whose rows come through dlt."""
 
-    def __init__(self, base: CopySnapshot, engine: Any) -> None:
-        self._base = base
+    def __init__(
+        self,
+        settings: SourceSettings,
+        connection: Connection,
+        exported: ExportedSnapshot,
+        engine: Any,
+    ) -> None:
+        super().__init__(settings, connection, exported)
         self._engine = engine
-        self.lsn = base.lsn
-        self.taken_at = base.taken_at
 
-    def read(self, relation: Relation) -> Iterator[CopiedRows]:
+    def read(self, relation: Relation) -> Iterator[ReadRows]:
         from dlt.extract.exceptions import ResourceExtractionError
 
-        types = self._base.types_of(relation)
+        types = self.types_of(relation)
         rows = self._rows(relation)
         while True:
             try:
@@ -90,14 +93,13 @@ class SqlDatabaseSnapshot:
         import sqlalchemy
         from dlt.sources.sql_database import sql_table
 
-        # The output function's text of any type, padding of char(n) kept, which a cast drops.
+        # The output function's text of any type, padding of char(n) kept, which a cast drops. A
+        # composite value of NULLs IS NULL, but is none.
         columns = ", ".join(
-            f"CASE WHEN {quote(c.name)} IS NOT NULL THEN format('%s', {quote(c.name)}) END AS c{i}"
-            for i, c in enumerate(relation.columns)
+            f"CASE WHEN num_nulls({name}) = 0 THEN format('%s', {name}) END AS c{i}"
+            for i, name in enumerate(quote(column.name) for column in relation.columns)
         )
-        statement = select_statement(
-            self._base.connection, self._base.pub_name, relation, columns or "NULL AS c"
-        )
+        statement = self.query(relation, columns or "NULL AS c")
         query = sqlalchemy.text(statement.replace(":", r"\:"))
         with warnings.catch_warnings():
             # Types that SQLAlchemy does not know are of no matter here.
@@ -154,7 +156,7 @@ def _refusal(error: BaseException, relation: Relation) -> CdcError:
 
 def _decoded(
     rows: Sequence[Mapping[str, str | None]], relation: Relation, types: TypeMap
-) -> CopiedRows:
+) -> ReadRows:
     columns, unrepresentable = [], []
     for position, column in enumerate(relation.columns):
         text = _text_column([row[f"c{position}"] for row in rows])
@@ -165,7 +167,7 @@ def _decoded(
             Unrepresentable(column.name, row, odd) for row, odd in decoded.unrepresentable
         ]
     schema = pa.schema([(column.name, column.arrow_type) for column in relation.columns])
-    return CopiedRows(pa.Table.from_arrays(columns, schema=schema), tuple(unrepresentable))
+    return ReadRows(pa.Table.from_arrays(columns, schema=schema), tuple(unrepresentable))
 
 
 def _text_column(values: Sequence[str | None]) -> TextColumn:

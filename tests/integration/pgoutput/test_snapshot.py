@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from adapters.pgoutput import snapshot_source
 from adapters.pgoutput.snapshot_source import PgSnapshotSource
 from adapters.pgoutput.sql_database import SqlDatabaseSnapshotSource
 
@@ -91,23 +93,31 @@ def test_reads_what_the_stream_would_tell(
         assert rows(snapshot, part.relation) == [(4,)]
 
 
-def test_a_table_comes_in_pieces_and_may_be_left_half_way(
-    settings: SourceSettings, catalog: PgCatalog, sql: psycopg.Connection
+@pytest.mark.parametrize("parallelism", [1, 3])
+def test_a_table_comes_in_pieces_by_several_readers_and_may_be_left_half_way(
+    settings: SourceSettings,
+    catalog: PgCatalog,
+    sql: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    parallelism: int,
 ) -> None:
+    monkeypatch.setattr(snapshot_source, "_SHARE_PAGES", 7)
+    monkeypatch.setattr(snapshot_source, "_PIECE_BYTES", 20_000)
+    monkeypatch.setattr(snapshot_source, "_AHEAD_BYTES", 50_000)
     sql.execute(
         "CREATE TABLE t AS SELECT i AS id, repeat('x', 100) AS x FROM generate_series(1, 5000) i"
     )
     sql.execute("ALTER TABLE t ADD PRIMARY KEY (id)")
     (table,) = catalog.publish()
-    by_rows = PgSnapshotSource(replace(settings, piece_max_rows=100))
-    with by_rows.begin(create_slot=False) as snapshot:
-        pieces = [piece.rows.num_rows for piece in snapshot.read(table.relation)]
-    assert pieces == [100] * 50
-    with PgSnapshotSource(replace(settings, piece_max_bytes=50_000)).begin(
+    with PgSnapshotSource(replace(settings, parallelism=parallelism)).begin(
         create_slot=False
     ) as snapshot:
-        pieces = [piece.rows.num_rows for piece in snapshot.read(table.relation)]
-    assert sum(pieces) == 5000
-    assert len(pieces) > 5
-    with by_rows.begin(create_slot=False) as snapshot:
-        assert next(iter(snapshot.read(table.relation))).rows.num_rows == 100
+        sql.execute("INSERT INTO t SELECT i, 'later' FROM generate_series(5001, 9000) i")
+        sql.execute("UPDATE t SET x = 'other' WHERE id % 10 = 0")
+        pieces = [piece.rows.column("id").to_pylist() for piece in snapshot.read(table.relation)]
+        assert sorted(chain(*pieces)) == list(range(1, 5001))
+        assert len(pieces) > 10
+    with PgSnapshotSource(replace(settings, parallelism=parallelism)).begin(
+        create_slot=False
+    ) as snapshot:
+        assert next(iter(snapshot.read(table.relation))).rows.num_rows < 2000

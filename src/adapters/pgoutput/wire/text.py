@@ -71,11 +71,14 @@ def gather(text: TextColumn) -> pa.Array:
     """The values side by side in one Arrow binary array; less than 2 GiB of them.
 
     The array over the original buffer has every value at an even index, and what lies between two
-    values at the odd ones; taking the even ones is the only copy.
+    values at the odd ones; taking the even ones is the only copy. Where nothing lies between,
+    nothing is copied.
     """
     count = len(text)
     if not text.valid.any():
         return pa.nulls(count, pa.binary())
+    if bool((text.starts[1:] == text.ends[:-1]).all()):
+        return _adjacent(text)
     base = int(text.starts.min())
     stop = int(text.ends.max())
     wide = stop - base > _INT32_MAX
@@ -91,6 +94,15 @@ def gather(text: TextColumn) -> pa.Array:
     if wide:
         values = values.cast(pa.binary())
     return with_validity(values, text.valid)
+
+
+def _adjacent(text: TextColumn) -> pa.Array:
+    base, stop = int(text.starts[0]), int(text.ends[-1])
+    offsets = np.empty(len(text) + 1, dtype=np.int32)
+    np.subtract(text.starts, base, out=offsets[:-1], casting="unsafe")
+    offsets[-1] = stop - base
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(text.buffer[base:stop])]
+    return with_validity(pa.Array.from_buffers(pa.binary(), len(text), buffers), text.valid)
 
 
 def with_validity(values: pa.Array, valid: Mask) -> pa.Array:
