@@ -1,7 +1,7 @@
 """The wheel as Databricks runs it: built by the bundle, installed beside what serverless ships, and
 called with the bundle's arguments where Delta Live Tables is in the way; on the local warehouse.
 
-Not simulated: the network between workspace and source, the workspace's own login of a job.
+Not simulated: the network between workspace and source; what a workspace lets a job's login do.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -27,12 +28,23 @@ from tests.support.delta_live_tables import WAYS, in_the_way
 from tests.support.workload import TABLES, Workload, assert_equal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tests.integration.warehouse.client import Warehouse
 
 HERE = Path(__file__).parent
 SHIPPED = HERE / "serverless-4.txt"
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ (DEBUG|INFO|WARNING|ERROR) +\S.*")
 PASSWORD = "Zebra-Crossing-77"
+
+#: How a job's login reaches the SDK: by the runtime's own module, not by the environment.
+LOGIN = """
+import sys, types
+context = types.SimpleNamespace(workspaceUrl={host!r}, apiToken={token!r})
+sys.modules["dbruntime"] = types.ModuleType("dbruntime")
+sys.modules["dbruntime.databricks_repl_context"] = found = types.ModuleType("context")
+found.get_context = lambda: context
+"""
 
 
 class JobLake(WarehouseLake):
@@ -65,24 +77,36 @@ class Workspace:
     warehouse: Warehouse
     folder: Path
 
-    def job(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = jobs(
+    @property
+    def principal(self) -> dict[str, str]:
+        """Variables of the bundle that have a service principal load, instead of the job's own."""
+        return {
+            "server_hostname": self.warehouse.server_hostname,
+            "client_id": self.warehouse.client_id,
+            "client_secret_key": "principal",
+        }
+
+    def run(
+        self,
+        way: str,
+        name: str,
+        mode: str = "",
+        variables: Mapping[str, str] = MappingProxyType({}),
+        **job_parameters: str,
+    ) -> Outcome:
+        """Run the job's task, or `pipeline_main` with its arguments if there is a mode."""
+        job = jobs(
             "prod",
             catalog=self.warehouse.catalog,
             warehouse_id=self.warehouse.http_path.rpartition("/")[2],
-            server_hostname=self.warehouse.server_hostname,
             secret_scope="team",
             secret_key="shop",
+            **variables,
         )[name]
-        return found
-
-    def run(self, way: str, name: str, mode: str = "", **job_parameters: str) -> Outcome:
-        """Run the job's task, or `pipeline_main` with its arguments if there is a mode."""
-        job = self.job(name)
         script = job["tasks"][0]["python_wheel_task"]
         arguments = parameters(job, **job_parameters)
         task = {
-            "before": in_the_way(way, self.folder),
+            "before": self._login + in_the_way(way, self.folder),
             "package_name": script["package_name"],
             "entry_point": "pipeline_main" if mode else script["entry_point"],
             "parameters": [*arguments, f"--mode={mode}"] if mode else arguments,
@@ -94,6 +118,11 @@ class Workspace:
         assert outcome.exists(), "\n".join(log)
         return Outcome(**json.loads(outcome.read_text()), log=log)
 
+    @property
+    def _login(self) -> str:
+        told = LOGIN.replace("{host!r}", repr(self.warehouse.server_hostname))
+        return told.replace("{token!r}", repr(self.warehouse.token))
+
     def _logged(self, command: list[str]) -> list[str]:
         """The lines that the process writes to its terminal, which must show as plain ones."""
         ours, theirs = pty.openpty()
@@ -102,7 +131,7 @@ class Workspace:
             "HOME": str(self.folder),
             "TERM": "xterm-256color",
             "DATABRICKS_RUNTIME_VERSION": "client.4.15",
-            **self.warehouse.environment,
+            "REQUESTS_CA_BUNDLE": self.warehouse.ca_file,
         }
         process = subprocess.Popen(
             command, cwd=self.folder, env=environ, stdin=theirs, stdout=theirs, stderr=theirs
@@ -147,6 +176,7 @@ def workspace(
     place = urlsplit(database).netloc.rpartition("@")[2]
     dsn = f"postgresql://{user}:{PASSWORD}@{place}{urlsplit(database).path}"
     scopes.put_secret("team", "shop", string_value=dsn)
+    scopes.put_secret("team", "principal", string_value=warehouse.client_secret)
     return Workspace(serverless, warehouse, tmp_path)
 
 
@@ -167,11 +197,12 @@ def test_the_jobs_end_equal_whatever_is_in_the_way_of_dlt(
 ) -> None:
     lake = JobLake(workspace.warehouse, workspace.folder)
     to_the_end = {"follow_seconds": "0"}
-    runs: list[tuple[str, str, dict[str, str]]] = [
+    principal = {"variables": workspace.principal}
+    runs: list[tuple[str, str, dict[str, Any]]] = [
         ("full_load", "snapshot", {}),
         ("cdc_stream", "", to_the_end),
-        ("cdc_stream", "cdc", to_the_end),
-        ("full_load", "", {"tables": "plain, public.toasted"}),
+        ("cdc_stream", "cdc", {**principal, **to_the_end}),
+        ("full_load", "", {**principal, "tables": "plain, public.toasted"}),
         ("cdc_stream", "", {"follow_seconds": "2"}),
         ("full_load", "", {}),
         ("cdc_stream", "", to_the_end),
@@ -180,14 +211,15 @@ def test_the_jobs_end_equal_whatever_is_in_the_way_of_dlt(
         connection.execute(TABLES)
         workload = Workload(connection, seed=21)
         workload.run(20)
-        for way, (name, mode, job_parameters) in zip(WAYS, runs, strict=True):
-            found = workspace.run(way, name, mode, **job_parameters)
+        for way, (name, mode, more) in zip(WAYS, runs, strict=True):
+            found = workspace.run(way, name, mode, **more)
             assert found.succeeded, (way, found)
             assert found.dlt.startswith(str(workspace.environment.python.parents[1])), way
             assert all(LINE.fullmatch(line) for line in found.log), (way, found.log)
             assert f"{'snapshot' if name == 'full_load' else 'cdc'} done: " in found.log[-1]
-            assert PASSWORD not in str(found)
-            if "tables" not in job_parameters:
+            for secret in (PASSWORD, workspace.warehouse.token, workspace.warehouse.client_secret):
+                assert secret not in str(found)
+            if "tables" not in more:
                 assert_equal(connection, lake)
             workload.run(20)
 
