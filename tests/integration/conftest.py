@@ -1,4 +1,4 @@
-"""The PostgreSQL server that integration tests share, and a fresh database for each."""
+"""The PostgreSQL server and the local warehouse that integration tests share, fresh for each."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from tests.integration.warehouse.fixtures import warehouse, warehouse_server
 from tests.support.postgres import Server, test_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+__all__ = ["warehouse", "warehouse_server"]
 
 
 @pytest.fixture(scope="session")

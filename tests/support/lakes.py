@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pyarrow as pa
+    import pytest
+
+    from tests.integration.warehouse.client import Warehouse
+
+
+class Lake:
+    """A destination that can be read whole."""
+
+    def read(self, table: str) -> pa.Table:
+        """The whole table, every column."""
+        raise NotImplementedError
+
+    def rows(self, table: str, *columns: str) -> list[tuple[object, ...]]:
+        stored = self.read(table)
+        lists = [stored.column(name).to_pylist() for name in columns]
+        return list(zip(*lists, strict=True))
 
 
 @dataclass(frozen=True)
-class LocalLake:
+class LocalLake(Lake):
     """A DuckDB file or a folder of Delta tables, by `kind`."""
 
     kind: str
@@ -28,7 +45,6 @@ class LocalLake:
         return settings
 
     def read(self, table: str) -> pa.Table:
-        """The whole table, every column."""
         import duckdb
 
         if self.kind == "duckdb":
@@ -41,7 +57,41 @@ class LocalLake:
         delta = DeltaTable(self.path / "lakehouse" / "bronze" / table)
         return delta.to_pyarrow_dataset().to_table()
 
-    def rows(self, table: str, *columns: str) -> list[tuple[object, ...]]:
-        stored = self.read(table)
-        lists = [stored.column(name).to_pylist() for name in columns]
-        return list(zip(*lists, strict=True))
+
+@dataclass(frozen=True)
+class WarehouseLake(Lake):
+    """As `LocalLake`, of tables in the local warehouse, whose folders are read without it."""
+
+    warehouse: Warehouse
+    path: Path
+    kind: str = "databricks"
+
+    def __post_init__(self) -> None:
+        """The settings, where a user keeps them: dlt's file of secrets."""
+        credentials = self.warehouse.dlt_credentials()
+        parameters = credentials.pop("connection_parameters")
+        lines = ["[destination.databricks.credentials]"]
+        lines += [f"{key} = {json.dumps(value)}" for key, value in credentials.items()]
+        lines += ["[destination.databricks.credentials.connection_parameters]"]
+        lines += [f"{key} = {json.dumps(value)}" for key, value in parameters.items()]
+        (self.path / ".dlt").mkdir()
+        (self.path / ".dlt" / "secrets.toml").write_text("\n".join(lines))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"PIPELINE__DESTINATION": self.kind}
+
+    def read(self, table: str) -> pa.Table:
+        return self.warehouse.read_table("bronze", table)
+
+
+def lake_of(kind: str, path: Path, request: pytest.FixtureRequest) -> LocalLake | WarehouseLake:
+    """A lake below the folder `path`; of kind "databricks" in the test's warehouse, or, for a test
+    module, in the session's."""
+    if kind != "databricks":
+        return LocalLake(kind, path)
+    if request.scope == "function":
+        return WarehouseLake(request.getfixturevalue("warehouse"), path)
+    warehouse = request.getfixturevalue("warehouse_server")
+    warehouse.reset()
+    return WarehouseLake(warehouse, path)

@@ -1,4 +1,4 @@
-"""The local warehouse, and a destination on it."""
+"""A destination on the local warehouse."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 from adapters.dlt_destination.factories import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from adapters.dlt_destination.transient import Patience
-from tests.integration.warehouse.fixtures import warehouse, warehouse_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,9 +16,6 @@ if TYPE_CHECKING:
 
     from cdc_core.ports.destination import Destination
     from tests.integration.warehouse.client import Warehouse
-
-__all__ = ["warehouse", "warehouse_server"]
-
 
 #: Waits that cost a test nothing.
 PATIENCE = Patience(first_wait=0.01, longest_wait=0.05)

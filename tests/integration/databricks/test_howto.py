@@ -11,9 +11,8 @@ import yaml
 from databricks.bundles.jobs import Job
 from databricks.sdk.service.catalog import Privilege
 
-from tests.integration.databricks.test_end_to_end import WarehouseLake
 from tests.support.bundle import BUNDLE, ROOT, jobs
-from tests.support.lakes import LocalLake
+from tests.support.lakes import LocalLake, WarehouseLake
 from tests.support.pipeline import Pipeline, Service
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ import psycopg
 import pytest
 from databricks.sdk import WorkspaceClient
 
-from tests.integration.databricks.test_end_to_end import WarehouseLake
 from tests.support.bundle import jobs, parameters
 from tests.support.clean_environment import CleanEnvironment, built_wheel, clean_environment
 from tests.support.delta_live_tables import WAYS, in_the_way
+from tests.support.lakes import WarehouseLake
 from tests.support.workload import TABLES, Workload, assert_equal
 
 if TYPE_CHECKING:

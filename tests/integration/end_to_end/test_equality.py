@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.support.lakes import LocalLake
-from tests.support.pipeline import Pipeline
+from tests.support import oracle
+from tests.support.lakes import LocalLake, WarehouseLake, lake_of
+from tests.support.pipeline import Pipeline, Service
 from tests.support.workload import TABLES, Workload, assert_equal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(params=["duckdb", "delta"])
-def lake(request: pytest.FixtureRequest, tmp_path: Path) -> LocalLake:
-    return LocalLake(request.param, tmp_path)
+@pytest.fixture(params=["duckdb", "delta", "databricks"])
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> LocalLake | WarehouseLake:
+    return lake_of(request.param, tmp_path, request)
 
 
-def test_rounds_of_cdc_end_equal(database: str, lake: LocalLake) -> None:
+def test_rounds_of_cdc_end_equal(database: str, lake: LocalLake | WarehouseLake) -> None:
     pipeline = Pipeline(database, lake)
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(TABLES)
@@ -41,7 +42,9 @@ def test_rounds_of_cdc_end_equal(database: str, lake: LocalLake) -> None:
         assert_equal(connection, lake)
 
 
-def test_killed_at_any_moment_and_run_again_is_equal(database: str, lake: LocalLake) -> None:
+def test_killed_at_any_moment_and_run_again_is_equal(
+    database: str, lake: LocalLake | WarehouseLake
+) -> None:
     pipeline = Pipeline(database, lake)
     chance = random.Random(2)
     with psycopg.connect(database, autocommit=True) as connection:
@@ -97,9 +100,11 @@ def test_the_slot_follows_the_data(database: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["cdc", "snapshot"])
-def test_names_follow_the_source(database: str, lake: LocalLake, command: str) -> None:
+def test_names_follow_the_source(
+    database: str, lake: LocalLake | WarehouseLake, command: str
+) -> None:
     """Tables that swap names, and columns that do, through the real catalog and stores."""
-    pipeline = Pipeline(database, lake)
+    service = Service(database, lake)
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(
             "CREATE TABLE blue (id int PRIMARY KEY, a text, b text, old text);"
@@ -107,7 +112,7 @@ def test_names_follow_the_source(database: str, lake: LocalLake, command: str) -
             "INSERT INTO blue VALUES (1, 'blue a', 'blue b', 'o');"
             "INSERT INTO green VALUES (1, 'green a', 'green b', 'o'), (2, 'x', 'y', 'z')"
         )
-        pipeline.run("snapshot")
+        service.run("snapshot")
         connection.execute(
             "INSERT INTO blue VALUES (3, 'before', 'the swap', 'o');"
             "ALTER TABLE blue RENAME TO spare; ALTER TABLE green RENAME TO blue;"
@@ -118,10 +123,51 @@ def test_names_follow_the_source(database: str, lake: LocalLake, command: str) -
             "INSERT INTO green VALUES (4, 'after', 'the swap', 'o')"
         )
         for _ in range(2):
-            pipeline.run(command)
+            service.run(command)
             for table, columns in (("blue", "id b a new"), ("green", "id a b old")):
                 names = columns.split()
                 wanted = connection.execute(f"SELECT {', '.join(names)} FROM {table}").fetchall()
                 assert sorted(lake.rows(table, *names)) == sorted(wanted)
             connection.execute("UPDATE blue SET a = a || '!'; DELETE FROM green WHERE id = 1")
             command = "cdc"
+
+
+DEFINITIONS = """
+CREATE TABLE a (
+  id int PRIMARY KEY, n smallint, r real, p numeric(6,2), t varchar(9), gone int, late text);
+CREATE TABLE b (id int PRIMARY KEY, old text);
+CREATE TABLE heap (n smallint);
+ALTER TABLE heap REPLICA IDENTITY FULL;
+INSERT INTO a SELECT g, g, g / 3.0, g / 7.0, g, g FROM generate_series(1, 20) AS g;
+INSERT INTO b SELECT g, g FROM generate_series(1, 20) AS g;
+INSERT INTO heap VALUES (1), (1);
+"""
+
+
+def test_definitions_follow_the_source(database: str, lake: LocalLake | WarehouseLake) -> None:
+    """Whatever is done to a table, the next run ends equal, by the stream or by reading it."""
+    service = Service(database, lake)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(DEFINITIONS)
+        service.run("snapshot")
+        for command, change in (
+            ("cdc", "ALTER TABLE a ADD extra text DEFAULT 'x', ADD \"odd one\" int"),
+            (
+                "cdc",
+                "ALTER TABLE a ALTER n TYPE int, ALTER p TYPE numeric(20,2), ALTER t TYPE text",
+            ),
+            (
+                "cdc",
+                "ALTER TABLE a DROP gone; ALTER TABLE a ADD gone text; ALTER TABLE b ADD c int",
+            ),
+            ("cdc", "ALTER TABLE b ALTER old TYPE int USING old::int; ALTER TABLE heap ADD m text"),
+            ("cdc", "ALTER TABLE b DROP CONSTRAINT b_pkey, ADD PRIMARY KEY (id, old)"),
+            ("snapshot", "ALTER TABLE a ADD more int; ALTER TABLE heap ALTER n TYPE bigint"),
+            ("snapshot", "ALTER TABLE a ALTER n TYPE bigint, ALTER r TYPE float8, DROP extra"),
+            ("snapshot", "ALTER TABLE a ALTER more TYPE text; ALTER TABLE b ALTER old TYPE text"),
+        ):
+            connection.execute("UPDATE a SET p = p + 1; DELETE FROM b WHERE id % 3 = 0")
+            connection.execute(change.encode())
+            connection.execute("INSERT INTO b SELECT max(id) + 1, 7 FROM b; UPDATE a SET late = t")
+            service.run(command)
+            oracle.assert_equal(connection, lake, ("a", "b", "heap"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.support.lakes import LocalLake
+from tests.support.lakes import lake_of
 from tests.support.pipeline import Service
 from tests.support.type_evidence import WAYS, Evidence, gather
 from tests.support.type_matrix import CASES, TypeCase
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from tests.support.postgres import Server
 
 
-@pytest.fixture(scope="module", params=["duckdb", "delta"])
+@pytest.fixture(scope="module", params=["duckdb", "delta", "databricks"])
 def evidence(
     request: pytest.FixtureRequest, postgres: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Evidence:
-    lake = LocalLake(request.param, tmp_path_factory.mktemp("types"))
+    lake = lake_of(request.param, tmp_path_factory.mktemp("types"), request)
     with postgres.database() as dsn, psycopg.connect(dsn, autocommit=True) as connection:
         return gather(connection, Service(dsn, lake).run, lake)
 

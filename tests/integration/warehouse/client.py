@@ -13,6 +13,7 @@ from .catalog import folder_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from deltalake import DeltaTable
 
     from .faults import Kind
 
@@ -181,15 +182,35 @@ class Warehouse:
 
 
 def read_delta(path: Path, version: int | None = None) -> pa.Table:
-    """A Delta table's rows by delta-rs, whatever its column names are mapped to."""
+    """A Delta table's rows by delta-rs, whatever its column names are mapped to; where that does
+    not know how to read a table, by the files and the schema that it names."""
     import pyarrow as pa
     from deltalake import DeltaTable, QueryBuilder
 
     table = DeltaTable(str(path), version=version)
-    found = QueryBuilder().register("t", table).execute("SELECT * FROM t").read_all()
-    rows = pa.table(found)
+    if "typeWidening" in (table.protocol().reader_features or ()):
+        rows = pa.concat_tables(_read_file(file, table) for file in table.file_uris())
+    else:
+        rows = pa.table(QueryBuilder().register("t", table).execute("SELECT * FROM t").read_all())
     wanted = [pa.field(f.name, _plain(f.type), f.nullable) for f in rows.schema]
     return rows.cast(pa.schema(wanted))
+
+
+def _read_file(file: str, table: DeltaTable) -> pa.Table:
+    """The rows of one file in the table's columns, in types that may be wider than the file's."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema(table.schema().to_arrow())
+    stored = pq.ParquetFile(file).read()
+    columns = []
+    for field, own in zip(schema, json.loads(table.schema().to_json())["fields"], strict=True):
+        physical = own["metadata"].get("delta.columnMapping.physicalName", own["name"])
+        held = physical in stored.column_names
+        columns.append(
+            stored.column(physical).cast(field.type) if held else pa.nulls(len(stored), field.type)
+        )
+    return pa.table(columns, names=schema.names)
 
 
 def _plain(arrow: pa.DataType) -> pa.DataType:
