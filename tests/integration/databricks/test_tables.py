@@ -20,6 +20,7 @@ from tests.contracts.destination_contract import (
     multiset,
     replacement,
 )
+from tests.integration.databricks.costs import of_the_destination
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -182,34 +183,23 @@ def test_types_are_those_of_the_contract(
     ]
 
 
-@pytest.mark.parametrize("tables", [1, 10])
+@pytest.mark.parametrize("in_one_transaction", [False, True])
 def test_statements_and_sessions_are_few(
-    opened: Callable[[], Destination], warehouse: Warehouse, tables: int
+    warehouse: Warehouse, tmp_path: Path, *, in_one_transaction: bool
 ) -> None:
-    targets = [TargetTable(f"t{n}", ORDERS.schema) for n in range(tables)]
-
-    def changes(lsn: int) -> LoadBatch:
-        rows = [{"id": 1, "_cdc_lsn": lsn}]
-        return LoadBatch(merges=tuple(keyed(target, rows) for target in targets))
-
-    wholes = tuple(replacement(target, [{"id": 1, "_cdc_lsn": 1}]) for target in targets)
-    with opened() as destination:
-        destination.load(LoadBatch(replacements=wholes), checkpoint(1))
-    assert warehouse.counters()["statements"] <= 16 + 3 * tables
-    warehouse.clear_log()
-    with opened() as destination:
-        assert destination.read_checkpoint() == checkpoint(1)
-        destination.load(changes(2), checkpoint(2))
-    counters = warehouse.counters()
-    assert counters["statements"] <= 9 + 3 * tables
-    assert counters["sessions"] <= min(tables + 1, 8)
+    """As the page on costs has them: three statements a table, two in a transaction."""
+    n = 10
+    found = of_the_destination(warehouse, tmp_path, n, in_one_transaction=in_one_transaction)
+    sessions = {run: cost[0] for run, cost in found.items()}
+    assert max(sessions.values()) <= 8
     assert warehouse.open_sessions() == 0
-    warehouse.clear_log()
-    with opened() as destination:
-        destination.load(changes(3), checkpoint(3))
-        warehouse.clear_log()
-        destination.load(changes(4), checkpoint(4))
-        assert warehouse.counters()["statements"] <= 2 + 3 * tables
+    assert {run: cost[1] for run, cost in found.items()} == {
+        "first snapshot": 16 + 3 * n,
+        "next snapshot": 6 + 2 * n if in_one_transaction else 7 + 3 * n,
+        "first CDC": 8 + 2 * n if in_one_transaction else 9 + 3 * n,
+        "next CDC": 6 + 2 * n if in_one_transaction else 7 + 3 * n,
+        "CDC without a change": 2,
+    }
 
 
 @pytest.fixture

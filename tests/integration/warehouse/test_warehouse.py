@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from databricks.sql import exc
 
+from tests.integration.databricks.costs import of_stock_dlt
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -755,12 +757,5 @@ class TestDlt:
         assert warehouse.open_sessions() == 0
 
     def test_costs_that_the_readme_states(self, warehouse: Warehouse, tmp_path: Path) -> None:
-        pipeline = self.pipeline(warehouse, tmp_path / "work")
-        table = pa.table({"id": [1], "v": ["a"]})
-        costs = []
-        for disposition in ("replace", "replace", "merge", "merge"):
-            warehouse.clear_log()
-            pipeline.run(self.resource(table, tmp_path, disposition))
-            counters = warehouse.counters()
-            costs.append((counters["sessions"], counters["statements"]))
+        costs = list(of_stock_dlt(warehouse, tmp_path, 1).values())
         assert costs == [(5, 19), (3, 8), (4, 19), (4, 12)]
