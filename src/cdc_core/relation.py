@@ -51,7 +51,8 @@ class Column:
     `attnum` is PostgreSQL's column number, 0 where the catalog was not asked (a Relation message
     does not tell it). `pg_type` is the type as `format_type` prints it, for people. `arrow_type` is
     what a value becomes. `has_default` tells of a default now (a constant, an expression,
-    identity). A generated column that the stream does not send is not among a relation's.
+    identity), or when the column was added, so that rows from before may have a value. A generated
+    column that the stream does not send is not among a relation's.
     """
 
     name: str

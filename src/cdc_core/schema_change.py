@@ -63,22 +63,41 @@ def first_state(source: SourceTable, target: str, snapshot_lsn: Lsn) -> TableSta
     )
 
 
-def reread_state(
-    before: TableState, source: SourceTable, snapshot_lsn: Lsn
-) -> tuple[TableState, tuple[ColumnRename, ...]]:
-    """The state of a known table that is read again, and the renames to do before.
+@dataclass(frozen=True)
+class Reread:
+    """The state of a table that is read again, the renames to do before, and names of columns that
+    could not be renamed in place: the reading leaves them behind."""
+
+    state: TableState
+    renames: tuple[ColumnRename, ...] = ()
+    outdated: tuple[str, ...] = ()
+
+
+def reread_state(before: TableState, source: SourceTable, snapshot_lsn: Lsn) -> Reread:
+    """What reading a known table again does to it.
 
     Columns are followed as in `evolve`; dropped ones stay, behind the others, but give their name
-    back to a column that was added under it: the reading replaces their values.
+    back to a column that was added or renamed to it: the reading replaces their values.
     """
     fresh = first_state(source, before.target, snapshot_lsn)
     live = {c.attnum for c in source.relation.columns}
-    known = {c.attnum for c in before.columns}
-    added = {c.name for c in source.relation.columns if c.attnum not in known}
-    kept = tuple(c for c in before.columns if c.attnum in live or c.target not in added)
-    followed = _follow(replace(before, columns=kept), source.relation)
+    wanted = _new_names(before, source.relation)
+    kept = tuple(c for c in before.columns if c.attnum in live or c.target not in wanted)
+    gone = tuple(c.target for c in before.columns if c not in kept)
+    followed = _follow(replace(before, columns=kept), source.relation, gone)
     columns = sorted(followed.columns, key=lambda c: c.dropped)
-    return replace(fresh, columns=tuple(columns)), followed.renames.possible
+    outdated = {rename.old for rename in followed.renames.blocked} - {c.target for c in columns}
+    return Reread(
+        replace(fresh, columns=tuple(columns)),
+        followed.renames.possible,
+        tuple(sorted(outdated)),
+    )
+
+
+def _new_names(before: TableState, relation: Relation) -> set[str]:
+    """Names that columns have which were added or renamed."""
+    names = {c.attnum: c.name for c in before.columns}
+    return {c.name for c in relation.columns if names.get(c.attnum) != c.name}
 
 
 def evolve(state: TableState, source: SourceTable) -> Evolution:
@@ -113,9 +132,10 @@ def evolve(state: TableState, source: SourceTable) -> Evolution:
         changes.append(f"column {new_column.name} added")
         if new_column.has_default:
             reread = reread or f"column {new_column.name} was added with a default"
-        # A dropped column's name comes back with another column: old values must not show in it.
-        if any(c.dropped and c.target == new_column.name for c in followed.columns):
-            reread = reread or f"column {new_column.name} was dropped and added again"
+    # A dropped column's name comes back with another column: old values must not show in it.
+    taken = {c.target for c in followed.columns if c.dropped} & _new_names(state, relation)
+    if taken:
+        reread = reread or f"column {min(taken)} was dropped, and another one has its name"
 
     if relation.key != state.key and {*relation.key} != _renamed(state.key, before, now):
         changes.append("key changed")
@@ -130,9 +150,9 @@ class _Followed:
     renames: Renames[ColumnRename]
 
 
-def _follow(state: TableState, relation: Relation) -> _Followed:
+def _follow(state: TableState, relation: Relation, gone: Iterable[str] = ()) -> _Followed:
     """The state's columns as the relation has them now, added ones last; a column keeps its target
-    name until it is renamed."""
+    name until it is renamed. `gone` are columns that the target still has, to be taken over."""
     now = {column.attnum: column for column in relation.columns}
     # Names are free for others once their column is renamed: two columns may swap theirs.
     renamed = {c.attnum for c in state.columns if c.attnum in now and now[c.attnum].name != c.name}
@@ -161,7 +181,7 @@ def _follow(state: TableState, relation: Relation) -> _Followed:
         for column in relation.columns
         if column.attnum not in known
     ]
-    return _Followed(tuple(columns), in_order(renames, held))
+    return _Followed(tuple(columns), in_order(renames, [*held, *gone]))
 
 
 def target_table(state: TableState) -> TargetTable:

@@ -104,11 +104,14 @@ class MultisetMerge:
 @dataclass(frozen=True, eq=False)
 class Replacement:
     """The whole content of a table. `rows` yields tables of the target's columns +
-    `METADATA_FIELDS`. `key` is for destinations that lay out a new table by it; may be empty."""
+    `METADATA_FIELDS`. `key` is for destinations that lay out a new table by it; may be empty.
+    Columns that only the table before had stay, empty, but for those that are `outdated`: names
+    that a column had which has another one now."""
 
     target: TargetTable
     rows: Iterable[pa.Table]
     key: tuple[str, ...] = ()
+    outdated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import datetime as dt
 import math
 import struct
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from cdc_core.checkpoint import Checkpoint, ColumnState, SourceIdentity, TableState
+from cdc_core.errors import CdcError
 from cdc_core.lsn import Lsn
 from cdc_core.relation import TableName
 from cdc_core.staging import (
@@ -433,6 +435,20 @@ class DestinationContract:
             assert [row[:2] for row in rows] == [(1, "a"), (2, "b"), (3, "b")]
             assert rows[0][2] == "d"
             assert rows[2][2] is None
+
+    def test_a_replacement_keeps_columns_but_for_outdated_ones(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        first = replacement(ORDERS, [{"id": 1, "note": "a", "doc": "d", "_cdc_lsn": 10}])
+        only_key = TargetTable("orders", pa.schema([("id", pa.int64())]))
+        second = replacement(only_key, [{"id": 2, "_cdc_lsn": 20}])
+        second = replace(second, outdated=("doc",))
+        with self.load(
+            opened, LoadBatch(replacements=(first,)), LoadBatch(replacements=(second,))
+        ) as destination:
+            assert content(destination, "orders", "id", "note") == [(2, None)]
+            with pytest.raises((CdcError, KeyError)):
+                content(destination, "orders", "id", "doc")
 
     def test_types_widen(self, opened: Callable[[], Destination]) -> None:
         def table(small: pa.DataType, real: pa.DataType, price: pa.DataType) -> TargetTable:

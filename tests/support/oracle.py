@@ -308,9 +308,13 @@ def differences(
         else Counter({(): len(stored)})
     )
     for row, count in (wanted - held_rows).items():
-        yield f"missing {count}: {row}"
+        yield f"missing {count}: {_brief(row)}"
     for row, count in (held_rows - wanted).items():
-        yield f"surplus {count}: {row}"
+        yield f"surplus {count}: {_brief(row)}"
+
+
+def _brief(row: tuple[Cell, ...]) -> tuple[Cell, ...]:
+    return tuple(c if c is None or len(c) < 100 else f"{c[:20]}… of {len(c)}" for c in row)
 
 
 def _known(cell: Cell) -> Cell:

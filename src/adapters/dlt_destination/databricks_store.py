@@ -308,16 +308,14 @@ class DatabricksStore:
         target = _name(client, table)
         new = all_fields(step.target)
         old = self._known_columns(client, table)
-        names = {field.name.lower() for field in new}
-        kept = [f for f in old if f.name.lower() not in names]
-        kept = [f for f in kept if not pa.types.is_null(f.type)]
+        kept = [f for f in old if step.stays(f.name) and not pa.types.is_null(f.type)]
         fields = [*new, *kept]
         values = [SPARK.quote(f.name) for f in new]
         values += [f"CAST(NULL AS {SPARK.sql_type(f.type)}) AS {SPARK.quote(f.name)}" for f in kept]
         rows = f"SELECT {', '.join(values)} FROM {_typed(new, files)} AS f"
         if not len(old) and self.block is not None:
             self.create(client, step.target, step.key)
-        elif not self._made_to_fit(client, table, old, fields):
+        elif not self._made_to_fit(client, table, old, step, fields):
             self._changed.add(table_name(table))
             layout = self._layout(fields, step.key)
             return f"CREATE OR REPLACE TABLE {target} {layout} AS {rows}"
@@ -325,7 +323,12 @@ class DatabricksStore:
         return f"INSERT OVERWRITE {target} ({columns}) {rows}"
 
     def _made_to_fit(
-        self, client: Any, table: str, old: pa.Schema, fields: Sequence[pa.Field]
+        self,
+        client: Any,
+        table: str,
+        old: pa.Schema,
+        step: StagedReplacement,
+        fields: Sequence[pa.Field],
     ) -> bool:
         """Add and widen columns until the table has the fields; False where that is not enough."""
         held = {f.name: plain(f.type) for f in old if not pa.types.is_null(f.type)}
@@ -333,7 +336,8 @@ class DatabricksStore:
         missing = [field for field in fields if field.name not in held]
         narrow = [f for f in fields if held.get(f.name, wanted[f.name]) != wanted[f.name]]
         clashes = {name.lower() for name in old.names} & {field.name.lower() for field in missing}
-        if not held or clashes:
+        outdated = {name.lower() for name in step.outdated}
+        if not held or clashes or outdated & {name.lower() for name in old.names}:
             return False
         if not all(widens(held[field.name], wanted[field.name]) for field in narrow):
             return False

@@ -170,8 +170,7 @@ class DeltaStore:
 
         new = _nullable(all_fields(step.target))
         old = self.columns_of(client, table)
-        names = {name.casefold() for name in new.names}
-        kept = [field for field in old if field.name.casefold() not in names]
+        kept = [field for field in old if step.stays(field.name)]
         schema = pa.schema([*new, *kept])
 
         def batches() -> Iterator[pa.Table]:

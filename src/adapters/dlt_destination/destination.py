@@ -203,7 +203,9 @@ class DltDestination:
             paths, rows = write_pieces(replacement.rows, schema, folder, f"content-{number}")
             self._plan.add(
                 replacement.target.name,
-                StagedReplacement(replacement.target, paths, rows, replacement.key),
+                StagedReplacement(
+                    replacement.target, paths, rows, replacement.key, replacement.outdated
+                ),
             )
         for number, merge in enumerate(batch.merges):
             if not len(merge.rows) and merge.truncated_at is None:

@@ -145,7 +145,6 @@ class DuckDbStore:
     def _replacement(self, client: Any, step: StagedReplacement, target: str, staged: str) -> str:
         """The new content; columns that only the old table has stay, empty."""
         new = all_fields(step.target)
-        names = {field.name.casefold() for field in new}
         old = self.columns(client).get(step.target.name, pa.schema([]))
         columns = [
             f"CAST({DUCKDB.quote(f.name)} AS {DUCKDB.sql_type(f.type)}) AS {DUCKDB.quote(f.name)}"
@@ -154,7 +153,7 @@ class DuckDbStore:
         columns += [
             f"CAST(NULL AS {DUCKDB.sql_type(f.type)}) AS {DUCKDB.quote(f.name)}"
             for f in old
-            if f.name.casefold() not in names and not pa.types.is_null(f.type)
+            if step.stays(f.name) and not pa.types.is_null(f.type)
         ]
         return f"CREATE OR REPLACE TABLE {target} AS SELECT {', '.join(columns)} FROM {staged}"
 

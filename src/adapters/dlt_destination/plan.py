@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from adapters.dlt_destination.columns import all_fields
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -36,6 +38,12 @@ class StagedReplacement:
     paths: tuple[Path, ...]
     rows: int
     key: tuple[str, ...] = ()
+    outdated: tuple[str, ...] = ()
+
+    def stays(self, column: str) -> bool:
+        """Whether a column of the table before stays, empty, beside the target's."""
+        names = (*(field.name for field in all_fields(self.target)), *self.outdated)
+        return column.casefold() not in {name.casefold() for name in names}
 
 
 @dataclass(frozen=True)

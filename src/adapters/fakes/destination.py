@@ -83,6 +83,8 @@ class InMemoryDestination:
             rows = [row for part in replacement.rows for row in part.to_pylist()]
             self.faults.pass_by("destination.replace")
             table = self._table(replacement.target)
+            for name in replacement.outdated:
+                table.columns.pop(name, None)
             table.rows = [{name: row.get(name) for name in table.columns} for row in rows]
         for merge in batch.merges:
             self.faults.pass_by("destination.merge")

@@ -126,12 +126,16 @@ ORDER BY t.root, c.oid
     )
 )
 
+#: A default that was taken away again shows by what rows older than the column read.
 _COLUMNS = """
 SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod,
   format_type(a.atttypid, a.atttypmod), a.attgenerated::text,
-  a.atthasdef OR a.attidentity <> '' OR EXISTS (
+  a.atthasdef OR a.attidentity <> '' OR a.atthasmissing OR EXISTS (
     SELECT FROM pg_type t WHERE t.oid = a.atttypid AND t.typdefault IS NOT NULL)
-FROM pg_attribute a
+  OR c.relkind = 'p' AND EXISTS (
+    SELECT FROM pg_partition_tree(c.oid) t JOIN pg_attribute l ON l.attrelid = t.relid
+    WHERE l.attname = a.attname AND l.atthasmissing)
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 WHERE a.attrelid = ANY (%s) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attrelid, a.attnum
 """

@@ -158,7 +158,10 @@ def test_definitions_follow_the_source(database: str, lake: LocalLake | Warehous
             ),
             (
                 "cdc",
-                "ALTER TABLE a DROP gone; ALTER TABLE a ADD gone text; ALTER TABLE b ADD c int",
+                (
+                    "ALTER TABLE a DROP gone; ALTER TABLE a ADD gone text;"
+                    "ALTER TABLE b ADD c int DEFAULT 5; ALTER TABLE b ALTER c DROP DEFAULT"
+                ),
             ),
             ("cdc", "ALTER TABLE b ALTER old TYPE int USING old::int; ALTER TABLE heap ADD m text"),
             ("cdc", "ALTER TABLE b DROP CONSTRAINT b_pkey, ADD PRIMARY KEY (id, old)"),

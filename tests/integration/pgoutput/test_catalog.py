@@ -109,6 +109,19 @@ def test_columns(catalog: PgCatalog, sql: psycopg.Connection) -> None:
     assert table.relation.key == ("b", "a")
 
 
+def test_a_default_that_was_taken_away_left_values(
+    catalog: PgCatalog, sql: psycopg.Connection
+) -> None:
+    sql.execute("CREATE TABLE t (id int); ALTER TABLE t ADD a int DEFAULT 7, ADD b int")
+    sql.execute("ALTER TABLE t ALTER a DROP DEFAULT")
+    sql.execute("CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+    sql.execute("CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (0) TO (10)")
+    sql.execute("ALTER TABLE p ADD a int DEFAULT 7, ADD b int; ALTER TABLE p ALTER a DROP DEFAULT")
+    for table in catalog.tables():
+        found = {c.name: c.has_default for c in table.relation.columns}
+        assert found == {"id": False, "a": True, "b": False}
+
+
 def test_generated_columns_come_where_postgres_sends_them(
     settings: SourceSettings, catalog: PgCatalog, sql: psycopg.Connection
 ) -> None:

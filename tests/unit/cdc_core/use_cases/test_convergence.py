@@ -296,6 +296,10 @@ def change_schema(world: World, oid: int, change: str) -> None:
             postgres.drop_column(oid, "big")
             postgres.add_column(oid, "big", pa.string())
             postgres.tables[oid].toasted = frozenset()
+        case "drop and rename":
+            postgres.drop_column(oid, "n")
+            postgres.rename_column(oid, "big", "n")
+            postgres.tables[oid].toasted = frozenset({"n"})
         case "swap":
             postgres.rename_column(oid, "n", "spare")
             postgres.rename_column(oid, "big", "n")
@@ -305,7 +309,7 @@ def change_schema(world: World, oid: int, change: str) -> None:
 
 CHANGES = (
     "add", "add with default", "drop", "rename", "rename key", "widen", "rewrite",
-    "rewrite in place", "rename table", "drop and add", "swap",
+    "rewrite in place", "rename table", "drop and add", "drop and rename", "swap",
 )  # fmt: skip
 
 
@@ -406,7 +410,7 @@ def change_names(world: World, oids: list[int], change: str) -> None:
 
 NAME_CHANGES = (
     "swap tables", "follow on", "take a dropped table's name", "replace by a new table",
-    "rename and rewrite", "rename", "swap", "rename table", "rename key",
+    "rename and rewrite", "rename", "swap", "rename table", "rename key", "drop and rename",
 )  # fmt: skip
 
 

@@ -1,0 +1,39 @@
+"""The soak's command line: a budget of minutes, a seed, a destination."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from adapters.pgoutput.embedded import EmbeddedPostgres
+from tests.soak.rounds import SERVER, Soak, Unequal
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30.0, help="begin no round after these")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--destination", choices=["duckdb", "delta"], default="duckdb")
+    parser.add_argument("--steps", type=int, default=60, help="transactions of a round")
+    chosen = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="wal2delta-soak-"))
+    started = time.monotonic()
+    with EmbeddedPostgres(settings=SERVER) as server:
+        soak = Soak(server, chosen.destination, folder, chosen.seed, chosen.steps)
+        soak.prepare()
+        while time.monotonic() - started < chosen.minutes * 60:
+            try:
+                soak.round()
+            except Unequal as error:
+                print(error, file=sys.stderr)
+                return 1
+            told = ", ".join(f"{name} {count}" for name, count in sorted(soak.counts.items()))
+            print(f"round {soak.rounds} equal, {time.monotonic() - started:.0f} s: {told}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
