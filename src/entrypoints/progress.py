@@ -124,19 +124,18 @@ class TerminalProgress:
             self._stream = None
 
     def table_started(self, table: str, estimated_rows: int) -> None:
-        bars = self._open()
-        self._tasks[table] = bars.add_task(table, total=estimated_rows or None, told="")
+        bars, task, total = self._open(), self._task(table), estimated_rows or None
+        bars.reset(task, total=total, told="")
 
     def rows_read(self, table: str, rows: int) -> None:
-        bars = self._open()
-        task = self._tasks[table]
+        bars, task = self._open(), self._task(table)
         bars.advance(task, rows)
         speed = bars.tasks[bars.task_ids.index(task)].speed
         bars.update(task, told=f"{speed:,.0f} rows/s" if speed else "")
 
     def table_finished(self, table: str) -> None:
-        bars = self._open()
-        task = self._tasks.pop(table)
+        bars, task = self._open(), self._task(table)
+        del self._tasks[table]
         done = bars.tasks[bars.task_ids.index(task)].completed
         bars.update(task, total=max(done, 1), completed=max(done, 1), told=f"{done:,.0f} rows")
 
@@ -162,6 +161,12 @@ class TerminalProgress:
     def warn(self, message: str) -> None:
         logger.warning("%s", message)
 
+    def _task(self, table: str) -> TaskID:
+        """The bar of the table that is being read."""
+        if table not in self._tasks:
+            self._tasks[table] = self._open().add_task(table, total=None, told="")
+        return self._tasks[table]
+
     def _open(self) -> Bars:
         if self._bars is None:
             from rich.progress import (
@@ -176,9 +181,9 @@ class TerminalProgress:
 
             self._bars = Progress(
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
-                TextColumn("{task.fields[told]}"),
+                TextColumn("{task.fields[told]}", markup=False),
                 TimeElapsedColumn(),
                 console=error_console(),
             )

@@ -40,7 +40,8 @@ def show_slot(name: str, slot: SlotState | None) -> None:
 
 def show_status(report: StatusReport) -> None:
     out = console()
-    out.print(f"source       {report.source.database}, cluster {report.source.system_id}")
+    source = report.source
+    out.print(f"source       {source.database}, cluster {source.system_id}", markup=False)
     if report.slot is None:
         out.print(f"slot         {report.source.slot_name} does not exist", markup=False)
     else:
@@ -130,7 +131,8 @@ def show_verify(report: ParityReport) -> None:
         for key in found.keys[:KEYS_SHOWN]:
             out.print(f"{found.table}: {key.kind} {key.key}", markup=False, soft_wrap=True)
         if len(found.keys) > KEYS_SHOWN:
-            out.print(f"{found.table}: … and more; --json names up to {len(found.keys):,}")
+            more = f"{found.table}: … and more; --json names up to {len(found.keys):,}"
+            out.print(more, markup=False)
     if report.lag_bytes:
         out.print(
             f"the checkpoint {report.checkpoint_lsn} is {size(report.lag_bytes)} of WAL behind the "

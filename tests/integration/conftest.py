@@ -1,38 +1,5 @@
-"""The PostgreSQL server and the local warehouse that integration tests share, fresh for each."""
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-import psycopg
-import pytest
+"""The local warehouse that integration tests share, fresh for each."""
 
 from tests.integration.warehouse.fixtures import warehouse, warehouse_server
-from tests.support.postgres import Server, test_server
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["warehouse", "warehouse_server"]
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Server]:
-    with test_server() as server:
-        with psycopg.connect(server.dsn) as connection:
-            print(f"PostgreSQL {connection.info.server_version // 10_000}: {server.what}")
-        yield server
-
-
-@pytest.fixture
-def database(postgres: Server) -> Iterator[str]:
-    """The superuser's DSN of a new, empty database."""
-    with postgres.database() as dsn:
-        yield dsn
-
-
-@pytest.fixture
-def sql(database: str) -> Iterator[psycopg.Connection]:
-    """The application's connection to the database, in autocommit."""
-    with psycopg.connect(database, autocommit=True) as connection:
-        yield connection

@@ -76,6 +76,7 @@ class InMemoryDestination:
         return Checkpoint.from_state(state) if state else None
 
     def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:
+        self.faults.pass_by("destination.load")
         for step in batch.steps:
             self.faults.pass_by("destination.step")
             self._step(step)
@@ -101,12 +102,14 @@ class InMemoryDestination:
             kept.rows += [r for r in batch.unrepresentable.to_pylist() if r not in kept.rows]
         self.faults.pass_by("destination.checkpoint")
         self.lake.checkpoint = checkpoint.to_state()
-        self.faults.pass_by("destination.loaded")
+        self.faults.pass_by("destination.load.done")
 
     def tables(self) -> Mapping[str, int]:
+        self.faults.pass_by("destination.tables")
         return {name: len(table.rows) for name, table in self.lake.tables.items()}
 
     def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        self.faults.pass_by("destination.scan")
         stored = self.lake.tables.get(table)
         if stored is not None:
             schema = pa.schema([(name, stored.columns[name]) for name in columns])
@@ -117,9 +120,11 @@ class InMemoryDestination:
         self.faults.pass_by("destination.drop")
         self.lake.tables.clear()
         self.lake.checkpoint = None
+        self.faults.pass_by("destination.drop.done")
         return ["dataset"]
 
     def volumes(self) -> Mapping[str, Sequence[str]] | None:
+        self.faults.pass_by("destination.volumes")
         return None
 
     def _table(self, target: TargetTable) -> LakeTable:

@@ -59,9 +59,13 @@ class InMemoryPostgres:
         self.system_id = system_id
         self.tables: dict[int, Table] = {}
         self.wal: list[Transaction] = []
+        #: Whether the publication exists, and what it holds.
+        self.publication = False
         self.published: set[int] = set()
         self.slot: Lsn | None = None
+        #: Who holds the writer lock, and who else reads the slot; None: nobody.
         self.writer: str | None = None
+        self.reader: str | None = None
         self._lsn = 0x1000
         self._oid = 16384
         self._now = 1_700_000_000_000_000
@@ -88,8 +92,9 @@ class InMemoryPostgres:
         key: Sequence[str] = ("id",),
         toasted: Sequence[str] = (),
         schema: str = "public",
+        identity: ReplicaIdentity | None = None,
     ) -> int:
-        """Create a table; without a key its replica identity is FULL. Its oid."""
+        """Create a table; without a key its replica identity is FULL, if not given. Its oid."""
         self._oid += 1
         relation = Relation(
             oid=self._oid,
@@ -98,7 +103,7 @@ class InMemoryPostgres:
                 Column(column, type_, _type_oid(type_), attnum=number)
                 for number, (column, type_) in enumerate(columns.items(), start=1)
             ),
-            identity=ReplicaIdentity.DEFAULT if key else ReplicaIdentity.FULL,
+            identity=identity or (ReplicaIdentity.DEFAULT if key else ReplicaIdentity.FULL),
             key=tuple(key),
         )
         self.tables[self._oid] = Table(relation, toasted=frozenset(toasted))
@@ -114,6 +119,11 @@ class InMemoryPostgres:
         table = self.tables[oid]
         named = TableName(table.relation.table.schema, name)
         table.relation = replace(table.relation, table=named)
+        self.write_wal()
+
+    def set_identity(self, oid: int, identity: ReplicaIdentity) -> None:
+        table = self.tables[oid]
+        table.relation = replace(table.relation, identity=identity)
         self.write_wal()
 
     def add_column(self, oid: int, name: str, type_: pa.DataType, default: Any = None) -> None:
@@ -204,7 +214,7 @@ class Writer:
 
     def update(self, oid: int, row: Row, **changes: Any) -> None:
         """Change one row, given as it is (any row equal to it)."""
-        table = self.database.tables[oid]
+        table = self._table_to_change(oid)
         found = next(r for r in table.rows if all(r[k] == v for k, v in row.items()))
         old = dict(found)
         found.update(changes)
@@ -218,7 +228,7 @@ class Writer:
         )
 
     def delete(self, oid: int, **match: Any) -> None:
-        table = self.database.tables[oid]
+        table = self._table_to_change(oid)
         found = next(r for r in table.rows if all(r[k] == v for k, v in match.items()))
         table.rows.remove(found)
         key = table.relation.key
@@ -229,6 +239,13 @@ class Writer:
         table = self.database.tables[oid]
         table.rows.clear()
         self._event(Event(oid, table.relation, Op.TRUNCATE, {}))
+
+    def _table_to_change(self, oid: int) -> Table:
+        """Refused as PostgreSQL refuses it, for that would make an application's write fail."""
+        table = self.database.tables[oid]
+        if oid in self.database.published and not table.relation.publishes_updates:
+            raise ValueError(f"{table.relation.table} has no replica identity and is published")
+        return table
 
     def _event(self, event: Event) -> None:
         if event.oid in self.database.published:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -12,8 +13,8 @@ import pyarrow as pa
 from adapters.fakes.faults import FaultPlan
 from cdc_core.changes import ChangeBatch, Op, TableChanges, Unrepresentable
 from cdc_core.checkpoint import SourceIdentity
-from cdc_core.errors import OperatorNeeded, WriterBusy
-from cdc_core.lsn import Lsn
+from cdc_core.errors import CdcError, HistoryLost, OperatorNeeded, WriterBusy
+from cdc_core.history import RESNAPSHOT
 from cdc_core.ports.catalog import SourceTable
 from cdc_core.ports.change_source import SlotState
 from cdc_core.ports.source_inspector import (
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
     from adapters.fakes.postgres import Event, InMemoryPostgres, Row, Transaction
+    from cdc_core.lsn import Lsn
+    from cdc_core.ports.catalog import Catalog
+    from cdc_core.ports.change_source import ChangeSource
+    from cdc_core.ports.snapshot_source import SnapshotSource
+    from cdc_core.ports.source_inspector import SourceInspector
+    from cdc_core.ports.source_monitor import SourceMonitor
     from cdc_core.relation import Relation
 
 
@@ -47,16 +54,21 @@ class InMemorySnapshot:
 
     def read(self, relation: Relation) -> Iterator[Piece]:
         self.faults.pass_by("snapshot.read")
+        if relation.oid not in self.rows:
+            raise CdcError(f"table {relation.table} does not exist", "run again")
         rows = self.rows[relation.oid]
         for start in range(0, len(rows), self.piece_rows):
+            self.faults.pass_by("snapshot.read.next")
             yield Piece(_table(relation, rows[start : start + self.piece_rows]))
 
 
 @dataclass
 class InMemorySource:
-    """`ChangeSource`, `Catalog`, `SnapshotSource`, `SourceMonitor` and `SourceInspector` in one.
+    """`ChangeSource`, `Catalog`, `SnapshotSource` and `SourceInspector` in one.
 
-    `batch_transactions` cuts the stream into batches of so many transactions.
+    `batch_transactions` cuts the stream into batches of so many transactions, `piece_rows` tables
+    into pieces of so many rows. Faults come before a call has its effect and, where it has one at
+    the source, after it too (`….done`).
     """
 
     postgres: InMemoryPostgres
@@ -64,6 +76,8 @@ class InMemorySource:
     faults: FaultPlan = field(default_factory=FaultPlan)
     batch_transactions: int = 1000
     piece_rows: int = 1000
+    schemas: Sequence[str] = ("public",)
+    exclude: Sequence[str] = ()
     #: Called when a snapshot was taken, before it is read: what happens meanwhile at the source.
     while_reading: Callable[[], None] = lambda: None
     _opened: bool = False
@@ -72,9 +86,10 @@ class InMemorySource:
         self.faults.pass_by("source.open")
         if self.postgres.writer is not None:
             raise WriterBusy(
-                f"slot {self.slot_name} is in use by {self.postgres.writer}", "wait until it ends"
+                f"another run holds slot {self.slot_name}: {self.postgres.writer}",
+                "wait until it ends",
             )
-        self.postgres.writer = "another run"
+        self.postgres.writer = f"process {os.getpid()}"
         self._opened = True
         return self
 
@@ -84,46 +99,31 @@ class InMemorySource:
             self._opened = False
 
     def identity(self) -> SourceIdentity:
-        return SourceIdentity(self.postgres.system_id, self.postgres.database, self.slot_name)
+        self._pass_by("identity")
+        return _identity(self.postgres, self.slot_name)
 
     def current_lsn(self) -> Lsn:
-        self.faults.pass_by("source.current_lsn")
+        self._pass_by("current_lsn")
         return self.postgres.lsn
 
-    def now(self) -> int:
-        return self.postgres.now
-
     def slot(self) -> SlotState | None:
-        position = self.postgres.slot
-        if position is None:
-            return None
-        return SlotState(
-            name=self.slot_name,
-            plugin="pgoutput",
-            database=self.postgres.database,
-            active_pid=None,
-            restart_lsn=position,
-            confirmed_flush_lsn=position,
-            wal_status="reserved",
-            retained_bytes=self.postgres.lsn - position,
-            safe_bytes=None,
-        )
+        self._pass_by("slot")
+        return _slot(self.postgres, self.slot_name)
 
     def create_slot(self) -> Lsn:
-        self.faults.pass_by("source.create_slot")
-        if self.postgres.slot is not None:
-            raise OperatorNeeded(f"slot {self.slot_name} exists", "drop it first")
-        self.postgres.slot = self.postgres.write_wal()
-        return self.postgres.slot
+        self._pass_by("create_slot")
+        return self._create_slot()
 
     def drop_slot(self) -> bool:
-        self.faults.pass_by("source.drop_slot")
+        self._pass_by("drop_slot")
+        self._require_idle_slot()
         existed = self.postgres.slot is not None
         self.postgres.slot = None
+        self.faults.pass_by("source.drop_slot.done")
         return existed
 
     def expect_read(self) -> None:
-        pass
+        self._pass_by("expect_read")
 
     def read(
         self,
@@ -132,86 +132,199 @@ class InMemorySource:
         tables: Collection[int],
         stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[ChangeBatch]:
-        end = max(after, self.postgres.lsn)
-        slot = self.postgres.slot or Lsn(0)
+        self._pass_by("read")
+        slot, end = self._require_slot(), max(after, self.postgres.lsn)
+        self._require_idle_slot()
         wanted = [t for t in self.postgres.wal if t.end_lsn > max(after, slot) and t.end_lsn <= end]
         for start in range(0, len(wanted), self.batch_transactions):
-            self.faults.pass_by("source.read")
             part = wanted[start : start + self.batch_transactions]
             yield _batch(part, frozenset(tables))
+            self.faults.pass_by("source.read.next")
             if stop():
                 return
-        self.faults.pass_by("source.read")
         yield ChangeBatch((), max(end, until))
 
     def confirm(self, durable_lsn: Lsn) -> None:
-        self.faults.pass_by("source.confirm")
-        if self.postgres.slot is None:
-            raise OperatorNeeded(f"slot {self.slot_name} is gone", "run: wal2delta snapshot")
-        self.postgres.slot = max(self.postgres.slot, durable_lsn)
+        self._pass_by("confirm")
+        slot = self._require_slot()
+        self._require_idle_slot()
+        self.postgres.slot = max(slot, durable_lsn)
+        self.faults.pass_by("source.confirm.done")
 
     def tables(self) -> Sequence[SourceTable]:
-        return [
-            SourceTable(
-                relation=table.relation,
-                fingerprint=self.postgres.fingerprint(oid),
-                published=oid in self.postgres.published,
-                estimated_rows=len(table.rows),
-            )
-            for oid, table in sorted(
-                self.postgres.tables.items(), key=lambda item: item[1].relation.table
-            )
-        ]
+        self.faults.pass_by("catalog.tables")
+        return self._tables()
 
     def publish(self) -> Sequence[SourceTable]:
         self.faults.pass_by("catalog.publish")
-        self.postgres.published.update(self.postgres.tables)
-        return self.tables()
+        self.postgres.publication = True
+        for table in self._tables():
+            if table.not_streamed:
+                self.postgres.published.discard(table.relation.oid)
+            else:
+                self.postgres.published.add(table.relation.oid)
+        self.faults.pass_by("catalog.publish.done")
+        return self._tables()
 
     def drop_publication(self) -> bool:
-        existed = bool(self.postgres.published)
+        self.faults.pass_by("catalog.drop_publication")
+        existed = self.postgres.publication or bool(self.postgres.published)
+        self.postgres.publication = False
         self.postgres.published.clear()
+        self.faults.pass_by("catalog.drop_publication.done")
         return existed
 
     def facts(self) -> SourceFacts:
         """Those of a server on which nothing is missing."""
         self.faults.pass_by("source.facts")
+        publication = self.postgres.publication or bool(self.postgres.published)
         return SourceFacts(
             version=180000,
             database=self.postgres.database,
             provider=Provider.SELF,
-            identity=self.identity(),
+            identity=_identity(self.postgres, self.slot_name),
             wal_level="logical",
             standby=False,
             hot_standby_feedback=False,
             role=Role("owner", replication=True, create_publications=True, read_control_data=True),
-            publication=PublicationFacts("dlt_cdc_pub", bool(self.postgres.published), True),
+            publication=PublicationFacts("dlt_cdc_pub", publication, publication),
             slot_name=self.slot_name,
-            slot=self.slot(),
+            slot=_slot(self.postgres, self.slot_name),
             max_replication_slots=10,
             replication_slots=int(self.postgres.slot is not None),
             max_wal_senders=10,
-            wal_senders=0,
+            wal_senders=int(self.postgres.reader is not None),
             slot_wal_limit=64 << 30,
             slot_idle_limit=None,
             sender_timeout=60.0,
             transactions=(),
             tables={
-                oid: TableFacts(schema_usage=True, select=True, owner=True, hidden_rows=False)
-                for oid in self.postgres.tables
+                table.relation.oid: TableFacts(
+                    schema_usage=True, select=True, owner=True, hidden_rows=False
+                )
+                for table in self._tables()
             },
         )
 
     @contextmanager
     def begin(self, *, create_slot: bool) -> Iterator[InMemorySnapshot]:
         self.faults.pass_by("snapshot.begin")
-        lsn = self.create_slot() if create_slot else self.postgres.write_wal()
+        lsn = self._create_slot() if create_slot else self.postgres.write_wal()
         rows = {
             oid: [dict(row) for row in table.rows] for oid, table in self.postgres.tables.items()
         }
         taken_at = self.postgres.now
         self.while_reading()
+        self.faults.pass_by("snapshot.begin.done")
         yield InMemorySnapshot(lsn, taken_at, rows, self.faults, self.piece_rows)
+
+    def _pass_by(self, call: str) -> None:
+        """A call of the change source, which holds the writer lock."""
+        if not self._opened:
+            raise RuntimeError("the change source is used outside of its `with` block")
+        self.faults.pass_by(f"source.{call}")
+
+    def _require_slot(self) -> Lsn:
+        if self.postgres.slot is None:
+            raise HistoryLost(f"replication slot {self.slot_name!r} does not exist", RESNAPSHOT)
+        return self.postgres.slot
+
+    def _require_idle_slot(self) -> None:
+        if self.postgres.slot is not None and self.postgres.reader is not None:
+            raise WriterBusy(
+                f"replication slot {self.slot_name!r} is in use by {self.postgres.reader}",
+                "end it there, then run again",
+            )
+
+    def _create_slot(self) -> Lsn:
+        if self.postgres.slot is not None:
+            raise OperatorNeeded(
+                f"replication slot {self.slot_name!r} exists already", "run: wal2delta slot drop"
+            )
+        self.postgres.slot = self.postgres.write_wal()
+        self.faults.pass_by("source.create_slot.done")
+        return self.postgres.slot
+
+    def _tables(self) -> list[SourceTable]:
+        found = [
+            SourceTable(
+                relation=table.relation,
+                fingerprint=self.postgres.fingerprint(oid),
+                published=oid in self.postgres.published,
+                not_streamed=_not_streamed(table.relation),
+                estimated_rows=len(table.rows),
+            )
+            for oid, table in self.postgres.tables.items()
+            if table.relation.table.schema in self.schemas
+            and not table.relation.table.matches(self.exclude)
+        ]
+        return sorted(found, key=lambda table: table.relation.table)
+
+
+@dataclass
+class InMemoryMonitor:
+    """`SourceMonitor` over an `InMemoryPostgres`."""
+
+    postgres: InMemoryPostgres
+    slot_name: str = "dlt_cdc_slot"
+    faults: FaultPlan = field(default_factory=FaultPlan)
+
+    def __enter__(self) -> Self:
+        self.faults.pass_by("monitor.open")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def identity(self) -> SourceIdentity:
+        self.faults.pass_by("monitor.identity")
+        return _identity(self.postgres, self.slot_name)
+
+    def slot(self) -> SlotState | None:
+        self.faults.pass_by("monitor.slot")
+        return _slot(self.postgres, self.slot_name)
+
+    def current_lsn(self) -> Lsn:
+        self.faults.pass_by("monitor.current_lsn")
+        return self.postgres.lsn
+
+    def now(self) -> int:
+        self.faults.pass_by("monitor.now")
+        return self.postgres.now
+
+
+def _fit(
+    source: InMemorySource, monitor: InMemoryMonitor
+) -> tuple[ChangeSource, Catalog, SnapshotSource, SourceInspector, SourceMonitor]:
+    """Checked by mypy: they are the ports."""
+    return source, source, source, source, monitor
+
+
+def _identity(postgres: InMemoryPostgres, slot_name: str) -> SourceIdentity:
+    return SourceIdentity(postgres.system_id, postgres.database, slot_name)
+
+
+def _slot(postgres: InMemoryPostgres, slot_name: str) -> SlotState | None:
+    position = postgres.slot
+    if position is None:
+        return None
+    return SlotState(
+        name=slot_name,
+        plugin="pgoutput",
+        database=postgres.database,
+        active_pid=None if postgres.reader is None else 1,
+        restart_lsn=position,
+        confirmed_flush_lsn=position,
+        wal_status="reserved",
+        retained_bytes=postgres.lsn - position,
+        safe_bytes=None,
+    )
+
+
+def _not_streamed(relation: Relation) -> str:
+    if relation.publishes_updates:
+        return ""
+    return f"it has no replica identity; run: ALTER TABLE {relation.table} REPLICA IDENTITY FULL"
 
 
 def _batch(transactions: Sequence[Transaction], tables: frozenset[int]) -> ChangeBatch:

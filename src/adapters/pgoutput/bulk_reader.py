@@ -80,7 +80,7 @@ class BulkReader:
         self._settings = settings
         self._control = control
         self._confirmed = confirmed
-        self._position = max(after, confirmed)
+        self._begin = self._position = max(after, confirmed)
         self._session: ArrowSession | None = None
         self._ahead: ReadAhead[_Taken] | None = None
         self._copy = f"wal2delta_copy_{uuid4().hex[:12]}"
@@ -163,8 +163,10 @@ class BulkReader:
         self, session: ArrowSession, position: Lsn, until: Lsn
     ) -> Generator[_Taken, None, None]:
         restart_lsn = self.restart_lsn or self._confirmed
-        if _step_end(self._settings, position, until, restart_lsn) == until:
-            # A single step needs no copy of the slot, which may be refused.
+        single = _step_end(self._settings, position, until, restart_lsn) == until
+        if single and position == self._begin:
+            # A single step needs no copy of the slot, which may be refused. Peeking tells again
+            # what was told already, so it is for the first step only.
             count, end = 0, position
             for piece in self._pieces(session, "peek", self._settings.slot_name, until):
                 count += len(piece)

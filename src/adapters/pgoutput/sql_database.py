@@ -75,13 +75,14 @@ class SqlDatabaseSnapshot(OpenSnapshot):
 
     def read(self, relation: Relation) -> Iterator[ReadRows]:
         from dlt.extract.exceptions import ResourceExtractionError
+        from sqlalchemy.exc import SQLAlchemyError
 
         types = self.types_of(relation)
         rows = self._rows(relation)
         while True:
             try:
                 chunk = list(islice(rows, _CHUNK_ROWS))
-            except ResourceExtractionError as error:
+            except (ResourceExtractionError, SQLAlchemyError) as error:
                 # dlt's own text has the statement and more; the driver's error is what counts.
                 raise _refusal(error, relation) from None
             if not chunk:
@@ -150,7 +151,8 @@ def _refusal(error: BaseException, relation: Relation) -> CdcError:
     while cause is not None and not isinstance(cause, psycopg.Error):
         cause = getattr(cause, "orig", None) or cause.__cause__
     if cause is None:
-        return CdcError(f"dlt's sql_database failed while reading table {relation.table}")
+        kind = type(error).__name__
+        return CdcError(f"dlt's sql_database failed while reading table {relation.table} ({kind})")
     return translated(cause, f"reading table {relation.table}", reading_cure(relation))
 
 

@@ -18,8 +18,7 @@ class SourceTable:
 
     `relation.columns` are those the stream sends, with their `attnum`. `fingerprint` tells whether
     something happened that leaves no row events. `published` tells whether the publication holds
-    it;
-    `not_streamed` says why its changes cannot be (empty: they can).
+    it; `not_streamed` says why its changes cannot be (empty: they can).
     """
 
     relation: Relation
@@ -45,4 +44,6 @@ class Catalog(Protocol):
         """
         ...
 
-    def drop_publication(self) -> bool: ...
+    def drop_publication(self) -> bool:
+        """Drop the publication; False if there was none."""
+        ...

@@ -35,7 +35,8 @@ class SlotState:
 
 
 class ChangeSource(Protocol):
-    """One slot of one database. Opened (as a context manager) before use; one run at a time.
+    """One slot of one database. Opened (as a context manager) before use, else `RuntimeError`; one
+    run at a time.
 
     Opening takes the slot's writer lock, or raises `WriterBusy` naming the holder; closing gives
     it up.
@@ -56,7 +57,10 @@ class ChangeSource(Protocol):
         ...
 
     def create_slot(self) -> Lsn:
-        """Create the slot; its consistent point. Prefer `SnapshotSource.begin`, which does both."""
+        """Create the slot; its consistent point, after which every commit will come.
+
+        A slot that exists is `OperatorNeeded`. Prefer `SnapshotSource.begin`, which does both.
+        """
         ...
 
     def drop_slot(self) -> bool:
@@ -88,10 +92,13 @@ class ChangeSource(Protocol):
         be behind). Does not move the slot: reading again from the same position gives the same
         changes, though batches may be cut elsewhere. Memory is bounded by the batch limits. Changes
         of other tables are left out. `stop` is asked between batches.
+
+        Raises `HistoryLost` where the slot is gone or lost, `WriterBusy` while another process
+        reads it.
         """
         ...
 
     def confirm(self, durable_lsn: Lsn) -> None:
         """Move the slot to `durable_lsn`, which the destination holds; never beyond it, never
-        back."""
+        back. May be called between the batches of a reading; raises as `read` does."""
         ...

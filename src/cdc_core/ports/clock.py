@@ -11,7 +11,9 @@ class Clock(Protocol):
         """Seconds; never goes back."""
         ...
 
-    def sleep(self, seconds: float) -> None: ...
+    def sleep(self, seconds: float) -> None:
+        """Return once at least so many seconds have passed."""
+        ...
 
 
 class SystemClock:

@@ -6,7 +6,8 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Calls are cheap and may be many; an implementation decides what to show."""
+    """Calls are cheap and may be many, and come in any order: a table may be read again, or be told
+    of without having been started. An implementation decides what to show; it raises nothing."""
 
     def table_started(self, table: str, estimated_rows: int) -> None: ...
 

@@ -7,9 +7,10 @@ from typing import Protocol
 
 class Secrets(Protocol):
     def get(self, key: str) -> str | None:
-        """The secret's value, None if this store does not have it.
+        """The secret's value, None if this store is not where it is kept.
 
         `key` is a dotted path (`sources.pg_replication.credentials`). Raises `SettingsError` when
-        the store refuses; a value appears in no message.
+        the store refuses, or should have it and does not; a value appears in no message and in no
+        `repr`.
         """
         ...

@@ -42,7 +42,8 @@ class Snapshot(Protocol):
         SHARE.
 
         A table may be read again, and gives the same rows; a reading that is left early ends the
-        snapshot.
+        snapshot. Raises `OperatorNeeded` where reading is not allowed, `CdcError` for a table that
+        is gone.
         """
         ...
 
@@ -52,8 +53,7 @@ class SnapshotSource(Protocol):
         """Open a snapshot that fits the stream exactly.
 
         With `create_slot` the slot is created, and its consistent point is the snapshot's LSN; a
-        slot
-        that exists is an error then. Without, a temporary slot gives the LSN and dies with the
-        snapshot.
+        slot that exists is `OperatorNeeded` then, and the new one stays however the block ends.
+        Without, a temporary slot gives the LSN and dies with the snapshot; no other slot moves.
         """
         ...

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class SourceMonitor(Protocol):
-    """Opened as a context manager; never blocks a run that is under way."""
+    """Opened as a context manager; never blocks a run that is under way, nor is it blocked."""
 
     def __enter__(self) -> SourceMonitor: ...
 
@@ -21,7 +21,9 @@ class SourceMonitor(Protocol):
 
     def slot(self) -> SlotState | None: ...
 
-    def current_lsn(self) -> Lsn: ...
+    def current_lsn(self) -> Lsn:
+        """A position at or past every commit that is durable by now; writes nothing to learn it."""
+        ...
 
     def now(self) -> int:
         """The source's clock, microseconds since 1970-01-01 UTC."""

@@ -8,7 +8,13 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from adapters.fakes import InMemoryDestination, InMemoryPostgres, InMemorySource, Lake
+from adapters.fakes import (
+    InMemoryDestination,
+    InMemoryMonitor,
+    InMemoryPostgres,
+    InMemorySource,
+    Lake,
+)
 from entrypoints import commands
 from entrypoints.container import Container, source_settings
 from entrypoints.settings import load_settings
@@ -26,8 +32,9 @@ def world(settings):
     postgres, lake = InMemoryPostgres(), Lake()
     container = Container.from_settings(settings)
     source = InMemorySource(postgres)
-    for port in ("change_source", "source_monitor", "snapshot_source", "catalog"):
+    for port in ("change_source", "snapshot_source", "catalog", "source_inspector"):
         getattr(container, port).override(source)
+    container.source_monitor.override(InMemoryMonitor(postgres))
     container.destination.override(InMemoryDestination(lake))
     return SimpleNamespace(postgres=postgres, lake=lake, container=container)
 
