@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cdc_core.findings import Finding, fail, ok, warn
 from cdc_core.history import break_in_history
 from cdc_core.ports.source_inspector import Provider
+from cdc_core.wal_budget import END_TRANSACTIONS, nearest_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,8 +59,10 @@ def source_findings(facts: SourceFacts) -> Iterator[Finding]:
     )
 
 
-def history_findings(facts: SourceFacts, checkpoint: Checkpoint | None) -> Iterator[Finding]:
-    """Whether the stream can go on from the destination's checkpoint."""
+def history_findings(
+    facts: SourceFacts, checkpoint: Checkpoint | None, max_retained_wal: int | None = None
+) -> Iterator[Finding]:
+    """Whether the stream can go on from the destination's checkpoint, and how long it can wait."""
     subject = f"slot {facts.slot_name}"
     slot = facts.slot
     if checkpoint is not None and facts.identity is not None:
@@ -81,6 +84,8 @@ def history_findings(facts: SourceFacts, checkpoint: Checkpoint | None) -> Itera
             f"is lost after {slot.safe_bytes >> 20} MB more of WAL",
             f"run wal2delta cdc now; {set_server('max_slot_wal_keep_size', '64GB', facts)}",
         )
+    elif (use := nearest_limit(slot, max_retained_wal)) is not None and use.near:
+        yield warn(subject, str(use), f"run: wal2delta cdc; if it stays: {END_TRANSACTIONS}")
     else:
         retained = slot.retained_bytes >> 20
         yield ok(subject, f"continues the checkpoint; retains {retained} MB of WAL")

@@ -129,20 +129,25 @@ def _stream_changes(settings: Settings, **parts: Any) -> StreamChanges:
     return StreamChanges(
         first_schema=settings.source.schemas[0],
         freeze_schema=settings.pipeline.schema_changes == "freeze",
+        max_retained_wal=settings.source.max_retained_wal,
         **parts,
     )
 
 
-def _show_status(**parts: Any) -> ShowStatus:
+def _show_status(settings: Settings, **parts: Any) -> ShowStatus:
     from cdc_core.use_cases.show_status import ShowStatus
 
-    return ShowStatus(**parts)
+    return ShowStatus(max_retained_wal=settings.source.max_retained_wal, **parts)
 
 
 def _check_source(settings: Settings, **parts: Any) -> CheckSource:
     from cdc_core.use_cases.check_source import CheckSource
 
-    return CheckSource(first_schema=settings.source.schemas[0], **parts)
+    return CheckSource(
+        first_schema=settings.source.schemas[0],
+        max_retained_wal=settings.source.max_retained_wal,
+        **parts,
+    )
 
 
 def _verify_parity(**parts: Any) -> VerifyParity:
@@ -195,7 +200,11 @@ class Container(containers.DeclarativeContainer):
         progress=progress,
     )
     show_status: providers.Provider[ShowStatus] = providers.Factory(
-        _show_status, monitor=source_monitor, catalog=catalog, destination=destination
+        _show_status,
+        settings,
+        monitor=source_monitor,
+        catalog=catalog,
+        destination=destination,
     )
     check_source: providers.Provider[CheckSource] = providers.Factory(
         _check_source,

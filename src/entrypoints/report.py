@@ -56,6 +56,8 @@ def show_status(report: StatusReport) -> None:
         )
     if report.problem:
         out.print(f"problem      {report.problem}", style="bold red", markup=False)
+    if report.warning:
+        out.print(f"warning      {report.warning}", style="yellow", markup=False)
     if report.tables:
         rows = table("table", "in the destination", "rows", "state", right=("rows",))
         for found in report.tables:
@@ -81,6 +83,7 @@ def status_as_json(report: StatusReport) -> dict[str, Any]:
         else {"lsn": str(checkpoint.lsn), "committed_at_us": checkpoint.committed_at},
         "lag": {"bytes": report.lag_bytes, "seconds": report.lag_seconds},
         "problem": report.problem or None,
+        "warning": report.warning or None,
         "tables": [
             {
                 "table": line.table,

@@ -105,6 +105,21 @@ class ChangeSourceContract:
             assert source.slot() is None
             assert source.drop_slot() is False
 
+    def test_reading_past_a_note_lets_go_of_wal(self, db: SourceUnderTest, orders: int) -> None:
+        with db.change_source() as source:
+            position = source.create_slot()
+            with db.transaction() as tx:
+                tx.insert(orders, 1, "a" * 100_000)
+            slot = source.slot()
+            assert slot is not None
+            before = slot.retained_bytes
+            source.note_transactions()
+            *_, last = source.read(position, source.current_lsn(), {orders})
+            source.confirm(last.end_lsn)
+            slot = source.slot()
+            assert slot is not None
+            assert slot.retained_bytes < before
+
     def test_a_slot_outlives_the_run(self, db: SourceUnderTest) -> None:
         with db.change_source() as source:
             point = source.create_slot()

@@ -66,6 +66,8 @@ class InMemoryPostgres:
         #: Who holds the writer lock, and who else reads the slot; None: nobody.
         self.writer: str | None = None
         self.reader: str | None = None
+        #: Where a transaction began that is still open: it holds the slot's WAL back.
+        self.oldest_transaction: Lsn | None = None
         self._lsn = 0x1000
         self._oid = 16384
         self._now = 1_700_000_000_000_000

@@ -110,6 +110,9 @@ class InMemorySource:
         self._pass_by("slot")
         return _slot(self.postgres, self.slot_name)
 
+    def note_transactions(self) -> None:
+        self._pass_by("note_transactions")
+
     def create_slot(self) -> Lsn:
         self._pass_by("create_slot")
         return self._create_slot()
@@ -308,15 +311,16 @@ def _slot(postgres: InMemoryPostgres, slot_name: str) -> SlotState | None:
     position = postgres.slot
     if position is None:
         return None
+    restart_lsn = postgres.oldest_transaction or position
     return SlotState(
         name=slot_name,
         plugin="pgoutput",
         database=postgres.database,
         active_pid=None if postgres.reader is None else 1,
-        restart_lsn=position,
+        restart_lsn=restart_lsn,
         confirmed_flush_lsn=position,
         wal_status="reserved",
-        retained_bytes=postgres.lsn - position,
+        retained_bytes=postgres.lsn - restart_lsn,
         safe_bytes=None,
     )
 

@@ -132,6 +132,9 @@ class PgChangeSource:
         self._close_stream()
         return slot.drop_slot(self._locked, self._settings.slot_name)
 
+    def note_transactions(self) -> None:
+        cluster.note_transactions(self._locked)
+
     def expect_read(self) -> None:
         state = self.slot()
         if state is None or state.lost or state.plugin != self._settings.plugin_name:

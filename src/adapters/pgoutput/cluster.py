@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from adapters.pgoutput.connection import Connection
 
 _FLUSH_SECONDS = 30.0
+#: `LOG_SNAPSHOT_INTERVAL_MS` of the background writer, and a little more.
+_NOTE_SECONDS = 16.0
 
 #: The source's clock, microseconds since 1970-01-01 UTC; in a transaction, its beginning.
 NOW = "SELECT (extract(epoch FROM now()) * 1000000)::bigint"
@@ -96,6 +98,18 @@ def wait_until_readable(connection: Connection, lsn: Lsn) -> None:
                     "check that the server still writes (or replays) WAL, then run again",
                 )
             time.sleep(0.02)
+
+
+def note_transactions(connection: Connection) -> None:
+    """Log which transactions run, as the server's background writer does every 15 seconds."""
+    with source_errors("noting which transactions run"):
+        try:
+            # Of PostgreSQL 16 and newer; for superusers, unless granted.
+            connection.execute("SELECT pg_log_standby_snapshot()")
+        except (psycopg.errors.UndefinedFunction, psycopg.errors.InsufficientPrivilege):
+            # It is logged only if something else was since.
+            _commit_something(connection)
+            time.sleep(_NOTE_SECONDS)
 
 
 def _commit_something(connection: Connection) -> None:

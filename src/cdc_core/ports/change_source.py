@@ -68,6 +68,13 @@ class ChangeSource(Protocol):
         it."""
         ...
 
+    def note_transactions(self) -> None:
+        """Have the server note which transactions are under way: reading past that note lets the
+        slot give up the WAL before the oldest. It does so by itself too, every 15 seconds or so;
+        where it cannot be asked to, this waits as long.
+        """
+        ...
+
     def expect_read(self) -> None:
         """Say that a `read` will come, most likely from the slot's position on.
 

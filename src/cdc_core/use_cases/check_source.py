@@ -27,6 +27,7 @@ class CheckSource:
     catalog: Catalog
     destination: Destination
     first_schema: str = "public"
+    max_retained_wal: int | None = None
 
     def run(self) -> list[Finding]:
         """Findings in the order in which they are worth mending: source, tables, destination."""
@@ -36,7 +37,8 @@ class CheckSource:
         findings = list(source_findings(facts))
         findings += self._tables(facts)
         reached, checkpoint = self._destination()
-        return [*findings, *history_findings(facts, checkpoint), *reached]
+        history = history_findings(facts, checkpoint, self.max_retained_wal)
+        return [*findings, *history, *reached]
 
     def _facts(self) -> SourceFacts | Finding:
         try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cdc_core.history import break_in_history
+from cdc_core.wal_budget import budget_warning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +43,8 @@ class StatusReport:
     lag_seconds: float | None
     problem: str
     tables: Sequence[TableLine]
+    #: How much WAL the slot retains, once that is most of what it may.
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class ShowStatus:
     monitor: SourceMonitor
     catalog: Catalog
     destination: Destination
+    max_retained_wal: int | None = None
 
     def run(self) -> StatusReport:
         with self.monitor, self.destination:
@@ -80,6 +84,7 @@ class ShowStatus:
             if oid not in states
         ]
         lines.sort(key=lambda line: line.table)
+        warning = budget_warning(slot, self.max_retained_wal) if slot is not None else ""
         return StatusReport(
-            identity, slot, checkpoint, current, lag_bytes, lag_seconds, problem, lines
+            identity, slot, checkpoint, current, lag_bytes, lag_seconds, problem, lines, warning
         )

@@ -13,6 +13,7 @@ from cdc_core.staging import EMPTY_BATCH
 from cdc_core.table_plan import TablePlan
 from cdc_core.unrepresentable import warn_of_unrepresentable
 from cdc_core.use_cases.read_tables import read_tables
+from cdc_core.use_cases.watch_budget import BudgetWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +58,8 @@ class StreamChanges:
     destination: Destination
     first_schema: str = "public"
     freeze_schema: bool = False
+    #: Bytes of WAL that the slot may keep on the source's disk; None: no budget of ours.
+    max_retained_wal: int | None = None
     poll_seconds: float = 0.5
     clock: Clock = field(default_factory=SystemClock)
     progress: Progress = field(default_factory=SilentProgress)
@@ -67,7 +70,8 @@ class StreamChanges:
         """Bring every followed table to a commit at or past the WAL position at which this began.
 
         `stop` ends it cleanly after the batch in hand. Raises `TablesNeedSnapshot` when every other
-        table is up to date.
+        table is up to date, and `OperatorNeeded` when the slot still retains more WAL than it may
+        once all is loaded: a transaction that is open holds it, which is not ours to end.
         """
         with self.source:
             self.source.expect_read()
@@ -82,9 +86,11 @@ class StreamChanges:
             )
             plan.look(self.catalog.publish())
             report = StreamReport(checkpoint.lsn)
+            watch = BudgetWatch(self.source, self.max_retained_wal, self.progress)
+            watch.warn()
             self._drain(plan, until, report, stop, final=not follow)
             looked, batches = self.clock.monotonic(), report.batches
-            while follow and not stop():
+            while follow and not stop() and watch.lasting is None:
                 if report.batches == batches:
                     self.clock.sleep(self.poll_seconds)
                 batches = report.batches
@@ -92,12 +98,16 @@ class StreamChanges:
                 if self.clock.monotonic() - looked >= LOOK_SECONDS:
                     looked = self.clock.monotonic()
                     plan.look(self.catalog.publish())
-                self._drain(plan, until, report, stop, final=False)
+                    watch.look()
+                self._drain(plan, until, report, stop, final=watch.over)
             if follow:
                 self._advance(plan, plan.checkpoint.lsn)
             warn_of_unrepresentable(self.progress, report.unrepresentable)
+            exceeded = watch.lasting if follow else self._exceeded(watch, plan, report)
             if plan.set_aside:
                 raise TablesNeedSnapshot(plan.set_aside)
+            if exceeded is not None:
+                raise exceeded
             return report
 
     def _start(self) -> Checkpoint:
@@ -106,6 +116,16 @@ class StreamChanges:
         if broken is not None:
             raise broken
         return checkpoint
+
+    def _exceeded(
+        self, watch: BudgetWatch, plan: TablePlan, report: StreamReport
+    ) -> OperatorNeeded | None:
+        """Whether the slot retains too much though all is loaded, and read past a new note."""
+        if watch.exceeded() is None:
+            return None
+        self.source.note_transactions()
+        self._drain(plan, self.source.current_lsn(), report, lambda: False, final=True)
+        return watch.exceeded()
 
     def _drain(
         self,
