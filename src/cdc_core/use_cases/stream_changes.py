@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -88,8 +89,9 @@ class StreamChanges:
             report = StreamReport(checkpoint.lsn)
             watch = BudgetWatch(self.source, self.max_retained_wal, self.progress)
             watch.warn()
-            self._drain(plan, until, report, stop, final=not follow)
+            self._drain(plan, until, report, stop, idle_seconds=0.0 if follow else math.inf)
             looked, batches = self.clock.monotonic(), report.batches
+            position, moved = plan.checkpoint.lsn, self.clock.monotonic()
             while follow and not stop() and watch.lasting is None:
                 if report.batches == batches:
                     self.clock.sleep(self.poll_seconds)
@@ -99,7 +101,10 @@ class StreamChanges:
                     looked = self.clock.monotonic()
                     plan.look(self.catalog.publish())
                     watch.look()
-                self._drain(plan, until, report, stop, final=watch.over)
+                idle = math.inf if watch.over else self.clock.monotonic() - moved
+                self._drain(plan, until, report, stop, idle_seconds=idle)
+                if plan.checkpoint.lsn > position:
+                    position, moved = plan.checkpoint.lsn, self.clock.monotonic()
             if follow:
                 self._advance(plan, plan.checkpoint.lsn)
             warn_of_unrepresentable(self.progress, report.unrepresentable)
@@ -124,7 +129,9 @@ class StreamChanges:
         if watch.exceeded() is None:
             return None
         self.source.note_transactions()
-        self._drain(plan, self.source.current_lsn(), report, lambda: False, final=True)
+        self._drain(
+            plan, self.source.current_lsn(), report, lambda: False, idle_seconds=math.inf
+        )
         return watch.exceeded()
 
     def _drain(
@@ -134,10 +141,12 @@ class StreamChanges:
         report: StreamReport,
         stop: Callable[[], bool],
         *,
-        final: bool,
+        idle_seconds: float,
     ) -> None:
-        """Load until `until`; then read what must be read, and drain up to that reading too."""
-        idle_since = self.clock.monotonic()
+        """Load until `until`; then read what must be read, and drain up to that reading too.
+
+        `idle_seconds`: how long the durable position has stood; a run that ends waits no longer.
+        """
         while True:
             self._load_definitions(plan)
             reached = plan.checkpoint.lsn
@@ -160,10 +169,7 @@ class StreamChanges:
                 until = max(until, self._read_again(plan, report))
                 continue
             behind = reached - plan.checkpoint.lsn
-            waited = self.clock.monotonic() - idle_since
-            if reached > plan.checkpoint.lsn and (
-                final or behind >= IDLE_BYTES or waited >= IDLE_SECONDS
-            ):
+            if behind > 0 and (behind >= IDLE_BYTES or idle_seconds >= IDLE_SECONDS):
                 self._advance(plan, reached)
             report.lsn = plan.checkpoint.lsn
             return

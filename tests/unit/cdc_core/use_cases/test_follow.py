@@ -1,0 +1,174 @@
+"""Following on a clock held by hand: when it looks, when it waits, and how it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from adapters.fakes import FaultPlan, InMemoryDestination, ManualClock, RecordedProgress
+from cdc_core.errors import OperatorNeeded, TablesNeedSnapshot
+from cdc_core.lsn import Lsn
+from cdc_core.use_cases.stream_changes import IDLE_BYTES, IDLE_SECONDS, LOOK_SECONDS, StreamChanges
+from tests.unit.cdc_core.use_cases.test_convergence import COLUMNS, World, build, work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cdc_core.use_cases.stream_changes import StreamReport
+
+
+@dataclass
+class Following:
+    """A run that follows; `at` says what happens at the source in which pause."""
+
+    world: World
+    at: dict[int, Callable[[], object]]
+    pauses: int
+    clock: ManualClock = field(default_factory=ManualClock)
+    progress: RecordedProgress = field(default_factory=RecordedProgress)
+
+    def run(self) -> StreamReport:
+        source = self.world.source()
+        lake = InMemoryDestination(self.world.lake, self.world.faults)
+        self.world.faults.calls.clear()
+        return StreamChanges(
+            source, source, source, lake, clock=self, progress=self.progress
+        ).run(follow=True, stop=lambda: len(self.clock.sleeps) >= self.pauses)  # fmt: skip
+
+    def monotonic(self) -> float:
+        return self.clock.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        self.clock.sleep(seconds)
+        self.at.get(len(self.clock.sleeps), lambda: None)()
+
+    @property
+    def calls(self) -> list[str]:
+        return self.world.faults.calls
+
+
+def world_after_snapshot() -> tuple[World, list[int]]:
+    world, oids = build(3)
+    world.snapshot()
+    return world, oids
+
+
+def insert(world: World, oid: int, id_: int) -> None:
+    with world.postgres.transaction() as tx:
+        tx.insert(oid, id=id_, n=1, big="b")
+
+
+def test_changes_are_loaded_as_they_come() -> None:
+    world, oids = world_after_snapshot()
+    work(world, oids, 2)
+    run = Following(world, {2: lambda: work(world, oids, 3), 4: lambda: work(world, oids, 1)}, 6)
+    report = run.run()
+    world.assert_equal()
+    assert report.batches == 3
+    assert run.clock.sleeps == [0.5] * 6
+
+
+def test_it_does_not_wait_while_there_is_more() -> None:
+    world, oids = world_after_snapshot()
+
+    class WritingOn(RecordedProgress):
+        def batch_loaded(self, changes: int, transactions: int, lag_bytes: int) -> None:
+            super().batch_loaded(changes, transactions, lag_bytes)
+            if len(self.calls) < 5:
+                insert(world, oids[2], len(self.calls))
+
+    run = Following(world, {1: lambda: insert(world, oids[2], 0)}, 2, progress=WritingOn())
+    assert run.run().batches == 5
+    assert run.clock.sleeps == [0.5] * 2
+    world.assert_equal()
+
+
+def test_an_idle_position_is_made_durable_now_and_then() -> None:
+    world, _ = world_after_snapshot()
+    positions: dict[Lsn, float] = {}
+    pauses = int(3.5 * IDLE_SECONDS / 0.5)
+    run = Following(world, {}, pauses)
+
+    def tick() -> None:
+        world.postgres.write_wal(64)
+        assert world.postgres.slot is not None
+        positions.setdefault(world.postgres.slot, run.clock.now)
+
+    run.at = dict.fromkeys(range(1, pauses), tick)
+    run.run()
+    moments = list(positions.values())[1:]
+    assert len(moments) == 3
+    steps = [later - sooner for sooner, later in zip([0.0, *moments], moments, strict=False)]
+    assert all(IDLE_SECONDS <= step <= IDLE_SECONDS + 1.5 for step in steps)
+
+
+def test_much_foreign_wal_moves_the_position() -> None:
+    world, _ = world_after_snapshot()
+    before = world.postgres.slot
+    seen = []
+    run = Following(
+        world,
+        {
+            2: lambda: world.postgres.write_wal(IDLE_BYTES - 4096),
+            4: lambda: seen.append(world.postgres.slot),
+            5: lambda: world.postgres.write_wal(8192),
+            7: lambda: seen.append(world.postgres.slot),
+        },
+        8,
+    )
+    run.run()
+    assert before is not None
+    assert seen[0] == before
+    assert seen[1] >= before + IDLE_BYTES
+
+
+def test_new_tables_are_looked_for_now_and_then() -> None:
+    world, _ = world_after_snapshot()
+    pauses = int(LOOK_SECONDS / 0.5)
+
+    def create() -> None:
+        insert(world, world.postgres.create_table("late", COLUMNS), 1)
+
+    run = Following(world, {1: create}, pauses + 3)
+    run.run()
+    world.assert_equal()
+    assert run.calls.count("catalog.publish") == 2
+    assert any("late: new table" in note for note in run.progress.notes)
+    short = Following(*(world_after_snapshot()[0], {}, pauses - 1))
+    short.run()
+    assert short.calls.count("catalog.publish") == 1
+
+
+def test_stopping_ends_after_the_batch_in_hand() -> None:
+    world, oids = world_after_snapshot()
+    world.batch_transactions = 1
+    for number in range(5):
+        insert(world, oids[2], number)
+    source = world.source()
+    report = StreamChanges(
+        source, source, source, InMemoryDestination(world.lake, world.faults)
+    ).run(follow=True, stop=lambda: "destination.load.done" in world.faults.calls[-20:])
+    assert 0 <= report.batches < 5
+    assert world.postgres.slot == Lsn.parse(world.lake.checkpoint["lsn"])
+    world.faults.calls.clear()
+    world.cdc()
+    world.assert_equal()
+
+
+def test_a_run_that_is_stopped_at_once_still_confirms_what_is_durable() -> None:
+    world, oids = world_after_snapshot()
+    work(world, oids, 2)
+    report = Following(world, {}, 0).run()
+    assert report.lsn == Lsn.parse(world.lake.checkpoint["lsn"]) == world.postgres.slot
+
+
+def test_tables_that_wait_for_an_operator_are_named_at_the_end() -> None:
+    world, oids = world_after_snapshot()
+    world.postgres.rewrite(oids[0], "n", COLUMNS["big"], lambda n: f"<{n}>")
+    world.faults = FaultPlan(named={"snapshot.read": OperatorNeeded("permission denied")})
+    run = Following(world, {1: lambda: insert(world, oids[1], 77)}, 4)
+    with pytest.raises(TablesNeedSnapshot, match=r"public\.keyed"):
+        run.run()
+    assert any(row["id"] == 77 for row in world.lake.rows("other"))
