@@ -129,9 +129,7 @@ class StreamChanges:
         if watch.exceeded() is None:
             return None
         self.source.note_transactions()
-        self._drain(
-            plan, self.source.current_lsn(), report, lambda: False, idle_seconds=math.inf
-        )
+        self._drain(plan, self.source.current_lsn(), report, lambda: False, idle_seconds=math.inf)
         return watch.exceeded()
 
     def _drain(
