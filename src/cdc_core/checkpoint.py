@@ -72,6 +72,11 @@ class TableState:
     reason: str = ""
     fingerprint: str = ""
 
+    def dropped(self) -> TableState:
+        """This table, no longer found at the source."""
+        reason = "dropped at the source, or excluded"
+        return replace(self, status=TableStatus.DROPPED, reason=reason)
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -87,7 +92,14 @@ class Checkpoint:
         return replace(self, lsn=max(self.lsn, lsn), committed_at=committed_at or self.committed_at)
 
     def with_table(self, *states: TableState) -> Checkpoint:
-        return replace(self, tables={**self.tables, **{state.oid: state for state in states}})
+        """With these states, in the place of dropped tables whose targets they have."""
+        targets = {state.target for state in states}
+        kept = {
+            oid: state
+            for oid, state in self.tables.items()
+            if state.status is not TableStatus.DROPPED or state.target not in targets
+        }
+        return replace(self, tables={**kept, **{state.oid: state for state in states}})
 
     def to_state(self) -> dict[str, Any]:
         return {

@@ -63,18 +63,10 @@ def first_state(source: SourceTable, target: str, snapshot_lsn: Lsn) -> TableSta
     )
 
 
-@dataclass(frozen=True)
-class Reread:
-    """The state of a table that is read again, the renames to do before, and names of columns that
-    could not be renamed in place: the reading leaves them behind."""
-
-    state: TableState
-    renames: tuple[ColumnRename, ...] = ()
-    outdated: tuple[str, ...] = ()
-
-
-def reread_state(before: TableState, source: SourceTable, snapshot_lsn: Lsn) -> Reread:
-    """What reading a known table again does to it.
+def reread_state(
+    before: TableState, source: SourceTable, snapshot_lsn: Lsn
+) -> tuple[TableState, tuple[ColumnRename, ...]]:
+    """The state of a known table that is read again, and the renames to do before.
 
     Columns are followed as in `evolve`; dropped ones stay, behind the others, but give their name
     back to a column that was added or renamed to it: the reading replaces their values.
@@ -86,12 +78,7 @@ def reread_state(before: TableState, source: SourceTable, snapshot_lsn: Lsn) -> 
     gone = tuple(c.target for c in before.columns if c not in kept)
     followed = _follow(replace(before, columns=kept), source.relation, gone)
     columns = sorted(followed.columns, key=lambda c: c.dropped)
-    outdated = {rename.old for rename in followed.renames.blocked} - {c.target for c in columns}
-    return Reread(
-        replace(fresh, columns=tuple(columns)),
-        followed.renames.possible,
-        tuple(sorted(outdated)),
-    )
+    return replace(fresh, columns=tuple(columns)), followed.renames.possible
 
 
 def _new_names(before: TableState, relation: Relation) -> set[str]:

@@ -105,13 +105,13 @@ class MultisetMerge:
 class Replacement:
     """The whole content of a table. `rows` yields tables of the target's columns +
     `METADATA_FIELDS`. `key` is for destinations that lay out a new table by it; may be empty.
-    Columns that only the table before had stay, empty, but for those that are `outdated`: names
-    that a column had which has another one now."""
+    Columns that only the table before had stay, empty, unless it is `exact`: then there are no
+    others than the target's."""
 
     target: TargetTable
     rows: Iterable[pa.Table]
     key: tuple[str, ...] = ()
-    outdated: tuple[str, ...] = ()
+    exact: bool = False
 
 
 @dataclass(frozen=True)

@@ -233,16 +233,13 @@ class TablePlan:
         return by_name[table.relation.table]
 
     def _gone(self, states: dict[int, TableState], state: TableState) -> None:
-        if any(self.targets[oid] == state.target for oid in self.sources):
-            # Dropped and recreated under its name: the new table takes the place.
-            del states[state.oid]
-            self._changed = True
-        elif state.status is not TableStatus.DROPPED:
+        if state.status is TableStatus.DROPPED:
+            return
+        # Unless it was recreated: once the new table is read, it takes the place.
+        if all(self.targets[oid] != state.target for oid in self.sources):
             self._note(f"{state.table}: dropped or excluded; its data stays")
-            states[state.oid] = replace(
-                state, status=TableStatus.DROPPED, reason="dropped at the source, or excluded"
-            )
-            self._changed = True
+        states[state.oid] = state.dropped()
+        self._changed = True
 
     def _rename_tables(self, states: dict[int, TableState]) -> None:
         """Follow renamed tables: in place where the name is free, else by reading them again."""

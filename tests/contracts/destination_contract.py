@@ -436,17 +436,20 @@ class DestinationContract:
             assert rows[0][2] == "d"
             assert rows[2][2] is None
 
-    def test_a_replacement_keeps_columns_but_for_outdated_ones(
+    def test_an_exact_replacement_keeps_no_other_columns(
         self, opened: Callable[[], Destination]
     ) -> None:
         first = replacement(ORDERS, [{"id": 1, "note": "a", "doc": "d", "_cdc_lsn": 10}])
         only_key = TargetTable("orders", pa.schema([("id", pa.int64())]))
         second = replacement(only_key, [{"id": 2, "_cdc_lsn": 20}])
-        second = replace(second, outdated=("doc",))
+        third = replacement(only_key, [{"id": 3, "_cdc_lsn": 30}])
         with self.load(
             opened, LoadBatch(replacements=(first,)), LoadBatch(replacements=(second,))
         ) as destination:
-            assert content(destination, "orders", "id", "note") == [(2, None)]
+            assert content(destination, "orders", "id", "doc") == [(2, None)]
+            batch = LoadBatch(replacements=(replace(third, exact=True),))
+            destination.load(batch, checkpoint(30))
+            assert content(destination, "orders", "id") == [(3,)]
             with pytest.raises((CdcError, KeyError)):
                 content(destination, "orders", "id", "doc")
 

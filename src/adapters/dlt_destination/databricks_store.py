@@ -336,8 +336,8 @@ class DatabricksStore:
         missing = [field for field in fields if field.name not in held]
         narrow = [f for f in fields if held.get(f.name, wanted[f.name]) != wanted[f.name]]
         clashes = {name.lower() for name in old.names} & {field.name.lower() for field in missing}
-        outdated = {name.lower() for name in step.outdated}
-        if not held or clashes or outdated & {name.lower() for name in old.names}:
+        surplus = step.exact and not all(step.has(name) for name in old.names)
+        if not held or clashes or surplus:
             return False
         if not all(widens(held[field.name], wanted[field.name]) for field in narrow):
             return False

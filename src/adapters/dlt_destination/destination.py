@@ -204,7 +204,7 @@ class DltDestination:
             self._plan.add(
                 replacement.target.name,
                 StagedReplacement(
-                    replacement.target, paths, rows, replacement.key, replacement.outdated
+                    replacement.target, paths, rows, replacement.key, replacement.exact
                 ),
             )
         for number, merge in enumerate(batch.merges):

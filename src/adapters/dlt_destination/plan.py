@@ -38,12 +38,15 @@ class StagedReplacement:
     paths: tuple[Path, ...]
     rows: int
     key: tuple[str, ...] = ()
-    outdated: tuple[str, ...] = ()
+    exact: bool = False
 
     def stays(self, column: str) -> bool:
         """Whether a column of the table before stays, empty, beside the target's."""
-        names = (*(field.name for field in all_fields(self.target)), *self.outdated)
-        return column.casefold() not in {name.casefold() for name in names}
+        return not self.exact and not self.has(column)
+
+    def has(self, column: str) -> bool:
+        names = {field.name.casefold() for field in all_fields(self.target)}
+        return column.casefold() in names
 
 
 @dataclass(frozen=True)

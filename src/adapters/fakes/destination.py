@@ -84,8 +84,9 @@ class InMemoryDestination:
             rows = [row for part in replacement.rows for row in part.to_pylist()]
             self.faults.pass_by("destination.replace")
             table = self._table(replacement.target)
-            for name in replacement.outdated:
-                table.columns.pop(name, None)
+            if replacement.exact:
+                names = {*replacement.target.schema.names, *(f.name for f in METADATA_FIELDS)}
+                table.columns = {k: v for k, v in table.columns.items() if k in names}
             table.rows = [{name: row.get(name) for name in table.columns} for row in rows]
         for merge in batch.merges:
             self.faults.pass_by("destination.merge")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from cdc_core.renames import table_renames
-from cdc_core.schema_change import Reread, first_state, reread_state, target_key, target_table
+from cdc_core.schema_change import first_state, reread_state, target_key, target_table
 from cdc_core.staging import METADATA_FIELDS, LoadBatch, Replacement
 from cdc_core.unrepresentable import joined, unrepresentable_rows
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.progress import Progress
     from cdc_core.ports.snapshot_source import Snapshot
-    from cdc_core.staging import SchemaStep
+    from cdc_core.staging import ColumnRename, SchemaStep
 
 #: Tables are loaded together up to this estimate of their bytes at the source.
 GROUP_BYTES = 512 << 20
@@ -58,18 +58,22 @@ def read_tables(
     targets = {table.relation.oid: target for table, target in tables}
     steps: list[SchemaStep] = [*table_renames(checkpoint.tables, targets).possible]
     for group in _groups(tables):
-        rereads = [_state(checkpoint, table, target, snapshot) for table, target in group]
-        states = [reread.state for reread in rereads]
-        steps += [rename for reread in rereads for rename in reread.renames]
+        known = {state.target for state in checkpoint.tables.values()}
+        states = []
+        for table, target in group:
+            state, renames = _state(checkpoint, table, target, snapshot)
+            states.append(state)
+            steps += renames
         collected: list[pa.Table] = []
         replacements = tuple(
             Replacement(
-                target_table(reread.state),
-                _rows(snapshot, table, reread.state, collected, counts, progress),
-                target_key(reread.state),
-                reread.outdated,
+                target_table(state),
+                _rows(snapshot, table, state, collected, counts, progress),
+                target_key(state),
+                # Of what is there from before the checkpoint, some may be a dropped column.
+                exact=state.oid in checkpoint.tables or state.target in known,
             )
-            for (table, _), reread in zip(group, rereads, strict=True)
+            for (table, _), state in zip(group, states, strict=True)
         )
         checkpoint = checkpoint.with_table(*pending)
         batch = LoadBatch(
@@ -80,10 +84,12 @@ def read_tables(
     return checkpoint.with_table(*pending), LoadBatch(unrepresentable=joined(leftover)), counts
 
 
-def _state(checkpoint: Checkpoint, table: SourceTable, target: str, snapshot: Snapshot) -> Reread:
+def _state(
+    checkpoint: Checkpoint, table: SourceTable, target: str, snapshot: Snapshot
+) -> tuple[TableState, tuple[ColumnRename, ...]]:
     before = checkpoint.tables.get(table.relation.oid)
     if before is None:
-        return Reread(first_state(table, target, snapshot.lsn))
+        return first_state(table, target, snapshot.lsn), ()
     return reread_state(replace(before, target=target), table, snapshot.lsn)
 
 

@@ -67,13 +67,11 @@ class TakeSnapshot:
                 if checkpoint is None or anew:
                     checkpoint = Checkpoint(identity, snapshot.lsn)
                 live = {t.relation.oid for t in found}
-                kept = {
-                    oid: state
+                states = {
+                    oid: state if oid in live else state.dropped()
                     for oid, state in checkpoint.tables.items()
-                    if oid in live
-                    or state.target not in {targets[t.relation.table] for t in chosen}
                 }
-                checkpoint = Checkpoint(identity, checkpoint.lsn, kept, checkpoint.committed_at)
+                checkpoint = Checkpoint(identity, checkpoint.lsn, states, checkpoint.committed_at)
                 self.progress.note(f"snapshot at LSN {snapshot.lsn}: {len(chosen)} tables")
                 pairs = [(table, targets[table.relation.table]) for table in chosen]
                 checkpoint, last, counts = read_tables(

@@ -258,6 +258,8 @@ def test_a_recreated_table_takes_the_place_of_the_old() -> None:
         tx.insert(new, id=5, other="new")
     world.cdc()
     world.assert_equal()
+    assert_no_column_is_doubled(world)
+    assert oids[0] not in {table["oid"] for table in (world.lake.checkpoint or {})["tables"]}
 
 
 def test_a_dropped_table_stays_as_it_was() -> None:
