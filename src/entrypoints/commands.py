@@ -90,21 +90,27 @@ def take_snapshot(container: Container, tables: list[str]) -> int:
 
 
 def cdc(chosen: argparse.Namespace) -> int:
-    return stream_changes(_container(chosen), math.inf if chosen.follow else 0.0)
+    if chosen.follow:
+        return follow_changes(lambda: _container(chosen), math.inf)
+    return stream_changes(_container(chosen))
 
 
-def stream_changes(container: Container, follow_seconds: float) -> int:
-    from entrypoints.progress import open_progress
+def follow_changes(make: Callable[[], Container], seconds: float) -> int:
+    """Follow until stopped, or so long; a stop counts from here on, while parts are made too."""
     from entrypoints.stopping import stop_requests
+
+    with stop_requests(logger.info, seconds) as stop:
+        return stream_changes(make(), stop)
+
+
+def stream_changes(container: Container, stop: Callable[[], bool] | None = None) -> int:
+    """Drain, or follow until `stop`."""
+    from entrypoints.progress import open_progress
 
     with open_progress() as progress:
         container.progress.override(progress)
         changes = container.stream_changes()
-        if follow_seconds:
-            with stop_requests(progress.note, follow_seconds) as stop:
-                report = changes.run(follow=True, stop=stop)
-        else:
-            report = changes.run()
+        report = changes.run() if stop is None else changes.run(follow=True, stop=stop)
     logger.info(
         "cdc done: %s changes of %s transactions, up to LSN %s",
         f"{report.changes:,}",

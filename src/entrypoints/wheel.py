@@ -161,7 +161,9 @@ def _run(chosen: argparse.Namespace) -> int:
         case "snapshot":
             return commands.take_snapshot(container, tables)
         case _:
-            return commands.stream_changes(container, follow)
+            if follow:
+                return commands.follow_changes(lambda: container, follow)
+            return commands.stream_changes(container)
 
 
 def _tables(chosen: argparse.Namespace) -> list[str]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
+import signal
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -50,6 +53,16 @@ def test_use_cases_run_on_overridden_ports(world):
     assert len(world.lake.rows("orders")) == 2
     assert world.container.show_status().run().problem == ""
     world.container.shutdown_resources()
+
+
+def test_a_stop_counts_while_the_parts_of_a_run_that_follows_are_made(world):
+    world.container.take_snapshot().run()
+
+    def make():
+        os.kill(os.getpid(), signal.SIGTERM)
+        return world.container
+
+    assert commands.follow_changes(make, math.inf) == 0
 
 
 def test_commands_log_their_outcome(world, caplog):

@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from adapters.fakes import InMemoryDestination, InMemoryPostgres, InMemorySource, Lake
+from adapters.fakes import (
+    InMemoryDestination,
+    InMemoryPostgres,
+    InMemorySource,
+    Lake,
+    RecordedProgress,
+)
 from adapters.fakes.source import InMemoryMonitor
 from cdc_core.errors import OperatorNeeded
 from cdc_core.lsn import Lsn
 from cdc_core.ports.change_source import SlotState
-from cdc_core.ports.progress import SilentProgress
 from cdc_core.use_cases.show_status import ShowStatus
 from cdc_core.use_cases.stream_changes import LOOK_SECONDS, StreamChanges
 from cdc_core.use_cases.take_snapshot import TakeSnapshot
@@ -22,14 +27,6 @@ if TYPE_CHECKING:
 
 BUDGET = 10_000
 SLOT = SlotState("s", "pgoutput", "db", None, Lsn(1), Lsn(1), "reserved", 0, None)
-
-
-@dataclass
-class Warnings(SilentProgress):
-    said: list[str] = field(default_factory=list)
-
-    def warn(self, message: str) -> None:
-        self.said.append(message)
 
 
 @dataclass
@@ -51,7 +48,7 @@ class FastClock:
 class Run:
     postgres: InMemoryPostgres = field(default_factory=InMemoryPostgres)
     lake: Lake = field(default_factory=Lake)
-    progress: Warnings = field(default_factory=Warnings)
+    progress: RecordedProgress = field(default_factory=RecordedProgress)
     clock: FastClock = field(default_factory=FastClock)
 
     def __post_init__(self) -> None:
@@ -87,7 +84,7 @@ def test_a_run_warns_when_most_is_used_and_ends_well_once_all_is_loaded(
     run.cdc()
     assert run.loaded == [1]
     assert [
-        ("of sources.pg_replication.max_retained_wal" in text) for text in run.progress.said
+        ("of sources.pg_replication.max_retained_wal" in text) for text in run.progress.warnings
     ] == ([True] if warned else [])
 
 
@@ -111,7 +108,7 @@ def test_a_run_that_follows_ends_once_it_lasts() -> None:
     with pytest.raises(OperatorNeeded, match="max_retained_wal"):
         run.cdc(follow=True, stop=lambda: run.clock.now > 100 * LOOK_SECONDS)
     assert run.clock.now < 10 * LOOK_SECONDS
-    assert len(run.progress.said) == 1
+    assert len(run.progress.warnings) == 1
 
 
 def test_a_run_that_follows_through_a_backlog_goes_on() -> None:
