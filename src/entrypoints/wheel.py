@@ -193,7 +193,7 @@ def _prepare_dlt(settings: Settings) -> None:
 
     In memory: the environment would hand them to every child process.
     """
-    from entrypoints.dlt_import import import_dlt, where
+    from adapters.dlt_import import import_dlt, where
     from entrypoints.settings import CREDENTIALS
 
     dlt: Any = import_dlt()

@@ -128,6 +128,10 @@ class DltDestination:
 
     def _open(self) -> Packages:
         if self._packages is None:
+            from adapters.dlt_destination.dlt_runtime import import_dlt
+
+            # Before `packages` and the stores, which import parts of it.
+            import_dlt()
             from adapters.dlt_destination.packages import Packages
 
             self._close()

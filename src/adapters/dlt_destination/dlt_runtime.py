@@ -9,14 +9,17 @@ import logging
 import os
 from typing import Any
 
+from adapters import dlt_import
+
 
 def import_dlt() -> Any:
-    """The module, with telemetry off unless the operator has set it."""
+    """The module, with telemetry off unless the operator has set it; the first of all imports.
+
+    Raises what `adapters.dlt_import` does.
+    """
     os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
     os.environ.setdefault("RUNTIME__LOG_LEVEL", "CRITICAL")
-    import dlt
-
-    return dlt
+    return dlt_import.import_dlt()
 
 
 def silence(pipeline: Any) -> None:

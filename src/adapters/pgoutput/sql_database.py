@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from adapters.dlt_import import import_dlt
 from adapters.pgoutput.bulk_reader import literal
 from adapters.pgoutput.connection import connect
 from adapters.pgoutput.snapshot_source import (
@@ -52,6 +53,7 @@ class SqlDatabaseSnapshotSource:
 
     @contextmanager
     def begin(self, *, create_slot: bool) -> Iterator[SqlDatabaseSnapshot]:
+        import_dlt()
         with (
             exported_snapshot(self._settings, create_slot=create_slot) as exported,
             reader_connection(self._settings, exported) as connection,

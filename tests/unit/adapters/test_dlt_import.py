@@ -10,12 +10,33 @@ import pytest
 from tests.support.delta_live_tables import STUB, WAYS, in_the_way
 
 PROOF = """
-from entrypoints.dlt_import import import_dlt
+from adapters.dlt_import import import_dlt
 module = import_dlt()
 import dlt
 assert dlt is module and hasattr(dlt, "pipeline"), dlt
 assert "site-packages" in dlt.__file__, dlt.__file__
 from dlt.destinations import duckdb
+"""
+
+#: A service that embeds the library, whose first import of dlt is the library's own.
+EMBEDDED = """
+from pathlib import Path
+from adapters.dlt_destination.factories import duckdb_destination
+from adapters.dlt_destination.settings import PipelineSettings
+with duckdb_destination(PipelineSettings("p", "bronze", Path({0!r})), {0!r} + "/l") as destination:
+    assert destination.read_checkpoint() is None
+"""
+
+#: The same with dlt's own reader of tables, of a server that is not there.
+READER = """
+from adapters.pgoutput.settings import SourceSettings
+from adapters.pgoutput.sql_database import SqlDatabaseSnapshotSource
+from cdc_core.errors import SourceUnavailable
+source = SqlDatabaseSnapshotSource(SourceSettings(conninfo="host=127.0.0.1 port=9"))
+try:
+    with source.begin(create_slot=False): raise AssertionError
+except SourceUnavailable:
+    from dlt.sources.sql_database import sql_table
 """
 
 #: What is left as it was, and what is not used again.
@@ -43,6 +64,13 @@ def test_the_right_dlt_comes(way, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("use", [EMBEDDED, READER], ids=["destination", "reader"])
+def test_the_right_dlt_comes_without_being_asked_for(use, tmp_path):
+    way = in_the_way("hook and stub together", tmp_path)
+    done = _run(way + use.format(str(tmp_path)) + PROOF)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("before", "afterwards"), [("", ""), ("import dlt; first = dlt", "assert dlt is first")]
 )
@@ -56,7 +84,7 @@ def test_the_wrong_one_alone_is_refused(tmp_path):
     code = f"""
 import importlib.metadata as metadata, sys
 def missing(name): raise metadata.PackageNotFoundError(name)
-from entrypoints import dlt_import
+from adapters import dlt_import
 dlt_import.distribution = missing
 sys.path.insert(0, {str(tmp_path)!r})
 try:
