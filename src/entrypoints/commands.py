@@ -209,6 +209,8 @@ def volumes(chosen: argparse.Namespace) -> int:
         name = container.settings().pipeline.destination
         print(f"the destination {name} has no volumes")  # noqa: T201
         return 0
+    if not found:
+        print("no staging volumes yet; the first run makes them")  # noqa: T201
     for volume, files in sorted(found.items()):
         print(f"{volume}: {len(files)} files")  # noqa: T201
         for file in files:

@@ -169,7 +169,10 @@ def write(
     deletes: int,
     seed: int | None = None,
 ) -> Written:
-    """Spread the rows over the tables and over transactions, in a random order, inserts first."""
+    """Spread the rows over the tables and over transactions, in a random order, an insert first.
+
+    Updates and deletes that find too few rows wait for the inserts.
+    """
     chance = random.Random(seed)  # noqa: S311 - demo data
     steps = [
         *(("insert", table, rows) for table, rows in _spread(chance, inserts)),
@@ -182,12 +185,14 @@ def write(
     done = Written()
     while steps:
         size = chance.randint(1, 4)
+        now, steps = steps[:size], steps[size:]
         with connection.transaction():
-            for kind, table, rows in steps[:size]:
+            for kind, table, rows in now:
                 written = _step(connection, quote(schema), chance, kind, table, rows)
                 setattr(done, f"{kind}s", getattr(done, f"{kind}s") + written)
+                if written < rows and any(step[0] == "insert" for step in (*now, *steps)):
+                    steps.append((kind, table, rows - written))
         done.transactions += 1
-        steps = steps[size:]
     return done
 
 

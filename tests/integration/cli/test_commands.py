@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from adapters.pgoutput.embedded import EmbeddedPostgres
+from entrypoints import simulate
 from entrypoints.demo import _compare
 from entrypoints.simulate import TABLES
 
@@ -27,6 +28,16 @@ def _assert_equal(shop) -> None:
             found = _compare(source, shop.lake, table)
             assert found.differing == 0, table
             assert found.source.keys() == found.target.keys()
+
+
+def test_as_many_rows_are_written_as_were_asked_for(shop):
+    """Of new tables too, whatever the order of the inserts, updates and deletes."""
+    with psycopg.connect(shop.dsn, autocommit=True) as connection:
+        simulate.create_tables(connection, "public")
+        for seed in range(12):
+            connection.execute("TRUNCATE demo_customers, demo_orders, demo_documents")
+            done = simulate.write(connection, "public", inserts=5, updates=2, deletes=1, seed=seed)
+            assert (done.inserts, done.updates, done.deletes) == (5, 2, 1), seed
 
 
 def test_life_of_a_pipeline(shop):
