@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from cdc_core.ports.destination import Destination
 
 COMMAND = str(Path(sys.executable).with_name("wal2delta"))
 
@@ -71,10 +73,14 @@ class Pipeline:
 
 @dataclass
 class Service:
-    """`snapshot` and `cdc` in this process, as a service that embeds the library runs them."""
+    """`snapshot` and `cdc` in this process, as a service that embeds the library runs them.
+
+    `destination` makes another in place of the one that the settings name.
+    """
 
     dsn: str
     lake: Settled
+    destination: Callable[[], Destination] | None = None
 
     def run(self, command: str, *tables: str) -> None:
         from entrypoints.container import Container
@@ -84,6 +90,8 @@ class Service:
         # dlt's files of settings are sought where the command would have run.
         environ["DLT_PROJECT_DIR"] = str(self.lake.path)
         container = Container.from_settings(load_settings(environ=environ))
+        if self.destination is not None:
+            container.destination.override(self.destination())
         try:
             match command:
                 case "snapshot":

@@ -1,0 +1,241 @@
+"""Whole runs, from PostgreSQL to the warehouse, that meet the faults of its switch.
+
+`python -m tests.integration.databricks.sweep [RUN|FAULT …]` strikes every statement, upload and
+opening of a session with every fault, one a run, of the runs and faults that are named, or of all.
+After each the next run must end equal, and a reader that polls must never have missed a row. All of
+it takes more than an hour; a test strikes them all in one run after another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import psycopg
+
+from adapters.dlt_destination.factories import databricks_destination
+from adapters.dlt_destination.settings import PipelineSettings
+from cdc_core.errors import CdcError
+from tests.integration.databricks.conftest import PATIENCE
+from tests.integration.warehouse.fixtures import running_warehouse
+from tests.support import oracle
+from tests.support.lakes import WarehouseLake
+from tests.support.pipeline import Service
+from tests.support.postgres import test_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.integration.warehouse.client import Warehouse
+
+#: What the reader asks for, and what a run does: statements, uploads and the opening of sessions
+#: (the rest of Thrift is the reader's too), or statements alone.
+READ = "SELECT COUNT(*), COUNT(DISTINCT n), COUNT(big) FROM bronze.steady"
+RUN = rf"^(?!{re.escape(READ)}|THRIFT (?!OpenSession))"
+STATEMENT = rf"^(?!{re.escape(READ)}|THRIFT|HTTP)"
+
+#: The faults, and where each can strike: an upload or a session meets no conflict.
+FAULTS = {
+    "drop_before": RUN,
+    "conflict": STATEMENT,
+    "429": RUN,
+    "drop_after": RUN,
+    "503": RUN,
+    "delay": RUN,
+    "error": STATEMENT,
+}
+
+#: A run, and what is there before it: nothing, or tables and a checkpoint.
+RUNS = ("first snapshot", "snapshot", "cdc")
+TABLES = ("steady", "moving", "bag")
+ROWS = 5
+
+_TABLES = f"""
+CREATE TABLE steady (id int PRIMARY KEY, n int, big text);
+CREATE TABLE moving (id int PRIMARY KEY, n int, old text);
+CREATE TABLE bag (what int);
+ALTER TABLE steady ALTER big SET STORAGE EXTERNAL;
+ALTER TABLE bag REPLICA IDENTITY FULL;
+INSERT INTO steady SELECT g, 0, repeat('x', 3000) FROM generate_series(1, {ROWS}) AS g;
+INSERT INTO moving SELECT g, 0, 'x' FROM generate_series(1, {ROWS}) AS g;
+INSERT INTO bag SELECT 0 FROM generate_series(1, {ROWS});
+"""
+_CHANGES = """
+UPDATE steady SET n = n + 1;
+DELETE FROM moving WHERE id % 5 = (SELECT max(n) FROM steady) % 5;
+UPDATE moving SET id = id + 100, n = n + 1 WHERE id % 5 = (SELECT max(n) + 1 FROM steady) % 5;
+INSERT INTO moving (id, n) SELECT max(n) + 1000, 0 FROM steady;
+DELETE FROM bag WHERE ctid = (SELECT min(ctid) FROM bag);
+INSERT INTO bag SELECT max(n) / 2 FROM steady
+"""
+#: The stream follows each, by an ALTER in the destination.
+DEFINITIONS = """
+ALTER TABLE moving ADD more int;
+ALTER TABLE moving RENAME old TO new;
+INSERT INTO moving (id, more, new) VALUES (2000, 1, 'y')
+"""
+
+
+def fault(kind: str) -> dict[str, Any]:
+    """The settings of a kind of fault, the pattern among them."""
+    settings: dict[str, Any] = {"pattern": FAULTS[kind], "seconds": 0.01}
+    if kind.isdigit():
+        return {**settings, "kind": "http", "status": int(kind)}
+    return {**settings, "kind": kind}
+
+
+@dataclass
+class Shop:
+    """A database and a warehouse, and the runs between them."""
+
+    dsn: str
+    warehouse: Warehouse
+    folder: Path
+    in_one_transaction: bool = False
+    service: Service = field(init=False)
+    source: psycopg.Connection[Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings = PipelineSettings("wal2delta", "bronze", self.folder / "work")
+        self.service = Service(
+            self.dsn,
+            WarehouseLake(self.warehouse, self.folder),
+            lambda: databricks_destination(
+                settings,
+                self.warehouse.dlt_credentials(),
+                multi_table_transaction=self.in_one_transaction,
+                patience=PATIENCE,
+            ),
+        )
+        self.source = psycopg.connect(self.dsn, autocommit=True)
+        self.source.execute(_TABLES.encode())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.source.close()
+
+    def change(self) -> None:
+        """Every row of a table updated, rows of the others deleted, inserted, under new keys."""
+        with self.source.transaction():
+            self.source.execute(_CHANGES.encode())
+
+    def prepare(self, run: str) -> None:
+        """Leave behind what is there before such a run."""
+        if run == "first snapshot":
+            self.warehouse.reset()
+            self.source.execute(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+                " WHERE database = current_database()"
+            )
+        self.change()
+
+    def run(self, run: str) -> None:
+        self.service.run(run.removeprefix("first "))
+
+    def assert_equal(self) -> None:
+        """Every table, read from its folder, is the source's."""
+        oracle.assert_equal(self.source, self.service.lake, TABLES)  # type: ignore[arg-type]
+
+    def assert_swept(self) -> None:
+        """The volumes are empty."""
+        for schema in ("bronze", "bronze_staging"):
+            volume = self.warehouse.volume_path(schema, "_dlt_staging_load_volume")
+            assert not list(volume.rglob("*.parquet")), volume
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[set[tuple[int, ...]]]:
+        """What a reader in a session of its own sees again and again: rows and versions of them.
+
+        The table must be there.
+        """
+        seen: set[tuple[int, ...]] = set()
+        stop = threading.Event()
+        connection = self.warehouse.connect()
+
+        def read() -> None:
+            with connection, connection.cursor() as cursor:
+                while not stop.is_set():
+                    cursor.execute(READ)
+                    seen.update(tuple(row) for row in cursor.fetchall())
+                    stop.wait(0.1)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        try:
+            yield seen
+        finally:
+            stop.set()
+            thread.join()
+
+
+#: All that a reader may see: every row, all of one version, none without its long value.
+WHOLE = {(ROWS, 1, ROWS)}
+
+
+def strike(shop: Shop, run: str, kind: str, nth: int) -> bool:
+    """One run of which number `nth` meets the fault, and the next run; whether it struck.
+
+    The next run is of the same kind, or, as often, the stream goes on where the snapshot failed.
+    """
+    shop.prepare(run)
+    reading = contextlib.nullcontext(set(WHOLE)) if run == "first snapshot" else shop.reading()
+    with reading as seen:
+        shop.warehouse.add_fault(nth=nth, **fault(kind))
+        with contextlib.suppress(CdcError):
+            shop.run(run)
+        struck: bool = shop.warehouse.faults()[0]["fired"] > 0
+        shop.warehouse.clear_faults()
+        shop.run("cdc" if run == "snapshot" and nth % 2 else run)
+        shop.assert_equal()
+    assert seen == WHOLE, (run, kind, nth, seen)
+    return struck
+
+
+def sweep(shop: Shop, run: str, kind: str) -> int:
+    """Strike until nothing is left to be struck; how often."""
+    shop.run("snapshot")
+    nth = 1
+    while strike(shop, run, kind, nth):
+        nth += 1
+    shop.change()
+    shop.run("cdc")
+    shop.assert_equal()
+    shop.assert_swept()
+    return nth - 1
+
+
+def main() -> None:
+    from databricks.sql.auth.retry import DatabricksRetryPolicy
+
+    DatabricksRetryPolicy.get_backoff_time = lambda *_: 0.0  # type: ignore[method-assign]
+    named = set(sys.argv[1:])
+    runs = [run for run in RUNS if run in named] or RUNS
+    kinds = [kind for kind in FAULTS if kind in named] or FAULTS
+    with (
+        tempfile.TemporaryDirectory() as name,
+        running_warehouse(Path(name) / "root") as warehouse,
+        test_server() as server,
+    ):
+        for run, kind, in_one_transaction in itertools.product(runs, kinds, (False, True)):
+            warehouse.reset()
+            folder = Path(tempfile.mkdtemp(dir=name))
+            with (
+                server.database() as dsn,
+                Shop(dsn, warehouse, folder, in_one_transaction) as shop,
+            ):
+                count = sweep(shop, run, kind)
+            way = ", one transaction" if in_one_transaction else ""
+            print(f"{run}{way}: {kind} at each of {count} places", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Every statement of whole runs meets every fault: the next run ends equal, no reader sees less."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.databricks.sweep import DEFINITIONS, FAULTS, RUNS, WHOLE, Shop, fault, sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.integration.warehouse.client import Warehouse
+
+#: Those after which the statement is sent again.
+PASSING = [kind for kind in FAULTS if kind != "error"]
+
+
+@pytest.fixture
+def shop(
+    database: str, warehouse: Warehouse, tmp_path: Path, *, in_one_transaction: bool
+) -> Iterator[Shop]:
+    with Shop(database, warehouse, tmp_path, in_one_transaction) as shop:
+        yield shop
+
+
+@pytest.mark.parametrize("in_one_transaction", [False, True])
+@pytest.mark.parametrize("run", RUNS)
+def test_every_statement_meets_every_fault(shop: Shop, warehouse: Warehouse, run: str) -> None:
+    """One after the other, until it passes: the run ends by itself, in bounded time."""
+    if run != "first snapshot":
+        shop.run("snapshot")
+    shop.prepare(run)
+    if run == "cdc":
+        shop.source.execute(DEFINITIONS.encode())
+    for nth, kind in enumerate(PASSING, start=1):
+        warehouse.add_fault(nth=nth, cycle=len(PASSING) + 1, **fault(kind))
+    none = contextlib.nullcontext(WHOLE)
+    with none if run == "first snapshot" else shop.reading() as seen:
+        warehouse.clear_log()
+        shop.run(run)
+        texts = {statement["text"] for statement in warehouse.statements()}
+        for armed in warehouse.faults():
+            places = [text for text in texts if re.match(armed["pattern"], text)]
+            assert len(places) > 10
+            assert armed["fired"] >= len(places), armed["kind"]
+        warehouse.clear_faults()
+        shop.assert_equal()
+        shop.change()
+        shop.run("cdc")
+        shop.assert_equal()
+        shop.assert_swept()
+    assert seen == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("run", "in_one_transaction"), [("snapshot", False), ("cdc", False), ("cdc", True)]
+)
+def test_a_run_that_fails_at_any_statement_is_run_again(shop: Shop, run: str) -> None:
+    assert sweep(shop, run, "error") > 10
