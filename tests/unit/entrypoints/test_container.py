@@ -71,7 +71,7 @@ def test_commands_log_their_outcome(world, caplog):
         assert commands.take_snapshot(world.container, []) == 0
         with world.postgres.transaction() as transaction:
             transaction.insert(orders, id=7)
-        assert commands.stream_changes(world.container, 0) == 0
+        assert commands.stream_changes(world.container) == 0
     assert "snapshot done: 1 tables, 0 rows" in caplog.text
     assert "cdc done: 1 changes of 1 transactions" in caplog.text
 
