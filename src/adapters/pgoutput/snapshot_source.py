@@ -23,7 +23,8 @@ from adapters.pgoutput.read_ahead import ReadAhead
 from adapters.pgoutput.slot import announce_wait, slot_creation_errors
 from adapters.pgoutput.source_errors import source_errors
 from adapters.pgoutput.streamability import quote
-from adapters.pgoutput.wire.results import ReadRows, comes_as_it_is, decode_result
+from adapters.pgoutput.wire.binary import reads_binary
+from adapters.pgoutput.wire.results import PackedRows, ReadRows, decode_rows
 from cdc_core.errors import OperatorNeeded
 from cdc_core.lsn import Lsn
 
@@ -57,7 +58,7 @@ def exported_snapshot(settings: SourceSettings, *, create_slot: bool) -> Iterato
 _SHARE_PAGES = 8192
 _SHARES_PER_READER = 4
 #: Rows come in pieces of about this; so much is read before it is wanted.
-_PIECE_BYTES = 8 << 20
+_PIECE_BYTES = 4 << 20
 _AHEAD_BYTES = 48 << 20
 
 
@@ -146,32 +147,34 @@ class CopySnapshot(OpenSnapshot):
                 for session in sessions:
                     session.cancel()
 
+            def decoded(session: ArrowSession) -> Generator[ReadRows, None, None]:
+                for batch in _batches(session, queries):
+                    rows = PackedRows.of_records(batch.column(0))
+                    yield decode_rows(rows, relation.columns, types, str(relation.table))
+
             ahead = ReadAhead(
-                *(_batches(session, queries) for session in sessions),
-                size=lambda batch: int(batch.nbytes),
+                *map(decoded, sessions),
+                size=lambda piece: piece.rows.nbytes,
                 max_bytes=_AHEAD_BYTES,
                 cancel=cancel,
             )
             with closing(ahead):
-                for batch in iter(ahead.take, None):
-                    yield decode_result(batch, relation.columns, types, str(relation.table))
-                    del batch
+                yield from iter(ahead.take, None)
 
     def _columns(self, relation: Relation) -> str:
-        """Columns as Arrow can take them, else as their output functions' texts, of which a cast to
-        text may differ. A domain's is that of its base."""
-        oids = {column.type_oid for column in relation.columns}
-        wanted = [oid for oid in oids if not comes_as_it_is(oid)]
-        rows: Any = self.connection.execute(_OUTPUT_FUNCTIONS, [wanted]).fetchall()
+        """A row as one value: columns in binary where that reads, else as their output functions'
+        texts, of which a cast to text may differ. A domain's is that of its base."""
+        texts = [c.type_oid for c in relation.columns if not reads_binary(c.type_oid, c.typmod)]
+        rows: Any = self.connection.execute(_OUTPUT_FUNCTIONS, [texts]).fetchall()
         functions = {oid: (function, base) for oid, function, base in rows}
         columns = []
         for column in relation.columns:
             value = quote(column.name)
-            if column.type_oid in functions:
+            if not reads_binary(column.type_oid, column.typmod):
                 function, base = functions[column.type_oid]
                 value = f"pg_catalog.textin({function}({value}{f'::{base}' if base else ''}))"
             columns.append(value)
-        return ", ".join(columns) or "NULL::text"
+        return f"pg_catalog.record_send(ROW({', '.join(columns)}))"
 
     def close(self) -> None:
         for session in self._sessions:

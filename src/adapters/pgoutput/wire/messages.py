@@ -55,9 +55,9 @@ class Messages:
         self.oids = ((heads >> np.uint64(24)) & np.uint64(0xFFFFFFFF)).astype(np.int64)
         self.tags = (heads >> np.uint64(16)).astype(np.uint8)
         #: Big-endian integers at any position, by views of the buffer with a stride of one byte.
-        self._int64s = _sliding(data, ">i8")
-        self._int32s = _sliding(data, ">i4")
-        self._int16s = _sliding(data, ">i2")
+        self._int64s = sliding(data, ">i8")
+        self._int32s = sliding(data, ">i4")
+        self._int16s = sliding(data, ">i2")
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -79,14 +79,14 @@ def _heads(data: Bytes, starts: Positions) -> npt.NDArray[np.uint64]:
     """The eight bytes from each position on, zeros behind the end: one visit to each message."""
     heads = np.empty(len(starts), dtype=np.uint64)
     whole = int(np.searchsorted(starts, len(data) - 8, side="right"))
-    heads[:whole] = _sliding(data, ">u8")[starts[:whole]]
+    heads[:whole] = sliding(data, ">u8")[starts[:whole]]
     for index in range(whole, len(starts)):
         tail = data[starts[index] :][:8].tobytes()
         heads[index] = int.from_bytes(tail.ljust(8, b"\0"), "big")
     return heads
 
 
-def _sliding(data: Bytes, dtype: str) -> npt.NDArray[np.generic]:
+def sliding(data: Bytes, dtype: str) -> npt.NDArray[np.generic]:
     size = np.dtype(dtype).itemsize
     return np.ndarray((max(len(data) - size + 1, 0),), dtype, buffer=data, strides=(1,))
 

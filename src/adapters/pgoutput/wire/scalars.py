@@ -38,8 +38,8 @@ _NO_NUMBERS = ("NaN", "Infinity", "-Infinity")
 _FIRST_DAY, _LAST_DAY = date(1, 1, 1), date(9999, 12, 31)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_FIRST_INSTANT = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
-_LAST_INSTANT = (datetime(9999, 12, 31, 23, 59, 59, 999999, UTC) - _EPOCH) // _MICROSECOND
+FIRST_INSTANT = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+LAST_INSTANT = (datetime(9999, 12, 31, 23, 59, 59, 999999, UTC) - _EPOCH) // _MICROSECOND
 
 
 def decode_booleans(text: TextColumn) -> pa.Array:
@@ -172,7 +172,7 @@ def decode_timestamps(text: TextColumn, *, zoned: bool) -> tuple[pa.Array, Unhel
     if instants is None:
         instants, unheld = _odd_timestamps(values, arrow_type, zoned=zoned)
     numbers = instants.cast(pa.int64())
-    kept, unheld = _within(numbers, _FIRST_INSTANT, _LAST_INSTANT, values, unheld)
+    kept, unheld = _within(numbers, FIRST_INSTANT, LAST_INSTANT, values, unheld)
     return (instants if kept is numbers else kept.cast(arrow_type)), unheld
 
 
