@@ -23,11 +23,13 @@ STATE_VERSION = 1
 
 @dataclass(frozen=True)
 class SourceIdentity:
-    """Which WAL an LSN belongs to. `system_id` is `IDENTIFY_SYSTEM`'s, unique to a cluster."""
+    """Which WAL an LSN belongs to. `system_id` is `IDENTIFY_SYSTEM`'s, unique to a cluster and its
+    copies; `timeline` tells those apart that were promoted (0: not known)."""
 
     system_id: str
     database: str
     slot_name: str
+    timeline: int = 0
 
 
 class TableStatus(Enum):
@@ -108,6 +110,7 @@ class Checkpoint:
                 "system_id": self.source.system_id,
                 "database": self.source.database,
                 "slot_name": self.source.slot_name,
+                "timeline": self.source.timeline,
             },
             "lsn": str(self.lsn),
             "committed_at": self.committed_at,

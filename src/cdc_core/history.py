@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from cdc_core.errors import HistoryLost, OperatorNeeded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cdc_core.checkpoint import Checkpoint, SourceIdentity
     from cdc_core.lsn import Lsn
     from cdc_core.ports.change_source import SlotState
@@ -33,9 +35,17 @@ def confirmable(durable: Checkpoint) -> Lsn:
 
 
 def break_in_history(
-    checkpoint: Checkpoint, source: SourceIdentity, slot: SlotState | None
+    checkpoint: Checkpoint,
+    source: SourceIdentity,
+    slot: SlotState | None,
+    current_lsn: Lsn | None = None,
+    left_timeline: Callable[[int], Lsn | None] | None = None,
 ) -> HistoryLost | None:
-    """Why the stream cannot go on from the checkpoint; None if it can."""
+    """Why the stream cannot go on from the checkpoint; None if it can.
+
+    `current_lsn` is the source's position and `left_timeline` its method of that name; without
+    them it is not seen that the source is a copy from before the checkpoint.
+    """
     known = checkpoint.source
     name = source.slot_name
     if known.system_id != source.system_id:
@@ -71,5 +81,21 @@ def break_in_history(
             f"replication slot {name!r} is at {slot.confirmed_flush_lsn}, past the checkpoint "
             f"{checkpoint.lsn}: it was recreated, or something else read from it",
             RESNAPSHOT,
+        )
+    if known.timeline and source.timeline != known.timeline and left_timeline is not None:
+        left = left_timeline(known.timeline)
+        if left is None or left < checkpoint.lsn:
+            where = "never was on it" if left is None else f"left it at {left}"
+            return HistoryLost(
+                f"the checkpoint {checkpoint.lsn} is on timeline {known.timeline}, the source is "
+                f"on {source.timeline} and {where}: it was restored from a copy, or promoted too "
+                "early",
+                f"point sources.pg_replication.credentials at the former server, or {RESNAPSHOT}",
+            )
+    if current_lsn is not None and current_lsn < checkpoint.lsn:
+        return HistoryLost(
+            f"the source's WAL ends at {current_lsn}, before the checkpoint {checkpoint.lsn}: it "
+            "was restored from a copy, or is a standby that has not replayed so far",
+            f"wait for the standby, or {RESNAPSHOT}",
         )
     return None

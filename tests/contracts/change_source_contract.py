@@ -87,6 +87,13 @@ class ChangeSourceContract:
             assert slot is not None
             assert slot.database == identity.database
 
+    def test_a_timeline_that_never_was_is_not_behind(self, db: SourceUnderTest) -> None:
+        with db.change_source() as source, db.monitor() as monitor:
+            now = source.identity().timeline
+            assert now > 0
+            assert source.left_timeline(now) is None
+            assert monitor.left_timeline(now + 1) is None
+
     def test_a_slot_is_created_shown_and_dropped(self, db: SourceUnderTest) -> None:
         with db.change_source() as source:
             before = source.current_lsn()

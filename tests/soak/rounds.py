@@ -8,6 +8,7 @@ import random
 import re
 import signal
 import subprocess
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -37,7 +38,7 @@ SERVER = {
     "checkpoint_timeout": "30s",
 }
 _ATTEMPTS = 4
-_RUN_SECONDS = 180
+_RUN_SECONDS = 300
 _SET_ASIDE = re.compile(r"run: wal2delta snapshot --tables (.+)")
 
 
@@ -60,6 +61,8 @@ class Soak:
     _writer: Writer = field(init=False)
     _lake: LocalLake = field(init=False)
     _chance: random.Random = field(init=False)
+    #: Seconds that the last undisturbed run took.
+    _pace: float = 2.0
     _log: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -127,7 +130,8 @@ class Soak:
         )[0]
         follows = "--follow" in arguments
         fate = chance.choice(["left", "killed", "killed", "killed", "cut", "cut", "restart"])
-        wait = chance.uniform(1.0, 6.0 if follows else 3.5)
+        # By the machine's pace, so that every part of a run gets its share.
+        wait = self._pace * chance.uniform(0.3, 1.8 if follows else 1.1)
         size = int(chance.uniform(0, 40_000))
         process = self._pipeline(proxy.dsn(self._dsn)).start(*arguments)
         ended = False
@@ -148,7 +152,7 @@ class Soak:
                     pass
             if follows and fate != "killed":
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(chance.uniform(0.5, 3))
+                    process.wait(self._pace * chance.uniform(0.2, 1.0))
                 process.terminate()
         self.counts[fate if not ended else "ended early"] += 1
         output, _ = process.communicate(timeout=_RUN_SECONDS)
@@ -169,8 +173,10 @@ class Soak:
             raise AssertionError(f"{told}\n{output}")
 
     def _run(self, *arguments: str, expected: tuple[int, ...]) -> tuple[int, str]:
+        begun = time.monotonic()
         process = self._pipeline(self._dsn).start(*arguments)
         output, _ = process.communicate(timeout=_RUN_SECONDS)
+        self._pace = time.monotonic() - begun
         self._note(f"{' '.join(arguments)}: exit code {process.returncode}", output)
         assert process.returncode in expected, f"{' '.join(arguments)}\n{output}"
         return process.returncode, output

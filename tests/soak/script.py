@@ -71,7 +71,7 @@ class Writer:
     def _definition(self, number: int, after: int, chance: random.Random) -> Step:
         statements: list[str] = []
         if chance.random() < 0.4:
-            statements += self._actions(chance, 3)
+            statements += _tried(self._actions(chance, 3))
         for _ in range(chance.choice([1, 1, 1, 2])):
             # Rows that the world's tables still hold as they were named before.
             statements += ddl.change(self.world, chance)

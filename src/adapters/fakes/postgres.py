@@ -57,6 +57,9 @@ class InMemoryPostgres:
     def __init__(self, database: str = "db", system_id: str = "1") -> None:
         self.database = database
         self.system_id = system_id
+        self.timeline = 1
+        #: Where the WAL left earlier timelines.
+        self.left: dict[int, Lsn] = {}
         self.tables: dict[int, Table] = {}
         self.wal: list[Transaction] = []
         #: Whether the publication exists, and what it holds.

@@ -102,6 +102,10 @@ class InMemorySource:
         self._pass_by("identity")
         return _identity(self.postgres, self.slot_name)
 
+    def left_timeline(self, timeline: int) -> Lsn | None:
+        self._pass_by("left_timeline")
+        return self.postgres.left.get(timeline)
+
     def current_lsn(self) -> Lsn:
         self._pass_by("current_lsn")
         return self.postgres.lsn
@@ -283,6 +287,10 @@ class InMemoryMonitor:
         self.faults.pass_by("monitor.identity")
         return _identity(self.postgres, self.slot_name)
 
+    def left_timeline(self, timeline: int) -> Lsn | None:
+        self.faults.pass_by("monitor.left_timeline")
+        return self.postgres.left.get(timeline)
+
     def slot(self) -> SlotState | None:
         self.faults.pass_by("monitor.slot")
         return _slot(self.postgres, self.slot_name)
@@ -304,7 +312,7 @@ def _fit(
 
 
 def _identity(postgres: InMemoryPostgres, slot_name: str) -> SourceIdentity:
-    return SourceIdentity(postgres.system_id, postgres.database, slot_name)
+    return SourceIdentity(postgres.system_id, postgres.database, slot_name, postgres.timeline)
 
 
 def _slot(postgres: InMemoryPostgres, slot_name: str) -> SlotState | None:

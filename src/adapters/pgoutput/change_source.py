@@ -118,6 +118,9 @@ class PgChangeSource:
     def identity(self) -> SourceIdentity:
         return cluster.source_identity(self._locked, self._settings.slot_name)
 
+    def left_timeline(self, timeline: int) -> Lsn | None:
+        return cluster.left_timeline(self._settings, timeline)
+
     def current_lsn(self) -> Lsn:
         return cluster.current_lsn(self._locked)
 

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from adapters.pgoutput.connection import Connection, connect
 from adapters.pgoutput.source_errors import source_errors
 from cdc_core.checkpoint import SourceIdentity
 from cdc_core.errors import OperatorNeeded, SourceUnavailable
 from cdc_core.lsn import Lsn
 
 if TYPE_CHECKING:
-    from adapters.pgoutput.connection import Connection
+    from psycopg.pq.abc import PGresult
+
+    from adapters.pgoutput.settings import SourceSettings
 
 _FLUSH_SECONDS = 30.0
 #: `LOG_SNAPSHOT_INTERVAL_MS` of the background writer, and a little more.
@@ -24,6 +27,12 @@ _NOTE_SECONDS = 16.0
 
 #: The source's clock, microseconds since 1970-01-01 UTC; in a transaction, its beginning.
 NOW = "SELECT (extract(epoch FROM now()) * 1000000)::bigint"
+
+#: As the names of WAL files have it, in hexadecimal; a standby writes none of its own.
+_TIMELINE = """
+CASE WHEN pg_is_in_recovery() THEN (SELECT to_hex(timeline_id) FROM pg_control_checkpoint())
+ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END
+"""
 
 WAL_LEVEL_CURE = (
     "run: ALTER SYSTEM SET wal_level = logical, then restart PostgreSQL (RDS, Aurora: "
@@ -39,9 +48,38 @@ def source_identity(connection: Connection, slot_name: str) -> SourceIdentity:
         "run: GRANT EXECUTE ON FUNCTION pg_control_system() TO <role>",
     ):
         row: Any = connection.execute(
-            "SELECT system_identifier::text, current_database()::text FROM pg_control_system()"
+            f"SELECT system_identifier::text, current_database()::text, {_TIMELINE} "
+            "FROM pg_control_system()"
         ).fetchone()
-    return SourceIdentity(row[0], row[1], slot_name)
+    return SourceIdentity(row[0], row[1], slot_name, int(row[2], 16))
+
+
+def left_timeline(settings: SourceSettings, timeline: int) -> Lsn | None:
+    """Where the server's history left a timeline; None if that is not behind it.
+
+    Only a walsender tells. Manual: "TIMELINE_HISTORY".
+    """
+    with (
+        connect(settings, replication=True) as connection,
+        source_errors("reading the timeline's history"),
+    ):
+        now = _told(connection, "IDENTIFY_SYSTEM").get_value(0, 1) or b""
+        if int(now) <= timeline:
+            return None
+        history = _told(connection, f"TIMELINE_HISTORY {int(now)}").get_value(0, 1) or b""
+    for line in history.decode().splitlines():
+        number, _, rest = line.partition("\t")
+        if number.strip() == str(timeline):
+            return Lsn.parse(rest.partition("\t")[0])
+    return None
+
+
+def _told(connection: Connection, command: str) -> PGresult:
+    """A command of the replication protocol, which knows no parameters."""
+    result = connection.pgconn.exec_(command.encode())
+    if result.status != psycopg.pq.ExecStatus.TUPLES_OK:
+        raise psycopg.errors.error_from_result(result)
+    return result
 
 
 def require_logical_wal(connection: Connection) -> None:

@@ -31,6 +31,9 @@ class PgSourceMonitor:
     def identity(self) -> SourceIdentity:
         return cluster.source_identity(self._session.connection, self._settings.slot_name)
 
+    def left_timeline(self, timeline: int) -> Lsn | None:
+        return cluster.left_timeline(self._settings, timeline)
+
     def slot(self) -> SlotState | None:
         return slot.read_slot(self._session.connection, self._settings.slot_name)
 

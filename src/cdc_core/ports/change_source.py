@@ -48,6 +48,10 @@ class ChangeSource(Protocol):
 
     def identity(self) -> SourceIdentity: ...
 
+    def left_timeline(self, timeline: int) -> Lsn | None:
+        """Where the source's WAL left an earlier timeline; None if it never was on it."""
+        ...
+
     def current_lsn(self) -> Lsn:
         """A position at or past every commit that has returned to its client by now."""
         ...

@@ -19,6 +19,10 @@ class SourceMonitor(Protocol):
 
     def identity(self) -> SourceIdentity: ...
 
+    def left_timeline(self, timeline: int) -> Lsn | None:
+        """Where the source's WAL left an earlier timeline; None if it never was on it."""
+        ...
+
     def slot(self) -> SlotState | None: ...
 
     def current_lsn(self) -> Lsn:

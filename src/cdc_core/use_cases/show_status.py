@@ -61,11 +61,13 @@ class ShowStatus:
             checkpoint = self.destination.read_checkpoint()
             found = {table.relation.oid: table for table in self.catalog.tables()}
             rows = self.destination.tables()
+            broken = checkpoint and break_in_history(
+                checkpoint, identity, slot, current, self.monitor.left_timeline
+            )
         if checkpoint is None:
             problem = "no snapshot was taken yet"
             lag_bytes = lag_seconds = None
         else:
-            broken = break_in_history(checkpoint, identity, slot)
             problem = str(broken) if broken else ""
             lag_bytes = max(0, current - checkpoint.lsn)
             behind = checkpoint.committed_at is not None and lag_bytes > 0

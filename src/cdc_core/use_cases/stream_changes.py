@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from cdc_core.errors import OperatorNeeded, TablesNeedSnapshot
@@ -117,10 +117,15 @@ class StreamChanges:
 
     def _start(self) -> Checkpoint:
         checkpoint = require_checkpoint(self.destination.read_checkpoint())
-        broken = break_in_history(checkpoint, self.source.identity(), self.source.slot())
+        source = self.source
+        identity, current = source.identity(), source.current_lsn()
+        broken = break_in_history(
+            checkpoint, identity, source.slot(), current, source.left_timeline
+        )
         if broken is not None:
             raise broken
-        return checkpoint
+        # A timeline that goes on from the checkpoint's is the checkpoint's from here on.
+        return replace(checkpoint, source=identity)
 
     def _exceeded(
         self, watch: BudgetWatch, plan: TablePlan, report: StreamReport

@@ -53,7 +53,10 @@ class TakeSnapshot:
             checkpoint = self.destination.read_checkpoint()
             identity = self.source.identity()
             slot = self.source.slot()
-            broken = break_in_history(checkpoint, identity, slot) if checkpoint else None
+            current, left = self.source.current_lsn(), self.source.left_timeline
+            broken = (
+                break_in_history(checkpoint, identity, slot, current, left) if checkpoint else None
+            )
             if tables and broken:
                 raise broken
             found = self.catalog.publish()

@@ -120,7 +120,11 @@ class VerifyParity:
         """
         with self.source, self.destination:
             checkpoint = require_checkpoint(self.destination.read_checkpoint())
-            broken = break_in_history(checkpoint, self.source.identity(), self.source.slot())
+            source = self.source
+            broken = break_in_history(
+                checkpoint, source.identity(), source.slot(), source.current_lsn(),
+                source.left_timeline,
+            )  # fmt: skip
             if broken is not None and repair:
                 raise broken
             found = self.catalog.tables()

@@ -548,6 +548,44 @@ def test_history_that_is_gone_is_refused() -> None:
     world.assert_equal()
 
 
+def test_a_promoted_source_goes_on_where_it_has_all_that_was_loaded() -> None:
+    world, oids = build(9)
+    world.snapshot()
+    work(world, oids, 3)
+    world.cdc()
+    for timeline in (2, 3):
+        world.postgres.left[world.postgres.timeline] = world.postgres.lsn
+        world.postgres.timeline = timeline
+        work(world, oids, 3)
+        world.cdc()
+        world.assert_equal()
+
+
+@pytest.mark.parametrize("left", [None, 1])
+def test_a_source_promoted_too_early_is_refused(left: int | None) -> None:
+    world, oids = build(9)
+    world.snapshot()
+    world.postgres.left = {} if left is None else {1: Lsn(world.postgres.lsn - left)}
+    world.postgres.timeline = 2
+    with pytest.raises(HistoryLost, match=r"timeline 1.*is on 2"):
+        world.cdc()
+    work(world, oids, 3)
+    world.snapshot()
+    work(world, oids, 3)
+    world.cdc()
+    world.assert_equal()
+
+
+def test_a_copy_from_before_the_checkpoint_is_refused() -> None:
+    world, _ = build(9)
+    world.snapshot()
+    world.postgres.slot = None
+    world.postgres._lsn -= 1
+    world.postgres.slot = world.postgres.lsn
+    with pytest.raises(HistoryLost, match="restored from a copy"):
+        world.cdc()
+
+
 def test_an_idle_database_does_not_pin_wal() -> None:
     world, _ = build(10)
     world.snapshot()
