@@ -208,8 +208,8 @@ class PgSnapshotSource:
             yield snapshot
 
 
-#: Output functions of types, and for domains the type below, to which the value must be cast: no
-#: output function that takes any array, enum or range takes a domain over one.
+#: Output functions of types, and the type to which the value must be cast for them: refcursor has
+#: text's, and none that takes any array, enum or range takes a domain over one.
 _OUTPUT_FUNCTIONS = """
 WITH RECURSIVE base (wanted, oid, typtype, typbasetype, typoutput) AS (
   SELECT oid, oid, typtype, typbasetype, typoutput FROM pg_type WHERE oid = ANY (%s)
@@ -217,9 +217,13 @@ WITH RECURSIVE base (wanted, oid, typtype, typbasetype, typoutput) AS (
   SELECT b.wanted, t.oid, t.typtype, t.typbasetype, t.typoutput
   FROM base b JOIN pg_type t ON t.oid = b.typbasetype WHERE b.typtype = 'd'
 )
-SELECT wanted, typoutput::regproc::text,
-  CASE WHEN wanted <> oid THEN format_type(oid, -1) END
-FROM base WHERE typtype <> 'd'
+SELECT wanted, base.typoutput::regproc::text,
+  CASE WHEN taken.typtype <> 'p' THEN format_type(nullif(taken.oid, wanted), -1)
+       ELSE format_type(nullif(base.oid, wanted), -1) END
+FROM base
+  JOIN pg_proc ON pg_proc.oid = base.typoutput
+  JOIN pg_type taken ON taken.oid = proargtypes[0]
+WHERE base.typtype <> 'd'
 """
 
 
