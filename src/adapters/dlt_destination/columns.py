@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from cdc_core.staging import METADATA_FIELDS
+from cdc_core.staging import LSN_COLUMN, METADATA_FIELDS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cdc_core.staging import TargetTable
 
 _WIDER = {
@@ -21,6 +23,17 @@ _WIDER = {
 def all_fields(target: TargetTable) -> list[pa.Field]:
     """The table's own columns, then the metadata columns."""
     return [*target.schema, *METADATA_FIELDS]
+
+
+def own_columns(held: Sequence[str]) -> list[str]:
+    """Names of the columns before the metadata columns."""
+    return list(held[: held.index(LSN_COLUMN)] if LSN_COLUMN in held else held)
+
+
+def with_columns(held: Sequence[str], added: Sequence[pa.Field]) -> list[str]:
+    """Names of a table's columns once `added` are behind its own, before the metadata columns."""
+    own = own_columns(held)
+    return [*own, *(field.name for field in added), *held[len(own) :]]
 
 
 def widens(narrow: pa.DataType, wide: pa.DataType) -> bool:

@@ -20,7 +20,7 @@ from adapters.dlt_destination.atomic_block import (
     lacks_catalog_commits,
     lacks_transactions,
 )
-from adapters.dlt_destination.columns import all_fields, plain, widens
+from adapters.dlt_destination.columns import all_fields, own_columns, plain, widens
 from adapters.dlt_destination.dialect import SPARK
 from adapters.dlt_destination.failures import root_cause
 from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, StagedReplacement, Step
@@ -28,7 +28,7 @@ from adapters.dlt_destination.state_keeping import StateInTables
 from adapters.dlt_destination.unity_names import TablesByName, column_needs_mapping, table_name
 from adapters.dlt_destination.warehouse_errors import error_for
 from adapters.dlt_destination.warehouse_sessions import Sessions
-from cdc_core.staging import LSN_COLUMN, UNREPRESENTABLE_SCHEMA, KeyedMerge, MultisetMerge
+from cdc_core.staging import UNREPRESENTABLE_SCHEMA, KeyedMerge, MultisetMerge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -170,8 +170,7 @@ class DatabricksStore:
     def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
         """Behind the table's own columns, before the metadata columns."""
         self._map_names(client, table, [field.name for field in fields])
-        held = self._known_columns(client, table).names
-        before = held[: held.index(LSN_COLUMN)] if LSN_COLUMN in held else held
+        before = own_columns(self._known_columns(client, table).names)
         names = [field.name for field in fields]
         places = [f"AFTER {SPARK.quote(name)}" for name in (*before[-1:], *names)]
         if not before:

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from adapters.dlt_destination import merge_sql
-from adapters.dlt_destination.columns import all_fields
+from adapters.dlt_destination.columns import all_fields, with_columns
+from adapters.dlt_destination.delta_order import order_columns
 from adapters.dlt_destination.dialect import DUCKDB
 from adapters.dlt_destination.failures import root_cause, scrubbed
 from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, StagedReplacement, Step
@@ -114,10 +115,17 @@ class DeltaStore:
         )
 
     def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
+        """Behind the table's own columns, before the metadata columns."""
         from deltalake import Schema
 
+        names = with_columns(self.columns_of(client, table).names, fields)
         added = Schema.from_arrow(_nullable(fields)).fields
         self._open(client, table).alter.add_columns(added)
+        self._order(client, table, names)
+
+    def _order(self, client: Any, table: str, names: Sequence[str]) -> None:
+        log_folder = client.pathlib.join(client.dataset_path, table, LOG_FOLDER)
+        order_columns(self._open(client, table), client.fs_client, log_folder, names)
 
     def widen(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
         wider = {field.name: field.type for field in fields}
@@ -191,6 +199,8 @@ class DeltaStore:
             writer_properties=_row_groups(),
             storage_options=_storage_options(client),
         )
+        # The same columns in another order are the same schema to delta-rs.
+        self._order(client, table, schema.names)
 
     def columns_of(self, client: Any, table: str) -> pa.Schema:
         if table not in self._tables(client):

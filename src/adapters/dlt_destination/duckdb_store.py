@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from adapters.dlt_destination import transaction_sql
-from adapters.dlt_destination.columns import all_fields, plain
+from adapters.dlt_destination.columns import all_fields, plain, with_columns
 from adapters.dlt_destination.dialect import DUCKDB
 from adapters.dlt_destination.failures import root_cause, scrubbed
 from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, StagedReplacement, Step
@@ -107,9 +107,16 @@ class DuckDbStore:
         self._run(client, f"CREATE TABLE {_name(client, target.name)} ({_definitions(target)})")
 
     def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
-        for field in fields:
-            column = f"{DUCKDB.quote(field.name)} {DUCKDB.sql_type(field.type)}"
-            self._run(client, f"ALTER TABLE {_name(client, table)} ADD COLUMN {column}")
+        """Behind the table's own columns, before the metadata columns: by writing the table again,
+        since DuckDB adds columns at the end only."""
+        added = {
+            f.name: f"CAST(NULL AS {DUCKDB.sql_type(f.type)}) AS {DUCKDB.quote(f.name)}"
+            for f in fields
+        }
+        names = with_columns(self.columns(client)[table].names, fields)
+        columns = ", ".join(added.get(name, DUCKDB.quote(name)) for name in names)
+        target = _name(client, table)
+        self._run(client, f"CREATE OR REPLACE TABLE {target} AS SELECT {columns} FROM {target}")
 
     def widen(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
         for field in fields:

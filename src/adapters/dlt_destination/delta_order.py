@@ -1,0 +1,58 @@
+"""The order of a Delta table's columns, which delta-rs changes only by writing the table again.
+
+One commit of metadata, no file is touched: readers find columns by name. Source: Delta protocol,
+"Change Metadata", "Delta Log Entries".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_IN_COMMIT_TIMESTAMPS = "delta.enableInCommitTimestamps"
+
+
+def order_columns(delta: Any, files: Any, log_folder: str, names: Sequence[str]) -> None:
+    """Give a table's columns this order; it stays as it was where another tool commits just now.
+
+    `delta` is delta-rs' table, `files` fsspec's file system, `log_folder` the log's folder there.
+    """
+    schema = json.loads(delta.schema().to_json())
+    held = [field["name"] for field in schema["fields"]]
+    metadata = delta.metadata()
+    if held == list(names) or metadata.configuration.get(_IN_COMMIT_TIMESTAMPS) == "true":
+        return
+    places = {name: place for place, name in enumerate(names)}
+    schema["fields"].sort(key=lambda field: places[field["name"]])
+    actions: list[dict[str, Any]] = [
+        {
+            "commitInfo": {
+                "timestamp": time.time_ns() // 1_000_000,
+                "operation": "CHANGE COLUMN",
+                "operationParameters": {},
+            }
+        },
+        {
+            "metaData": {
+                "id": metadata.id,
+                "name": metadata.name,
+                "description": metadata.description,
+                "format": {"provider": "parquet", "options": {}},
+                "schemaString": json.dumps(schema),
+                "partitionColumns": metadata.partition_columns,
+                "createdTime": metadata.created_time,
+                "configuration": metadata.configuration,
+            }
+        },
+    ]
+    entry = f"{log_folder}/{delta.version() + 1:020}.json"
+    text = "".join(json.dumps(action) + "\n" for action in actions)
+    # Exclusively: the version may be taken by now, and not every store can tell.
+    refusals = (FileExistsError, NotImplementedError, ValueError)
+    with contextlib.suppress(*refusals), files.open(entry, "xb") as file:
+        file.write(text.encode())
