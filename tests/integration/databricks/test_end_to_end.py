@@ -36,17 +36,17 @@ def test_from_the_first_snapshot_to_the_cleanup(
         assert all(fault["fired"] for fault in warehouse.faults())
         assert_equal(connection, lake)
         warehouse.clear_faults()
-        told = json.loads(pipeline.run("status", "--json"))
+        told = json.loads(pipeline.call("status", "--json"))
         assert {table["table"] for table in told["tables"]} >= {"public.plain", "public.heap"}
-        pipeline.run("verify")
+        pipeline.call("verify")
         with warehouse.connect() as session, session.cursor() as cursor:
             cursor.execute("DELETE FROM bronze.plain WHERE id % 2 = 0")
             cursor.execute("INSERT INTO bronze.heap SELECT * FROM bronze.heap")
-        pipeline.run("verify", code=1)
-        pipeline.run("verify", "--repair")
+        pipeline.call("verify", code=1)
+        pipeline.call("verify", "--repair")
         assert_equal(connection, lake)
-        assert "_dlt_staging_load_volume" in pipeline.run("volumes")
-        pipeline.run("cleanup", "--yes")
+        assert "_dlt_staging_load_volume" in pipeline.call("volumes")
+        pipeline.call("cleanup", "--yes")
         with warehouse.connect() as session, session.cursor() as cursor:
             cursor.execute("SHOW SCHEMAS")
             assert not {"bronze", "bronze_staging"} & {row[0] for row in cursor.fetchall()}

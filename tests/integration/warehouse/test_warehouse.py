@@ -691,12 +691,10 @@ class TestDlt:
         monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", warehouse.ca_file)
 
-    def pipeline(self, warehouse: Warehouse, folder: Path, *, oauth: bool = False) -> Any:
+    def pipeline(self, warehouse: Warehouse, folder: Path) -> Any:
         import dlt
 
-        destination = dlt.destinations.databricks(
-            credentials=warehouse.dlt_credentials(oauth=oauth)
-        )
+        destination = dlt.destinations.databricks(credentials=warehouse.dlt_credentials(oauth=True))
         return dlt.pipeline(
             "orders", destination=destination, dataset_name="bronze", pipelines_dir=str(folder)
         )
@@ -724,11 +722,9 @@ class TestDlt:
         found = warehouse.read_table("bronze", "orders").to_pylist()
         return sorted(tuple(row.values()) for row in found)
 
-    @pytest.mark.parametrize("oauth", [False, True])
-    def test_replace_merge_new_column_and_state(
-        self, warehouse: Warehouse, tmp_path: Path, *, oauth: bool
-    ) -> None:
-        pipeline = self.pipeline(warehouse, tmp_path / "work", oauth=oauth)
+    def test_replace_merge_new_column_and_state(self, warehouse: Warehouse, tmp_path: Path) -> None:
+        """As a service principal; with a token as below."""
+        pipeline = self.pipeline(warehouse, tmp_path / "work")
         first = pa.table({"id": [1, 2, 3], "v": ["a", "b", "c"]})
         pipeline.run(self.resource(first, tmp_path, "replace")).raise_on_failed_jobs()
         pipeline.run(self.resource(first, tmp_path, "replace")).raise_on_failed_jobs()
@@ -749,7 +745,7 @@ class TestDlt:
             (5, "e", 1.5),
         ]
 
-        fresh = self.pipeline(warehouse, tmp_path / "fresh", oauth=oauth)
+        fresh = self.pipeline(warehouse, tmp_path / "fresh")
         fresh.sync_destination()
         assert fresh.state["sources"]["orders"]["resources"]["orders"] == {"rows": 2}
         fresh.run(self.resource(third, tmp_path, "merge")).raise_on_failed_jobs()
