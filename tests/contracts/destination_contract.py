@@ -34,7 +34,7 @@ from cdc_core.staging import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from cdc_core.ports.destination import Destination
 
@@ -395,6 +395,29 @@ class DestinationContract:
 
     #: Whether `scan` gives a whole table in one piece.
     scans_at_once = False
+
+    @pytest.mark.parametrize(
+        "error", [CdcError("the source is gone"), KeyboardInterrupt()], ids=["error", "stopped"]
+    )
+    def test_a_replacement_that_its_rows_end_leaves_the_table(
+        self, opened: Callable[[], Destination], error: BaseException
+    ) -> None:
+        whole = replacement(ORDERS, [{"id": 1, "_cdc_lsn": 1}])
+
+        def broken() -> Iterator[pa.Table]:
+            yield from replacement(ORDERS, [{"id": 2, "_cdc_lsn": 2}]).rows
+            raise error
+
+        with opened() as destination:
+            destination.load(LoadBatch(replacements=(whole,)), checkpoint(1))
+            with pytest.raises(type(error)) as raised:
+                destination.load(
+                    LoadBatch(replacements=(Replacement(ORDERS, broken()),)), checkpoint(2)
+                )
+            assert raised.value is error
+        with opened() as destination:
+            assert content(destination, "orders", "id") == [(1,)]
+            assert destination.read_checkpoint() == checkpoint(1)
 
     def test_a_replacement_keeps_dropped_columns_and_takes_new_types(
         self, opened: Callable[[], Destination]

@@ -23,7 +23,14 @@ from adapters.dlt_destination.atomic_block import (
 from adapters.dlt_destination.columns import all_fields, own_columns, plain, widens
 from adapters.dlt_destination.dialect import SPARK
 from adapters.dlt_destination.failures import root_cause
-from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, StagedReplacement, Step
+from adapters.dlt_destination.plan import (
+    Filled,
+    Plan,
+    StagedCells,
+    StagedMerge,
+    StagedReplacement,
+    Step,
+)
 from adapters.dlt_destination.state_keeping import StateInTables
 from adapters.dlt_destination.unity_names import TablesByName, column_needs_mapping, table_name
 from adapters.dlt_destination.warehouse_errors import error_for
@@ -248,6 +255,9 @@ class DatabricksStore:
 
     # Rows.
 
+    def fill(self, client: Any, replacement: Any, rows: Any) -> bool:  # noqa: ARG002 - takes files
+        return False
+
     def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
         self.sessions.once("swept volumes", lambda: self._sweep(client))
         for step in steps:
@@ -281,6 +291,7 @@ class DatabricksStore:
     def _statement(self, client: Any, table: str, step: Step, files: str) -> str:
         if isinstance(step, StagedReplacement):
             return self._replacement(client, table, step, files)
+        assert not isinstance(step, Filled)
         return self._merge(_name(client, table), step, files)
 
     def _merge(self, target: str, step: StagedMerge | StagedCells, files: str) -> str:

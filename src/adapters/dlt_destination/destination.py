@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from adapters.dlt_destination.columns import all_fields, plain, same, widens
 from adapters.dlt_destination.failures import root_cause, settings_error
+from adapters.dlt_destination.incoming import IncomingRows
 from adapters.dlt_destination.manifest import Manifest
 from adapters.dlt_destination.parquet import write_pieces, write_table
-from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, StagedReplacement
+from adapters.dlt_destination.plan import Filled, Plan, StagedCells, StagedMerge, StagedReplacement
 from adapters.dlt_destination.work_folder import WorkFolder
 from cdc_core.checkpoint import Checkpoint
 from cdc_core.errors import CdcError, DestinationFailed
@@ -95,6 +96,7 @@ class DltDestination:
             with self._opened_client() as client:
                 for step in batch.steps:
                     self._rename(client, step)
+                self._replace(client, batch, folder)
                 self._write_files(batch, folder)
                 self._prepare_tables(client, batch)
                 manifests = {
@@ -200,17 +202,33 @@ class DltDestination:
                     self._columns = None
                 packages.rename_table(old, new)
 
-    def _write_files(self, batch: LoadBatch, folder: Path) -> None:
-        """The batch as Parquet files, and the plan of what becomes of them."""
+    def _replace(self, client: Any, batch: LoadBatch, folder: Path) -> None:
+        """Whole tables, as the store takes them: row by row now, or from files by its job.
+
+        What is merged into one afterwards must come in the same step, so by the job.
+        """
+        merged = {merge.target.name for merge in batch.merges}
         for number, replacement in enumerate(batch.replacements):
-            schema = pa.schema(all_fields(replacement.target))
-            paths, rows = write_pieces(replacement.rows, schema, folder, f"content-{number}")
-            self._plan.add(
-                replacement.target.name,
-                StagedReplacement(
-                    replacement.target, paths, rows, replacement.key, replacement.exact
-                ),
-            )
+            target = replacement.target
+            rows = IncomingRows(replacement.rows, pa.schema(all_fields(target)))
+            step = StagedReplacement(target, (), 0, replacement.key, replacement.exact)
+            if target.name not in merged and self._fill(client, step, rows):
+                self._plan.add(target.name, Filled(rows.count))
+                continue
+            paths, count = write_pieces(rows, rows.schema, folder, f"content-{number}")
+            self._plan.add(target.name, replace(step, paths=paths, rows=count))
+
+    def _fill(self, client: Any, step: StagedReplacement, rows: IncomingRows) -> bool:
+        try:
+            return self._store.fill(client, step, rows.reader())
+        except Exception as error:
+            if rows.error is not None:
+                raise rows.error from None
+            self._plan.failures.append((step.target.name, error))
+            raise
+
+    def _write_files(self, batch: LoadBatch, folder: Path) -> None:
+        """Merges and cells as Parquet files, and the plan of what becomes of them."""
         for number, merge in enumerate(batch.merges):
             if not len(merge.rows) and merge.truncated_at is None:
                 continue  # it only asks for the table and its columns

@@ -15,7 +15,14 @@ from adapters.dlt_destination import transaction_sql
 from adapters.dlt_destination.columns import all_fields, plain, with_columns
 from adapters.dlt_destination.dialect import DUCKDB
 from adapters.dlt_destination.failures import root_cause, scrubbed
-from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, StagedReplacement, Step
+from adapters.dlt_destination.plan import (
+    Filled,
+    Plan,
+    StagedCells,
+    StagedMerge,
+    StagedReplacement,
+    Step,
+)
 from adapters.dlt_destination.state_keeping import StateInTables
 from cdc_core.errors import DestinationFailed, DestinationUnavailable
 from cdc_core.staging import KeyedMerge, MultisetMerge
@@ -28,6 +35,9 @@ if TYPE_CHECKING:
     from cdc_core.staging import TargetTable
 
 SCAN_ROWS = 100_000
+
+#: Under this name a statement finds rows on their way in.
+ROWS = "wal2delta_rows"
 
 #: How long another process, a reader in passing, may keep the file from being opened.
 PATIENCE_SECONDS = 10.0
@@ -130,6 +140,17 @@ class DuckDbStore:
     def rename_table(self, client: Any, old: str, new: str) -> None:
         self._run(client, f"ALTER TABLE {_name(client, old)} RENAME TO {DUCKDB.quote(new)}")
 
+    def fill(self, client: Any, replacement: StagedReplacement, rows: pa.RecordBatchReader) -> bool:
+        if not client.is_storage_initialized():
+            client.initialize_storage()
+        connection = client.sql_client.native_connection
+        connection.register(ROWS, rows)
+        try:
+            connection.execute(self._replacement(client, replacement, ROWS))
+        finally:
+            connection.unregister(ROWS)
+        return True
+
     def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
         with client.sql_client.begin_transaction():
             for step in steps:
@@ -140,7 +161,9 @@ class DuckDbStore:
         target, staged = _name(client, table), _files(step.paths)
         match step:
             case StagedReplacement():
-                return [self._replacement(client, step, target, staged)]
+                return [self._replacement(client, step, staged)]
+            case Filled():
+                return []
             case StagedMerge(KeyedMerge() as merge):
                 return transaction_sql.keyed(DUCKDB, merge, staged, target)
             case StagedMerge(MultisetMerge() as merge):
@@ -149,7 +172,7 @@ class DuckDbStore:
                 return transaction_sql.cells(DUCKDB, staged, target)
         raise AssertionError(step)
 
-    def _replacement(self, client: Any, step: StagedReplacement, target: str, staged: str) -> str:
+    def _replacement(self, client: Any, step: StagedReplacement, rows: str) -> str:
         """The new content; columns that only the old table has stay, empty."""
         new = all_fields(step.target)
         old = self.columns(client).get(step.target.name, pa.schema([]))
@@ -162,7 +185,8 @@ class DuckDbStore:
             for f in old
             if step.stays(f.name) and not pa.types.is_null(f.type)
         ]
-        return f"CREATE OR REPLACE TABLE {target} AS SELECT {', '.join(columns)} FROM {staged}"
+        selected = f"SELECT {', '.join(columns)} FROM {rows}"
+        return f"CREATE OR REPLACE TABLE {_name(client, step.target.name)} AS {selected}"
 
     def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]:
         if not tables:

@@ -50,6 +50,14 @@ class StagedReplacement:
 
 
 @dataclass(frozen=True)
+class Filled:
+    """A replacement that is done: the store took the rows as they came."""
+
+    rows: int
+    paths: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
 class StagedCells:
     """Cells for the table of unrepresentable values."""
 
@@ -61,7 +69,7 @@ class StagedCells:
         return (self.path,)
 
 
-Step = StagedMerge | StagedReplacement | StagedCells
+Step = StagedMerge | StagedReplacement | Filled | StagedCells
 
 
 @dataclass

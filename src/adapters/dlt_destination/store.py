@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from adapters.dlt_destination.plan import Plan, Step
+    from adapters.dlt_destination.plan import Plan, StagedReplacement, Step
     from cdc_core.errors import CdcError
     from cdc_core.staging import TargetTable
 
@@ -51,6 +51,11 @@ class TableStore(Protocol):
     def rename_column(self, client: Any, table: str, old: str, new: str) -> None: ...
 
     def rename_table(self, client: Any, old: str, new: str) -> None: ...
+
+    def fill(self, client: Any, replacement: StagedReplacement, rows: pa.RecordBatchReader) -> bool:
+        """Replace the whole table by rows as they come, in one step; they have the metadata
+        columns. False, and no row taken, where this kind of store takes files only."""
+        ...
 
     def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
         """Bring the steps into the table, in order. May run beside other tables' in a thread."""
