@@ -7,6 +7,7 @@ reads each side by itself, the source by psycopg and the file by DuckDB, and com
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cdc_core.errors import DestinationFailed, SettingsError
+from entrypoints.settings import log_level
 from entrypoints.simulate import TABLES, create_tables, write
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ DATASET = "bronze"
 
 #: Changes worth a look, one transaction each: what happens, and the statement.
 CHANGES = {
-    "an update beside a value kept out of line (TOAST), which the stream does not send": """
+    "an update beside a value that the stream does not send again (TOAST)": """
         UPDATE public.demo_documents SET title = 'renamed', revision = 2 WHERE id = 1""",
     "a change of key": """
         UPDATE public.demo_orders SET id = 1000001, note = 'moved' WHERE id = 2""",
@@ -137,6 +139,9 @@ class Comparison:
 def run_demo() -> int:
     """Exit code 0 if source and destination are equal."""
     _require_packages()
+    if log_level() == "INFO":
+        # The steps say what is done.
+        logging.getLogger("adapters").setLevel(logging.WARNING)
     from adapters.pgoutput.connection import connect
     from adapters.pgoutput.embedded import EmbeddedPostgres
     from entrypoints.container import Container, source_settings
@@ -169,9 +174,7 @@ def run_demo() -> int:
                 with source.transaction():
                     source.execute(statement.encode())
             done = write(source, "public", inserts=300, updates=300, deletes=100, seed=2)
-            told.append(
-                f"{done.inserts} inserts, {done.updates} updates, {done.deletes} deletes, and:"
-            )
+            told.append(f"{done.inserts} inserts, {done.updates} updates, {done.deletes} deletes")
         for what in CHANGES:
             out.print(f"      [dim]- {what}[/]")
         with steps.step("cdc") as told:
@@ -282,8 +285,8 @@ def _show(compared: list[Comparison]) -> None:
     console().print()
     console().print(sides)
     rows = table(
-        "table", "rows in PostgreSQL", "rows in DuckDB", "cells compared", "differing",
-        right=("rows in PostgreSQL", "rows in DuckDB", "cells compared", "differing"),
+        "table", "rows: PostgreSQL", "DuckDB", "cells compared", "differing",
+        right=("rows: PostgreSQL", "DuckDB", "cells compared", "differing"),
     )  # fmt: skip
     for found in compared:
         rows.add_row(
@@ -299,7 +302,7 @@ def _show(compared: list[Comparison]) -> None:
 
 
 def _cell(row: dict[str, Any] | None, column: str) -> str:
-    """A cell for the eye; long values by their ends."""
+    """A cell for the eye, so that two fit a narrow terminal; long values by their ends."""
     from rich.markup import escape
 
     if row is None:
@@ -307,5 +310,5 @@ def _cell(row: dict[str, Any] | None, column: str) -> str:
     value = row[column]
     if value is None:
         return "[dim]NULL[/]"
-    text = str(value)
-    return escape(text if len(text) <= 30 else f"{text[:14]}…{text[-6:]} ({len(text):,})")
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)
+    return escape(text if len(text) <= 17 else f"{text[:3]}…{text[-4:]} ({len(text):,})")

@@ -128,15 +128,16 @@ def simulate(
     from adapters.pgoutput.connection import connect
     from adapters.pgoutput.source_errors import source_errors
 
-    with connect(source) as connection, source_errors("writing demo rows", _cure(schema)):
+    with (
+        connect(source) as connection,
+        source_errors("writing demo rows", _cure(schema, connection.info.user)),
+    ):
         create_tables(connection, schema)
         return write(connection, schema, inserts=inserts, updates=updates, deletes=deletes)
 
 
-def _cure(schema: str) -> str:
-    return (
-        f"run: GRANT CREATE, USAGE ON SCHEMA {quote(schema)} TO <role>, which owns the demo tables"
-    )
+def _cure(schema: str, role: str) -> str:
+    return f"run: GRANT CREATE, USAGE ON SCHEMA {quote(schema)} TO {quote(role)}"
 
 
 def create_tables(connection: Connection, schema: str) -> bool:
