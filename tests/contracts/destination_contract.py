@@ -343,6 +343,7 @@ class DestinationContract:
             opened, LoadBatch(replacements=(whole,)), LoadBatch(merges=(events,))
         ) as destination:
             assert content(destination, "bare", "_cdc_lsn") == [(11,)]
+            assert sum(len(piece) for piece in destination.scan("bare", ())) == 1
 
     def test_a_replacement_is_the_whole_content(self, opened: Callable[[], Destination]) -> None:
         first = replacement(
@@ -589,6 +590,7 @@ class DestinationContract:
         ) as destination:
             for name, key in ((target.name, 2), (bag.name, 1)):
                 assert content(destination, name, "id", *self.odd_names) == [(key, *row.values())]
+            assert len(destination.tables()) == 2
 
     def test_drop_leaves_nothing(self, opened: Callable[[], Destination]) -> None:
         merge = keyed(ORDERS, [{"id": 1, "_cdc_lsn": 1}])

@@ -112,8 +112,11 @@ class DltDestination:
 
     def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         with self._failures(f"reading table {table!r}"), self._opened_client() as client:
-            if table in self._known_columns(client):
-                yield from self._store.scan(client, table, columns)
+            if table not in self._known_columns(client):
+                return
+            # A query needs columns, even where only rows are counted.
+            for piece in self._store.scan(client, table, columns or (LSN_COLUMN,)):
+                yield piece if columns else piece.select([])
 
     def drop(self) -> Sequence[str]:
         with self._failures("dropping the dataset"):

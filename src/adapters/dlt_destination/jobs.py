@@ -12,6 +12,8 @@ from dlt.common.destination.exceptions import DestinationTerminalException
 from dlt.destinations.job_impl import FinalizedLoadJob
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from dlt.common.destination.typing import PreparedTableSchema
 
     from adapters.dlt_destination.plan import Plan
@@ -58,6 +60,16 @@ class PlannedClient:
             return ApplyTable(file_path, planned, self.store, self.plan)
         job: LoadJob = super().create_load_job(table, file_path, load_id, restore)  # type: ignore[misc]
         return Arrived(file_path) if isinstance(job, FinalizedLoadJob) else job
+
+    def update_stored_schema(
+        self, only_tables: Iterable[str] | None = None, *others: Any, **more: Any
+    ) -> Any:
+        """Without the tables whose names dlt cannot have: it would make empty ones beside them."""
+        client: Any = self
+        names = self.plan.names
+        wanted = client.schema.tables if only_tables is None else only_tables
+        own = {name for name in wanted if names.get(name, name) == name}
+        return super().update_stored_schema(own, *others, **more)  # type: ignore[misc]
 
 
 def planned_factory(

@@ -114,8 +114,11 @@ class InMemoryDestination:
         stored = self.lake.tables.get(table)
         if stored is not None:
             schema = pa.schema([(name, stored.columns[name]) for name in columns])
-            rows = [{name: row[name] for name in columns} for row in stored.rows]
-            yield pa.Table.from_pylist(rows, schema=schema)
+            if columns:
+                rows = [{name: row[name] for name in columns} for row in stored.rows]
+                yield pa.Table.from_pylist(rows, schema=schema)
+            else:
+                yield pa.table({"row": range(len(stored.rows))}).select([])
 
     def drop(self) -> Sequence[str]:
         self.faults.pass_by("destination.drop")
