@@ -46,6 +46,12 @@ class DatabricksSecretScope:
     def _refusal(self, name: str, error: Exception) -> Exception:
         """One line for what the workspace said; its own text is not repeated."""
         match type(error).__name__:
+            case "NotFound" | "ResourceDoesNotExist" if str(error).startswith("Scope "):
+                return SettingsError(
+                    f"the secret scope {self.scope!r} does not exist",
+                    f"run: databricks secrets create-scope {self.scope}; "
+                    f"databricks secrets put-secret {self.scope} {name}",
+                )
             case "NotFound" | "ResourceDoesNotExist":
                 return SettingsError(
                     f"the secret scope {self.scope!r} has no key {name!r}",

@@ -66,6 +66,7 @@ class Outcome:
     code: int | None
     error: str
     dlt: str
+    credentials: bool
     log: list[str]
 
 
@@ -214,6 +215,7 @@ def test_the_jobs_end_equal_whatever_is_in_the_way_of_dlt(
             found = workspace.run(way, name, mode, **more)
             assert found.succeeded, (way, found)
             assert found.dlt.startswith(str(workspace.environment.python.parents[1])), way
+            assert found.credentials, "not where dlt's configuration finds them"
             assert all(LINE.fullmatch(line) for line in found.log), (way, found.log)
             assert f"{'snapshot' if name == 'full_load' else 'cdc'} done: " in found.log[-1]
             for secret in (PASSWORD, workspace.warehouse.token, workspace.warehouse.client_secret):

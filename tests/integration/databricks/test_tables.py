@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
+from adapters.dlt_destination.databricks_store import TABLES_AT_ONCE
 from adapters.dlt_destination.factories import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.errors import DestinationFailed
@@ -200,6 +201,41 @@ def test_statements_and_sessions_are_few(
         "next CDC": 6 + 2 * n if in_one_transaction else 7 + 3 * n,
         "CDC without a change": 2,
     }
+
+
+def test_tables_are_loaded_at_the_same_time(
+    opened: Callable[[], Destination], warehouse: Warehouse
+) -> None:
+    targets = [TargetTable(f"t{n}", ORDERS.schema) for n in range(TABLES_AT_ONCE + 1)]
+    batch = LoadBatch(merges=tuple(keyed(t, [{"id": 1, "_cdc_lsn": 1}]) for t in targets))
+    warehouse.add_fault("MERGE INTO", "hold", times=TABLES_AT_ONCE)
+    with ThreadPoolExecutor(1) as thread, opened() as destination:
+        loading = thread.submit(destination.load, batch, checkpoint(1))
+        while warehouse.faults()[0]["fired"] < TABLES_AT_ONCE:
+            assert not loading.done()
+        warehouse.clear_faults()
+        loading.result()
+        assert set(destination.tables().values()) == {1}
+    assert warehouse.counters()["sessions"] == TABLES_AT_ONCE
+
+
+def test_staged_files_may_be_kept(warehouse: Warehouse, tmp_path: Path) -> None:
+    """Of a snapshot in the dataset's volume, of changes in that of the staging dataset."""
+    for number in (1, 2):
+        with databricks_destination(
+            PipelineSettings("wal2delta", "bronze", tmp_path),
+            warehouse.dlt_credentials(),
+            keep_staged_files=True,
+        ) as destination:
+            row = {"id": number, "_cdc_lsn": number}
+            whole_table = LoadBatch(replacements=(whole(ORDERS, ("id",), **row),))
+            destination.load(whole_table, checkpoint(number))
+            destination.load(LoadBatch(merges=(keyed(ORDERS, [row]),)), checkpoint(number))
+            found = destination.volumes() or {}
+        assert {volume: len(files) for volume, files in found.items()} == {
+            "main.bronze._dlt_staging_load_volume": number,
+            "main.bronze_staging._dlt_staging_load_volume": number,
+        }
 
 
 @pytest.fixture

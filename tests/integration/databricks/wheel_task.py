@@ -26,10 +26,12 @@ task, outcome_file = json.loads(sys.argv[1]), Path(sys.argv[2])
 shell = InteractiveShell.instance(colors="NoColor")
 result = shell.run_cell(task.pop("before") + CELL.format(**task))
 error = result.error_in_exec or result.error_before_exec
+dlt = sys.modules.get("dlt")
 outcome = {
     "succeeded": result.success,
     "error": str(error or ""),
     "code": getattr(error, "code", None),
-    "dlt": getattr(sys.modules.get("dlt"), "__file__", None),
+    "dlt": getattr(dlt, "__file__", None),
+    "credentials": bool(dlt and dlt.secrets.get("sources.pg_replication.credentials")),
 }
 outcome_file.write_text(json.dumps(outcome))

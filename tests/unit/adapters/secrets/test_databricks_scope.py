@@ -37,6 +37,11 @@ def test_other_settings_are_not_its_business():
     ("error", "kind", "told"),
     [
         (errors.ResourceDoesNotExist(SECRET), SettingsError, "put-secret team shop"),
+        (
+            errors.ResourceDoesNotExist("Scope team does not exist!"),
+            SettingsError,
+            "scope 'team' does not exist; run: databricks secrets create-scope team",
+        ),
         (errors.PermissionDenied(SECRET), SettingsError, "put-acl team"),
         (errors.Unauthenticated(SECRET), SettingsError, "DATABRICKS_HOST"),
         (ValueError(SECRET), SettingsError, "DATABRICKS_HOST"),
