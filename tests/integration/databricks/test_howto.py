@@ -84,7 +84,7 @@ def test_the_role_of_the_page_may_do_all_that_is_needed(
 ) -> None:
     lake = LocalLake("duckdb", tmp_path)
     dsn = prepare(shop, "self-hosted", publication)
-    found = Pipeline(dsn, lake).run("check")
+    found = Pipeline(dsn, lake).call("check")
     assert "fail" not in found
     service = Service(dsn, lake)
     service.run("snapshot")
@@ -100,7 +100,7 @@ def test_the_role_of_the_page_may_replicate_elsewhere(
 ) -> None:
     """As far as `check` can tell: on RDS it goes by the membership, which only RDS honours."""
     dsn = prepare(shop, source, publication=2)
-    assert "may use replication slots" in Pipeline(dsn, LocalLake("duckdb", tmp_path)).run("check")
+    assert "may use replication slots" in Pipeline(dsn, LocalLake("duckdb", tmp_path)).call("check")
 
 
 # The workspace.

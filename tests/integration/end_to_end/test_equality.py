@@ -54,13 +54,13 @@ def test_killed_at_any_moment_and_run_again_is_equal(
         workload = Workload(connection, seed=2)
         workload.run(20)
         pipeline.killed("snapshot", after=chance.uniform(1.0, 2.5))
-        pipeline.run("snapshot")
+        pipeline.call("snapshot")
         assert_equal(connection, lake)
         for _ in range(4):
             workload.run(60)
             pipeline.killed("cdc", after=chance.uniform(0.8, 3.0))
             workload.run(5)
-        pipeline.run("cdc")
+        pipeline.call("cdc")
         assert_equal(connection, lake)
 
 
