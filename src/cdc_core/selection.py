@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def choose_tables(found: Sequence[SourceTable], globs: Sequence[str]) -> list[SourceTable]:
-    """Those that match the globs, all without any; `SettingsError` if globs match none."""
-    chosen = [table for table in found if not globs or table.relation.table.matches(globs)]
-    if globs and not chosen:
+    """Those that match the globs, all without any; `SettingsError` if a glob matches none."""
+    vain = [glob for glob in globs if not any(t.relation.table.matches((glob,)) for t in found)]
+    if vain:
         raise SettingsError(
-            f"--tables {' '.join(globs)} matches none of the {len(found)} tables found",
+            f"--tables {' '.join(vain)} matches none of the {len(found)} tables found",
             "globs match schema.table, or the bare name; wal2delta check lists the tables",
         )
-    return chosen
+    return [table for table in found if not globs or table.relation.table.matches(globs)]

@@ -46,9 +46,10 @@ def build_parser() -> Parser:
         prog=PROGRAM,
         description="PostgreSQL to Delta tables on Databricks: exact snapshots and CDC.",
         epilog="""\
-the first minute, without any setting:   wal2delta demo
-your own database, into a DuckDB file:   wal2delta snapshot --destination duckdb
-                                         wal2delta cdc --destination duckdb
+example:
+  wal2delta demo                              the first minute, without any setting
+  wal2delta snapshot --destination duckdb     your own database, into a DuckDB file
+  wal2delta cdc --destination duckdb          what changed since
 
 Settings: environment, .dlt/secrets.toml, .dlt/config.toml. LOG_LEVEL = DEBUG|INFO|WARNING|ERROR.
 Exit codes: 0 done, 1 failed (run again), 2 command line or setting wrong,
@@ -59,12 +60,12 @@ Exit codes: 0 done, 1 failed (run again), 2 command line or setting wrong,
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
 
-    def command(name: str, does: str, example: str) -> argparse.ArgumentParser:
+    def command(name: str, does: str, *examples: str) -> argparse.ArgumentParser:
         return commands.add_parser(
             name,
             help=does,
             description=f"{does[0].upper()}{does[1:]}.",
-            epilog=f"example:\n  {example}",
+            epilog="\n  ".join(("example:", *examples)),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
@@ -82,22 +83,28 @@ Exit codes: 0 done, 1 failed (run again), 2 command line or setting wrong,
     snapshot = command(
         "snapshot",
         "full load: read the tables at one LSN and replace them in the destination",
+        "wal2delta snapshot --destination duckdb",
         "wal2delta snapshot --tables 'public.*' billing.invoices",
     )
     _tables(snapshot)
     cdc = command(
         "cdc",
         "apply every change committed before the run began",
-        "wal2delta cdc --follow --destination duckdb",
+        "wal2delta cdc --destination duckdb",
+        "wal2delta cdc --follow",
     )
     cdc.add_argument("--follow", action="store_true", help="go on until SIGTERM or Ctrl-C")
     status = command(
-        "status", "slot, checkpoint, lag and tables; changes nothing", "wal2delta status --json"
+        "status",
+        "slot, checkpoint, lag and tables; changes nothing",
+        "wal2delta status",
+        "wal2delta status --json",
     )
     _json(status)
     verify = command(
         "verify",
         "compare source and destination, table by table; exit 1 if a row differs",
+        "wal2delta verify",
         "wal2delta verify --tables orders --repair",
     )
     _tables(verify)
@@ -120,6 +127,8 @@ Exit codes: 0 done, 1 failed (run again), 2 command line or setting wrong,
     slot = command(
         "slot",
         "the replication slot on its own; drop one that nobody reads, it fills the source's disk",
+        "wal2delta slot show",
+        "wal2delta slot create",
         "wal2delta slot drop",
     )
     slot.add_argument(
@@ -207,6 +216,7 @@ def _tables(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tables",
         nargs="+",
+        action="extend",
         default=[],
         metavar="GLOB",
         help="only the tables that match, as schema.table or bare name",

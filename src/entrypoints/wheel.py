@@ -92,7 +92,13 @@ def run(program: str, arguments: Sequence[str], mode: str | None = None) -> None
 
 
 def build_parser(program: str, mode: str | None = None) -> Parser:
-    parser = Parser(prog=program, allow_abbrev=False, description=f"{__doc__}".partition("\n")[0])
+    example = "--mode cdc --follow 3600" if mode is None else "--destination delta"
+    parser = Parser(
+        prog=program,
+        allow_abbrev=False,
+        description=f"{__doc__}".partition("\n")[0],
+        epilog=f"example: {program} {example}",
+    )
     if mode is None:
         parser.add_argument(
             "--mode",
@@ -104,7 +110,12 @@ def build_parser(program: str, mode: str | None = None) -> Parser:
         parser.set_defaults(mode=mode)
     if mode != "cdc":
         parser.add_argument(
-            "--tables", nargs="+", default=[], metavar="GLOB", help="snapshot only these"
+            "--tables",
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="GLOB",
+            help="snapshot only these",
         )
     if mode != "snapshot":
         parser.add_argument(

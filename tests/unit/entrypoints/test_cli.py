@@ -60,12 +60,17 @@ def test_no_command_shows_help(capsys):
     assert "COMMAND" in capsys.readouterr().out
 
 
+def test_tables_may_be_given_several_times():
+    chosen = build_parser().parse_args(["snapshot", "--tables", "a", "b", "--tables", "c"])
+    assert chosen.tables == ["a", "b", "c"]
+
+
 def test_examples_in_the_help_are_commands_that_parse():
     import shlex
 
-    for command in build_parser()._subparsers._group_actions[0].choices.values():
-        example = command.epilog.splitlines()[1]
-        assert build_parser().parse_args(shlex.split(example)[1:]).command
+    for name, command in build_parser()._subparsers._group_actions[0].choices.items():
+        for example in command.epilog.splitlines()[1:]:
+            assert build_parser().parse_args(shlex.split(example)[1:]).command == name
 
 
 def _raise(error):
