@@ -1,6 +1,6 @@
 # The one task runner: `make check` is the whole ritual.
 
-.PHONY: check lint types imports test format wheel demo
+.PHONY: check lint types imports test lowest format wheel demo
 
 check: lint types imports test
 
@@ -16,6 +16,15 @@ imports:
 
 test:
 	uv run pytest
+
+# The lowest versions that pyproject.toml admits, in an environment of their own. Which tests:
+# `make lowest TESTS="tests/unit tests/contracts"`.
+TESTS ?= tests/unit tests/contracts tests/integration/cli/test_commands.py
+lowest:
+	uv venv --quiet --clear --python 3.11 build/lowest
+	uv pip install --quiet --python build/lowest --resolution lowest-direct \
+	    -e '.[duckdb,delta,demo]' --group dev
+	build/lowest/bin/python -m pytest -q $(TESTS)
 
 format:
 	uv run ruff format src tests benchmarks
