@@ -384,6 +384,7 @@ OLD = encoder.update(OID, ["1", "x", "y"], key=["1", None, None])
         ([*HEAD, *TAIL, GOOD], "outside of any transaction"),
         ([GOOD, *HEAD, *TAIL], "outside of any transaction"),
         ([encoder.begin(100), GOOD, *TAIL], "precedes its Relation message"),
+        ([encoder.begin(100), GOOD, relation(), *TAIL], "precedes its Relation message"),
         ([*HEAD, GOOD[:5], *TAIL], "0/64 is cut off"),
         ([*HEAD, GOOD[:-1], *TAIL], "INSERT message of public.t"),
         ([*HEAD, GOOD[:-4], *TAIL], "is cut off"),
@@ -437,7 +438,7 @@ def test_a_commit_of_another_transaction_than_the_open_one_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "offsets", [[], [0, 5, 3], [-1, 4], [0, 10**6], [2**40, 2**41], [0, 0], [-3, -1]]
+    "offsets", [[], [0, 5, 3], [-1, 4], [0, 9], [0, 10**6], [2**40, 2**41], [0, 0], [-3, -1]]
 )
 def test_offsets_outside_of_the_buffer_are_refused(offsets: list[int]) -> None:
     with pytest.raises(DecodeError):

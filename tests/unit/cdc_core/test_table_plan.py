@@ -1,0 +1,154 @@
+"""A run's plan: what is loaded besides rows, how often tables are read, what is frozen."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from adapters.fakes import FaultPlan, InMemoryDestination
+from cdc_core.checkpoint import Checkpoint, TableStatus
+from cdc_core.errors import OperatorNeeded, TablesNeedSnapshot
+from cdc_core.relation import ReplicaIdentity
+from cdc_core.use_cases.stream_changes import LOOK_SECONDS, StreamChanges
+from tests.unit.cdc_core.use_cases.test_convergence import COLUMNS, World, build
+from tests.unit.cdc_core.use_cases.test_follow import Following, insert
+
+
+def loads(world: World) -> int:
+    return world.faults.calls.count("destination.load")
+
+
+def status(world: World, table: str) -> tuple[TableStatus, str]:
+    assert world.lake.checkpoint is not None
+    states = Checkpoint.from_state(world.lake.checkpoint).tables.values()
+    return next((s.status, s.reason) for s in states if s.target == table)
+
+
+def loaded(seed: int = 1) -> tuple[World, list[int]]:
+    world, oids = build(seed)
+    world.snapshot()
+    world.faults.calls.clear()
+    return world, oids
+
+
+def test_a_run_without_changes_loads_the_position_alone() -> None:
+    world, _ = loaded()
+    world.cdc()
+    assert loads(world) == 0
+    world.postgres.write_wal()
+    world.cdc()
+    assert loads(world) == 1
+
+
+def test_changes_of_a_batch_are_one_load_with_its_position() -> None:
+    world, oids = loaded()
+    for oid in oids:
+        insert(world, oid, 50)
+    world.cdc()
+    assert loads(world) <= 2  # the rows, and what WAL follows them
+    assert world.faults.calls.count("destination.merge") == 3
+
+
+def test_a_definition_is_loaded_once_even_without_rows() -> None:
+    world, oids = loaded()
+    world.postgres.add_column(oids[0], "extra", pa.string())
+    world.cdc()
+    assert "extra" in world.lake.tables["keyed"].columns
+    world.faults.calls.clear()
+    world.cdc()
+    assert "destination.merge" not in world.faults.calls
+    assert loads(world) <= 1
+
+
+@pytest.mark.parametrize("identity", [ReplicaIdentity.NOTHING, ReplicaIdentity.DEFAULT])
+def test_a_table_that_cannot_be_streamed_any_more_is_said_so_until_it_can(
+    identity: ReplicaIdentity,
+) -> None:
+    world, oids = loaded()
+    heap = oids[2]
+    before = world.lake.rows("heap")
+    world.postgres.set_identity(heap, identity)
+    world.cdc()
+    assert status(world, "heap")[0] is TableStatus.NOT_STREAMED
+    assert "REPLICA IDENTITY FULL" in status(world, "heap")[1]
+    insert(world, heap, 60)
+    insert(world, oids[0], 60)
+    world.faults.calls.clear()
+    world.cdc()
+    assert "snapshot.begin" not in world.faults.calls
+    assert world.lake.rows("heap") == before
+    assert any(row["id"] == 60 for row in world.lake.rows("keyed"))
+    world.faults.calls.clear()
+    world.cdc()
+    assert loads(world) == 0
+
+    world.postgres.set_identity(heap, ReplicaIdentity.FULL)
+    world.cdc()
+    assert status(world, "heap") == (TableStatus.STREAMING, "")
+    world.assert_equal()
+    world.faults.calls.clear()
+    world.cdc()
+    assert "snapshot.begin" not in world.faults.calls
+
+
+def test_new_tables_are_no_change_of_schema_to_refuse() -> None:
+    world, _ = loaded()
+    insert(world, world.postgres.create_table("late", COLUMNS), 1)
+    source = world.source()
+    destination = InMemoryDestination(world.lake)
+    report = StreamChanges(source, source, source, destination, freeze_schema=True).run()
+    assert report.tables_read == 1
+    world.assert_equal()
+
+
+@pytest.mark.parametrize("change", ["dropped", "renamed", "column dropped", "rewritten"])
+def test_a_frozen_schema_refuses_every_change_of_a_known_table(change: str) -> None:
+    world, oids = loaded()
+    match change:
+        case "dropped":
+            world.postgres.drop_table(oids[1])
+        case "renamed":
+            world.postgres.rename_table(oids[1], "another")
+        case "column dropped":
+            world.postgres.drop_column(oids[1], "n")
+        case "rewritten":
+            world.postgres.rewrite(oids[1], "n", pa.string(), str)
+    before = world.lake.checkpoint
+    source = world.source()
+    frozen = StreamChanges(
+        source, source, source, InMemoryDestination(world.lake), freeze_schema=True
+    )
+    with pytest.raises(OperatorNeeded, match=r"freeze.*public\.other"):
+        frozen.run()
+    assert world.lake.checkpoint == before
+    world.cdc()
+    world.assert_equal()
+
+
+def test_a_reading_that_was_refused_is_tried_once_a_run() -> None:
+    world, oids = loaded()
+    world.postgres.rewrite(oids[0], "n", pa.string(), str)
+    world.faults = FaultPlan(named={"snapshot.read": OperatorNeeded("permission denied")})
+    looks = int(2 * LOOK_SECONDS / 0.5) + 3
+    with pytest.raises(TablesNeedSnapshot):
+        Following(world, {}, looks).run()
+    assert world.faults.calls.count("catalog.publish") == 3
+    assert world.faults.calls.count("snapshot.begin") == 1
+    assert status(world, "keyed")[0] is TableStatus.NEEDS_SNAPSHOT
+    world.faults = FaultPlan()
+    world.cdc()
+    world.assert_equal()
+
+
+def test_a_dropped_table_is_noted_once() -> None:
+    world, oids = loaded()
+    world.postgres.drop_table(oids[1])
+    run = Following(world, {}, int(2 * LOOK_SECONDS / 0.5) + 3)
+    run.run()
+    assert [note for note in run.progress.notes if "dropped" in note] == [
+        "public.other: dropped or excluded; its data stays"
+    ]
+    assert status(world, "other")[0] is TableStatus.DROPPED
+    world.faults.calls.clear()
+    world.cdc()
+    assert loads(world) == 0
