@@ -7,7 +7,10 @@ hold a password or a row's values.
 from __future__ import annotations
 
 from enum import Enum
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class OperatorAction(Enum):
@@ -65,6 +68,14 @@ class OperatorNeeded(CdcError):
 
 class HistoryLost(OperatorNeeded):
     """Changes between the checkpoint and the slot are gone; only a snapshot mends that."""
+
+
+class DefinitionChanged(CdcError):
+    """Tables could not be read: their definitions changed whenever it was tried."""
+
+    def __init__(self, tables: Iterable[str]) -> None:
+        names = ", ".join(sorted(tables))
+        super().__init__(f"definitions change while tables are read: {names}", "run again later")
 
 
 class WriterBusy(OperatorNeeded):

@@ -38,7 +38,7 @@ from cdc_core.staging import (
 from cdc_core.unrepresentable import joined, unrepresentable_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from cdc_core.changes import ChangeBatch, TableChanges
     from cdc_core.checkpoint import ColumnState
@@ -79,13 +79,22 @@ class TablePlan:
         )
 
     @property
+    def to_read_names(self) -> list[str]:
+        return [str(self.sources[oid].relation.table) for oid in self.to_read]
+
+    @property
     def set_aside(self) -> dict[str, str]:
         """Tables that wait for an operator, with the reason."""
-        return {str(self.sources[oid].relation.table): why for oid, why in self.refused.items()}
+        return {
+            str(self.sources[oid].relation.table): why
+            for oid, why in self.refused.items()
+            if oid in self.sources
+        }
 
     def look(self, tables: Sequence[SourceTable]) -> None:
         """Compare the checkpoint's tables with the catalog's."""
         self.sources = {table.relation.oid: table for table in tables}
+        self.to_read = {oid: why for oid, why in self.to_read.items() if oid in self.sources}
         by_name = map_tables([t.relation.table for t in tables], self.first_schema)
         states = dict(self.checkpoint.tables)
         self.targets = {
@@ -153,14 +162,15 @@ class TablePlan:
             unrepresentable=joined(unrepresentable),
         )
 
-    def read_done(self, checkpoint: Checkpoint, unrepresentable: int) -> None:
+    def read_done(self, checkpoint: Checkpoint, oids: Iterable[int], unrepresentable: int) -> None:
         self.checkpoint = checkpoint
         self.unrepresentable += unrepresentable
-        self.to_read.clear()
+        for oid in oids:
+            self.to_read.pop(oid, None)
 
-    def read_refused(self, why: str) -> None:
-        self.refused.update(dict.fromkeys(self.to_read, why))
-        self.to_read.clear()
+    def read_refused(self, oid: int, why: str) -> None:
+        self.refused[oid] = why
+        self.to_read.pop(oid, None)
 
     def _resolve(self, oid: int, parts: list[TableChanges]) -> list[tuple[ColumnState, ...]] | None:
         """Target columns of each version; None once the table must be read again."""

@@ -101,8 +101,8 @@ class Soak:
             raise Unequal(self._told(error, script)) from error
 
     def _disturb(self, script: Sequence[Step]) -> None:
-        play = Play(self._dsn, self.rounds, script)
-        with Proxy(lambda: self.server.port) as proxy:
+        play = Play(self._dsn, self.rounds, script, seconds=2 * self._pace)
+        with Proxy(lambda: self._dsn) as proxy:
             play.start()
             runs = 0
             while play.alive or runs < 1:
@@ -133,7 +133,7 @@ class Soak:
         # By the machine's pace, so that every part of a run gets its share.
         wait = self._pace * chance.uniform(0.3, 1.8 if follows else 1.1)
         size = int(chance.uniform(0, 40_000))
-        process = self._pipeline(proxy.dsn(self._dsn)).start(*arguments)
+        process = self._pipeline(proxy.dsn).start(*arguments)
         ended = False
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(wait)
@@ -156,6 +156,7 @@ class Soak:
                 process.terminate()
         self.counts[fate if not ended else "ended early"] += 1
         output, _ = process.communicate(timeout=_RUN_SECONDS)
+        proxy.cut_after(None)
         code = process.returncode
         told = f"{' '.join(arguments)}: {fate} after {wait:.1f} s, exit code {code}"
         self._note(told, output)

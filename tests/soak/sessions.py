@@ -21,10 +21,12 @@ _TRIES = 200
 
 
 class Play:
-    """Plays a script: a thread a session. Errors of statements that only try are counted."""
+    """Plays a script: a thread a session, in about `seconds`. Errors of statements that only try
+    are counted."""
 
-    def __init__(self, dsn: str, number: int, script: Sequence[Step]) -> None:
+    def __init__(self, dsn: str, number: int, script: Sequence[Step], seconds: float) -> None:
         self._dsn, self._round = dsn, number
+        self._pause = seconds * SESSIONS / len(script)
         self._done = {step.number: threading.Event() for step in script if step.must}
         self._threads = [
             threading.Thread(target=self._run, args=([s for s in script if s.session == i],))
@@ -55,6 +57,7 @@ class Play:
                     self._done[step.after].wait()
                 if self.broken is not None:
                     return
+                time.sleep(self._pause)
                 if step.must:
                     session.must(step, self._round)
                     self._done[step.number].set()

@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 
 class Proxy:
-    """Forwards a free local port to `port`; a context manager.
+    """Forwards a free local port to the server of a DSN, asked for anew for every connection; a
+    context manager.
 
     `cut_after` bytes from the server every connection is reset, once; while `stalled` is set
     nothing is forwarded and nothing is closed.
     """
 
-    def __init__(self, port: Callable[[], int]) -> None:
-        self._server_port = port
+    def __init__(self, server: Callable[[], str]) -> None:
+        self._server = server
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0
@@ -40,9 +41,10 @@ class Proxy:
         self._listener.close()
         self.cut()
 
-    def dsn(self, dsn: str) -> str:
-        """A URL of the server, by way of this proxy."""
-        parts = urlsplit(dsn)
+    @property
+    def dsn(self) -> str:
+        """The server's DSN, by way of this proxy."""
+        parts = urlsplit(self._server())
         login = parts.netloc.rpartition("@")[0]
         return urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{self.port}"))
 
@@ -59,8 +61,8 @@ class Proxy:
                     side.shutdown(socket.SHUT_RDWR)
         return len(pairs)
 
-    def cut_after(self, size: int) -> None:
-        """Reset every connection once the server has sent `size` more bytes."""
+    def cut_after(self, size: int | None) -> None:
+        """Reset every connection once the server has sent `size` more bytes; None: never."""
         with self._lock:
             self._left = size
 
@@ -68,7 +70,8 @@ class Proxy:
         while not self._ended.is_set():
             try:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._server_port()))
+                parts = urlsplit(self._server())
+                server = socket.create_connection((parts.hostname or "", parts.port or 5432))
             except OSError:
                 if self._ended.is_set():
                     return

@@ -53,6 +53,7 @@ _SESSION: Mapping[str, str] = {
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "60000",
 }
 
 #: Memory to put a transaction in order, in kB: an eighth of what the server's administrator says
@@ -72,6 +73,8 @@ _LIBPQ: Mapping[str, str] = {
     "keepalives_idle": "30",
     "keepalives_interval": "10",
     "keepalives_count": "3",
+    # Keepalives wait while something that was sent is not acknowledged.
+    "tcp_user_timeout": "60000",
 }
 
 _NAME_BYTES = 63

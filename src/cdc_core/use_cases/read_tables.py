@@ -5,18 +5,20 @@ Shared by the full load and by the stream, which reads again what it cannot foll
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from cdc_core.checkpoint import TableStatus
+from cdc_core.errors import CdcError
 from cdc_core.renames import table_renames
 from cdc_core.schema_change import first_state, reread_state, target_key, target_table
 from cdc_core.staging import METADATA_FIELDS, LoadBatch, Replacement
 from cdc_core.unrepresentable import joined, unrepresentable_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from cdc_core.checkpoint import Checkpoint, TableState
     from cdc_core.ports.catalog import SourceTable
@@ -28,20 +30,24 @@ if TYPE_CHECKING:
 #: Tables are loaded together up to this estimate of their bytes at the source.
 GROUP_BYTES = 512 << 20
 GROUP_TABLES = 100
+#: How often tables are read anew whose definitions change while they are read.
+READ_ATTEMPTS = 5
 
 
 @dataclass
 class TablesRead:
-    """Counts of a reading."""
+    """Counts of a reading, and oids of the tables that must be read again."""
 
     tables: int = 0
     rows: int = 0
     unrepresentable: int = 0
+    unsteady: set[int] = field(default_factory=set)
 
 
 def read_tables(
     snapshot: Snapshot,
     tables: Sequence[tuple[SourceTable, str]],
+    look: Callable[[], Sequence[SourceTable]],
     destination: Destination,
     checkpoint: Checkpoint,
     progress: Progress,
@@ -51,10 +57,15 @@ def read_tables(
     A table counts as read, in the checkpoint, once the load after its own has landed: only then are
     the values that it could not hold known and loaded with it. The last such load is the caller's:
     the batch and the checkpoint returned. The checkpoint's LSN stays.
+
+    A snapshot holds rows, not definitions, and a rewritten table looks empty in it: a table whose
+    description in the catalog, as `look` tells it, is not the given one once it was read does not
+    count as read, nor do those whose reading failed because of that.
     """
     counts = TablesRead()
     pending: list[TableState] = []
     leftover: list[pa.Table] = []
+    done: set[int] = set()
     targets = {table.relation.oid: target for table, target in tables}
     steps: list[SchemaStep] = [*table_renames(checkpoint.tables, targets).possible]
     for group in _groups(tables):
@@ -79,9 +90,40 @@ def read_tables(
         batch = LoadBatch(
             steps=tuple(steps), replacements=replacements, unrepresentable=joined(leftover)
         )
-        destination.load(batch, checkpoint)
-        steps, pending, leftover = [], states, collected
-    return checkpoint.with_table(*pending), LoadBatch(unrepresentable=joined(leftover)), counts
+        try:
+            destination.load(batch, checkpoint)
+        except (CdcError, ValueError):  # of reading what has another type by now, too
+            if not _changed(group, look()):
+                raise
+            counts.unsteady |= targets.keys() - done
+            known_before = (checkpoint.tables.get(oid) for oid in counts.unsteady)
+            unread = [_unsteady(state) for state in known_before if state is not None]
+            return checkpoint.with_table(*unread), _last(leftover), counts
+        changed = _changed(group, look())
+        counts.unsteady |= changed
+        pending = [_unsteady(state) if state.oid in changed else state for state in states]
+        steps, leftover = [], collected
+        done |= {state.oid for state in states}
+    return checkpoint.with_table(*pending), _last(leftover), counts
+
+
+def _last(unrepresentable: list[pa.Table]) -> LoadBatch:
+    return LoadBatch(unrepresentable=joined(unrepresentable))
+
+
+def _changed(group: Sequence[tuple[SourceTable, str]], now: Sequence[SourceTable]) -> set[int]:
+    """Oids that the catalog describes in another way than when their reading began."""
+    described = {table.relation.oid: (table.relation, table.fingerprint) for table in now}
+    return {
+        table.relation.oid
+        for table, _ in group
+        if described.get(table.relation.oid) != (table.relation, table.fingerprint)
+    }
+
+
+def _unsteady(state: TableState) -> TableState:
+    reason = "its definition changed while it was read"
+    return replace(state, status=TableStatus.NEEDS_SNAPSHOT, reason=reason)
 
 
 def _state(

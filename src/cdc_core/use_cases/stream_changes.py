@@ -6,18 +6,18 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from cdc_core.errors import OperatorNeeded, TablesNeedSnapshot
+from cdc_core.errors import DefinitionChanged, OperatorNeeded, TablesNeedSnapshot
 from cdc_core.history import break_in_history, confirmable, require_checkpoint
 from cdc_core.ports.clock import Clock, SystemClock
 from cdc_core.ports.progress import Progress, SilentProgress
 from cdc_core.staging import EMPTY_BATCH
 from cdc_core.table_plan import TablePlan
 from cdc_core.unrepresentable import warn_of_unrepresentable
-from cdc_core.use_cases.read_tables import read_tables
+from cdc_core.use_cases.read_tables import READ_ATTEMPTS, read_tables
 from cdc_core.use_cases.watch_budget import BudgetWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cdc_core.checkpoint import Checkpoint
     from cdc_core.lsn import Lsn
@@ -150,6 +150,7 @@ class StreamChanges:
 
         `idle_seconds`: how long the durable position has stood; a run that ends waits no longer.
         """
+        attempts = 1
         while True:
             self._load_definitions(plan)
             reached = plan.checkpoint.lsn
@@ -169,7 +170,8 @@ class StreamChanges:
                     break
             report.unrepresentable, report.lsn = plan.unrepresentable, plan.checkpoint.lsn
             if plan.to_read and not stop():
-                until = max(until, self._read_again(plan, report))
+                until = max(until, self._read_again(plan, report, attempts))
+                attempts += 1
                 continue
             behind = reached - plan.checkpoint.lsn
             if behind > 0 and (behind >= IDLE_BYTES or idle_seconds >= IDLE_SECONDS):
@@ -194,21 +196,43 @@ class StreamChanges:
         """Make a position without changes durable, so that an idle database pins no WAL."""
         self._commit(plan, EMPTY_BATCH, lsn, None)
 
-    def _read_again(self, plan: TablePlan, report: StreamReport) -> Lsn:
-        """Read new tables, and those that the stream could not follow; the LSN to drain up to."""
+    def _read_again(self, plan: TablePlan, report: StreamReport, attempt: int) -> Lsn:
+        """Read new tables, and those that the stream could not follow; the LSN to drain up to.
+
+        Those whose definitions change meanwhile are left to be read once more; where a reading is
+        refused, each table is read by itself, so that one in trouble does not stop the others.
+        """
         for oid, why in plan.to_read.items():
             self.progress.note(f"reading {plan.sources[oid].relation.table}: {why}")
-        tables = [(plan.sources[oid], plan.targets[oid]) for oid in plan.to_read]
+        oids = list(plan.to_read)
         try:
-            with self.snapshots.begin(create_slot=False) as snapshot:
-                checkpoint, last, counts = read_tables(
-                    snapshot, tables, self.destination, plan.checkpoint, self.progress
-                )
-                lsn = snapshot.lsn
+            lsn = self._read(plan, oids, report)
         except OperatorNeeded as refused:
-            plan.read_refused(refused.what)
-            return plan.checkpoint.lsn
+            lsn = plan.checkpoint.lsn
+            if len(oids) == 1:
+                plan.read_refused(oids[0], refused.what)
+                return lsn
+            for oid in oids:
+                try:
+                    lsn = max(lsn, self._read(plan, [oid], report))
+                except OperatorNeeded as its_own:
+                    plan.read_refused(oid, its_own.what)
+        if plan.to_read:
+            plan.look(self.catalog.publish())
+            if attempt >= READ_ATTEMPTS:
+                raise DefinitionChanged(plan.to_read_names)
+        return lsn
+
+    def _read(self, plan: TablePlan, oids: Sequence[int], report: StreamReport) -> Lsn:
+        """Read these tables at one LSN, which it returns."""
+        tables = [(plan.sources[oid], plan.targets[oid]) for oid in oids]
+        with self.snapshots.begin(create_slot=False) as snapshot:
+            checkpoint, last, counts = read_tables(
+                snapshot, tables, self.catalog.tables, self.destination, plan.checkpoint,
+                self.progress,
+            )  # fmt: skip
+            lsn = snapshot.lsn
         self.destination.load(last, checkpoint)
-        plan.read_done(checkpoint, counts.unrepresentable)
+        plan.read_done(checkpoint, {*oids} - counts.unsteady, counts.unrepresentable)
         report.tables_read += counts.tables
         return lsn

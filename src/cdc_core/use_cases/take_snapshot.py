@@ -6,21 +6,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cdc_core.checkpoint import Checkpoint
+from cdc_core.errors import DefinitionChanged
 from cdc_core.history import break_in_history, confirmable
 from cdc_core.lsn import ZERO_LSN, Lsn
 from cdc_core.naming import map_tables
 from cdc_core.ports.progress import Progress, SilentProgress
 from cdc_core.selection import choose_tables
 from cdc_core.unrepresentable import warn_of_unrepresentable
-from cdc_core.use_cases.read_tables import read_tables
+from cdc_core.use_cases.read_tables import READ_ATTEMPTS, TablesRead, read_tables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cdc_core.ports.catalog import Catalog
+    from cdc_core.ports.catalog import Catalog, SourceTable
     from cdc_core.ports.change_source import ChangeSource
     from cdc_core.ports.destination import Destination
-    from cdc_core.ports.snapshot_source import SnapshotSource
+    from cdc_core.ports.snapshot_source import Snapshot, SnapshotSource
+    from cdc_core.staging import LoadBatch
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,7 @@ class TakeSnapshot:
                 checkpoint = Checkpoint(identity, checkpoint.lsn, states, checkpoint.committed_at)
                 self.progress.note(f"snapshot at LSN {snapshot.lsn}: {len(chosen)} tables")
                 pairs = [(table, targets[table.relation.table]) for table in chosen]
-                checkpoint, last, counts = read_tables(
-                    snapshot, pairs, self.destination, checkpoint, self.progress
-                )
+                checkpoint, last, counts = self._read(snapshot, pairs, checkpoint)
                 lsn = snapshot.lsn
                 taken_at = snapshot.taken_at
             # Every table is at the snapshot: the stream's older changes are in it.
@@ -88,5 +88,36 @@ class TakeSnapshot:
             )
             self.destination.load(last, checkpoint)
             self.source.confirm(confirmable(checkpoint))
+            self._read_unsteady(checkpoint, counts)
             warn_of_unrepresentable(self.progress, counts.unrepresentable)
-            return SnapshotReport(lsn, counts.tables, counts.rows, counts.unrepresentable)
+            return SnapshotReport(lsn, len(chosen), counts.rows, counts.unrepresentable)
+
+    def _read_unsteady(self, checkpoint: Checkpoint, counts: TablesRead) -> None:
+        """Read once more the tables whose definitions changed while they were read."""
+        for attempt in range(READ_ATTEMPTS):
+            unsteady = counts.unsteady
+            if not unsteady:
+                return
+            found = self.catalog.publish()
+            targets = map_tables([t.relation.table for t in found], self.first_schema)
+            chosen = [table for table in found if table.relation.oid in unsteady]
+            names = [str(table.relation.table) for table in chosen]
+            if attempt == READ_ATTEMPTS - 1 and chosen:
+                raise DefinitionChanged(names)
+            self.progress.note(f"reading {', '.join(names)} once more: definitions changed")
+            with self.snapshots.begin(create_slot=False) as snapshot:
+                pairs = [(table, targets[table.relation.table]) for table in chosen]
+                checkpoint, last, again = self._read(snapshot, pairs, checkpoint)
+            self.destination.load(last, checkpoint)
+            counts.unsteady = again.unsteady
+            counts.unrepresentable += again.unrepresentable
+
+    def _read(
+        self,
+        snapshot: Snapshot,
+        tables: Sequence[tuple[SourceTable, str]],
+        checkpoint: Checkpoint,
+    ) -> tuple[Checkpoint, LoadBatch, TablesRead]:
+        return read_tables(
+            snapshot, tables, self.catalog.tables, self.destination, checkpoint, self.progress
+        )

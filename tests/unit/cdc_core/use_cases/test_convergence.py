@@ -21,10 +21,11 @@ from adapters.fakes import (
     InMemorySource,
     Lake,
 )
-from adapters.fakes.source import Piece
+from adapters.fakes.source import InMemorySnapshot, Piece
 from cdc_core.changes import Unrepresentable
 from cdc_core.errors import (
     CdcError,
+    DefinitionChanged,
     HistoryLost,
     OperatorNeeded,
     SettingsError,
@@ -372,6 +373,38 @@ def test_a_table_whose_reading_is_refused_does_not_stop_the_others() -> None:
     world.assert_equal()
 
 
+def test_a_new_table_that_may_not_be_read_does_not_stop_another_new_one() -> None:
+    world, oids = build(14)
+    world.snapshot()
+    work(world, oids, 3)
+    good, bad = (world.postgres.create_table(name, COLUMNS) for name in ("good", "bad"))
+    with world.postgres.transaction() as tx:
+        tx.insert(good, id=1, n=1, big="b")
+    source = world.source()
+
+    @dataclass(frozen=True)
+    class Guarded(InMemorySnapshot):
+        def read(self, relation):
+            if relation.oid == bad:
+                raise OperatorNeeded("permission denied")
+            return super().read(relation)
+
+    begin = source.begin
+
+    @contextmanager
+    def guarded(**how: bool):
+        with begin(**how) as snapshot:
+            yield Guarded(**vars(snapshot))
+
+    source.begin = guarded  # type: ignore[method-assign]
+    with pytest.raises(TablesNeedSnapshot, match=r"public\.bad") as told:
+        StreamChanges(source, source, source, InMemoryDestination(world.lake)).run()
+    assert list(told.value.tables) == ["public.bad"]
+    assert world.lake.rows("good") == [{"id": 1, "n": 1, "big": "b"}]
+    world.cdc()
+    world.assert_equal()
+
+
 def _touch(world: World, tx, oid: int) -> None:
     """A statement that fits whatever columns the table has."""
     table = world.postgres.tables[oid]
@@ -513,6 +546,67 @@ def test_a_column_added_while_the_run_reads() -> None:
 
     source.publish = late  # type: ignore[method-assign]
     StreamChanges(source, source, source, InMemoryDestination(world.lake)).run()
+    world.cdc()
+    world.assert_equal()
+
+
+@pytest.mark.parametrize("moment", ["before the snapshot", "after the snapshot"])
+@pytest.mark.parametrize("action", ["cdc", "snapshot"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_definition_that_changes_around_a_reading(change: str, action: str, moment: str) -> None:
+    world, _ = build(7)
+    world.snapshot()
+    new = world.postgres.create_table("new", COLUMNS, toasted=("big",))
+    with world.postgres.transaction() as tx:
+        tx.insert(new, id=1, n=1, big="b")
+    source, done = world.source(), []
+
+    def once() -> None:
+        if not done:
+            done.append(change)
+            change_schema(world, new, change)
+            with world.postgres.transaction() as tx:
+                for row in list(world.postgres.tables[new].rows):
+                    types = {
+                        c.name: c.arrow_type for c in world.postgres.tables[new].relation.columns
+                    }
+                    own = [n for n in row if n not in ("id", "key")]
+                    tx.update(
+                        new, dict(row), **{n: "u" if types[n] == pa.string() else 9 for n in own}
+                    )
+
+    if moment == "after the snapshot":
+        source.while_reading = once
+    else:
+        begin = source.begin
+
+        def late(**how: bool) -> object:
+            once()
+            return begin(**how)
+
+        source.begin = late  # type: ignore[method-assign, assignment]
+    destination = InMemoryDestination(world.lake)
+    if action == "cdc":
+        StreamChanges(source, source, source, destination).run()
+    else:
+        TakeSnapshot(source, source, source, destination).run()
+        world.cdc()
+    world.assert_equal()
+    assert all(table["status"] == "streaming" for table in (world.lake.checkpoint or {})["tables"])
+
+
+def test_a_definition_that_never_rests_ends_the_run() -> None:
+    world, _ = build(7)
+    world.snapshot()
+    new = world.postgres.create_table("new", COLUMNS)
+    for use_case in (StreamChanges, TakeSnapshot):
+        source = world.source()
+        source.while_reading = lambda: world.postgres.add_column(
+            new, f"c{world.postgres.lsn}", pa.string()
+        )
+        with pytest.raises(DefinitionChanged, match="new") as told:
+            use_case(source, source, source, InMemoryDestination(world.lake)).run()
+        assert told.value.exit_code == 1
     world.cdc()
     world.assert_equal()
 
