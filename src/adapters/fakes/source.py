@@ -52,6 +52,9 @@ class InMemorySnapshot:
     faults: FaultPlan
     piece_rows: int
 
+    def expect(self, relations: Sequence[Relation]) -> None:
+        pass
+
     def read(self, relation: Relation) -> Iterator[Piece]:
         self.faults.pass_by("snapshot.read")
         if relation.oid not in self.rows:

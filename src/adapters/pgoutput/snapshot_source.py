@@ -7,32 +7,34 @@ CREATE_REPLICATION_SLOT; "Snapshot Synchronization Functions"; "COPY"; "System C
 
 from __future__ import annotations
 
-from collections import deque
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from adapters.pgoutput.arrow_session import ArrowSession
+import psycopg
+
 from adapters.pgoutput.bulk_reader import literal
 from adapters.pgoutput.catalog_types import CatalogTypes
 from adapters.pgoutput.cluster import NOW, require_logical_wal
 from adapters.pgoutput.connection import Connection, connect, server_major
 from adapters.pgoutput.publication import row_filter
-from adapters.pgoutput.read_ahead import ReadAhead
+from adapters.pgoutput.range_readers import RangeReaders, TableQuery
+from adapters.pgoutput.row_sessions import open_row_session
 from adapters.pgoutput.slot import announce_wait, slot_creation_errors
-from adapters.pgoutput.source_errors import source_errors
+from adapters.pgoutput.source_errors import source_errors, translated
 from adapters.pgoutput.streamability import quote
 from adapters.pgoutput.wire.binary import reads_binary
-from adapters.pgoutput.wire.results import PackedRows, ReadRows, decode_rows
-from cdc_core.errors import OperatorNeeded
+from adapters.pgoutput.wire.results import ReadRows, decode_rows
+from cdc_core.errors import CdcError, OperatorNeeded
 from cdc_core.lsn import Lsn
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator, Sequence
 
-    import pyarrow as pa
-
+    from adapters.pgoutput.row_sessions import RowSession
     from adapters.pgoutput.settings import SourceSettings
     from adapters.pgoutput.wire.types import TypeMap
     from cdc_core.relation import Relation
@@ -54,12 +56,11 @@ def exported_snapshot(settings: SourceSettings, *, create_slot: bool) -> Iterato
         yield _create_slot_exporting(connection, settings, create_slot=create_slot)
 
 
-#: A share of a table's pages: few enough for readers to end together.
+#: A share of a table's pages: few enough for readers to end together, and for not much to be read
+#: again when a reader is lost.
 _SHARE_PAGES = 8192
+_LARGEST_SHARE_PAGES = 131_072
 _SHARES_PER_READER = 4
-#: Rows come in pieces of about this; so much is read before it is wanted.
-_PIECE_BYTES = 4 << 20
-_AHEAD_BYTES = 48 << 20
 
 
 @contextmanager
@@ -67,16 +68,37 @@ def reader_connection(settings: SourceSettings, snapshot: ExportedSnapshot) -> I
     """A connection inside a transaction that sees the snapshot."""
     with connect(settings) as connection:
         with source_errors("adopting the snapshot"):
-            for statement in _adopting(snapshot):
+            for statement in _adopting(snapshot.name):
                 connection.execute(statement.encode())
         yield connection
 
 
-def _adopting(snapshot: ExportedSnapshot) -> tuple[str, ...]:
+def _adopting(snapshot_name: str) -> tuple[str, ...]:
     return (
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-        f"SET TRANSACTION SNAPSHOT {literal(snapshot.name)}",
+        f"SET TRANSACTION SNAPSHOT {literal(snapshot_name)}",
     )
+
+
+#: Plans that read a table's file from its beginning, and no compilation of small queries.
+_IN_FILE_ORDER = ", ".join(
+    f"set_config('{name}', '{value}', false)"
+    for name, value in {
+        "synchronize_seqscans": "off",
+        "max_parallel_workers_per_gather": "0",
+        "enable_indexscan": "off",
+        "enable_indexonlyscan": "off",
+        "enable_bitmapscan": "off",
+        "jit": "off",
+    }.items()
+)
+
+#: Of a table, or of the leaves of a partitioned one: whether it has a file here, and its pages.
+_PAGES = """
+SELECT relkind = 'r', pg_relation_size(oid) / current_setting('block_size')::int
+FROM pg_class
+WHERE oid = %s AND relkind <> 'p' OR oid IN (SELECT relid FROM pg_partition_tree(%s) WHERE isleaf)
+"""
 
 
 class OpenSnapshot:
@@ -104,23 +126,24 @@ class OpenSnapshot:
     def types_of(self, relation: Relation) -> TypeMap:
         return self._types({column.type_oid for column in relation.columns})
 
-    def query(self, relation: Relation, columns: str, condition: str = "") -> str:
-        """The rows that the stream would tell of: no inheritance children, those of the filter."""
+    def expect(self, relations: Sequence[Relation]) -> None:
+        """Nothing is read before it is wanted."""
+
+    def source(self, relation: Relation, condition: str = "") -> str:
+        """What a SELECT of the rows has after its columns. They are those that the stream would
+        tell of: no inheritance children, those of the filter."""
         oid, table = relation.oid, relation.table
         filter_ = row_filter(self.connection, self.settings.pub_name, oid, table.schema)
         conditions = [f"({part})" for part in (filter_, condition) if part]
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        only = "" if self.pages(relation) is None else "ONLY "
-        return f"SELECT {columns} FROM {only}{_name(relation)}{where}"
+        only = "" if self._is_partitioned(relation) else "ONLY "
+        return f"FROM {only}{_name(relation)}{where}"
 
-    def pages(self, relation: Relation) -> int | None:
-        """Pages of a table's file; None for a partitioned table, which has none."""
-        row: Any = self.connection.execute(
-            "SELECT relkind, pg_relation_size(oid) / current_setting('block_size')::int "
-            "FROM pg_class WHERE oid = %s",
-            [relation.oid],
+    def _is_partitioned(self, relation: Relation) -> bool:
+        row = self.connection.execute(
+            "SELECT relkind = 'p' FROM pg_class WHERE oid = %s", [relation.oid]
         ).fetchone()
-        return None if row is None or row[0] in ("p", b"p") else int(row[1])
+        return row is not None and bool(row[0])
 
 
 class CopySnapshot(OpenSnapshot):
@@ -130,40 +153,57 @@ class CopySnapshot(OpenSnapshot):
         self, settings: SourceSettings, connection: Connection, exported: ExportedSnapshot
     ) -> None:
         super().__init__(settings, connection, exported)
-        self._sessions: list[ArrowSession] = []
+        row: Any = connection.execute("SELECT pg_export_snapshot()").fetchone()
+        #: Either session keeps it: this one, or that which created the slot.
+        self._names = (str(row[0]), exported.name)
+        self._readers = self._start()
+
+    def _start(self) -> RangeReaders:
+        return RangeReaders(self._session, self.settings.parallelism)
+
+    def expect(self, relations: Sequence[Relation]) -> None:
+        for relation in relations:
+            self._readers.expect(relation.oid, partial(self._plan, relation))
 
     def read(self, relation: Relation) -> Iterator[ReadRows]:
-        with source_errors(f"reading table {relation.table}", reading_cure(relation)):
+        if self._readers.next != relation.oid:
+            self._restart()
+            self.expect([relation])
+        whole = False
+        try:
+            yield from self._readers.read()
+            whole = True
+        finally:
+            if not whole:
+                self._restart()
+
+    def _restart(self) -> None:
+        self._readers.close()
+        self._readers = self._start()
+
+    def close(self) -> None:
+        self._readers.close()
+
+    def _plan(self, relation: Relation) -> TableQuery:
+        doing, cure = f"reading table {relation.table}", reading_cure(relation)
+        with source_errors(doing, cure):
             types = self.types_of(relation)
-            columns = self._columns(relation)
-            shares = _shares(self.pages(relation) or 0, self.settings.parallelism)
-            queries = deque(self.query(relation, columns, share) for share in shares)
-            readers = min(len(queries), self.settings.parallelism)
-            while len(self._sessions) < readers:
-                self._sessions.append(self._session())
-            sessions = self._sessions[:readers]
-
-            def cancel() -> None:
-                for session in sessions:
-                    session.cancel()
-
-            def decoded(session: ArrowSession) -> Generator[ReadRows, None, None]:
-                for batch in _batches(session, queries):
-                    rows = PackedRows.of_records(batch.column(0))
-                    yield decode_rows(rows, relation.columns, types, str(relation.table))
-
-            ahead = ReadAhead(
-                *map(decoded, sessions),
-                size=lambda piece: piece.rows.nbytes,
-                max_bytes=_AHEAD_BYTES,
-                cancel=cancel,
+            shares = _shares(self._pages(relation), self.settings.parallelism)
+            return TableQuery(
+                self._columns(relation),
+                [self.source(relation, share) for share in shares],
+                lambda rows: decode_rows(rows, relation.columns, types, str(relation.table)),
+                lambda error: translated(error, doing, cure),
             )
-            with closing(ahead):
-                yield from iter(ahead.take, None)
 
-    def _columns(self, relation: Relation) -> str:
-        """A row as one value: columns in binary where that reads, else as their output functions'
-        texts, of which a cast to text may differ. A domain's is that of its base."""
+    def _pages(self, relation: Relation) -> list[int]:
+        """Pages of the table's file, or of its partitions'; none where not all of them have any."""
+        rows: Any = self.connection.execute(_PAGES, [relation.oid] * 2).fetchall()
+        return [int(pages) for _, pages in rows] if all(stored for stored, _ in rows) else []
+
+    def _columns(self, relation: Relation) -> list[str]:
+        """Columns in binary where that reads, else as their output functions' texts, of which a
+        cast to text may differ. A domain's is that of its base."""
         texts = [c.type_oid for c in relation.columns if not reads_binary(c.type_oid, c.typmod)]
         rows: Any = self.connection.execute(_OUTPUT_FUNCTIONS, [texts]).fetchall()
         functions = {oid: (function, base) for oid, function, base in rows}
@@ -174,22 +214,27 @@ class CopySnapshot(OpenSnapshot):
                 function, base = functions[column.type_oid]
                 value = f"pg_catalog.textin({function}({value}{f'::{base}' if base else ''}))"
             columns.append(value)
-        return f"pg_catalog.record_send(ROW({', '.join(columns)}))"
+        return columns
 
-    def close(self) -> None:
-        for session in self._sessions:
-            session.close()
-        self._sessions.clear()
-
-    def _session(self) -> ArrowSession:
-        session = ArrowSession(self.settings, server_major(self.connection))
+    def _session(self) -> RowSession:
+        """A session in the snapshot. Its rows come in the order of the table's file, so that what
+        another did not end can be gone on with."""
+        session = open_row_session(self.settings)
         try:
-            for statement in _adopting(self.exported):
-                session.execute(statement)
+            session.execute(f"SELECT {_IN_FILE_ORDER}")
+            for name in self._names:
+                try:
+                    for statement in _adopting(name):
+                        session.execute(statement)
+                except (psycopg.DataError, psycopg.errors.UndefinedObject):
+                    session.execute("ROLLBACK")
+                else:
+                    return session
         except BaseException:
             session.close()
             raise
-        return session
+        session.close()
+        raise CdcError("the snapshot is gone, with the sessions that held it", "run again")
 
 
 class PgSnapshotSource:
@@ -227,26 +272,26 @@ WHERE base.typtype <> 'd'
 """
 
 
-def _shares(pages: int, readers: int) -> list[str]:
-    """Conditions on ctid that part a table, the last of them open: it may have grown meanwhile."""
-    share = max(_SHARE_PAGES, -(-pages // (readers * _SHARES_PER_READER)))
-    bounds = range(share, pages, share) if readers > 1 else range(0)
-    if not bounds:
+def _shares(pages: Sequence[int], readers: int) -> list[str]:
+    """Conditions on ctid that part the table, and all partitions of one, into shares of about the
+    same size; the last is open, for they may have grown meanwhile."""
+    share = -(-sum(pages) // (readers * _SHARES_PER_READER))
+    bounds = _bounds(pages, min(max(share, _SHARE_PAGES), _LARGEST_SHARE_PAGES))
+    if not bounds or (readers == 1 and sum(pages) <= _LARGEST_SHARE_PAGES):
         return [""]
     middle = [
-        f"ctid >= '({start},0)'::tid AND ctid < '({start + share},0)'::tid" for start in bounds[:-1]
+        f"ctid >= '({start},0)'::tid AND ctid < '({end},0)'::tid" for start, end in pairwise(bounds)
     ]
     return [f"ctid < '({bounds[0]},0)'::tid", *middle, f"ctid >= '({bounds[-1]},0)'::tid"]
 
 
-def _batches(session: ArrowSession, queries: deque[str]) -> Generator[pa.RecordBatch, None, None]:
-    """Batches of the queries that no other session has taken."""
-    while queries:
-        try:
-            query = queries.popleft()
-        except IndexError:
-            return
-        yield from session.stream(query, _PIECE_BYTES)
+def _bounds(pages: Sequence[int], share: int) -> list[int]:
+    """Between two bounds all files together have about `share` pages; nothing is at the last."""
+    bounds, at = [], 0
+    while longer := [count for count in pages if count > at]:
+        at += max(1, share // len(longer))
+        bounds.append(at)
+    return bounds[:-1]
 
 
 def reading_cure(relation: Relation) -> str:

@@ -102,7 +102,7 @@ class SqlDatabaseSnapshot(OpenSnapshot):
             f"CASE WHEN num_nulls({name}) = 0 THEN format('%s', {name}) END AS c{i}"
             for i, name in enumerate(quote(column.name) for column in relation.columns)
         )
-        statement = self.query(relation, columns or "NULL AS c")
+        statement = f"SELECT {columns or 'NULL AS c'} {self.source(relation)}"
         query = sqlalchemy.text(statement.replace(":", r"\:"))
         with warnings.catch_warnings():
             # Types that SQLAlchemy does not know are of no matter here.

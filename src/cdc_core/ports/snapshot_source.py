@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
     import pyarrow as pa
@@ -35,6 +35,10 @@ class Snapshot(Protocol):
     @property
     def taken_at(self) -> int:
         """Microseconds since 1970-01-01 UTC, by the source's clock."""
+        ...
+
+    def expect(self, relations: Sequence[Relation]) -> None:
+        """These will be read, in this order: their reading may begin, within bounds."""
         ...
 
     def read(self, relation: Relation) -> Iterator[RowsRead]:

@@ -68,6 +68,7 @@ def read_tables(
     done: set[int] = set()
     targets = {table.relation.oid: target for table, target in tables}
     steps: list[SchemaStep] = [*table_renames(checkpoint.tables, targets).possible]
+    snapshot.expect([table.relation for table, _ in tables])
     for group in _groups(tables):
         known = {state.target for state in checkpoint.tables.values()}
         states = []

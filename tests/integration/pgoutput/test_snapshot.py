@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters.pgoutput import snapshot_source
+from adapters.pgoutput import range_readers, row_sessions, snapshot_source
 from adapters.pgoutput.snapshot_source import PgSnapshotSource
 from adapters.pgoutput.sql_database import SqlDatabaseSnapshotSource
+from cdc_core.errors import CdcError
 
 if TYPE_CHECKING:
     import psycopg
@@ -93,17 +95,46 @@ def test_reads_what_the_stream_would_tell(
         assert rows(snapshot, part.relation) == [(4,)]
 
 
+SESSIONS = ["socket", "packing"]
+
+
+@pytest.fixture(params=SESSIONS)
+def session_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Over plain connections, and as over encrypted ones; in small pieces and shares."""
+    if request.param == "packing":
+        monkeypatch.setattr(row_sessions, "_is_plain", lambda _: False)
+    monkeypatch.setattr(snapshot_source, "_SHARE_PAGES", 7)
+    monkeypatch.setattr(snapshot_source, "_LARGEST_SHARE_PAGES", 20)
+    monkeypatch.setattr(row_sessions, "PIECE_BYTES", 20_000)
+    monkeypatch.setattr(range_readers, "AHEAD_BYTES", 50_000)
+    monkeypatch.setattr(range_readers, "_FIRST_WAIT_SECONDS", 0.02)
+    return str(request.param)
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every range that a session began to read, in order."""
+    found: list[str] = []
+    for kind in (row_sessions.SocketSession, row_sessions.PackingSession):
+        plain = kind.rows
+
+        def noting(self: Any, columns: Any, source: str, plain: Any = plain) -> Any:
+            found.append(source)
+            return plain(self, columns, source)
+
+        monkeypatch.setattr(kind, "rows", noting)
+    return found
+
+
 @pytest.mark.parametrize("parallelism", [1, 3])
 def test_a_table_comes_in_pieces_by_several_readers_and_may_be_left_half_way(
     settings: SourceSettings,
     catalog: PgCatalog,
     sql: psycopg.Connection,
-    monkeypatch: pytest.MonkeyPatch,
+    session_kind: str,
     parallelism: int,
 ) -> None:
-    monkeypatch.setattr(snapshot_source, "_SHARE_PAGES", 7)
-    monkeypatch.setattr(snapshot_source, "_PIECE_BYTES", 20_000)
-    monkeypatch.setattr(snapshot_source, "_AHEAD_BYTES", 50_000)
+    assert session_kind
     sql.execute(
         "CREATE TABLE t AS SELECT i AS id, repeat('x', 100) AS x FROM generate_series(1, 5000) i"
     )
@@ -114,6 +145,7 @@ def test_a_table_comes_in_pieces_by_several_readers_and_may_be_left_half_way(
     ) as snapshot:
         sql.execute("INSERT INTO t SELECT i, 'later' FROM generate_series(5001, 9000) i")
         sql.execute("UPDATE t SET x = 'other' WHERE id % 10 = 0")
+        assert next(iter(snapshot.read(table.relation))).rows.num_rows < 2000
         pieces = [piece.rows.column("id").to_pylist() for piece in snapshot.read(table.relation)]
         assert sorted(chain(*pieces)) == list(range(1, 5001))
         assert len(pieces) > 10
@@ -121,3 +153,143 @@ def test_a_table_comes_in_pieces_by_several_readers_and_may_be_left_half_way(
         create_slot=False
     ) as snapshot:
         assert next(iter(snapshot.read(table.relation))).rows.num_rows < 2000
+
+
+_READERS = (
+    "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+    "AND (query LIKE '%record_send%FROM ONLY%' OR query LIKE 'COPY%'{or_})"
+)
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        f"SELECT pg_terminate_backend(pid) {_READERS.format(or_='')}",
+        f"SELECT pg_cancel_backend(pid) {_READERS.format(or_='')}",
+        # The session too that created the slot and with it the snapshot.
+        "SELECT pg_terminate_backend(pid) " + _READERS.format(or_=" OR backend_type = 'walsender'"),
+    ],
+    ids=["connections cut", "statements cancelled", "and the exporter gone"],
+)
+def test_lost_sessions_go_on_where_they_were(
+    settings: SourceSettings,
+    catalog: PgCatalog,
+    sql: psycopg.Connection,
+    session_kind: str,
+    begun: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    ending: str,
+) -> None:
+    assert session_kind
+    # More than sockets hold, so that there is a statement to be ended.
+    monkeypatch.setattr(snapshot_source, "_SHARE_PAGES", 1500)
+    monkeypatch.setattr(snapshot_source, "_LARGEST_SHARE_PAGES", 1500)
+    monkeypatch.setattr(row_sessions, "PIECE_BYTES", 200_000)
+    sql.execute(
+        "CREATE TABLE t AS SELECT i AS id, repeat('x', 1000) AS x FROM generate_series(1, 36000) i"
+    )
+    sql.execute("ALTER TABLE t ADD PRIMARY KEY (id)")
+    (table,) = catalog.publish()
+    with PgSnapshotSource(replace(settings, parallelism=2)).begin(create_slot=False) as snapshot:
+        found, losses = [], 0
+        for number, piece in enumerate(snapshot.read(table.relation)):
+            found += piece.rows.column("id").to_pylist()
+            if number in (3, 40, 80):
+                losses += len(sql.execute(ending.encode()).fetchall())
+    assert sorted(found) == list(range(1, 36001))
+    again = len(begun) - len(set(begun))
+    assert 1 <= again <= losses
+    assert len(set(begun)) >= 3
+
+
+def test_a_snapshot_whose_every_session_is_gone_says_so(
+    settings: SourceSettings, catalog: PgCatalog, sql: psycopg.Connection, session_kind: str
+) -> None:
+    assert session_kind
+    sql.execute(
+        "CREATE TABLE t AS SELECT i AS id, repeat('x', 1000) AS x FROM generate_series(1, 9000) i"
+    )
+    sql.execute("ALTER TABLE t ADD PRIMARY KEY (id)")
+    (table,) = catalog.publish()
+    end_all = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+    )
+
+    def read() -> None:
+        with PgSnapshotSource(settings).begin(create_slot=False) as snapshot:
+            for _ in snapshot.read(table.relation):
+                sql.execute(end_all.encode())
+
+    with pytest.raises(CdcError, match="the snapshot is gone"):
+        read()
+
+
+def test_tables_are_read_side_by_side(
+    settings: SourceSettings,
+    catalog: PgCatalog,
+    sql: psycopg.Connection,
+    session_kind: str,
+    begun: list[str],
+) -> None:
+    assert session_kind
+    for name in "abcd":
+        sql.execute(
+            f"CREATE TABLE {name} AS SELECT i AS id, repeat('x', 100) AS x "
+            "FROM generate_series(1, 100) i".encode()
+        )
+        sql.execute(f"ALTER TABLE {name} ADD PRIMARY KEY (id)".encode())
+    tables = catalog.publish()
+    relations = [table.relation for table in tables]
+    with PgSnapshotSource(replace(settings, parallelism=2)).begin(create_slot=False) as snapshot:
+        snapshot.expect(relations)
+        give_up = time.monotonic() + 20
+        while len(begun) < 2 and time.monotonic() < give_up:
+            time.sleep(0.01)
+        assert len(set(begun)) >= 2
+        for relation in relations:
+            ids = [row[0] for row in rows(snapshot, relation)]
+            assert sorted(ids) == list(range(1, 101))
+    assert len(begun) == 4
+
+
+def test_partitions_are_read_in_ranges_with_rights_on_the_root_alone(
+    settings: SourceSettings,
+    catalog: PgCatalog,
+    sql: psycopg.Connection,
+    session_kind: str,
+    begun: list[str],
+) -> None:
+    assert session_kind
+    sql.execute(
+        """CREATE TABLE part (id int PRIMARY KEY, x text) PARTITION BY RANGE (id);
+           CREATE TABLE large PARTITION OF part FOR VALUES FROM (0) TO (5000);
+           CREATE TABLE nothing PARTITION OF part FOR VALUES FROM (5000) TO (5001);
+           CREATE TABLE others PARTITION OF part FOR VALUES FROM (5001) TO (9000)
+             PARTITION BY RANGE (id);
+           CREATE TABLE small PARTITION OF others FOR VALUES FROM (5001) TO (9000);
+           INSERT INTO part SELECT i, repeat('x', 100) FROM generate_series(1, 4900) i;
+           INSERT INTO part SELECT i, repeat('y', 100) FROM generate_series(5001, 5300) i"""
+    )
+    (table,) = catalog.publish()
+    with PgSnapshotSource(settings).begin(create_slot=False) as snapshot:
+        ids = [row[0] for row in rows(snapshot, table.relation)]
+    assert sorted(ids) == [*range(1, 4901), *range(5001, 5301)]
+    assert len(begun) > 4
+    assert all('FROM "public"."part" WHERE (ctid' in source for source in begun)
+
+
+@pytest.mark.parametrize(
+    ("pages", "share", "bounds"),
+    [
+        ([], 8, []),
+        ([8], 8, []),
+        ([9], 8, [8]),
+        ([24], 8, [8, 16]),
+        ([20, 4], 8, [4, 12]),
+        ([1] * 100, 8, []),
+        ([3] * 100, 8, [1, 2]),
+    ],
+)
+def test_shares(pages: list[int], share: int, bounds: list[int]) -> None:
+    assert snapshot_source._bounds(pages, share) == bounds

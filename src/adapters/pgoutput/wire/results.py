@@ -84,6 +84,10 @@ class PackedRows:
     def __len__(self) -> int:
         return len(self.starts)
 
+    def after(self, count: int) -> PackedRows:
+        """Without the first `count` rows."""
+        return PackedRows(self.buffer, self.starts[count:], self.ends[count:], self.packing)
+
     def columns(self, dtypes: Sequence[str | None], table: str) -> list[TextColumn | Numbers]:
         """The values of each column: numbers, where all of them have the width of the dtype and
         none is NULL; else where they lie.
