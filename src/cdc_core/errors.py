@@ -83,15 +83,19 @@ class WriterBusy(OperatorNeeded):
 
 
 class TablesNeedSnapshot(OperatorNeeded):
-    """The run brought every other table up to date; these must be read again."""
+    """The run brought every other table up to date; these must be read again.
 
-    def __init__(self, tables: dict[str, str]) -> None:
+    `frozen`: some of them because changes of definitions are not to be followed.
+    """
+
+    def __init__(self, tables: dict[str, str], *, frozen: bool = False) -> None:
         self.tables = dict(tables)
         names = ", ".join(f"{name} ({why})" for name, why in sorted(tables.items()))
         globs = " ".join(sorted(tables))
         super().__init__(
             f"not followed by the stream: {names}; every other table is up to date",
-            f"run: wal2delta snapshot --tables {globs}",
+            f"run: wal2delta snapshot --tables {globs}"
+            + (', or undo it, or set pipeline.schema_changes = "evolve"' if frozen else ""),
         )
 
 

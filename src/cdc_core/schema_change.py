@@ -68,23 +68,22 @@ def reread_state(
 ) -> tuple[TableState, tuple[ColumnRename, ...]]:
     """The state of a known table that is read again, and the renames to do before.
 
-    Columns are followed as in `evolve`; dropped ones stay, behind the others, but give their name
-    back to a column that was added or renamed to it: the reading replaces their values.
+    Columns are followed as in `evolve`; dropped ones stay where they are, but give their name back
+    to a column that was added or renamed to it: the reading replaces their values.
     """
     fresh = first_state(source, before.target, snapshot_lsn)
     live = {c.attnum for c in source.relation.columns}
     wanted = _new_names(before, source.relation)
-    kept = tuple(c for c in before.columns if c.attnum in live or c.target not in wanted)
+    kept = tuple(c for c in before.columns if c.attnum in live or c.target.casefold() not in wanted)
     gone = tuple(c.target for c in before.columns if c not in kept)
     followed = _follow(replace(before, columns=kept), source.relation, gone)
-    columns = sorted(followed.columns, key=lambda c: c.dropped)
-    return replace(fresh, columns=tuple(columns)), followed.renames.possible
+    return replace(fresh, columns=followed.columns), followed.renames.possible
 
 
 def _new_names(before: TableState, relation: Relation) -> set[str]:
-    """Names that columns have which were added or renamed."""
+    """Names that columns have which were added or renamed, in small letters."""
     names = {c.attnum: c.name for c in before.columns}
-    return {c.name for c in relation.columns if names.get(c.attnum) != c.name}
+    return {c.name.casefold() for c in relation.columns if names.get(c.attnum) != c.name}
 
 
 def evolve(state: TableState, source: SourceTable) -> Evolution:
@@ -120,7 +119,8 @@ def evolve(state: TableState, source: SourceTable) -> Evolution:
         if new_column.has_default:
             reread = reread or f"column {new_column.name} was added with a default"
     # A dropped column's name comes back with another column: old values must not show in it.
-    taken = {c.target for c in followed.columns if c.dropped} & _new_names(state, relation)
+    gone = {c.target.casefold() for c in followed.columns if c.dropped}
+    taken = gone & _new_names(state, relation)
     if taken:
         reread = reread or f"column {min(taken)} was dropped, and another one has its name"
 

@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from cdc_core.changes import Op
 from cdc_core.checkpoint import Checkpoint, TableState, TableStatus
-from cdc_core.errors import OperatorNeeded
 from cdc_core.fold import fold
 from cdc_core.layout import lay_out
 from cdc_core.naming import map_tables
@@ -53,14 +52,18 @@ class TablePlan:
     checkpoint: Checkpoint
     first_schema: str
     refresh: Callable[[], Sequence[SourceTable]]
+    #: Changes of a known table's definition are not followed: the table is set aside.
     freeze: bool = False
     #: Tables to read again, or for the first time, by oid, with the reason. What was streamed once
     #: is marked in the checkpoint too, so that it is read even if this run ends before.
     to_read: dict[int, str] = field(default_factory=dict)
-    #: Tables whose reading was refused: they wait for an operator, the others go on.
+    #: Tables that wait for an operator, because their reading was refused or `freeze` refuses what
+    #: was done to them, with the reason; the others go on.
     refused: dict[int, str] = field(default_factory=dict)
-    #: Sentences about what changed in the tables' definitions.
+    frozen: bool = False
+    #: Sentences about what changed in the tables' definitions, and what became of it.
     notes: list[str] = field(default_factory=list)
+    alerts: list[str] = field(default_factory=list)
     unrepresentable: int = 0
     sources: dict[int, SourceTable] = field(default_factory=dict)
     targets: dict[int, str] = field(default_factory=dict)
@@ -85,11 +88,17 @@ class TablePlan:
     @property
     def set_aside(self) -> dict[str, str]:
         """Tables that wait for an operator, with the reason."""
-        return {
-            str(self.sources[oid].relation.table): why
-            for oid, why in self.refused.items()
-            if oid in self.sources
-        }
+        reasons: dict[str, list[str]] = {}
+        for oid, why in self.refused.items():
+            state = self.checkpoint.tables.get(oid)
+            if oid in self.sources or (state and state.status is TableStatus.NEEDS_SNAPSHOT):
+                reasons.setdefault(str(self._name(oid)), []).append(why)
+        return {name: "; ".join(dict.fromkeys(found)) for name, found in reasons.items()}
+
+    def _name(self, oid: int) -> TableName:
+        if oid in self.sources:
+            return self.sources[oid].relation.table
+        return self.checkpoint.tables[oid].table
 
     def look(self, tables: Sequence[SourceTable]) -> None:
         """Compare the checkpoint's tables with the catalog's."""
@@ -109,10 +118,16 @@ class TablePlan:
             if oid in self.refused:
                 continue
             if known is None or known.status is TableStatus.DROPPED:
-                self._note(f"{table.relation.table}: new table", freezing=False)
+                held = self._held_by_refused(states, oid)
+                if held:
+                    self.refused[oid] = held
+                    continue
+                self._note(f"{table.relation.table}: new table")
                 self.to_read.setdefault(oid, "new table")
             elif known.status is TableStatus.NEEDS_SNAPSHOT:
-                self.to_read.setdefault(oid, known.reason)
+                # What was refused may be undone, or no longer be refused.
+                if not self._refuses(states, known, evolve(known, table).changes):
+                    self.to_read.setdefault(oid, known.reason)
             elif table.not_streamed:
                 if known.status is not TableStatus.NOT_STREAMED:
                     self._changed = True
@@ -169,8 +184,40 @@ class TablePlan:
             self.to_read.pop(oid, None)
 
     def read_refused(self, oid: int, why: str) -> None:
-        self.refused[oid] = why
         self.to_read.pop(oid, None)
+        self._set_aside(oid, why)
+
+    def _set_aside(self, oid: int, why: str) -> None:
+        self.refused[oid] = why
+        self.alerts.append(f"{self._name(oid)} is set aside: {why}")
+
+    def _held_by_refused(self, states: dict[int, TableState], oid: int) -> str:
+        """Why a new table cannot be read: its place is still that of one that was set aside."""
+        return next(
+            (
+                self.refused[other]
+                for other, state in states.items()
+                if other in self.refused and state.target == self.targets[oid]
+            ),
+            "",
+        )
+
+    def _refuses(
+        self, states: dict[int, TableState], known: TableState, changes: Sequence[str]
+    ) -> bool:
+        """Whether the changes are refused; the table then stays as it was."""
+        if not (self.freeze and changes):
+            return False
+        self.frozen = True
+        reason = f'schema_changes = "freeze" refuses: {", ".join(changes)}'
+        waiting = replace(known, status=TableStatus.NEEDS_SNAPSHOT, reason=reason)
+        if waiting != known:
+            states[known.oid] = waiting
+            self._changed = True
+        self.to_read.pop(known.oid, None)
+        if known.oid not in self.refused:
+            self._set_aside(known.oid, reason)
+        return True
 
     def _resolve(self, oid: int, parts: list[TableChanges]) -> list[tuple[ColumnState, ...]] | None:
         """Target columns of each version; None once the table must be read again."""
@@ -245,8 +292,12 @@ class TablePlan:
     def _gone(self, states: dict[int, TableState], state: TableState) -> None:
         if state.status is TableStatus.DROPPED:
             return
-        # Unless it was recreated: once the new table is read, it takes the place.
-        if all(self.targets[oid] != state.target for oid in self.sources):
+        recreated = any(self.targets[oid] == state.target for oid in self.sources)
+        what = "dropped and created again" if recreated else "dropped or excluded"
+        if self._refuses(states, state, [f"table {what}"]):
+            return
+        # A recreated one takes the place once it is read.
+        if not recreated:
             self._note(f"{state.table}: dropped or excluded; its data stays")
         states[state.oid] = state.dropped()
         self._changed = True
@@ -260,8 +311,12 @@ class TablePlan:
             and state.status is not TableStatus.DROPPED
             and state.table != self.sources[oid].relation.table
         }
-        for oid, state in moved.items():
+        for oid, state in list(moved.items()):
             table = self.sources[oid].relation.table
+            if self._refuses(states, state, [f"table {state.table} renamed to {table}"]):
+                del moved[oid]
+                self.targets[oid] = state.target
+                continue
             self._note(f"{state.table}: table {state.table} renamed to {table}")
         renames = table_renames(states, {oid: self.targets[oid] for oid in moved})
         self._steps += renames.possible
@@ -279,6 +334,8 @@ class TablePlan:
     def _evolve(self, states: dict[int, TableState], known: TableState, table: SourceTable) -> None:
         evolution = evolve(known, table)
         oid = table.relation.oid
+        if self._refuses(states, known, evolution.changes):
+            return
         for change in evolution.changes:
             self._note(f"{known.table}: {change}")
         if evolution.reread:
@@ -294,12 +351,7 @@ class TablePlan:
                 self._empty_merges.append(_empty_merge(evolution.state))
             states[oid] = evolution.state
 
-    def _note(self, text: str, *, freezing: bool = True) -> None:
-        if self.freeze and freezing:
-            raise OperatorNeeded(
-                f'schema change refused by schema_changes = "freeze": {text}',
-                'undo it at the source, or set pipeline.schema_changes = "evolve"',
-            )
+    def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
 

@@ -350,6 +350,9 @@ def recorded_cells(lake: Lake) -> Counter[tuple[str, str, str, str]]:
 def assert_equal(connection: Connection, lake: Lake, tables: Iterable[str]) -> None:
     """Every one of these tables of schema public, cell by cell."""
     source = Source(connection)
-    for table in tables:
-        found = list(differences(source.read(_quote(table)), lake.read(table)))
-        assert not found, f"table {table}: " + "\n".join(found[:20])
+    try:
+        for table in tables:
+            found = list(differences(source.read(_quote(table)), lake.read(table)))
+            assert not found, f"table {table}: " + "\n".join(found[:20])
+    finally:
+        connection.execute("RESET ALL")  # the session is the caller's

@@ -95,6 +95,35 @@ class Pipeline:
         process.communicate()
 
 
+class InProcess(Pipeline):
+    """As `Pipeline`, but in this process: for many short runs, none of which is killed."""
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        from entrypoints.cli import main
+        from entrypoints.log import redact
+
+        output = io.StringIO()
+        root = logging.getLogger()
+        handlers, level = list(root.handlers), root.level
+        environment = {**self.environment, "DLT_PROJECT_DIR": str(self.lake.path)}
+        try:
+            with (
+                mock.patch.dict(os.environ, environment, clear=True),
+                contextlib.chdir(self.lake.path),
+                contextlib.redirect_stdout(output),
+                contextlib.redirect_stderr(output),
+            ):
+                found = main(arguments)
+        finally:
+            root.handlers[:] = handlers
+            root.setLevel(level)
+            logging.captureWarnings(capture=False)
+            redact._secrets.clear()
+            redact.add(())
+        assert found == code, output.getvalue()
+        return output.getvalue()
+
+
 @dataclass
 class Service:
     """`snapshot` and `cdc` in this process, as a service that embeds the library runs them.

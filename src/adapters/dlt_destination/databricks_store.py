@@ -313,7 +313,7 @@ class DatabricksStore:
         """The statement for the new content; columns that only the old table has stay, empty.
 
         A table whose columns are the same, or new, or wider, is overwritten, which keeps all that
-        others set on it; one whose columns changed their types is replaced as a whole.
+        others set on it; one whose columns changed types or places is replaced as a whole.
         """
         target = _name(client, table)
         new = all_fields(step.target)
@@ -348,6 +348,8 @@ class DatabricksStore:
         clashes = {name.lower() for name in old.names} & {field.name.lower() for field in missing}
         surplus = step.exact and not all(step.has(name) for name in old.names)
         if not held or clashes or surplus:
+            return False
+        if [f.name for f in fields if f.name in held] != [n for n in held if n in wanted]:
             return False
         if not all(widens(held[field.name], wanted[field.name]) for field in narrow):
             return False

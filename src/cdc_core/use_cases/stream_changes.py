@@ -110,7 +110,7 @@ class StreamChanges:
             warn_of_unrepresentable(self.progress, report.unrepresentable)
             exceeded = watch.lasting if follow else self._exceeded(watch, plan, report)
             if plan.set_aside:
-                raise TablesNeedSnapshot(plan.set_aside)
+                raise TablesNeedSnapshot(plan.set_aside, frozen=plan.frozen)
             if exceeded is not None:
                 raise exceeded
             return report
@@ -183,7 +183,10 @@ class StreamChanges:
         load = plan.pending()
         for note in plan.notes:
             self.progress.note(note)
+        for alert in plan.alerts:
+            self.progress.warn(alert)
         plan.notes.clear()
+        plan.alerts.clear()
         if load is not None:
             self.destination.load(load, plan.checkpoint)
 

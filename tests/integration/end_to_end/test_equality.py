@@ -130,6 +130,8 @@ def test_names_follow_the_source(
                 names = columns.split()
                 wanted = connection.execute(f"SELECT {', '.join(names)} FROM {table}").fetchall()
                 assert sorted(lake.rows(table, *names)) == sorted(wanted)
+            # The columns' order too.
+            oracle.assert_equal(connection, lake, ("blue", "green"))
             connection.execute("UPDATE blue SET a = a || '!'; DELETE FROM green WHERE id = 1")
             command = "cdc"
 

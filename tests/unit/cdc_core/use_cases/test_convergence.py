@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -63,9 +64,10 @@ class World:
         source = self.source()
         TakeSnapshot(source, source, source, InMemoryDestination(self.lake, self.faults)).run(globs)
 
-    def cdc(self) -> None:
+    def cdc(self, *, freeze: bool = False) -> None:
         source = self.source()
-        StreamChanges(source, source, source, InMemoryDestination(self.lake, self.faults)).run()
+        destination = InMemoryDestination(self.lake, self.faults)
+        StreamChanges(source, source, source, destination, freeze_schema=freeze).run()
 
     def crashing(self, call: int, action: str) -> bool:
         """Run with a crash at a port call; whether it was reached."""
@@ -611,15 +613,74 @@ def test_a_definition_that_never_rests_ends_the_run() -> None:
     world.assert_equal()
 
 
-def test_frozen_schema_refuses_and_loads_nothing() -> None:
+FROZEN = {
+    "add": "column extra added",
+    "drop": "column n dropped",
+    "rename": "column big renamed to large",
+    "rename key": "column id renamed to key",
+    "widen": "column n changed type",
+    "rewrite": "column n changed type",
+    "rename table": "table public.keyed renamed to public.renamed",
+    "drop and add": "column big dropped, column big added",
+    "take a dropped table's name": "table public.keyed renamed to public.other",
+    "replace by a new table": "table public.keyed renamed to public.keyed_old",
+}
+
+
+@pytest.mark.parametrize("mended", ["by snapshot", "by evolve"])
+@pytest.mark.parametrize("change", FROZEN)
+def test_a_frozen_table_is_set_aside_and_the_others_go_on(change: str, mended: str) -> None:
+    world, oids = build(8, batch_transactions=2)
+    world.snapshot()
+    held = world.lake.rows("keyed")
+    work(world, oids[2:], 3)
+    change_names(world, oids, change)
+    with world.postgres.transaction() as tx:
+        _touch(world, tx, oids[0])
+    for _ in range(2):
+        work(world, oids[2:], 2)
+        with pytest.raises(TablesNeedSnapshot, match=re.escape(FROZEN[change])) as told:
+            world.cdc(freeze=True)
+        assert 'pipeline.schema_changes = "evolve"' in told.value.cure
+        # As it was, and the others are up to date.
+        assert world.lake.rows("keyed") == held
+        heap = world.postgres.tables[oids[2]]
+        assert Counter(map(_row, heap.rows)) == Counter(map(_row, world.lake.rows("heap")))
+    if mended == "by evolve":
+        world.cdc()
+    else:
+        world.snapshot(*(str(t.relation.table) for t in world.postgres.tables.values()))
+        world.cdc(freeze=True)
+    world.assert_equal()
+
+
+def test_a_frozen_table_goes_on_when_the_change_was_undone() -> None:
     world, oids = build(8)
     world.snapshot()
     world.postgres.add_column(oids[0], "extra", pa.string())
-    source = world.source()
-    with pytest.raises(OperatorNeeded, match=r"public\.keyed: column extra added"):
-        StreamChanges(
-            source, source, source, InMemoryDestination(world.lake), freeze_schema=True
-        ).run()
+    with pytest.raises(TablesNeedSnapshot, match=r"public\.keyed .*column extra added"):
+        world.cdc(freeze=True)
+    world.postgres.drop_column(oids[0], "extra")
+    work(world, oids, 4)
+    world.cdc(freeze=True)
+    world.assert_equal()
+    assert "extra" not in world.lake.tables["keyed"].columns
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_frozen_table_that_was_dropped_is_named(again: bool) -> None:
+    world, oids = build(8)
+    world.snapshot()
+    held = world.lake.rows("keyed")
+    world.postgres.drop_table(oids[0])
+    if again:
+        world.postgres.create_table("keyed", {"id": pa.int64(), "other": pa.string()})
+    with pytest.raises(TablesNeedSnapshot, match=r"public\.keyed .*table dropped"):
+        world.cdc(freeze=True)
+    assert world.lake.rows("keyed") == held
+    world.cdc()
+    world.cdc(freeze=True)
+    world.assert_equal()
 
 
 def test_history_that_is_gone_is_refused() -> None:

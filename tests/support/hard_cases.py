@@ -1,0 +1,674 @@
+"""The hard cases of change data capture as SQL: each on tables of its own, all in one database.
+
+A case is what an application does; what the destination must hold is never written here, it is what
+PostgreSQL holds afterwards. Every string is one transaction unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Text that is stored out of line, whatever its compression.
+_BIG = "(SELECT string_agg(md5(g || ' ' || ({salt})), '') FROM generate_series(1, 300) AS g)"
+
+
+def big(salt: object = 0) -> str:
+    """An SQL expression for a text of 9600 letters that no compression makes short."""
+    return _BIG.format(salt=salt)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What is done between two runs of `cdc`; `tables` are compared after it, if not the case's."""
+
+    transactions: tuple[str, ...]
+    tables: tuple[str, ...] | None = None
+    #: Columns that the source has no more.
+    dropped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class HardCase:
+    """`number` is the group's: one of the fifteen. `setup` comes before the snapshot."""
+
+    number: int
+    title: str
+    tables: tuple[str, ...]
+    setup: str
+    rounds: tuple[Round, ...]
+
+
+def case(
+    number: int, title: str, tables: str, setup: str, *rounds: Round | tuple[str, ...] | str
+) -> HardCase:
+    """A case whose rounds may be one transaction, several, or a `Round`."""
+    made = []
+    for each in rounds:
+        match each:
+            case Round():
+                made.append(each)
+            case str():
+                made.append(Round((each,)))
+            case _:
+                made.append(Round(each))
+    return HardCase(number, title, tuple(tables.split()), setup, tuple(made))
+
+
+def _toast(name: str, identity: str = "", key: str = "PRIMARY KEY") -> str:
+    """A table with three rows whose `big` and `other` are out of line."""
+    return f"""
+CREATE TABLE {name} (id int {key}, n int, big text, other text);
+ALTER TABLE {name} ALTER big SET STORAGE EXTERNAL, ALTER other SET STORAGE EXTERNAL {identity};
+INSERT INTO {name} SELECT i, i, {big("i")}, {big("-i")} FROM generate_series(1, 6) AS i;
+"""
+
+
+TOAST = (
+    case(
+        1,
+        "an update that does not touch the values",
+        "toast_plain",
+        _toast("toast_plain"),
+        "UPDATE toast_plain SET n = n + 1",
+        ("UPDATE toast_plain SET n = n + 1 WHERE id < 4", "UPDATE toast_plain SET n = 0"),
+    ),
+    case(
+        1,
+        "inserted, or changed, and updated elsewhere in the same transaction and in later ones",
+        "toast_fold",
+        _toast("toast_fold"),
+        (
+            f"INSERT INTO toast_fold VALUES (10, 1, {big(10)}, {big(11)});"
+            "UPDATE toast_fold SET n = 2 WHERE id = 10",
+            "UPDATE toast_fold SET n = 3 WHERE id = 10",
+            f"UPDATE toast_fold SET big = {big(12)} WHERE id = 1;"
+            "UPDATE toast_fold SET n = 9 WHERE id = 1;"
+            f"UPDATE toast_fold SET other = {big(13)} WHERE id = 1",
+            "UPDATE toast_fold SET n = 10 WHERE id = 1",
+        ),
+        (
+            f"UPDATE toast_fold SET big = {big(14)} WHERE id = 10",
+            "UPDATE toast_fold SET n = 4 WHERE id = 10; DELETE FROM toast_fold WHERE id = 1;"
+            f"INSERT INTO toast_fold VALUES (1, 1, {big(15)}, 'short')",
+            "UPDATE toast_fold SET n = 5",
+        ),
+    ),
+    case(
+        1,
+        "NULL, short and long by turns",
+        "toast_null",
+        _toast("toast_null"),
+        (
+            "UPDATE toast_null SET big = NULL WHERE id = 1; UPDATE toast_null SET n = 0",
+            "UPDATE toast_null SET big = '' WHERE id = 2",
+            "UPDATE toast_null SET n = 1",
+        ),
+        (
+            f"UPDATE toast_null SET big = {big(1)} WHERE id = 1",
+            "UPDATE toast_null SET n = 2, other = NULL",
+            "UPDATE toast_null SET n = 3",
+        ),
+    ),
+    case(
+        1,
+        "the key changes in the same update",
+        "toast_key",
+        _toast("toast_key"),
+        "UPDATE toast_key SET id = id + 100, n = 0 WHERE id < 3",
+        (
+            # Along a chain, into a key that was just freed, and with a new value half-way.
+            "UPDATE toast_key SET id = 200 WHERE id = 3; UPDATE toast_key SET id = 3 WHERE id = 4;"
+            "UPDATE toast_key SET id = 4 WHERE id = 200",
+            f"UPDATE toast_key SET id = 55, big = {big(55)} WHERE id = 5",
+            "UPDATE toast_key SET id = 56 WHERE id = 55; UPDATE toast_key SET n = 7",
+        ),
+        (
+            "UPDATE toast_key SET id = 300 WHERE id = 6",
+            f"INSERT INTO toast_key VALUES (6, 6, {big(66)}, NULL)",
+            "UPDATE toast_key SET id = id + 1000",
+        ),
+    ),
+    case(
+        1,
+        "the key changes, by an identity index",
+        "toast_index",
+        _toast("toast_index", key="NOT NULL")
+        + "CREATE UNIQUE INDEX toast_index_id ON toast_index (id);"
+        "ALTER TABLE toast_index REPLICA IDENTITY USING INDEX toast_index_id",
+        "UPDATE toast_index SET n = n + 1",
+        ("UPDATE toast_index SET id = id + 50 WHERE id < 4", "UPDATE toast_index SET n = 0"),
+    ),
+    case(
+        1,
+        "REPLICA IDENTITY FULL with a primary key, and its change",
+        "toast_full",
+        _toast("toast_full", ", REPLICA IDENTITY FULL"),
+        "UPDATE toast_full SET n = n + 1",
+        (
+            "UPDATE toast_full SET id = id + 100 WHERE id < 4",
+            f"UPDATE toast_full SET id = id + 100, big = {big(3)} WHERE id = 101",
+            "UPDATE toast_full SET n = 0",
+        ),
+    ),
+    case(
+        1,
+        "REPLICA IDENTITY FULL without a key",
+        "toast_heap",
+        _toast("toast_heap", ", REPLICA IDENTITY FULL", key="")
+        + "INSERT INTO toast_heap SELECT * FROM toast_heap",
+        "UPDATE toast_heap SET n = n + 1 WHERE id < 4",
+        (
+            "UPDATE toast_heap SET other = NULL WHERE id = 1; UPDATE toast_heap SET n = 9",
+            "DELETE FROM toast_heap WHERE ctid = (SELECT min(ctid) FROM toast_heap WHERE id = 2)",
+        ),
+    ),
+    case(
+        1,
+        "a key that is itself out of line",
+        "toast_long_key",
+        "CREATE TABLE toast_long_key (k text PRIMARY KEY, n int)"
+        " WITH (toast_tuple_target = 128);"
+        "INSERT INTO toast_long_key SELECT repeat(md5(i::text), 400), i"
+        " FROM generate_series(1, 5) AS i",
+        "UPDATE toast_long_key SET n = n + 1",
+        (
+            "UPDATE toast_long_key SET k = k || 'x' WHERE n < 4",
+            "UPDATE toast_long_key SET n = n + 1; DELETE FROM toast_long_key WHERE n = 6",
+        ),
+    ),
+)
+
+KEYS = (
+    case(
+        2,
+        "swaps, chains and shifts of keys in one transaction",
+        "key_moves",
+        "CREATE TABLE key_moves (id int PRIMARY KEY, v text);"
+        "INSERT INTO key_moves SELECT i, 'v' || i FROM generate_series(1, 20) AS i",
+        "UPDATE key_moves SET id = -1 WHERE id = 1; UPDATE key_moves SET id = 1 WHERE id = 2;"
+        "UPDATE key_moves SET id = 2 WHERE id = -1",
+        (
+            "UPDATE key_moves SET id = id + 100; UPDATE key_moves SET id = id - 99",
+            "UPDATE key_moves SET id = 500 WHERE id = 5; UPDATE key_moves SET id = 501"
+            " WHERE id = 500; UPDATE key_moves SET id = 5, v = 'back' WHERE id = 501",
+            "UPDATE key_moves SET id = 600 WHERE id = 6; DELETE FROM key_moves WHERE id = 600",
+            "UPDATE key_moves SET id = 6 WHERE id = 7; INSERT INTO key_moves VALUES (7, 'new')",
+        ),
+    ),
+    case(
+        2,
+        "keys of several columns, of odd types and values",
+        "key_wide",
+        "CREATE TABLE key_wide (a numeric, b text, c timestamptz, d bytea, v int,"
+        " PRIMARY KEY (a, b, c, d));"
+        "INSERT INTO key_wide VALUES (1.0, '', '2020-01-01', '', 1), (1.5, 'Ä', '2020-01-01',"
+        " '\\x00', 2), ('NaN', 'a', '2020-01-01', '\\xff', 3), (1.5, 'ä', '2020-01-01', '\\x00', 4)",
+        "UPDATE key_wide SET v = v + 10; UPDATE key_wide SET b = b || ' ' WHERE v = 11;"
+        "UPDATE key_wide SET a = 0 WHERE v = 13",
+        "DELETE FROM key_wide WHERE b = 'Ä'; UPDATE key_wide SET d = d || '\\x01'",
+    ),
+    case(
+        2,
+        "deferred constraints: a unique value and a reference that hold at the commit only",
+        "key_parent key_child",
+        "CREATE TABLE key_parent (id int PRIMARY KEY, u int UNIQUE DEFERRABLE INITIALLY DEFERRED);"
+        "CREATE TABLE key_child (id int PRIMARY KEY, parent int REFERENCES key_parent"
+        " ON UPDATE CASCADE ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED);"
+        "INSERT INTO key_parent VALUES (1, 1), (2, 2), (3, 3);"
+        "INSERT INTO key_child VALUES (1, 1), (2, 2), (3, 3)",
+        "UPDATE key_parent SET u = 4 - u",
+        (
+            "INSERT INTO key_child VALUES (4, 40); INSERT INTO key_parent VALUES (40, 40)",
+            "UPDATE key_parent SET id = id + 100; DELETE FROM key_parent WHERE id = 103",
+        ),
+    ),
+)
+
+ORDER = (
+    case(
+        3,
+        "many changes of one key, in one transaction and over several",
+        "order_one",
+        "CREATE TABLE order_one (id int PRIMARY KEY, v text); INSERT INTO order_one VALUES"
+        " (1, 'a'), (2, 'a'), (3, 'a'), (4, 'a')",
+        (
+            "DELETE FROM order_one WHERE id = 1; INSERT INTO order_one VALUES (1, 'again')",
+            "INSERT INTO order_one VALUES (10, 'x'); DELETE FROM order_one WHERE id = 10",
+            "DELETE FROM order_one WHERE id = 2; INSERT INTO order_one VALUES (2, 'b');"
+            "UPDATE order_one SET v = 'c' WHERE id = 2; DELETE FROM order_one WHERE id = 2",
+            "INSERT INTO order_one VALUES (2, 'last'); UPDATE order_one SET v = v || '!'",
+        ),
+        (
+            "UPDATE order_one SET v = 'x' WHERE id = 3; DELETE FROM order_one WHERE id = 3;"
+            "UPDATE order_one SET id = 3 WHERE id = 4; INSERT INTO order_one VALUES (4, 'z')",
+            "DELETE FROM order_one WHERE id = 4",
+            "INSERT INTO order_one VALUES (4, 'end')",
+        ),
+    ),
+    case(
+        4,
+        "the delete of a key that the destination never had",
+        "never_had",
+        "CREATE TABLE never_had (id int PRIMARY KEY, v text); INSERT INTO never_had VALUES (1, 'a')",
+        ("INSERT INTO never_had VALUES (2, 'b')", "DELETE FROM never_had WHERE id = 2"),
+        (
+            "INSERT INTO never_had VALUES (3, 'c'); UPDATE never_had SET id = 4 WHERE id = 3",
+            "UPDATE never_had SET id = 5 WHERE id = 4; DELETE FROM never_had",
+        ),
+    ),
+)
+
+TRUNCATES = (
+    case(
+        5,
+        "between other changes of the same transaction and batch",
+        "cut",
+        "CREATE TABLE cut (id int PRIMARY KEY, v text); INSERT INTO cut VALUES (1, 'a'), (2, 'b')",
+        (
+            "UPDATE cut SET v = 'lost'; TRUNCATE cut; INSERT INTO cut VALUES (1, 'new')",
+            "INSERT INTO cut VALUES (2, 'new')",
+        ),
+        ("INSERT INTO cut VALUES (3, 'x')", "TRUNCATE cut", "INSERT INTO cut VALUES (2, 'y')"),
+        ("INSERT INTO cut VALUES (4, 'x')", "TRUNCATE cut"),
+    ),
+    case(
+        5,
+        "several tables, CASCADE, RESTART IDENTITY",
+        "cut_parent cut_child cut_aside",
+        "CREATE TABLE cut_parent (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v int);"
+        "CREATE TABLE cut_child (id serial PRIMARY KEY, parent int REFERENCES cut_parent);"
+        "CREATE TABLE cut_aside (id int PRIMARY KEY);"
+        "INSERT INTO cut_parent (v) VALUES (1), (2); INSERT INTO cut_child (parent) VALUES (1);"
+        "INSERT INTO cut_aside VALUES (1)",
+        (
+            "TRUNCATE cut_parent, cut_aside RESTART IDENTITY CASCADE;"
+            "INSERT INTO cut_parent (v) VALUES (7); INSERT INTO cut_child (parent) VALUES (1)",
+            "INSERT INTO cut_aside VALUES (5)",
+        ),
+        "INSERT INTO cut_child (parent) VALUES (1); TRUNCATE cut_parent CASCADE",
+    ),
+    case(
+        5,
+        "rows without a key",
+        "cut_heap",
+        "CREATE TABLE cut_heap (v int); ALTER TABLE cut_heap REPLICA IDENTITY FULL;"
+        "INSERT INTO cut_heap VALUES (1), (1), (2)",
+        ("INSERT INTO cut_heap VALUES (1)", "TRUNCATE cut_heap; INSERT INTO cut_heap VALUES (1)"),
+        "DELETE FROM cut_heap; INSERT INTO cut_heap VALUES (3), (3); TRUNCATE cut_heap",
+    ),
+)
+
+KEYLESS = (
+    case(
+        6,
+        "REPLICA IDENTITY FULL: an exact multiset",
+        "bag",
+        "CREATE TABLE bag (a int, b text, c numeric); ALTER TABLE bag REPLICA IDENTITY FULL;"
+        "INSERT INTO bag VALUES (1, 'x', 1.0), (1, 'x', 1.0), (1, 'x', 1.0), (1, 'x', 1.00),"
+        " (NULL, NULL, NULL), (NULL, NULL, NULL), (2, '', 'NaN')",
+        (
+            "DELETE FROM bag WHERE ctid = (SELECT min(ctid) FROM bag WHERE a = 1)",
+            "INSERT INTO bag VALUES (2, '', 'NaN'), (NULL, NULL, NULL)",
+            "UPDATE bag SET b = 'y' WHERE ctid = (SELECT max(ctid) FROM bag WHERE a = 1)",
+        ),
+        (
+            "UPDATE bag SET a = a + 1; UPDATE bag SET b = NULL WHERE a = 3",
+            "DELETE FROM bag WHERE ctid = (SELECT min(ctid) FROM bag WHERE a IS NULL)",
+            "INSERT INTO bag SELECT * FROM bag; DELETE FROM bag WHERE b = 'y'",
+        ),
+    ),
+    case(
+        6,
+        "REPLICA IDENTITY USING INDEX, and FULL given to a table with a key",
+        "by_index by_full",
+        "CREATE TABLE by_index (a int NOT NULL, b int NOT NULL, v text, id serial PRIMARY KEY);"
+        "CREATE UNIQUE INDEX by_index_b ON by_index (b);"
+        "ALTER TABLE by_index REPLICA IDENTITY USING INDEX by_index_b;"
+        "CREATE TABLE by_full (id int PRIMARY KEY, v text);"
+        "ALTER TABLE by_full REPLICA IDENTITY FULL;"
+        "INSERT INTO by_index SELECT i, i, 'v' FROM generate_series(1, 5) AS i;"
+        "INSERT INTO by_full SELECT i, 'v' FROM generate_series(1, 5) AS i",
+        "UPDATE by_index SET b = b + 10, a = 0 WHERE b < 3; DELETE FROM by_index WHERE b = 3;"
+        "UPDATE by_full SET id = id + 10 WHERE id < 3; DELETE FROM by_full WHERE id = 3",
+        "UPDATE by_index SET id = id + 100; UPDATE by_full SET v = v || id",
+    ),
+)
+
+PARTITIONS = (
+    case(
+        7,
+        "rows that move, new partitions, levels of partitions",
+        "measures",
+        "CREATE TABLE measures (id int, place text, v int, PRIMARY KEY (id, place))"
+        " PARTITION BY LIST (place);"
+        "CREATE TABLE measures_n PARTITION OF measures FOR VALUES IN ('n');"
+        "CREATE TABLE measures_s PARTITION OF measures FOR VALUES IN ('s') PARTITION BY RANGE (id);"
+        "CREATE TABLE measures_s1 PARTITION OF measures_s FOR VALUES FROM (0) TO (10);"
+        "CREATE TABLE measures_s2 PARTITION OF measures_s FOR VALUES FROM (10) TO (99);"
+        "INSERT INTO measures SELECT i, 'n', i FROM generate_series(1, 9) AS i",
+        "UPDATE measures SET place = 's' WHERE id < 4; UPDATE measures SET id = id + 10"
+        " WHERE place = 's' AND id < 3",
+        (
+            "CREATE TABLE measures_e PARTITION OF measures FOR VALUES IN ('e');"
+            "INSERT INTO measures VALUES (1, 'e', 1); UPDATE measures SET place = 'e' WHERE id > 7",
+            "UPDATE measures SET v = v + 1; DELETE FROM measures WHERE id = 11",
+        ),
+        ("TRUNCATE measures; INSERT INTO measures VALUES (1, 's', 1)",),
+    ),
+    case(
+        7,
+        "attached with rows, detached with rows, dropped, truncated by itself",
+        "parts",
+        "CREATE TABLE parts (id int, v text, PRIMARY KEY (id)) PARTITION BY RANGE (id);"
+        "CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (1) TO (10);"
+        "CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (10) TO (20);"
+        "CREATE TABLE parts_3 PARTITION OF parts FOR VALUES FROM (20) TO (30);"
+        # Columns in another order than the root's.
+        "CREATE TABLE later (v text, id int NOT NULL PRIMARY KEY);"
+        "INSERT INTO later SELECT 'late' || i, i FROM generate_series(30, 35) AS i;"
+        "INSERT INTO parts SELECT i, 'p' || i FROM generate_series(1, 29) AS i",
+        (
+            "UPDATE parts SET v = v || '!' WHERE id < 3",
+            "ALTER TABLE parts ATTACH PARTITION later FOR VALUES FROM (30) TO (40)",
+            "UPDATE parts SET v = 'after' WHERE id IN (2, 33)",
+        ),
+        Round(
+            (
+                "DELETE FROM parts WHERE id = 11",
+                "ALTER TABLE parts DETACH PARTITION parts_2",
+                "INSERT INTO parts VALUES (36, 'x'); UPDATE parts_2 SET v = 'own'",
+            ),
+            ("parts", "parts_2"),
+        ),
+        (
+            "TRUNCATE parts_1; INSERT INTO parts VALUES (4, 'only')",
+            "DROP TABLE parts_3; UPDATE parts SET v = v || '?'",
+        ),
+    ),
+)
+
+
+def _rows(name: str, columns: str, values: str, setting: str = "") -> str:
+    return (
+        f"CREATE TABLE {name} ({columns}); {setting}"
+        f"INSERT INTO {name} SELECT {values} FROM generate_series(1, 8) AS i;"
+    )
+
+
+DEFINITIONS = (
+    case(
+        8,
+        "columns added: nullable, with a constant, volatile or domain's default, NOT NULL, identity",
+        "add_one add_two",
+        "CREATE DOMAIN word AS text DEFAULT 'w';"
+        + _rows("add_one", "id int PRIMARY KEY, v text", "i, 'v' || i")
+        + _rows(
+            "add_two", "id int, v text", "i % 3, 'v'", "ALTER TABLE add_two REPLICA IDENTITY FULL;"
+        ),
+        (
+            "UPDATE add_one SET v = 'before'; UPDATE add_two SET v = 'before' WHERE id = 1",
+            "ALTER TABLE add_one ADD a int; ALTER TABLE add_two ADD a int",
+            "UPDATE add_one SET a = id WHERE id < 4; UPDATE add_two SET a = 1 WHERE id = 2",
+        ),
+        (
+            "ALTER TABLE add_one ADD b text DEFAULT 'const', ADD c float8 DEFAULT random()",
+            "ALTER TABLE add_two ADD b int NOT NULL DEFAULT 7; DELETE FROM add_two WHERE id = 0",
+            "INSERT INTO add_one VALUES (20, 'x')",
+        ),
+        "ALTER TABLE add_one ADD d word; ALTER TABLE add_two ADD n int GENERATED ALWAYS AS IDENTITY;"
+        "UPDATE add_one SET d = 'own' WHERE id = 1",
+    ),
+    case(
+        8,
+        "several changes of definition between rows of one batch, and within one transaction",
+        "mid_batch",
+        _rows("mid_batch", "id int PRIMARY KEY, a int, b text", "i, i, 'b' || i"),
+        (
+            "INSERT INTO mid_batch VALUES (20, 20, 'one')",
+            "ALTER TABLE mid_batch ADD c text",
+            "INSERT INTO mid_batch VALUES (21, 21, 'two', 'c')",
+            "ALTER TABLE mid_batch RENAME a TO aa; ALTER TABLE mid_batch ALTER aa TYPE bigint",
+            "INSERT INTO mid_batch VALUES (22, (2^40)::bigint, 'three', 'c')",
+            "BEGIN; UPDATE mid_batch SET b = 'four' WHERE id = 20; ALTER TABLE mid_batch ADD d int;"
+            "UPDATE mid_batch SET d = id; ALTER TABLE mid_batch DROP d; ALTER TABLE mid_batch"
+            " RENAME b TO bb; INSERT INTO mid_batch VALUES (23, 5, 'five', NULL); COMMIT",
+        ),
+        (
+            "ALTER TABLE mid_batch ADD e text; ALTER TABLE mid_batch DROP e",
+            "ALTER TABLE mid_batch ADD e text; UPDATE mid_batch SET e = 'e' WHERE id > 20",
+        ),
+    ),
+    case(
+        8,
+        "a column dropped: it stays, and is NULL in rows changed after",
+        "drop_one",
+        _rows("drop_one", "id int PRIMARY KEY, gone text, v int", "i, 'old' || i, i"),
+        Round(
+            (
+                "UPDATE drop_one SET v = 0 WHERE id = 1",
+                "ALTER TABLE drop_one DROP gone",
+                "UPDATE drop_one SET v = v + 1 WHERE id < 4; INSERT INTO drop_one VALUES (50, 1)",
+            ),
+            dropped=("gone",),
+        ),
+    ),
+    case(
+        8,
+        "dropped and added again under its name, with the same and with another type",
+        "again",
+        _rows("again", "id int PRIMARY KEY, a text, b text", "i, 'a' || i, 'b' || i"),
+        (
+            "ALTER TABLE again DROP a; ALTER TABLE again ADD a text",
+            "UPDATE again SET a = 'new' WHERE id < 4",
+        ),
+        "ALTER TABLE again DROP b; ALTER TABLE again ADD b int; UPDATE again SET b = 1 WHERE id = 2",
+    ),
+    case(
+        8,
+        "renamed: not doubled; names exchanged; a name that a dropped column had",
+        "renames",
+        _rows("renames", "id int PRIMARY KEY, a text, b text, c text", "i, 'a', 'b', 'c'"),
+        (
+            "UPDATE renames SET a = 'before' WHERE id = 1; ALTER TABLE renames RENAME a TO aa",
+            "UPDATE renames SET aa = 'after' WHERE id = 2; ALTER TABLE renames RENAME id TO key",
+            "INSERT INTO renames VALUES (30, 'x', 'y', 'z'); DELETE FROM renames WHERE key = 5",
+        ),
+        "ALTER TABLE renames RENAME b TO t; ALTER TABLE renames RENAME c TO b;"
+        "ALTER TABLE renames RENAME t TO c; UPDATE renames SET b = 'bb' WHERE key = 3",
+        (
+            "ALTER TABLE renames DROP b; ALTER TABLE renames RENAME c TO b;",
+            "UPDATE renames SET b = 'third' WHERE key = 4",
+        ),
+    ),
+    case(
+        8,
+        "types widened without a rewrite, and with one",
+        "widens",
+        _rows(
+            "widens",
+            "id int PRIMARY KEY, v varchar(20), p numeric(6,2), s smallint, r real, t timestamp(3)",
+            "i, 'v' || i, i / 7.0, i, i / 3.0, '2020-01-01'::timestamp + i * interval '1.2345 s'",
+        ),
+        (
+            "UPDATE widens SET v = 'x' WHERE id = 1",
+            "ALTER TABLE widens ALTER v TYPE varchar(40), ALTER p TYPE numeric(12,2)",
+            "UPDATE widens SET v = repeat('y', 40), p = 9999999999.99 WHERE id = 2",
+        ),
+        (
+            "ALTER TABLE widens ALTER s TYPE int, ALTER v TYPE text, ALTER t TYPE timestamp(6)",
+            "UPDATE widens SET s = 100000 WHERE id = 3; INSERT INTO widens VALUES (40, 'n')",
+        ),
+        (
+            "ALTER TABLE widens ALTER s TYPE bigint, ALTER r TYPE float8, ALTER p TYPE numeric",
+            "UPDATE widens SET s = (2^40)::bigint, r = 0.1, p = 1e40 WHERE id = 4",
+        ),
+    ),
+    case(
+        8,
+        "types changed with a rewrite: that table is read again",
+        "rewrite rewrite_not",
+        _rows("rewrite", "id int PRIMARY KEY, a int, b text, c numeric(8,2)", "i, i, i, i + 0.25")
+        + _rows("rewrite_not", "id int PRIMARY KEY, v int", "i, i"),
+        (
+            "UPDATE rewrite SET a = 100 WHERE id = 1; UPDATE rewrite_not SET v = 0 WHERE id = 1",
+            "ALTER TABLE rewrite ALTER a TYPE text USING 'n' || a, ALTER b TYPE int USING b::int",
+            "INSERT INTO rewrite VALUES (20, 'x', 2, 3); INSERT INTO rewrite_not VALUES (20, 2)",
+        ),
+        (
+            "ALTER TABLE rewrite ALTER c TYPE numeric(8,1)",
+            "ALTER TABLE rewrite ALTER c TYPE int USING c * 2; UPDATE rewrite SET c = 7 WHERE id = 2",
+            "VACUUM FULL rewrite_not",
+            "CLUSTER rewrite_not USING rewrite_not_pkey",
+        ),
+    ),
+    case(
+        8,
+        "another key, another identity, a key gained and lost",
+        "rekeyed ided gained",
+        _rows("rekeyed", "id int PRIMARY KEY, other int NOT NULL UNIQUE, v int", "i, 100 - i, i")
+        + _rows("ided", "id int PRIMARY KEY, other int NOT NULL UNIQUE, v int", "i, 100 - i, i")
+        + _rows(
+            "gained", "id int NOT NULL, v int", "i, i", "ALTER TABLE gained REPLICA IDENTITY FULL;"
+        ),
+        (
+            "UPDATE rekeyed SET v = 0 WHERE id = 1",
+            "ALTER TABLE rekeyed DROP CONSTRAINT rekeyed_pkey, ADD PRIMARY KEY (other)",
+            "UPDATE rekeyed SET other = 500 WHERE id = 2; DELETE FROM rekeyed WHERE id = 3",
+            "ALTER TABLE ided REPLICA IDENTITY USING INDEX ided_other_key",
+            "UPDATE ided SET other = 500, id = 77 WHERE id = 2; DELETE FROM ided WHERE id = 3",
+            "ALTER TABLE gained ADD PRIMARY KEY (id)",
+            "UPDATE gained SET id = 50 WHERE id = 5; DELETE FROM gained WHERE id = 6",
+        ),
+        (
+            "ALTER TABLE ided REPLICA IDENTITY FULL; UPDATE ided SET v = v + 1",
+            "UPDATE ided SET id = id + 1000; ALTER TABLE gained DROP CONSTRAINT gained_pkey",
+            "INSERT INTO gained VALUES (50, 1); UPDATE gained SET v = 9 WHERE id = 1",
+        ),
+    ),
+    case(
+        8,
+        "a table renamed, and two that exchange names",
+        "moved_new swap_a swap_b",
+        _rows("moved", "id int PRIMARY KEY, v text", "i, 'm' || i")
+        + _rows("swap_a", "id int PRIMARY KEY, v text", "i, 'a' || i")
+        + _rows("swap_b", "id int PRIMARY KEY, v text", "i, 'b' || i"),
+        Round(
+            (
+                "UPDATE moved SET v = 'before' WHERE id = 1; ALTER TABLE moved RENAME TO moved_new",
+                "UPDATE moved_new SET v = 'after' WHERE id = 2",
+            )
+        ),
+        (
+            "UPDATE swap_a SET v = 'before' WHERE id = 1",
+            "ALTER TABLE swap_a RENAME TO spare; ALTER TABLE swap_b RENAME TO swap_a;"
+            "ALTER TABLE spare RENAME TO swap_b",
+            "UPDATE swap_a SET v = 'after' WHERE id = 2; DELETE FROM swap_b WHERE id = 3",
+        ),
+    ),
+    case(
+        8,
+        "a table dropped: it stays as it was; one recreated under its name takes its place",
+        "reborn",
+        _rows("reborn", "id int PRIMARY KEY, v text", "i, 'old' || i"),
+        Round(
+            (
+                "UPDATE reborn SET v = 'lost' WHERE id = 1; DROP TABLE reborn",
+                "CREATE TABLE reborn (id int PRIMARY KEY, w int); INSERT INTO reborn VALUES (1, 1)",
+            ),
+            dropped=("v",),
+        ),
+        "INSERT INTO reborn VALUES (2, 2); UPDATE reborn SET w = 9 WHERE id = 1",
+    ),
+)
+
+NEW_TABLES = (
+    case(
+        9,
+        "rows from before it was published, and after; of every making",
+        "new_one new_as new_parts new_heap",
+        "",
+        (
+            "CREATE TABLE new_one (id int PRIMARY KEY, v text); INSERT INTO new_one VALUES (1, 'a')",
+            "UPDATE new_one SET v = 'b'; INSERT INTO new_one VALUES (2, 'c')",
+            "CREATE TABLE new_as AS SELECT i AS id, 'v' || i AS v FROM generate_series(1, 5) AS i",
+            "ALTER TABLE new_as ADD PRIMARY KEY (id); DELETE FROM new_as WHERE id = 1",
+            "CREATE TABLE new_parts (id int PRIMARY KEY, v int) PARTITION BY RANGE (id);"
+            "CREATE TABLE new_parts_1 PARTITION OF new_parts FOR VALUES FROM (0) TO (10);"
+            "INSERT INTO new_parts VALUES (1, 1), (2, 2)",
+            "CREATE TABLE new_heap (v int); INSERT INTO new_heap VALUES (1), (1);"
+            "ALTER TABLE new_heap REPLICA IDENTITY FULL",
+            "CREATE TABLE new_gone (id int PRIMARY KEY); INSERT INTO new_gone VALUES (1);"
+            "DROP TABLE new_gone",
+        ),
+        "UPDATE new_one SET id = id + 10; UPDATE new_as SET v = 'w'; DELETE FROM new_heap WHERE ctid"
+        " = (SELECT min(ctid) FROM new_heap); UPDATE new_parts SET v = 0; INSERT INTO new_parts"
+        " VALUES (3, 3)",
+    ),
+)
+
+MESSAGES = (
+    case(
+        12,
+        "user types, an origin, logical messages in and out of transactions",
+        "told",
+        "CREATE TYPE told_kind AS ENUM ('a', 'b'); CREATE TYPE told_pair AS (x int, y told_kind);"
+        "CREATE DOMAIN told_domain AS told_kind[];"
+        "CREATE TABLE told (id int PRIMARY KEY, k told_kind, p told_pair, d told_domain);"
+        "INSERT INTO told VALUES (1, 'a', '(1,a)', '{a,b}')",
+        (
+            "SELECT pg_logical_emit_message(false, 'heartbeat', 'alone')",
+            "INSERT INTO told VALUES (2, 'b', '(2,b)', '{}');"
+            "SELECT pg_logical_emit_message(true, 'app', 'within');"
+            "UPDATE told SET k = 'b' WHERE id = 1",
+            "SELECT pg_logical_emit_message(true, 'heartbeat', repeat('x', 10000))",
+        ),
+        (
+            "SELECT pg_replication_origin_create('wal2delta_test')",
+            "SELECT pg_replication_origin_session_setup('wal2delta_test')",
+            "SELECT pg_replication_origin_xact_setup('0/1', now());"
+            "INSERT INTO told VALUES (3, 'a', NULL, NULL); UPDATE told SET id = 4 WHERE id = 2",
+            "SELECT pg_replication_origin_session_reset()",
+            "SELECT pg_replication_origin_drop('wal2delta_test')",
+            "ALTER TYPE told_kind ADD VALUE 'c'",
+            "INSERT INTO told VALUES (5, 'c', '(1,c)', '{c}')",
+        ),
+    ),
+)
+
+TRANSACTIONS = (
+    case(
+        14,
+        "one huge transaction, savepoints rolled back, many subtransactions",
+        "huge",
+        "CREATE TABLE huge (id int PRIMARY KEY, v text); INSERT INTO huge SELECT i, 'old'"
+        " FROM generate_series(1, 1000) AS i",
+        "BEGIN; INSERT INTO huge SELECT i, md5(i::text) FROM generate_series(1001, 40000) AS i;"
+        "SAVEPOINT a; DELETE FROM huge WHERE id % 2 = 0; ROLLBACK TO a;"
+        "SAVEPOINT b; UPDATE huge SET v = 'new' WHERE id <= 500; SAVEPOINT c;"
+        "UPDATE huge SET id = -id WHERE id < 100; ROLLBACK TO c; UPDATE huge SET v = 'kept'"
+        " WHERE id = 1; RELEASE b; DELETE FROM huge WHERE id > 39000; COMMIT",
+        (
+            "BEGIN; UPDATE huge SET v = 'never'; ROLLBACK",
+            # Many subtransactions.
+            "DO $$ BEGIN FOR i IN 1..200 LOOP BEGIN UPDATE huge SET v = 'sub' || i WHERE id = i;"
+            " IF i % 3 = 0 THEN RAISE EXCEPTION 'undone'; END IF;"
+            " EXCEPTION WHEN raise_exception THEN NULL; END; END LOOP; END $$",
+        ),
+    ),
+    case(
+        14,
+        "hundreds of tiny transactions",
+        "tiny",
+        "CREATE TABLE tiny (id int PRIMARY KEY, v int)",
+        "DO $$ BEGIN FOR i IN 1..300 LOOP INSERT INTO tiny VALUES (i, 0); COMMIT; END LOOP; END $$",
+        "DO $$ BEGIN FOR i IN 1..150 LOOP UPDATE tiny SET v = i, id = 5000 + i WHERE id = i;"
+        " COMMIT; DELETE FROM tiny WHERE id = 301 - i; COMMIT; END LOOP; END $$",
+    ),
+)
+
+CASES = (
+    *TOAST, *KEYS, *ORDER, *TRUNCATES, *KEYLESS, *PARTITIONS, *DEFINITIONS, *NEW_TABLES, *MESSAGES,
+    *TRANSACTIONS,
+)  # fmt: skip
+
+ROUNDS = max(len(case.rounds) for case in CASES)
