@@ -246,7 +246,7 @@ class DltDestination:
     def _prepare_tables(self, client: Any, batch: LoadBatch) -> None:
         """Make tables and columns that are missing, widen those that are too narrow."""
         for replacement in batch.replacements:
-            self._describe(replacement.target)
+            self._describe(replacement.target, exact=replacement.exact)
         replaced = {replacement.target.name for replacement in batch.replacements}
         for merge in batch.merges:
             key = merge.key if isinstance(merge, KeyedMerge) else ()
@@ -261,9 +261,9 @@ class DltDestination:
             # Their columns are as the replacement leaves them, which the store decides.
             self._columns = None
 
-    def _describe(self, target: TargetTable) -> None:
+    def _describe(self, target: TargetTable, *, exact: bool = False) -> None:
         fields, hints = all_fields(target), self._store.table_hints
-        name = self._open().describe(target.name, fields, hints)
+        name = self._open().describe(target.name, fields, hints, exact=exact)
         if target.name in self._plan.steps:
             self._plan.names[name] = target.name
 

@@ -62,8 +62,16 @@ class Packages:
         found: Mapping[str, Any] | None = state.get("sources", {}).get(SOURCE, {}).get(CHECKPOINT)
         return found
 
-    def describe(self, table: str, fields: list[pa.Field], hints: Mapping[str, Any]) -> str:
-        """Tell dlt's schema of a table; columns that it has and `fields` has not stay.
+    def describe(
+        self,
+        table: str,
+        fields: list[pa.Field],
+        hints: Mapping[str, Any],
+        *,
+        exact: bool = False,
+    ) -> str:
+        """Tell dlt's schema of a table; columns that it has and `fields` has not stay, unless the
+        table is to have these `exact` ones: dlt would add the others to it again.
 
         Returns the table's name there: its own, unless dlt could not make a file name of it.
         """
@@ -75,7 +83,7 @@ class Packages:
         kept = {
             column: hints_of
             for column, hints_of in (known or {}).get("columns", {}).items()
-            if column.casefold() not in names
+            if not exact and column.casefold() not in names
         }
         columns = {**dlt_columns(fields), **kept}
         plain_table = new_table(
