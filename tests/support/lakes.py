@@ -84,6 +84,11 @@ class WarehouseLake(Lake):
     def read(self, table: str) -> pa.Table:
         return self.warehouse.read_table("bronze", table)
 
+    def execute(self, statement: str) -> None:
+        """What somebody else does to a table."""
+        with self.warehouse.connect() as session, session.cursor() as cursor:
+            cursor.execute(statement)
+
 
 def lake_of(kind: str, path: Path, request: pytest.FixtureRequest) -> LocalLake | WarehouseLake:
     """A lake below the folder `path`; of kind "databricks" in the test's warehouse, or, for a test

@@ -1,7 +1,8 @@
 """A fixed history of batches over two tables, and a program that loads what is missing of it.
 
 `python -m tests.integration.destination.history KIND FOLDER` loads from the checkpoint on and
-prints a line once it is open; it may be killed at any moment and started again.
+prints a line once it is open; it may be killed at any moment and started again. A warehouse is told
+of in the file `warehouse.json` of the folder.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from adapters.dlt_destination.factories import delta_destination, duckdb_destination
+from adapters.dlt_destination.factories import (
+    databricks_destination,
+    delta_destination,
+    duckdb_destination,
+)
 from adapters.dlt_destination.settings import PipelineSettings
 from adapters.fakes.destination import merge_keyed, merge_multiset
 from cdc_core.checkpoint import Checkpoint, SourceIdentity
@@ -28,6 +33,7 @@ from cdc_core.staging import (
     Replacement,
     TargetTable,
 )
+from tests.integration.warehouse.client import Warehouse
 
 if TYPE_CHECKING:
     from cdc_core.ports.destination import Destination
@@ -40,9 +46,14 @@ SOURCE = SourceIdentity("1", "shop", "slot")
 
 def open_destination(kind: str, folder: Path) -> Destination:
     settings = PipelineSettings("wal2delta", "bronze", folder / "work")
-    if kind == "duckdb":
-        return duckdb_destination(settings, str(folder / "lake.duckdb"))
-    return delta_destination(settings, str(folder / "lake"))
+    match kind:
+        case "duckdb":
+            return duckdb_destination(settings, str(folder / "lake.duckdb"))
+        case "delta":
+            return delta_destination(settings, str(folder / "lake"))
+        case _:
+            warehouse = Warehouse.from_json((folder / "warehouse.json").read_text())
+            return databricks_destination(settings, warehouse.dlt_credentials())
 
 
 def batch(step: int) -> LoadBatch:

@@ -27,8 +27,13 @@ def start(kind: str, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("kind", ["duckdb", "delta"])
-def test_killed_at_random_moments(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["duckdb", "delta", "databricks"])
+def test_killed_at_random_moments(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if kind == "databricks":
+        told = request.getfixturevalue("warehouse").to_json()
+        (tmp_path / "warehouse.json").write_text(told)
     chance = random.Random(7)
     killed = 0
     for attempt in range(KILLS + 5):

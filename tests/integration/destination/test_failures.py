@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,13 @@ import pyarrow as pa
 import pytest
 
 from adapters.dlt_destination import work_folder
+from adapters.dlt_destination.databricks_store import DatabricksStore
 from adapters.dlt_destination.delta_store import DeltaStore
 from adapters.dlt_destination.destination import DltDestination
 from adapters.dlt_destination.duckdb_store import DuckDbStore
 from adapters.dlt_destination.factories import delta_destination, duckdb_destination
 from adapters.dlt_destination.settings import PipelineSettings
+from adapters.dlt_destination.transient import Patience
 from cdc_core.checkpoint import Checkpoint
 from cdc_core.errors import DestinationFailed, DestinationUnavailable, SettingsError
 from cdc_core.lsn import Lsn
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from adapters.dlt_destination.plan import Step
+    from adapters.dlt_destination.store import TableStore
+    from tests.integration.warehouse.client import Warehouse
 
 SECRET = "4111-1111-1111-1111"
 TABLES = [TargetTable(f"t{n}", ORDERS.schema) for n in range(3)]
@@ -61,11 +65,30 @@ def failing(base: type, fails: Callable[[str], bool], error: Exception, *, after
     return Failing
 
 
-@pytest.fixture(params=["duckdb", "delta"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[type, str]:
-    if request.param == "duckdb":
-        return DuckDbStore, str(tmp_path / "lake.duckdb")
-    return DeltaStore, str(tmp_path / "lake")
+@dataclass(frozen=True)
+class Store:
+    """Makes stores of one place, of the class itself or of one that fails."""
+
+    base: type
+    place: Any
+    others: tuple[Any, ...] = ()
+
+    def __call__(self, base: type | None = None) -> TableStore:
+        made: TableStore = (base or self.base)(self.place, *self.others)
+        return made
+
+
+@pytest.fixture(params=["duckdb", "delta", "databricks"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    match request.param:
+        case "duckdb":
+            return Store(DuckDbStore, str(tmp_path / "lake.duckdb"))
+        case "delta":
+            return Store(DeltaStore, str(tmp_path / "lake"))
+        case _:
+            warehouse: Warehouse = request.getfixturevalue("warehouse")
+            place = {"credentials": warehouse.dlt_credentials()}
+            return Store(DatabricksStore, place, ("wal2delta", Patience()))
 
 
 @pytest.fixture
@@ -76,16 +99,15 @@ def settings(tmp_path: Path) -> PipelineSettings:
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("table", [table.name for table in TABLES])
 def test_a_failed_table_is_told_in_one_line_and_mended_by_loading_again(
-    store: tuple[type, str],
+    store: Store,
     settings: PipelineSettings,
     table: str,
     after: bool,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    base, place = store
     error = ValueError(f"Conversion Error: could not cast '{SECRET}' and {SECRET} to INT32\nmore")
     broken = DltDestination(
-        failing(base, lambda name: name == table, error, after=after)(place), settings
+        store(failing(store.base, lambda name: name == table, error, after=after)), settings
     )
     with broken:
         with pytest.raises(DestinationFailed) as failure:
@@ -93,7 +115,7 @@ def test_a_failed_table_is_told_in_one_line_and_mended_by_loading_again(
         assert f"table {table!r}" in str(failure.value)
         assert "\n" not in str(failure.value)
         assert broken.read_checkpoint() is None
-    with DltDestination(base(place), settings) as whole:
+    with DltDestination(store(), settings) as whole:
         assert whole.read_checkpoint() is None
         whole.load(batch(10), checkpoint(10))
         whole.load(batch(12), checkpoint(12))
@@ -107,15 +129,17 @@ def test_a_failed_table_is_told_in_one_line_and_mended_by_loading_again(
 
 
 def test_after_a_failure_the_same_object_loads_new_data(
-    store: tuple[type, str], settings: PipelineSettings
+    store: Store, settings: PipelineSettings
 ) -> None:
     """A failed package is never loaded in place of what comes next."""
-    base, place = store
     failures = iter([True])
     broken = failing(
-        base, lambda name: name == "t0" and next(failures, False), OSError("gone"), after=False
+        store.base,
+        lambda name: name == "t0" and next(failures, False),
+        ConnectionResetError("gone"),
+        after=False,
     )
-    with DltDestination(broken(place), settings) as destination:
+    with DltDestination(store(broken), settings) as destination:
         with pytest.raises(DestinationUnavailable):
             destination.load(batch(10), checkpoint(10))
         destination.load(batch(20), checkpoint(20))
@@ -124,12 +148,9 @@ def test_after_a_failure_the_same_object_loads_new_data(
             assert content(destination, target.name, "id", "_cdc_lsn") == [(1, 20)]
 
 
-def test_a_column_of_another_type_is_refused(
-    store: tuple[type, str], settings: PipelineSettings
-) -> None:
-    base, place = store
+def test_a_column_of_another_type_is_refused(store: Store, settings: PipelineSettings) -> None:
     other = TargetTable("orders", pa.schema([("id", pa.string())]))
-    with DltDestination(base(place), settings) as destination:
+    with DltDestination(store(), settings) as destination:
         destination.load(
             LoadBatch(merges=(keyed(ORDERS, [{"id": 1, "_cdc_lsn": 1}]),)), checkpoint(1)
         )
@@ -140,10 +161,9 @@ def test_a_column_of_another_type_is_refused(
 
 
 def test_a_column_whose_case_changed_is_not_doubled(
-    store: tuple[type, str], settings: PipelineSettings
+    store: Store, settings: PipelineSettings
 ) -> None:
-    base, place = store
-    with DltDestination(base(place), settings) as destination:
+    with DltDestination(store(), settings) as destination:
         for lsn, name in ((1, "Note"), (2, "note")):
             target = TargetTable("t", pa.schema([("id", pa.int64()), (name, pa.string())]))
             whole = replacement(target, [{"id": 1, name: "x", "_cdc_lsn": lsn}])
@@ -151,13 +171,10 @@ def test_a_column_whose_case_changed_is_not_doubled(
         assert content(destination, "t", "id", "note") == [(1, "x")]
 
 
-def test_narrower_rows_go_into_wider_columns(
-    store: tuple[type, str], settings: PipelineSettings
-) -> None:
-    base, place = store
+def test_narrower_rows_go_into_wider_columns(store: Store, settings: PipelineSettings) -> None:
     wide = TargetTable("t", pa.schema([("id", pa.int64()), ("p", pa.decimal128(20, 2))]))
     narrow = TargetTable("t", pa.schema([("id", pa.int16()), ("p", pa.decimal128(4, 2))]))
-    with DltDestination(base(place), settings) as destination:
+    with DltDestination(store(), settings) as destination:
         for lsn, target in ((1, wide), (2, narrow)):
             merge = keyed(target, [{"id": lsn, "p": Decimal("1.25"), "_cdc_lsn": lsn}])
             destination.load(LoadBatch(merges=(merge,)), checkpoint(lsn))
@@ -200,40 +217,44 @@ def test_a_reader_in_passing_is_waited_for(settings: PipelineSettings, tmp_path:
 
 
 def test_the_newest_checkpoint_is_found_though_the_clock_was_set_back(
-    store: tuple[type, str], settings: PipelineSettings, monkeypatch: pytest.MonkeyPatch
+    store: Store, settings: PipelineSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dlt.common.time import increasing_precise_time as clock
 
-    base, place = store
     monkeypatch.setattr(clock, "_last", time.time() + 86_400)
-    with DltDestination(base(place), settings) as destination:
+    with DltDestination(store(), settings) as destination:
         destination.load(batch(1), checkpoint(1))
     for lsn in (2, 3):
         monkeypatch.setattr(clock, "_last", time.time())
-        with DltDestination(base(place), settings) as destination:
+        with DltDestination(store(), settings) as destination:
             assert destination.read_checkpoint() == checkpoint(lsn - 1)
             destination.load(batch(lsn), checkpoint(lsn))
-    with DltDestination(base(place), settings) as destination:
+    with DltDestination(store(), settings) as destination:
         assert destination.read_checkpoint() == checkpoint(3)
 
 
 def test_old_states_go(
-    store: tuple[type, str], settings: PipelineSettings, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    store: Store,
+    settings: PipelineSettings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("adapters.dlt_destination.state_keeping.KEPT", 5)
-    base, place = store
-    with DltDestination(base(place), settings) as destination:
+    with DltDestination(store(), settings) as destination:
         for lsn in range(1, 13):
             destination.load(LoadBatch(), checkpoint(lsn))
         assert destination.read_checkpoint() == checkpoint(12)
-    with DltDestination(base(place), settings) as destination:
+    with DltDestination(store(), settings) as destination:
         assert destination.read_checkpoint() == checkpoint(12)
-    if base is DuckDbStore:
-        with duckdb.connect(place, read_only=True) as connection:
+    if store.base is DuckDbStore:
+        with duckdb.connect(store.place, read_only=True) as connection:
             rows = connection.execute("SELECT COUNT(*) FROM bronze._dlt_pipeline_state").fetchall()
         assert rows[0][0] <= 11
+    elif store.base is DeltaStore:
+        assert len(list(Path(store.place, "bronze", "_dlt_loads").iterdir())) <= 10
     else:
-        assert len(list(Path(place, "bronze", "_dlt_loads").iterdir())) <= 10
+        warehouse: Warehouse = request.getfixturevalue("warehouse")
+        assert warehouse.read_table("bronze", "_dlt_pipeline_state").num_rows <= 11
 
 
 def test_work_folders_of_killed_runs_are_swept_up(
@@ -256,11 +277,10 @@ def test_work_folders_of_killed_runs_are_swept_up(
 
 
 def test_datasets_and_pipelines_do_not_see_each_other(
-    store: tuple[type, str], settings: PipelineSettings
+    store: Store, settings: PipelineSettings
 ) -> None:
-    base, place = store
     others = replace(settings, dataset_name="silver")
-    with DltDestination(base(place), settings) as one, DltDestination(base(place), others) as two:
+    with DltDestination(store(), settings) as one, DltDestination(store(), others) as two:
         one.load(batch(1), checkpoint(1))
         assert two.read_checkpoint() is None
         assert dict(two.tables()) == {}
@@ -269,14 +289,13 @@ def test_datasets_and_pipelines_do_not_see_each_other(
 
 
 def test_a_checkpoint_of_another_version_is_refused(
-    store: tuple[type, str], settings: PipelineSettings
+    store: Store, settings: PipelineSettings
 ) -> None:
     class FromLater(Checkpoint):
         def to_state(self) -> dict[str, Any]:
             return {**super().to_state(), "version": 99}
 
-    base, place = store
-    with DltDestination(base(place), settings) as destination:
+    with DltDestination(store(), settings) as destination:
         destination.load(LoadBatch(), FromLater(SOURCE, Lsn(1)))
         with pytest.raises(DestinationFailed, match="another version"):
             destination.read_checkpoint()

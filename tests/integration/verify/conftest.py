@@ -1,4 +1,4 @@
-"""A pipeline from a fresh database into a lake of each local kind, by the container's own parts."""
+"""A pipeline from a fresh database into a lake of each kind, by the container's own parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from entrypoints.container import Container
 from entrypoints.settings import load_settings
-from tests.support.lakes import LocalLake
+from tests.support.lakes import LocalLake, WarehouseLake, lake_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Pipeline:
     """Each call is a run of its own, as from the command line."""
 
-    lake: LocalLake
+    lake: LocalLake | WarehouseLake
     monkeypatch: pytest.MonkeyPatch
 
     def snapshot(self) -> None:
@@ -56,6 +56,9 @@ class Pipeline:
 
     def lake_sql(self, table: str, delete: str) -> None:
         """Delete rows behind the pipeline's back."""
+        if isinstance(self.lake, WarehouseLake):
+            self.lake.execute(f"DELETE FROM bronze.`{table}` WHERE {delete}")
+            return
         if self.lake.kind == "duckdb":
             import duckdb
 
@@ -68,6 +71,10 @@ class Pipeline:
 
     def copy_rows(self, table: str, where: str) -> None:
         """Double rows behind the pipeline's back."""
+        if isinstance(self.lake, WarehouseLake):
+            name = f"bronze.`{table}`"
+            self.lake.execute(f"INSERT INTO {name} SELECT * FROM {name} WHERE {where}")
+            return
         if self.lake.kind == "duckdb":
             import duckdb
 
@@ -90,14 +97,14 @@ def line(report: ParityReport, table: str) -> TableParity:
     return next(found for found in report.tables if found.table == f"public.{table}")
 
 
-@pytest.fixture(params=["duckdb", "delta"])
+@pytest.fixture(params=["duckdb", "delta", "databricks"])
 def pipeline(
     request: pytest.FixtureRequest,
     database: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Pipeline:
-    lake = LocalLake(request.param, tmp_path)
+    lake = lake_of(request.param, tmp_path, request)
     monkeypatch.chdir(tmp_path)
     environment = {
         **lake.environment,
