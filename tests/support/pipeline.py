@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from unittest import mock
@@ -134,12 +134,14 @@ class Service:
     dsn: str
     lake: Settled
     destination: Callable[[], Destination] | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, command: str, *tables: str) -> None:
         from entrypoints.container import Container
         from entrypoints.settings import load_settings
 
         environ = {**self.lake.environment, "SOURCES__PG_REPLICATION__CREDENTIALS": self.dsn}
+        environ |= self.settings
         # dlt's files of settings are sought where the command would have run.
         environ["DLT_PROJECT_DIR"] = str(self.lake.path)
         container = Container.from_settings(load_settings(environ=environ))

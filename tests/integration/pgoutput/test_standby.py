@@ -17,7 +17,10 @@ from adapters.pgoutput.settings import SourceSettings
 from adapters.pgoutput.snapshot_source import PgSnapshotSource
 from cdc_core.errors import OperatorNeeded
 from tests.integration.pgoutput.test_catalog import major
+from tests.support import oracle
 from tests.support.changes import events
+from tests.support.lakes import LocalLake
+from tests.support.pipeline import Service
 from tests.support.postgres import BIN
 
 if TYPE_CHECKING:
@@ -49,6 +52,7 @@ def standby(primary: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
         _copy_as_owned(primary.data_dir, server.data_dir)
         primary.start()
         conninfo = f"host=127.0.0.1 port={primary.port} user=postgres password={primary.password}"
+        conninfo += " dbname=postgres"
         (server.data_dir / "postgresql.conf").write_text(
             f"{configuration}\nprimary_conninfo = '{conninfo}'\nprimary_slot_name = 'standby'\n"
         )
@@ -122,3 +126,37 @@ def _tell_running_transactions(dsn: str, done: threading.Event) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         while not done.wait(0.2):
             connection.execute("SELECT pg_log_standby_snapshot()")
+
+
+def test_a_promoted_standby_goes_on_with_the_synchronised_slot(
+    primary: EmbeddedPostgres, standby: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    """`failover = true`: the slot is on the standby, and it had all that was loaded."""
+    lake = LocalLake("duckdb", tmp_path)
+    failover = {"SOURCES__PG_REPLICATION__FAILOVER": "true"}
+    with psycopg.connect(primary.dsn, autocommit=True) as sql:
+        if major(sql) < 17:
+            pytest.skip("slots are synchronised by PostgreSQL 17 and newer")
+        Service(primary.dsn, lake, settings=failover).run("snapshot")
+        sql.execute("INSERT INTO t VALUES (2, 'b')")
+        with psycopg.connect(standby.dsn, autocommit=True) as other:
+            other.execute("ALTER SYSTEM SET sync_replication_slots = on")
+            other.execute("SELECT pg_reload_conf()")
+            for _ in range(20):
+                # The standby keeps the slot once it has moved past what is needed there.
+                sql.execute("SELECT pg_log_standby_snapshot()")
+                Service(primary.dsn, lake).run("cdc")
+                other.execute("SELECT pg_sleep(0.5)")
+                found = other.execute(
+                    "SELECT FROM pg_replication_slots WHERE synced AND NOT temporary"
+                )
+                if found.rowcount:
+                    break
+        sql.execute("INSERT INTO t VALUES (3, 'c')")
+        _replayed(sql, standby)
+    primary.halt("immediate")
+    with psycopg.connect(standby.dsn, autocommit=True) as sql:
+        sql.execute("SELECT pg_promote()")
+        sql.execute("INSERT INTO t VALUES (4, 'd')")
+        Service(standby.dsn, lake).run("cdc")
+        oracle.assert_equal(sql, lake, ["t"])

@@ -1,0 +1,76 @@
+"""Slots that are lost or held, by the command line: refused with code 3; `snapshot` recovers."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import psycopg
+
+from adapters.pgoutput.embedded import EmbeddedPostgres
+from tests.support.postgres import BIN
+
+CONFIRMED = "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{}'"
+
+
+def test_a_slot_whose_wal_is_gone(shop):
+    settings = {"max_wal_size": "32MB", "max_slot_wal_keep_size": "1MB"}
+    with EmbeddedPostgres(bin_dir=os.environ.get(BIN), settings=settings) as server:
+        shop.environ["SOURCES__PG_REPLICATION__CREDENTIALS"] = server.dsn
+        with psycopg.connect(server.dsn, autocommit=True) as admin:
+            admin.execute("CREATE TABLE t (id int PRIMARY KEY, x text)")
+            admin.execute("INSERT INTO t VALUES (1, 'a')")
+            shop.run("snapshot")
+            for _ in range(6):
+                admin.execute("UPDATE t SET x = x || 'b'")
+                admin.execute("SELECT pg_switch_wal()")
+            admin.execute("CHECKPOINT")
+            told = "is lost (wal_status = lost); raise max_slot_wal_keep_size or run cdc more often"
+            for arguments in (["cdc"], ["cdc", "--follow"], ["snapshot", "--tables", "t"]):
+                assert told in shop.run(*arguments, code=3).line
+            assert "run: wal2delta snapshot" in shop.run("status").out.replace("\n", " ")
+            assert any(
+                line.startswith("fail ") and told in line
+                for line in shop.run("check", code=3).out.splitlines()
+            )
+            shop.run("snapshot")
+            admin.execute("INSERT INTO t VALUES (2, 'c')")
+            shop.run("cdc")
+            rows = admin.execute("SELECT id, x FROM t ORDER BY id").fetchall()
+    assert shop.lake_sql("SELECT id, x FROM bronze.t ORDER BY id") == rows
+
+
+def test_the_second_of_two_runs_ends_at_once(shop):
+    shop.sql("CREATE TABLE t (id int PRIMARY KEY)")
+    shop.run("snapshot")
+    before = shop.sql(CONFIRMED.format(shop.database))
+    with shop.spawn("cdc", "--follow") as first:
+        shop.sql("INSERT INTO t VALUES (1)")
+        while shop.sql(CONFIRMED.format(shop.database)) == before:
+            assert first.poll() is None
+        for command in ("cdc", "snapshot", "verify"):
+            assert f"process {first.pid} on" in shop.run(command, code=3).line
+        first.send_signal(signal.SIGTERM)
+        first.communicate(timeout=60)
+        assert first.returncode == 0
+    shop.run("cdc")
+
+
+def test_what_other_databases_write_does_not_pin_wal(shop):
+    shop.sql("CREATE TABLE t (id int PRIMARY KEY)")
+    shop.run("snapshot")
+    with psycopg.connect(shop.server.dsn, autocommit=True) as other:
+        other.execute(
+            "CREATE TABLE filler AS SELECT g, repeat('x', 500) FROM generate_series(1, 40000) g"
+        )
+        # The server notes by itself, every 15 seconds, that no transaction is open any more.
+        other.execute("DROP TABLE filler")
+        other.execute("CHECKPOINT")
+        written = other.execute("SELECT pg_current_wal_flush_lsn()").fetchone()
+        shop.run("cdc")
+        row = other.execute(
+            "SELECT confirmed_flush_lsn >= %s, pg_current_wal_lsn() - restart_lsn < 8000000"
+            " FROM pg_replication_slots WHERE slot_name = %s",
+            [written[0], shop.database],
+        ).fetchone()
+    assert row == (True, True)
