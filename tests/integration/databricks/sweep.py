@@ -73,7 +73,7 @@ DELETE FROM moving WHERE id % 5 = (SELECT max(n) FROM steady) % 5;
 UPDATE moving SET id = id + 100, n = n + 1 WHERE id % 5 = (SELECT max(n) + 1 FROM steady) % 5;
 INSERT INTO moving (id, n) SELECT max(n) + 1000, 0 FROM steady;
 DELETE FROM bag WHERE ctid = (SELECT min(ctid) FROM bag);
-INSERT INTO bag SELECT max(n) / 2 FROM steady
+INSERT INTO bag SELECT max(n) FROM steady, generate_series(1, 2)
 """
 #: The stream follows each, by an ALTER in the destination.
 DEFINITIONS = """
