@@ -17,6 +17,7 @@ import pytest
 from adapters.pgoutput.embedded import EmbeddedPostgres
 from entrypoints.cli import main
 from entrypoints.log import redact
+from tests.support.postgres import BIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +90,7 @@ class Shop:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[EmbeddedPostgres]:
-    with EmbeddedPostgres() as running:
+    with EmbeddedPostgres(bin_dir=os.environ.get(BIN)) as running:
         yield running
 
 

@@ -5,6 +5,7 @@ Every output of every run here is searched for the password and for the values o
 
 from __future__ import annotations
 
+import os
 from urllib.parse import quote
 
 import duckdb
@@ -12,6 +13,7 @@ import psycopg
 import pytest
 
 from adapters.pgoutput.embedded import EmbeddedPostgres
+from tests.support.postgres import BIN
 
 PASSWORD = "Zebra-Crossing/77"
 TEXT = "alice.rowvalue@example.com"
@@ -131,7 +133,7 @@ def test_schema_that_does_not_exist(filled):
 
 
 def test_server_without_logical_wal(filled):
-    with EmbeddedPostgres(settings={"wal_level": "replica"}) as server:
+    with EmbeddedPostgres(bin_dir=os.environ.get(BIN), settings={"wal_level": "replica"}) as server:
         _refused(
             filled, "snapshot", code=3, told="wal_level",
             SOURCES__PG_REPLICATION__CREDENTIALS=server.dsn,

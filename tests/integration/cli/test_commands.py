@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -20,6 +21,7 @@ from adapters.pgoutput.embedded import EmbeddedPostgres
 from entrypoints import simulate
 from entrypoints.demo import _compare
 from entrypoints.simulate import TABLES
+from tests.support.postgres import BIN
 
 
 def _assert_equal(shop) -> None:
@@ -106,7 +108,7 @@ def test_dlts_own_snapshot_reader(shop):
 
 
 def test_check_names_what_would_go_wrong(shop):
-    with EmbeddedPostgres(settings={"wal_level": "replica"}) as server:
+    with EmbeddedPostgres(bin_dir=os.environ.get(BIN), settings={"wal_level": "replica"}) as server:
         found = shop.run("check", code=3, SOURCES__PG_REPLICATION__CREDENTIALS=server.dsn)
     line = next(line for line in found.out.splitlines() if line.startswith("fail"))
     assert "wal_level" in line
