@@ -39,6 +39,15 @@ _WAL_LEVEL = {
     Provider.NEON: "enable Logical Replication in the project's settings (Neon Console)",
 }
 
+#: Who may give a role what it lacks, where that is not a superuser.
+_BY = {
+    Provider.RDS: ", as the master user",
+    Provider.CLOUD_SQL: ", as a member of cloudsqlsuperuser",
+    Provider.AZURE: ", as the server's administrator",
+    Provider.SUPABASE: ", as postgres",
+    Provider.NEON: ", as a role made in the Neon Console, or connect as such a role",
+}
+
 
 def source_findings(facts: SourceFacts) -> Iterator[Finding]:
     """Findings on the server, the role and what the stream needs of both; not on tables."""
@@ -157,10 +166,12 @@ def _role(facts: SourceFacts) -> Iterator[Finding]:
     subject = f"role {facts.role.name}"
     if facts.role.replication:
         yield ok(subject, "may use replication slots")
-    elif facts.provider is Provider.RDS:
-        yield fail(subject, "may not use replication slots", f"GRANT rds_replication TO {role}")
     else:
-        yield fail(subject, "may not use replication slots", f"ALTER ROLE {role} REPLICATION")
+        statement = f"ALTER ROLE {role} REPLICATION"
+        if facts.provider is Provider.RDS:
+            statement = f"GRANT rds_replication TO {role}"
+        by = _BY.get(facts.provider, "")
+        yield fail(subject, "may not use replication slots", statement + by)
     if not facts.role.read_control_data:
         yield fail(
             subject,

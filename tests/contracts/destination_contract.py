@@ -592,6 +592,20 @@ class DestinationContract:
                 assert content(destination, name, "id", *self.odd_names) == [(key, *row.values())]
             assert len(destination.tables()) == 2
 
+    def test_trying_to_write_leaves_nothing_behind(self, opened: Callable[[], Destination]) -> None:
+        merge = keyed(ORDERS, [{"id": 1, "note": "a", "_cdc_lsn": 10}])
+        with opened() as destination:
+            destination.try_writing()
+            assert dict(destination.tables()) == {}
+            assert destination.volumes() == self.volumes_at_first
+            destination.load(LoadBatch(merges=(merge,)), checkpoint(10))
+            volumes = destination.volumes()
+            destination.try_writing()
+            assert dict(destination.tables()) == {"orders": 1}
+            assert destination.volumes() == volumes
+            assert destination.read_checkpoint() == checkpoint(10)
+            assert content(destination, "orders", "id", "note") == [(1, "a")]
+
     def test_drop_leaves_nothing(self, opened: Callable[[], Destination]) -> None:
         merge = keyed(ORDERS, [{"id": 1, "_cdc_lsn": 1}])
         with self.load(opened, LoadBatch(merges=(merge,))) as destination:

@@ -31,6 +31,7 @@ from adapters.dlt_destination.plan import (
     StagedReplacement,
     Step,
 )
+from adapters.dlt_destination.probe import PROBE_COLUMN, probe_name
 from adapters.dlt_destination.state_keeping import StateInTables
 from adapters.dlt_destination.unity_names import TablesByName, column_needs_mapping, table_name
 from adapters.dlt_destination.warehouse_errors import error_for
@@ -39,6 +40,7 @@ from cdc_core.staging import UNREPRESENTABLE_SCHEMA, KeyedMerge, MultisetMerge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from adapters.dlt_destination.transient import Patience
     from adapters.dlt_destination.volume_staging import VolumeStaging
@@ -361,7 +363,34 @@ class DatabricksStore:
 
     # The rest.
 
-    def drop(self, client: Any) -> list[str]:
+    def try_writing(self, client: Any, file: Path) -> None:
+        """By both volumes, as snapshots and as batches of changes are brought in."""
+        there, volumes = self._datasets(client), self.volumes(client).keys()
+        table = _name(client, probe_name())
+        try:
+            if not client.is_storage_initialized():
+                client.initialize_storage()
+            self._run(client, f"CREATE TABLE {table} ({PROBE_COLUMN} BIGINT)")
+            for volume in self._volumes(client):
+                with volume.staged([file]) as rows:
+                    self._run(
+                        client,
+                        f"MERGE INTO {table} AS t USING (SELECT {PROBE_COLUMN} FROM {rows}) AS s "
+                        f"ON t.{PROBE_COLUMN} = s.{PROBE_COLUMN} "
+                        f"WHEN NOT MATCHED THEN INSERT ({PROBE_COLUMN}) VALUES (s.{PROBE_COLUMN})",
+                    )
+        finally:
+            made = [name for name in self._datasets(client) if name not in there]
+            if client.sql_client.dataset_name.lower() not in made:
+                self._run(client, f"DROP TABLE IF EXISTS {table}")
+            for volume in self._volumes(client):
+                if volume.dataset not in made and volume.name not in volumes:
+                    volume.drop()
+            for dataset in made:
+                self._drop_dataset(client, dataset)
+
+    def _datasets(self, client: Any) -> list[str]:
+        """Of the dataset and its staging dataset, those that are there."""
         sql = client.sql_client
         rows = sql.execute_sql(
             f"SELECT schema_name FROM {sql.catalog_name()}.information_schema.schemata "
@@ -369,10 +398,16 @@ class DatabricksStore:
             sql.dataset_name.lower(),
             sql.staging_dataset_name.lower(),
         )
-        there = [name for (name,) in rows or ()]
+        return [name for (name,) in rows or ()]
+
+    def _drop_dataset(self, client: Any, dataset: str) -> None:
+        name = f"{client.sql_client.catalog_name()}.{SPARK.quote(dataset)}"
+        self._run(client, f"DROP SCHEMA IF EXISTS {name} CASCADE")
+
+    def drop(self, client: Any) -> list[str]:
+        there = self._datasets(client)
         for dataset in there:
-            name = f"{sql.catalog_name()}.{SPARK.quote(dataset)}"
-            self._run(client, f"DROP SCHEMA IF EXISTS {name} CASCADE")
+            self._drop_dataset(client, dataset)
         return [f"dataset {dataset!r} with its volumes" for dataset in there]
 
     def volumes(self, client: Any) -> Mapping[str, Sequence[str]]:

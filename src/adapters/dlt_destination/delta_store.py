@@ -20,6 +20,7 @@ from adapters.dlt_destination.delta_order import order_columns
 from adapters.dlt_destination.dialect import DUCKDB
 from adapters.dlt_destination.failures import root_cause, scrubbed
 from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, StagedReplacement, Step
+from adapters.dlt_destination.probe import probe_name
 from adapters.dlt_destination.state_keeping import StateInFiles
 from cdc_core.errors import DestinationFailed, DestinationUnavailable
 from cdc_core.staging import KeyedMerge, MultisetMerge
@@ -258,6 +259,26 @@ class DeltaStore:
         dataset = self._open(client, table).to_pyarrow_dataset()
         for batch in _batches(dataset, columns):
             yield pa.Table.from_batches([batch])
+
+    def try_writing(self, client: Any, file: Path) -> None:
+        from deltalake import write_deltalake
+
+        there = client.is_storage_initialized()
+        table = probe_name()
+        try:
+            if not there:
+                client.initialize_storage()
+            rows, options = pq.read_table(file), _storage_options(client)
+            for _ in ("made", "written"):
+                write_deltalake(
+                    _location(client, table), rows, mode="append", storage_options=options
+                )
+        finally:
+            folder = client.pathlib.join(client.dataset_path, table)
+            if client.fs_client.exists(folder):
+                client.fs_client.rm(folder, recursive=True)
+            if not there and client.is_storage_initialized():
+                client.drop_storage()
 
     def drop(self, client: Any) -> list[str]:
         if not client.is_storage_initialized():

@@ -15,6 +15,7 @@ from adapters.dlt_destination.incoming import IncomingRows
 from adapters.dlt_destination.manifest import Manifest
 from adapters.dlt_destination.parquet import write_pieces, write_table
 from adapters.dlt_destination.plan import Filled, Plan, StagedCells, StagedMerge, StagedReplacement
+from adapters.dlt_destination.probe import PROBE_COLUMN
 from adapters.dlt_destination.work_folder import WorkFolder
 from cdc_core.checkpoint import Checkpoint
 from cdc_core.errors import CdcError, DestinationFailed
@@ -117,6 +118,15 @@ class DltDestination:
             # A query needs columns, even where only rows are counted.
             for piece in self._store.scan(client, table, columns or (LSN_COLUMN,)):
                 yield piece if columns else piece.select([])
+
+    def try_writing(self) -> None:
+        with self._failures("trying to write"):
+            with self._opened_client() as client:
+                assert self._folder is not None
+                file = write_table(pa.table({PROBE_COLUMN: [1]}), self._folder.path / "try.parquet")
+                self._store.try_writing(client, file)
+            # What was made and dropped again must not be taken for being there.
+            self._close()
 
     def drop(self) -> Sequence[str]:
         with self._failures("dropping the dataset"):

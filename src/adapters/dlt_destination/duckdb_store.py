@@ -23,6 +23,7 @@ from adapters.dlt_destination.plan import (
     StagedReplacement,
     Step,
 )
+from adapters.dlt_destination.probe import probe_name
 from adapters.dlt_destination.state_keeping import StateInTables
 from cdc_core.errors import DestinationFailed, DestinationUnavailable
 from cdc_core.staging import KeyedMerge, MultisetMerge
@@ -207,6 +208,18 @@ class DuckDbStore:
         for batch in reader(SCAN_ROWS):
             piece = pa.Table.from_batches([batch]).rename_columns(list(columns))
             yield piece.cast(pa.schema([f.with_type(plain(f.type)) for f in schema]))
+
+    def try_writing(self, client: Any, file: Path) -> None:
+        # In a transaction that is undone: a run that is killed here leaves nothing either.
+        dataset = client.sql_client.fully_qualified_dataset_name()
+        connection = client.sql_client.native_connection
+        connection.execute("BEGIN")
+        try:
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {dataset}")
+            rows = f"SELECT * FROM {_files([file])}"
+            connection.execute(f"CREATE TABLE {_name(client, probe_name())} AS {rows}")
+        finally:
+            connection.execute("ROLLBACK")
 
     def drop(self, client: Any) -> list[str]:
         main = client.sql_client.dataset_name

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     import pyarrow as pa
 
@@ -64,6 +65,13 @@ class TableStore(Protocol):
     def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]: ...
 
     def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]: ...
+
+    def try_writing(self, client: Any, file: Path) -> None:
+        """Do with a table of its own what a load does: make it, write the file's row, drop it.
+
+        Leaves neither table nor dataset nor volume that was not there. Raises what a load would.
+        """
+        ...
 
     def drop(self, client: Any) -> list[str]:
         """Drop what the dataset and its staging dataset hold; names of what there was."""

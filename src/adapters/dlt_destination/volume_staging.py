@@ -39,6 +39,8 @@ class VolumeStaging:
             else tuple(client.config.staging_volume_name.split("."))
         )
         self.name = ".".join(self._path)
+        #: The schema that it is in.
+        self.dataset = self._path[1]
         self._folder = "/Volumes/" + "/".join(self._path)
         # Others may use the volume too: another pipeline, or another dataset of this one.
         self._ending = f".{catalog}.{self._sql.dataset_name.lower()}.{pipeline}.parquet"
@@ -85,6 +87,12 @@ class VolumeStaging:
         if not there:
             return None
         return [path.removeprefix(self._folder + "/") for path in self._walk(self._folder)]
+
+    def drop(self) -> None:
+        """Drop a volume that was made here; one that a setting names stays."""
+        if self._made_by_us:
+            name = ".".join(SPARK.quote(part) for part in self._path)
+            self._sql.execute_sql(f"DROP VOLUME IF EXISTS {name}")
 
     def _make(self) -> bool:
         if self._made_by_us:

@@ -127,6 +127,9 @@ class InMemoryDestination:
         self.faults.pass_by("destination.drop.done")
         return ["dataset"]
 
+    def try_writing(self) -> None:
+        self.faults.pass_by("destination.try_writing")
+
     def volumes(self) -> Mapping[str, Sequence[str]] | None:
         self.faults.pass_by("destination.volumes")
         return None

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 #: A setting or a role that only this provider's servers have.
 _MARKS: Mapping[Provider, tuple[tuple[str, ...], tuple[str, ...]]] = {
     Provider.NEON: (("neon.tenant_id", "neon.timeline_id"), ("neon_superuser",)),
-    Provider.SUPABASE: ((), ("supabase_admin",)),
-    Provider.RDS: (("rds.logical_replication", "rds.extensions"), ("rds_superuser",)),
-    Provider.CLOUD_SQL: (("cloudsql.logical_decoding",), ("cloudsqlsuperuser",)),
-    Provider.AZURE: (("azure.extensions",), ("azure_pg_admin",)),
+    Provider.SUPABASE: ((), ("supabase_admin", "supabase_replication_admin")),
+    Provider.RDS: (("rds.logical_replication", "rds.extensions"), ("rds_superuser", "rdsadmin")),
+    Provider.CLOUD_SQL: (("cloudsql.logical_decoding",), ("cloudsqlsuperuser", "cloudsqladmin")),
+    Provider.AZURE: (("azure.extensions",), ("azure_pg_admin", "azuresu")),
 }
 
 _SETTINGS = """

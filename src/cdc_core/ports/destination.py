@@ -49,6 +49,13 @@ class Destination(Protocol):
         missing."""
         ...
 
+    def try_writing(self) -> None:
+        """Find out whether what a run does would be allowed: make a table, write to it, drop it.
+
+        Leaves nothing behind, nor a dataset or a volume that was not there. Raises as `load`.
+        """
+        ...
+
     def drop(self) -> Sequence[str]:
         """Drop dataset, staging dataset, volumes and local state; what was dropped, for people."""
         ...

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckSource:
-    """Looks at source and destination; what cannot be reached is a finding like any other."""
+    """Looks at source and destination; what cannot be reached is a finding like any other.
+
+    Of the destination it tries whether it may be written, and leaves nothing there.
+    """
 
     inspector: SourceInspector
     catalog: Catalog
@@ -59,7 +62,17 @@ class CheckSource:
             with self.destination as destination:
                 checkpoint = destination.read_checkpoint()
                 tables = destination.tables()
+                at = f"checkpoint {checkpoint.lsn}" if checkpoint else "no checkpoint yet"
+                found = [ok("destination", f"reached and read: {len(tables)} tables, {at}")]
+                found.append(self._rights(destination))
         except CdcError as error:
             return [fail("destination", error.what, error.cure)], None
-        at = f"checkpoint {checkpoint.lsn}" if checkpoint else "no checkpoint yet"
-        return [ok("destination", f"reached and read: {len(tables)} tables, {at}")], checkpoint
+        return found, checkpoint
+
+    @staticmethod
+    def _rights(destination: Destination) -> Finding:
+        try:
+            destination.try_writing()
+        except CdcError as error:
+            return fail("destination rights", error.what, error.cure)
+        return ok("destination rights", "a table was made, written and dropped again")

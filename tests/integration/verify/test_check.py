@@ -9,7 +9,10 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from adapters.pgoutput.inspector import PgSourceInspector
+from adapters.pgoutput.settings import SourceSettings
 from cdc_core.findings import Level
+from cdc_core.source_rules import source_findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,6 +84,77 @@ def test_transactions_that_a_snapshot_waits_for(
         found = [line for line in pipeline.check() if "slow report" in line.sentence]
         assert found
         assert found[0].cure == f"SELECT pg_terminate_backend({other.info.backend_pid})"
+
+
+PROVIDERS = {
+    "rdsadmin": "GRANT rds_replication TO {role}, as the master user",
+    "cloudsqlsuperuser": "ALTER ROLE {role} REPLICATION, as a member of cloudsqlsuperuser",
+    "azuresu": "ALTER ROLE {role} REPLICATION, as the server's administrator",
+    "supabase_admin": "ALTER ROLE {role} REPLICATION, as postgres",
+    "neon_superuser": "ALTER ROLE {role} REPLICATION, as a role made in the Neon Console",
+}
+
+
+@pytest.mark.parametrize("mark", PROVIDERS)
+@pytest.mark.parametrize("pipeline", ["duckdb"], indirect=True)
+def test_a_provider_is_told_by_what_the_server_has(
+    pipeline: Pipeline, sql: psycopg.Connection, role: str, mark: str
+) -> None:
+    sql.execute(f"CREATE ROLE {mark}".encode())
+    try:
+        facts = PgSourceInspector(SourceSettings(role)).facts()
+    finally:
+        sql.execute(f"DROP ROLE {mark}".encode())
+    name = str(urlsplit(role).username)
+    (refused,) = (f for f in source_findings(facts) if "replication slots" in f.sentence)
+    assert refused.cure.startswith(PROVIDERS[mark].format(role=name))
+    # Once the provider's own role is granted, that is enough.
+    if mark == "rdsadmin":
+        sql.execute(f"CREATE ROLE rds_replication; GRANT rds_replication TO {name}".encode())
+        try:
+            assert PgSourceInspector(SourceSettings(role)).facts().role.replication
+        finally:
+            sql.execute("DROP ROLE rds_replication")
+
+
+def test_the_destination_is_written_to_and_left_as_it_was(
+    pipeline: Pipeline, sql: psycopg.Connection
+) -> None:
+    sql.execute("CREATE TABLE orders (id int PRIMARY KEY)")
+
+    def rights() -> Level:
+        (line,) = (line for line in pipeline.check() if line.subject == "destination rights")
+        return line.level
+
+    assert rights() is Level.OK
+    assert held(pipeline) == set()
+    pipeline.snapshot()
+    before = held(pipeline)
+    assert rights() is Level.OK
+    assert held(pipeline) == before
+    assert any("orders" in name for name in before)
+
+
+def held(pipeline: Pipeline) -> set[str]:
+    """Every table of the DuckDB file, or every file of the lake."""
+    if pipeline.lake.kind == "duckdb":
+        import duckdb
+
+        with duckdb.connect(str(pipeline.lake.path / "lake.duckdb")) as lake:
+            query = "SELECT schema_name || '.' || table_name FROM duckdb_tables()"
+            return {name for (name,) in lake.execute(query).fetchall()}
+    lakehouse = pipeline.lake.path / "lakehouse"
+    return {str(path) for path in lakehouse.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("pipeline", ["delta"], indirect=True)
+def test_a_destination_that_cannot_be_written(pipeline: Pipeline, sql: psycopg.Connection) -> None:
+    sql.execute("CREATE TABLE orders (id int PRIMARY KEY)")
+    (pipeline.lake.path / "lakehouse").mkdir()
+    (pipeline.lake.path / "lakehouse" / "bronze").write_text("no folder")
+    failing = [line for line in pipeline.check() if line.level is Level.FAIL]
+    assert [line.subject.split()[0] for line in failing] == ["destination"]
+    assert "bucket_url" in failing[0].cure
 
 
 def test_a_source_that_is_not_there(pipeline: Pipeline) -> None:

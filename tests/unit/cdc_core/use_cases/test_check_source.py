@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapters.fakes import FaultPlan, InMemoryDestination
-from cdc_core.errors import DestinationUnavailable, OperatorNeeded
+from cdc_core.errors import DestinationFailed, DestinationUnavailable, OperatorNeeded
 from cdc_core.findings import Level
 from cdc_core.use_cases.check_source import CheckSource
 from tests.unit.cdc_core.use_cases.test_convergence import World, build
@@ -38,7 +38,21 @@ def test_a_source_that_cannot_be_looked_at_is_a_failure_and_the_destination_is_l
     world, _ = build(1)
     refused = OperatorNeeded("PostgreSQL 12 is not supported", "upgrade it to 14 or newer")
     world.faults = FaultPlan(named={"source.facts": refused})
-    assert check(world) == {"source": Level.FAIL, "destination": Level.OK}
+    assert check(world) == {
+        "source": Level.FAIL,
+        "destination": Level.OK,
+        "destination rights": Level.OK,
+    }
+
+
+def test_a_destination_that_may_not_be_written_is_a_failure() -> None:
+    world, _ = build(1)
+    refused = DestinationFailed("may not create tables", "GRANT CREATE TABLE")
+    world.faults = FaultPlan(named={"destination.try_writing": refused})
+    lines = check(world)
+    assert lines["destination"] is Level.OK
+    assert lines["destination rights"] is Level.FAIL
+    assert lines["server"] is Level.OK
 
 
 def test_a_destination_that_is_gone_is_a_failure() -> None:
