@@ -82,12 +82,27 @@ class TableState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Every change that committed at or before `lsn` is in the destination, durably."""
+    """Every change that committed at or before `lsn` is in the destination, durably.
+
+    `full_load` is set from the first load of a full load to its last: it began at that LSN, and has
+    come to the tables whose `snapshot_lsn` is not before it.
+    """
 
     source: SourceIdentity
     lsn: Lsn
     tables: Mapping[int, TableState] = field(default_factory=dict)
     committed_at: int | None = None
+    full_load: Lsn | None = None
+
+    def loaded(self, oid: int) -> bool:
+        """Whether the full load that has not ended has come to a table, which is streamed since."""
+        state = self.tables.get(oid)
+        return (
+            self.full_load is not None
+            and state is not None
+            and state.status is TableStatus.STREAMING
+            and state.snapshot_lsn >= self.full_load
+        )
 
     def advanced(self, lsn: Lsn, committed_at: int | None = None) -> Checkpoint:
         """This checkpoint at a later position; never moves back."""
@@ -114,6 +129,7 @@ class Checkpoint:
             },
             "lsn": str(self.lsn),
             "committed_at": self.committed_at,
+            "full_load": None if self.full_load is None else str(self.full_load),
             "tables": [_table_to_state(state) for _, state in sorted(self.tables.items())],
         }
 
@@ -127,6 +143,7 @@ class Checkpoint:
             source=SourceIdentity(**state["source"]),
             lsn=Lsn.parse(state["lsn"]),
             committed_at=state.get("committed_at"),
+            full_load=Lsn.parse(state["full_load"]) if state.get("full_load") else None,
             tables={table.oid: table for table in tables},
         )
 

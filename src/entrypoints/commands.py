@@ -80,9 +80,11 @@ def take_snapshot(container: Container, tables: list[str]) -> int:
             "no table was found; see sources.pg_replication.schemas, include and exclude, "
             "and run: wal2delta check"
         )
+    kept = f" ({report.kept:,} of them read by an earlier run)" if report.kept else ""
     logger.info(
-        "snapshot done: %s tables, %s rows at LSN %s",
+        "snapshot done: %s tables%s, %s rows at LSN %s",
         f"{report.tables:,}",
+        kept,
         f"{report.rows:,}",
         report.lsn,
     )

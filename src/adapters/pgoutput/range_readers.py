@@ -127,13 +127,17 @@ class RangeReaders:
             yield piece
             del piece
 
-    def close(self) -> None:
-        """End the threads and their sessions; what was read and not taken is dropped."""
+    def close(self, cancel_plan: Callable[[], None] = lambda: None) -> None:
+        """End the threads and their sessions; what was read and not taken is dropped.
+
+        `cancel_plan` ends what a plan waits for, if anything.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         for thread in self._threads:
             while thread.is_alive():
+                cancel_plan()
                 for session in list(self._sessions):
                     session.cancel()
                 thread.join(_LOOK_SECONDS)

@@ -182,7 +182,7 @@ class CopySnapshot(OpenSnapshot):
         self._readers = self._start()
 
     def close(self) -> None:
-        self._readers.close()
+        self._readers.close(self.connection.cancel)
 
     def _plan(self, relation: Relation) -> TableQuery:
         doing, cure = f"reading table {relation.table}", reading_cure(relation)

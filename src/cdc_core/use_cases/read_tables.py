@@ -14,7 +14,7 @@ from cdc_core.checkpoint import TableStatus
 from cdc_core.errors import CdcError
 from cdc_core.renames import table_renames
 from cdc_core.schema_change import first_state, reread_state, target_key, target_table
-from cdc_core.staging import METADATA_FIELDS, LoadBatch, Replacement
+from cdc_core.staging import EMPTY_BATCH, METADATA_FIELDS, LoadBatch, Replacement
 from cdc_core.unrepresentable import joined, unrepresentable_rows
 
 if TYPE_CHECKING:
@@ -54,22 +54,23 @@ def read_tables(
 ) -> tuple[Checkpoint, LoadBatch, TablesRead]:
     """Replace each table (given with its target name) by its content at the snapshot.
 
-    A table counts as read, in the checkpoint, once the load after its own has landed: only then are
-    the values that it could not hold known and loaded with it. The last such load is the caller's:
-    the batch and the checkpoint returned. The checkpoint's LSN stays.
+    Tables are loaded in groups. A group counts as read, in the checkpoint, once the load after its
+    own has landed: only then are the values that it could not hold known and loaded with it. The
+    last such load is the caller's: the batch and the checkpoint returned. The checkpoint's LSN
+    stays.
 
     A snapshot holds rows, not definitions, and a rewritten table looks empty in it: a table whose
     description in the catalog, as `look` tells it, is not the given one once it was read does not
     count as read, nor do those whose reading failed because of that.
     """
     counts = TablesRead()
-    pending: list[TableState] = []
     leftover: list[pa.Table] = []
     done: set[int] = set()
     targets = {table.relation.oid: target for table, target in tables}
     steps: list[SchemaStep] = [*table_renames(checkpoint.tables, targets).possible]
     snapshot.expect([table.relation for table, _ in tables])
-    for group in _groups(tables):
+    groups = list(_groups(tables))
+    for number, group in enumerate(groups):
         known = {state.target for state in checkpoint.tables.values()}
         states = []
         for table, target in group:
@@ -87,29 +88,25 @@ def read_tables(
             )
             for (table, _), state in zip(group, states, strict=True)
         )
-        checkpoint = checkpoint.with_table(*pending)
-        batch = LoadBatch(
-            steps=tuple(steps), replacements=replacements, unrepresentable=joined(leftover)
-        )
         try:
-            destination.load(batch, checkpoint)
+            destination.load(LoadBatch(steps=tuple(steps), replacements=replacements), checkpoint)
         except (CdcError, ValueError):  # of reading what has another type by now, too
             if not _changed(group, look()):
                 raise
             counts.unsteady |= targets.keys() - done
             known_before = (checkpoint.tables.get(oid) for oid in counts.unsteady)
             unread = [_unsteady(state) for state in known_before if state is not None]
-            return checkpoint.with_table(*unread), _last(leftover), counts
+            return checkpoint.with_table(*unread), EMPTY_BATCH, counts
         changed = _changed(group, look())
         counts.unsteady |= changed
-        pending = [_unsteady(state) if state.oid in changed else state for state in states]
+        states = [_unsteady(state) if state.oid in changed else state for state in states]
+        checkpoint = checkpoint.with_table(*states)
         steps, leftover = [], collected
         done |= {state.oid for state in states}
-    return checkpoint.with_table(*pending), _last(leftover), counts
-
-
-def _last(unrepresentable: list[pa.Table]) -> LoadBatch:
-    return LoadBatch(unrepresentable=joined(unrepresentable))
+        if number < len(groups) - 1:
+            destination.load(LoadBatch(unrepresentable=joined(leftover)), checkpoint)
+            leftover = []
+    return checkpoint, LoadBatch(unrepresentable=joined(leftover)), counts
 
 
 def _changed(group: Sequence[tuple[SourceTable, str]], now: Sequence[SourceTable]) -> set[int]:

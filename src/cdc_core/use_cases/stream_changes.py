@@ -17,7 +17,7 @@ from cdc_core.use_cases.read_tables import READ_ATTEMPTS, read_tables
 from cdc_core.use_cases.watch_budget import BudgetWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cdc_core.checkpoint import Checkpoint
     from cdc_core.lsn import Lsn
@@ -42,6 +42,7 @@ class StreamReport:
     transactions: int = 0
     batches: int = 0
     tables_read: int = 0
+    rows_read: int = 0
     unrepresentable: int = 0
 
 
@@ -78,14 +79,31 @@ class StreamChanges:
             self.source.expect_read()
             return self._run(follow=follow, stop=stop)
 
+    def catch_up(
+        self, checkpoint: Checkpoint, unread: Mapping[int, str]
+    ) -> tuple[Checkpoint, StreamReport]:
+        """Read the tables `unread` (by oid, with the reason) and bring all tables to one commit, at
+        or past the WAL position at which this began. Source and destination are open."""
+        until = self.source.current_lsn()
+        plan = self._plan(checkpoint)
+        plan.to_read.update(unread)
+        report = StreamReport(checkpoint.lsn)
+        self._drain(plan, until, report, lambda: False, idle_seconds=math.inf)
+        warn_of_unrepresentable(self.progress, report.unrepresentable)
+        if plan.set_aside:
+            raise TablesNeedSnapshot(plan.set_aside)
+        return plan.checkpoint, report
+
+    def _plan(self, checkpoint: Checkpoint) -> TablePlan:
+        plan = TablePlan(checkpoint, self.first_schema, self.catalog.publish, self.freeze_schema)
+        plan.look(self.catalog.publish())
+        return plan
+
     def _run(self, *, follow: bool, stop: Callable[[], bool]) -> StreamReport:
         with self.destination:
             checkpoint = self._start()
             until = self.source.current_lsn()
-            plan = TablePlan(
-                checkpoint, self.first_schema, self.catalog.publish, self.freeze_schema
-            )
-            plan.look(self.catalog.publish())
+            plan = self._plan(checkpoint)
             report = StreamReport(checkpoint.lsn)
             watch = BudgetWatch(self.source, self.max_retained_wal, self.progress)
             watch.warn()
@@ -124,8 +142,9 @@ class StreamChanges:
         )
         if broken is not None:
             raise broken
-        # A timeline that goes on from the checkpoint's is the checkpoint's from here on.
-        return replace(checkpoint, source=identity)
+        # A timeline that goes on from the checkpoint's is the checkpoint's from here on. A full
+        # load that has not ended needs no end any more: what it has not come to is streamed on.
+        return replace(checkpoint, source=identity, full_load=None)
 
     def _exceeded(
         self, watch: BudgetWatch, plan: TablePlan, report: StreamReport
@@ -238,4 +257,5 @@ class StreamChanges:
         self.destination.load(last, checkpoint)
         plan.read_done(checkpoint, {*oids} - counts.unsteady, counts.unrepresentable)
         report.tables_read += counts.tables
+        report.rows_read += counts.rows
         return lsn

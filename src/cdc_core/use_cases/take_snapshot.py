@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from cdc_core.checkpoint import Checkpoint
 from cdc_core.errors import DefinitionChanged
 from cdc_core.history import break_in_history, confirmable
-from cdc_core.lsn import ZERO_LSN, Lsn
 from cdc_core.naming import map_tables
 from cdc_core.ports.progress import Progress, SilentProgress
 from cdc_core.selection import choose_tables
+from cdc_core.staging import EMPTY_BATCH
 from cdc_core.unrepresentable import warn_of_unrepresentable
 from cdc_core.use_cases.read_tables import READ_ATTEMPTS, TablesRead, read_tables
+from cdc_core.use_cases.stream_changes import StreamChanges
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cdc_core.lsn import Lsn
     from cdc_core.ports.catalog import Catalog, SourceTable
     from cdc_core.ports.change_source import ChangeSource
     from cdc_core.ports.destination import Destination
@@ -27,10 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SnapshotReport:
+    """`kept` of the tables are from an earlier run that did not end; `rows` are those read now."""
+
     lsn: Lsn
     tables: int
     rows: int
     unrepresentable: int
+    kept: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class TakeSnapshot:
     Without a usable slot and checkpoint the slot is created, and its consistent point is the
     snapshot. With both, the slot stays where it is, and a temporary slot gives the snapshot's LSN:
     the stream goes on from the checkpoint whenever this run ends early.
+
+    A run of all tables after one that did not end, with no `cdc` between, goes on with that one.
     """
 
     source: ChangeSource
@@ -64,6 +71,8 @@ class TakeSnapshot:
             found = self.catalog.publish()
             targets = map_tables([t.relation.table for t in found], self.first_schema)
             chosen = choose_tables(found, tables)
+            if checkpoint and checkpoint.full_load and not (broken or tables):
+                return self._go_on(replace(checkpoint, source=identity), found)
             anew = checkpoint is None or broken is not None
             if anew and slot is not None:
                 self.progress.note(f"slot {slot.name} has no usable checkpoint: creating it anew")
@@ -76,21 +85,46 @@ class TakeSnapshot:
                     oid: state if oid in live else state.dropped()
                     for oid, state in checkpoint.tables.items()
                 }
-                checkpoint = Checkpoint(identity, checkpoint.lsn, states, checkpoint.committed_at)
+                full_load = checkpoint.full_load if tables else snapshot.lsn
+                checkpoint = Checkpoint(
+                    identity, checkpoint.lsn, states, checkpoint.committed_at, full_load
+                )
                 self.progress.note(f"snapshot at LSN {snapshot.lsn}: {len(chosen)} tables")
                 pairs = [(table, targets[table.relation.table]) for table in chosen]
                 checkpoint, last, counts = self._read(snapshot, pairs, checkpoint)
                 lsn = snapshot.lsn
                 taken_at = snapshot.taken_at
             # Every table is at the snapshot: the stream's older changes are in it.
-            checkpoint = checkpoint.advanced(
-                ZERO_LSN if tables else lsn, None if tables else taken_at
-            )
+            if not tables:
+                checkpoint = replace(checkpoint.advanced(lsn, taken_at), full_load=None)
             self.destination.load(last, checkpoint)
             self.source.confirm(confirmable(checkpoint))
             self._read_unsteady(checkpoint, counts)
             warn_of_unrepresentable(self.progress, counts.unrepresentable)
             return SnapshotReport(lsn, len(chosen), counts.rows, counts.unrepresentable)
+
+    def _go_on(self, checkpoint: Checkpoint, found: Sequence[SourceTable]) -> SnapshotReport:
+        """End the full load of an earlier run: read the tables that it has not come to, and bring
+        those that it has, by the stream, to the same commit."""
+        unread = {
+            table.relation.oid: "the full load has not come to it"
+            for table in found
+            if table.not_streamed or not checkpoint.loaded(table.relation.oid)
+        }
+        kept = len(found) - len(unread)
+        self.progress.note(
+            f"going on with the full load that began at LSN {checkpoint.full_load}: "
+            f"{kept} of {len(found)} tables are done"
+        )
+        stream = StreamChanges(
+            self.source, self.catalog, self.snapshots, self.destination, self.first_schema,
+            progress=self.progress,
+        )  # fmt: skip
+        checkpoint, report = stream.catch_up(checkpoint, unread)
+        self.destination.load(EMPTY_BATCH, replace(checkpoint, full_load=None))
+        return SnapshotReport(
+            checkpoint.lsn, len(found), report.rows_read, report.unrepresentable, kept
+        )
 
     def _read_unsteady(self, checkpoint: Checkpoint, counts: TablesRead) -> None:
         """Read once more the tables whose definitions changed while they were read."""
