@@ -436,3 +436,25 @@ class ChangeSourceContract:
         assert {table.relation.oid for table in found} == {orders}
         assert [c.attnum for c in found[-1].relation.columns] == [1, 2, 3, 4]
         assert all(table.relation.key == ("id",) for table in found)
+
+    def test_columns_have_the_numbers_that_their_names_have_now(
+        self, db: SourceUnderTest, orders: int
+    ) -> None:
+        gone = db.create_table("gone")
+        db.catalog().publish()
+        with db.change_source() as source:
+            point = source.create_slot()
+            with db.transaction() as tx:
+                tx.insert(orders, 1, "a")
+                tx.insert(gone, 1, "a")
+            db.rename_column(orders, "note", "remark")
+            db.drop_column(orders, "doc")
+            db.add_column(orders, "note")
+            db.drop_table(gone)
+            found = tables(source.read(point, source.current_lsn(), {orders, gone}))
+        numbers = {
+            table.relation.oid: [(c.name, c.attnum) for c in table.relation.columns]
+            for table in found
+        }
+        assert numbers[orders] == [("id", 1), ("note", 4), ("doc", 0)]
+        assert numbers[gone] == [("id", 0), ("note", 0), ("doc", 0)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -148,7 +148,7 @@ class InMemorySource:
         wanted = [t for t in self.postgres.wal if t.end_lsn > max(after, slot) and t.end_lsn <= end]
         for start in range(0, len(wanted), self.batch_transactions):
             part = wanted[start : start + self.batch_transactions]
-            yield _batch(part, frozenset(tables))
+            yield self._batch(part, frozenset(tables))
             self.faults.pass_by("source.read.next")
             if stop():
                 return
@@ -227,6 +227,18 @@ class InMemorySource:
         self.while_reading()
         self.faults.pass_by("snapshot.begin.done")
         yield InMemorySnapshot(lsn, taken_at, rows, self.faults, self.piece_rows)
+
+    def _batch(self, transactions: Sequence[Transaction], tables: frozenset[int]) -> ChangeBatch:
+        batch = _batch(transactions, tables)
+        numbered = [replace(t, relation=self._numbered(t.relation)) for t in batch.tables]
+        return replace(batch, tables=numbered)
+
+    def _numbered(self, relation: Relation) -> Relation:
+        """With the numbers that the catalog has now: the stream itself tells none."""
+        table = self.postgres.tables.get(relation.oid)
+        known = {c.name: c.attnum for c in table.relation.columns} if table else {}
+        columns = tuple(replace(c, attnum=known.get(c.name, 0)) for c in relation.columns)
+        return replace(relation, columns=columns)
 
     def _pass_by(self, call: str) -> None:
         """A call of the change source, which holds the writer lock."""
