@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SAMPLE_SECONDS = 0.05
+#: Python keeps its byte code, as it does unless told otherwise.
+_ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 #: The process table is searched for new children once in so many samples.
 _SEARCH_EVERY = 4
 
@@ -57,7 +59,7 @@ def weigh(
     with path.open("wb") as output:
         process = subprocess.Popen(
             command,
-            env={**os.environ, **(environment or {})},
+            env={**_ENVIRONMENT, **(environment or {})},
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=folder,

@@ -36,6 +36,17 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def time_left(rows: int, speed: float) -> str:
+    """The end of a sentence; nothing where it cannot be told."""
+    if rows <= 0 or speed <= 0:
+        return ""
+    seconds = round(rows / speed)
+    hours, minutes = seconds // 3600, seconds // 60 % 60
+    if hours:
+        return f", about {hours} h {minutes} min left"
+    return f", about {minutes} min left" if minutes else f", about {seconds} s left"
+
+
 @dataclass
 class _Table:
     estimated: int
@@ -68,12 +79,17 @@ class LineProgress:
         state.rows += rows
         if self._due():
             of = f" of about {state.estimated:,}" if state.estimated > state.rows else ""
-            logger.info("%s: %s rows%s, %s", table, f"{state.rows:,}", of, self._speed(state))
+            speed = self._speed(state)
+            left = time_left(state.estimated - state.rows, speed)
+            logger.info(
+                "%s: %s rows%s, %s", table, f"{state.rows:,}", of, f"{speed:,.0f} rows/s{left}"
+            )
 
     def table_finished(self, table: str) -> None:
         state = self._tables.pop(table, None)
         if state is not None:
-            logger.info("%s: %s rows, %s", table, f"{state.rows:,}", self._speed(state))
+            speed = self._speed(state)
+            logger.info("%s: %s rows, %s", table, f"{state.rows:,}", f"{speed:,.0f} rows/s")
 
     def batch_loaded(self, changes: int, transactions: int, lag_bytes: int) -> None:
         self._changes += changes
@@ -99,9 +115,8 @@ class LineProgress:
         self._told = now
         return True
 
-    def _speed(self, state: _Table) -> str:
-        seconds = max(self.monotonic() - state.started, 1e-3)
-        return f"{state.rows / seconds:,.0f} rows/s"
+    def _speed(self, state: _Table) -> float:
+        return state.rows / max(self.monotonic() - state.started, 1e-3)
 
 
 class TerminalProgress:
@@ -130,8 +145,10 @@ class TerminalProgress:
     def rows_read(self, table: str, rows: int) -> None:
         bars, task = self._open(), self._task(table)
         bars.advance(task, rows)
-        speed = bars.tasks[bars.task_ids.index(task)].speed
-        bars.update(task, told=f"{speed:,.0f} rows/s" if speed else "")
+        state = bars.tasks[bars.task_ids.index(task)]
+        if state.speed:
+            left = time_left(int((state.total or 0) - state.completed), state.speed)
+            bars.update(task, told=f"{state.speed:,.0f} rows/s{left}")
 
     def table_finished(self, table: str) -> None:
         bars, task = self._open(), self._task(table)

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from entrypoints.progress import LineProgress, TerminalProgress, size
+from entrypoints.progress import LineProgress, TerminalProgress, size, time_left
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def test_a_long_table_tells_every_few_seconds(progress, now, caplog):
         progress.rows_read("public.orders", 6_250)
     progress.table_finished("public.orders")
     assert [record.getMessage() for record in caplog.records] == [
-        "public.orders: 250,000 rows of about 1,000,000, 50,000 rows/s",
-        "public.orders: 500,000 rows of about 1,000,000, 50,000 rows/s",
+        "public.orders: 250,000 rows of about 1,000,000, 50,000 rows/s, about 15 s left",
+        "public.orders: 500,000 rows of about 1,000,000, 50,000 rows/s, about 10 s left",
         "public.orders: 500,000 rows, 50,000 rows/s",
     ]
 
@@ -54,6 +54,41 @@ def test_notes_and_warnings_are_log_lines(progress, caplog):
 )
 def test_size(count, told):
     assert size(count) == told
+
+
+@pytest.mark.parametrize(
+    ("rows", "speed", "told"),
+    [
+        (0, 10.0, ""),
+        (-5, 10.0, ""),
+        (10, 0.0, ""),
+        (590, 10.0, ", about 59 s left"),
+        (6_000, 10.0, ", about 10 min left"),
+        (120_000, 10.0, ", about 3 h 20 min left"),
+    ],
+)
+def test_time_left(rows, speed, told):
+    assert time_left(rows, speed) == told
+
+
+def test_a_table_larger_than_estimated_tells_no_time(progress, now, caplog):
+    progress.table_started("public.orders", 10)
+    now[0] = 6.0
+    progress.rows_read("public.orders", 60)
+    assert caplog.records[0].getMessage() == "public.orders: 60 rows, 10 rows/s"
+
+
+def test_tables_side_by_side_tell_their_own(progress, now, caplog):
+    progress.table_started("public.a", 1000)
+    progress.table_started("public.b", 0)
+    now[0] = 10.0
+    progress.rows_read("public.a", 100)
+    now[0] = 20.0
+    progress.rows_read("public.b", 40)
+    assert [record.getMessage() for record in caplog.records] == [
+        "public.a: 100 rows of about 1,000, 10 rows/s, about 1 min left",
+        "public.b: 40 rows, 2 rows/s",
+    ]
 
 
 def test_bars_take_every_call():
