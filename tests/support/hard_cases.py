@@ -635,6 +635,22 @@ MESSAGES = (
     ),
 )
 
+GENERATED = (
+    case(
+        13,
+        "stored generated columns, where PostgreSQL sends them",
+        "computed",
+        "CREATE TABLE computed (id int PRIMARY KEY, n int, twice int GENERATED ALWAYS AS (n * 2)"
+        " STORED, v text, long text GENERATED ALWAYS AS (repeat(md5(v), 300)) STORED);"
+        "ALTER TABLE computed ALTER long SET STORAGE EXTERNAL;"
+        "INSERT INTO computed (id, n, v) SELECT i, i, i::text FROM generate_series(1, 9) AS i",
+        "UPDATE computed SET n = 7 WHERE id = 1; UPDATE computed SET id = 50 WHERE id = 2;"
+        "INSERT INTO computed VALUES (20, NULL, DEFAULT, 'x'); DELETE FROM computed WHERE id = 3",
+        "ALTER TABLE computed ADD square int GENERATED ALWAYS AS (n * n) STORED;"
+        "UPDATE computed SET v = 'y' WHERE id = 4",
+    ),
+)
+
 TRANSACTIONS = (
     case(
         14,
@@ -668,7 +684,7 @@ TRANSACTIONS = (
 
 CASES = (
     *TOAST, *KEYS, *ORDER, *TRUNCATES, *KEYLESS, *PARTITIONS, *DEFINITIONS, *NEW_TABLES, *MESSAGES,
-    *TRANSACTIONS,
+    *GENERATED, *TRANSACTIONS,
 )  # fmt: skip
 
 ROUNDS = max(len(case.rounds) for case in CASES)

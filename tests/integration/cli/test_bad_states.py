@@ -113,6 +113,8 @@ def test_slot_setting_changed(filled):
 
 def test_role_without_replication(filled):
     filled.sql(f"CREATE ROLE {filled.database}_plain LOGIN PASSWORD '{PASSWORD}'")
+    # As it is from PostgreSQL 15 on.
+    filled.sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     dsn = filled.server.database_dsn(
         filled.database, f"{filled.database}_plain", quote(PASSWORD, safe="")
     )

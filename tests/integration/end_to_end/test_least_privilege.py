@@ -36,7 +36,8 @@ def role(database: str, sql: psycopg.Connection) -> Iterator[str]:
     """The name of a role that is dropped at the end."""
     name = "least_" + database.rpartition("_")[2]
     yield name
-    sql.execute(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}".encode())
+    if sql.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone() is not None:
+        sql.execute(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}".encode())
 
 
 def run_page(sql: psycopg.Connection, text: str, role: str) -> None:
