@@ -359,6 +359,9 @@ class _MarkingSnapshot:
     def taken_at(self) -> int:
         return self.inner.taken_at
 
+    def expect(self, relations: Any) -> None:
+        self.inner.expect(relations)
+
     def read(self, relation: Any) -> Iterator[Piece]:
         for piece in self.inner.read(relation):
             texts = piece.rows.column("big").to_pylist()
