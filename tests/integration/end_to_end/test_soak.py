@@ -14,7 +14,7 @@ from tests.support.postgres import BIN
 if TYPE_CHECKING:
     from pathlib import Path
 
-ROUNDS = 2
+ROUNDS = 1
 
 
 @pytest.mark.parametrize("destination", ["duckdb", "delta"])
