@@ -6,6 +6,7 @@ differ at the source differ at the destination, whatever it thinks of upper and 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, TypeVar
 
 from cdc_core.staging import (
@@ -74,16 +75,35 @@ def map_tables(
     tables = list(dict.fromkeys(tables))
     bare = [(table, table.name) for table in tables if table.schema == first_schema]
     prefixed = [
-        (table, f"{table.schema}__{table.name}") for table in tables if table.schema != first_schema
+        (table, natural_name(table, first_schema))
+        for table in tables
+        if table.schema != first_schema
     ]
     mapping = _assign(bare + prefixed, reserved, forbidden)
     return {table: mapping[table] for table in tables}
 
 
+def natural_name(table: TableName, first_schema: str) -> str:
+    """What the table is called where nothing is in the way."""
+    return table.name if table.schema == first_schema else f"{table.schema}__{table.name}"
+
+
+def is_name_of(
+    target: str, table: TableName, first_schema: str, forbidden: str = FORBIDDEN_IN_TABLES
+) -> bool:
+    """Whether the target is the table's natural name, or that name made distinct."""
+    natural = natural_name(table, first_schema).translate(_replaced(forbidden))
+    return re.fullmatch(re.escape(natural) + r"(_\d+)?", target) is not None
+
+
+def _replaced(forbidden: str) -> dict[int, str]:
+    return str.maketrans(dict.fromkeys(forbidden, "_"))
+
+
 def _assign(
     wanted: Sequence[tuple[Key, str]], reserved: Collection[str], forbidden: str
 ) -> dict[Key, str]:
-    replace = str.maketrans(dict.fromkeys(forbidden, "_"))
+    replace = _replaced(forbidden)
     taken = {name.casefold() for name in reserved}
     kept: dict[Key, str] = {}
     for key, name in wanted:

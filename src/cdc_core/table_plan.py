@@ -12,7 +12,6 @@ from cdc_core.changes import Op
 from cdc_core.checkpoint import Checkpoint, TableState, TableStatus
 from cdc_core.fold import fold
 from cdc_core.layout import lay_out
-from cdc_core.naming import map_tables
 from cdc_core.renames import table_renames
 from cdc_core.schema_change import (
     dropped_columns,
@@ -34,6 +33,7 @@ from cdc_core.staging import (
     MultisetMerge,
     TableRename,
 )
+from cdc_core.target_names import target_names
 from cdc_core.unrepresentable import joined, unrepresentable_rows
 
 if TYPE_CHECKING:
@@ -104,11 +104,9 @@ class TablePlan:
         """Compare the checkpoint's tables with the catalog's."""
         self.sources = {table.relation.oid: table for table in tables}
         self.to_read = {oid: why for oid, why in self.to_read.items() if oid in self.sources}
-        by_name = map_tables([t.relation.table for t in tables], self.first_schema)
         states = dict(self.checkpoint.tables)
-        self.targets = {
-            table.relation.oid: self._target(table, by_name, states) for table in tables
-        }
+        names = {oid: table.relation.table for oid, table in self.sources.items()}
+        self.targets = target_names(names, states, self.first_schema)
         self._rename_tables(states)
         for oid, state in list(states.items()):
             if oid not in self.sources:
@@ -279,15 +277,6 @@ class TablePlan:
                 )  # fmt: skip
         self.unrepresentable += sum(len(table) for table in found)
         return found
-
-    def _target(
-        self, table: SourceTable, by_name: dict[TableName, str], states: dict[int, TableState]
-    ) -> str:
-        """A table keeps its target name until it is renamed."""
-        known = states.get(table.relation.oid)
-        if known is not None and known.table == table.relation.table:
-            return known.target
-        return by_name[table.relation.table]
 
     def _gone(self, states: dict[int, TableState], state: TableState) -> None:
         if state.status is TableStatus.DROPPED:

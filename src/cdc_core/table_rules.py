@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from cdc_core.findings import Finding, fail, ok, warn
-from cdc_core.naming import map_columns, map_tables
+from cdc_core.naming import map_columns, natural_name
 from cdc_core.source_rules import quote
+from cdc_core.target_names import target_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from cdc_core.checkpoint import TableState
     from cdc_core.ports.catalog import SourceTable
     from cdc_core.ports.source_inspector import SourceFacts, TableFacts
     from cdc_core.relation import Column, TableName
@@ -22,24 +24,29 @@ _RUN = "; run: "
 
 
 def tables_findings(
-    tables: Sequence[SourceTable], facts: SourceFacts, first_schema: str
+    tables: Sequence[SourceTable],
+    facts: SourceFacts,
+    first_schema: str,
+    states: Mapping[int, TableState],
 ) -> Iterator[Finding]:
-    """At least one finding a table, in their order."""
+    """At least one finding a table, in their order; `states` are what the checkpoint knows."""
     if not tables:
         yield fail(
             "tables",
             "none found",
             "set sources.pg_replication.schemas, include and exclude so that tables are chosen",
         )
-    targets = map_tables([table.relation.table for table in tables], first_schema)
+    names = {table.relation.oid: table.relation.table for table in tables}
+    targets = target_names(names, states, first_schema)
     for table in tables:
         name = table.relation.table
+        target = targets[table.relation.oid]
         known = facts.tables.get(table.relation.oid)
         found = [*(_rights(table, known, facts) if known else ()), *_shape(table)]
-        found += _name(name, targets[name], first_schema)
+        found += _name(name, target, first_schema)
         if known:
             found += _left_out(name, known)
-        yield from found or [ok(str(name), _streams(table, targets[name]))]
+        yield from found or [ok(str(name), _streams(table, target))]
 
 
 def qualified(table: TableName) -> str:
@@ -123,7 +130,7 @@ def _wide_numeric(column: Column) -> bool:
 
 
 def _name(table: TableName, target: str, first_schema: str) -> Iterator[Finding]:
-    wanted = table.name if table.schema == first_schema else f"{table.schema}__{table.name}"
+    wanted = natural_name(table, first_schema)
     if target != wanted:
         yield warn(
             str(table),

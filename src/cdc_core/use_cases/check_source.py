@@ -11,9 +11,9 @@ from cdc_core.source_rules import history_findings, source_findings
 from cdc_core.table_rules import tables_findings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from cdc_core.checkpoint import Checkpoint
+    from cdc_core.checkpoint import Checkpoint, TableState
     from cdc_core.ports.catalog import Catalog
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.source_inspector import SourceFacts, SourceInspector
@@ -37,9 +37,9 @@ class CheckSource:
         facts = self._facts()
         if isinstance(facts, Finding):
             return [facts, *self._destination()[0]]
-        findings = list(source_findings(facts))
-        findings += self._tables(facts)
         reached, checkpoint = self._destination()
+        findings = list(source_findings(facts))
+        findings += self._tables(facts, checkpoint.tables if checkpoint else {})
         history = history_findings(facts, checkpoint, self.max_retained_wal)
         return [*findings, *history, *reached]
 
@@ -49,13 +49,13 @@ class CheckSource:
         except CdcError as error:
             return fail("source", error.what, error.cure)
 
-    def _tables(self, facts: SourceFacts) -> Iterator[Finding]:
+    def _tables(self, facts: SourceFacts, states: Mapping[int, TableState]) -> Iterator[Finding]:
         try:
             tables = self.catalog.tables()
         except CdcError as error:
             yield fail("tables", error.what, error.cure)
             return
-        yield from tables_findings(tables, facts, self.first_schema)
+        yield from tables_findings(tables, facts, self.first_schema, states)
 
     def _destination(self) -> tuple[list[Finding], Checkpoint | None]:
         try:

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING
 from cdc_core.checkpoint import Checkpoint
 from cdc_core.errors import DefinitionChanged
 from cdc_core.history import break_in_history, confirmable
-from cdc_core.naming import map_tables
+from cdc_core.naming import is_name_of
 from cdc_core.ports.progress import Progress, SilentProgress
 from cdc_core.selection import choose_tables
 from cdc_core.staging import EMPTY_BATCH
+from cdc_core.target_names import target_names
 from cdc_core.unrepresentable import warn_of_unrepresentable
 from cdc_core.use_cases.read_tables import READ_ATTEMPTS, TablesRead, read_tables
 from cdc_core.use_cases.stream_changes import StreamChanges
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from cdc_core.checkpoint import SourceIdentity, TableState
     from cdc_core.lsn import Lsn
     from cdc_core.ports.catalog import Catalog, SourceTable
     from cdc_core.ports.change_source import ChangeSource
@@ -69,7 +71,9 @@ class TakeSnapshot:
             if tables and broken:
                 raise broken
             found = self.catalog.publish()
-            targets = map_tables([t.relation.table for t in found], self.first_schema)
+            names = {t.relation.oid: t.relation.table for t in found}
+            known = self._known(checkpoint, identity, all_tables=not tables)
+            targets = target_names(names, known, self.first_schema)
             chosen = choose_tables(found, tables)
             if checkpoint and checkpoint.full_load and not (broken or tables):
                 return self._go_on(replace(checkpoint, source=identity), found)
@@ -90,7 +94,7 @@ class TakeSnapshot:
                     identity, checkpoint.lsn, states, checkpoint.committed_at, full_load
                 )
                 self.progress.note(f"snapshot at LSN {snapshot.lsn}: {len(chosen)} tables")
-                pairs = [(table, targets[table.relation.table]) for table in chosen]
+                pairs = [(table, targets[table.relation.oid]) for table in chosen]
                 checkpoint, last, counts = self._read(snapshot, pairs, checkpoint)
                 lsn = snapshot.lsn
                 taken_at = snapshot.taken_at
@@ -133,14 +137,15 @@ class TakeSnapshot:
             if not unsteady:
                 return
             found = self.catalog.publish()
-            targets = map_tables([t.relation.table for t in found], self.first_schema)
+            tables = {t.relation.oid: t.relation.table for t in found}
+            targets = target_names(tables, checkpoint.tables, self.first_schema)
             chosen = [table for table in found if table.relation.oid in unsteady]
             names = [str(table.relation.table) for table in chosen]
             if attempt == READ_ATTEMPTS - 1 and chosen:
                 raise DefinitionChanged(names)
             self.progress.note(f"reading {', '.join(names)} once more: definitions changed")
             with self.snapshots.begin(create_slot=False) as snapshot:
-                pairs = [(table, targets[table.relation.table]) for table in chosen]
+                pairs = [(table, targets[table.relation.oid]) for table in chosen]
                 checkpoint, last, again = self._read(snapshot, pairs, checkpoint)
             self.destination.load(last, checkpoint)
             counts.unsteady = again.unsteady
@@ -155,3 +160,19 @@ class TakeSnapshot:
         return read_tables(
             snapshot, tables, self.catalog.tables, self.destination, checkpoint, self.progress
         )
+
+    def _known(
+        self, checkpoint: Checkpoint | None, identity: SourceIdentity, *, all_tables: bool
+    ) -> Mapping[int, TableState]:
+        """States whose targets stay. `schemas` may be others than they were: where every table is
+        read anew, its target is one that they give it."""
+        if checkpoint is None or (checkpoint.source.system_id, checkpoint.source.database) != (
+            identity.system_id,
+            identity.database,
+        ):
+            return {}
+        return {
+            oid: state
+            for oid, state in checkpoint.tables.items()
+            if not all_tables or is_name_of(state.target, state.table, self.first_schema)
+        }

@@ -30,7 +30,7 @@ def table(name: str = "orders", schema: str = "public", *columns: Column) -> Sou
 
 
 def findings(found: SourceTable, facts: TableFacts = FACTS, **changes) -> list[Finding]:
-    return list(tables_findings([found], replace(GOOD, tables={1: facts}, **changes), "public"))
+    return list(tables_findings([found], replace(GOOD, tables={1: facts}, **changes), "public", {}))
 
 
 def test_a_table_without_a_problem_has_one_line() -> None:
@@ -112,13 +112,13 @@ def test_each_problem_has_its_level_and_cure(found, facts, changes, level, cure)
 
 
 def test_no_table_at_all_is_a_failure() -> None:
-    (found,) = tables_findings([], GOOD, "public")
+    (found,) = tables_findings([], GOOD, "public", {})
     assert found.level is Level.FAIL
 
 
 def test_tables_that_want_one_name() -> None:
     other = table("b", "a")
     other = replace(other, relation=replace(other.relation, oid=2))
-    lines = list(tables_findings([table("a__b"), other], GOOD, "public"))
+    lines = list(tables_findings([table("a__b"), other], GOOD, "public", {}))
     assert [line.level for line in lines] == [Level.OK, Level.WARN]
     assert "becomes a__b_2" in lines[1].sentence

@@ -55,6 +55,7 @@ class World:
     def source(self) -> InMemorySource:
         return InMemorySource(
             self.postgres,
+            schemas=("public", "a__b"),
             faults=self.faults,
             batch_transactions=self.batch_transactions,
             piece_rows=3,
@@ -274,6 +275,44 @@ def test_a_dropped_table_stays_as_it_was() -> None:
     world.cdc()
     assert world.lake.rows("keyed") == before
     world.assert_equal()
+
+
+def targets(world: World) -> dict[str, str]:
+    checkpoint = world.lake.checkpoint or {"tables": []}
+    return {table["name"]: table["target"] for table in checkpoint["tables"]}
+
+
+@pytest.mark.parametrize("action", ["cdc", "snapshot", "snapshot of one"])
+def test_a_new_table_never_takes_the_name_of_another(action: str) -> None:
+    world, oids = build(6)
+    elsewhere = world.postgres.create_table("c", COLUMNS, schema="a__b")
+    world.snapshot()
+    before = {n: world.lake.rows(n) for n in ("keyed", "a__b__c")}
+    new = world.postgres.create_table("Keyed", COLUMNS)
+    bare = world.postgres.create_table("a__b__c", COLUMNS)
+    with world.postgres.transaction() as tx:
+        tx.insert(new, id=1, n=1, big="of the new one")
+        tx.insert(bare, id=2, n=2, big="of the bare one")
+        tx.insert(elsewhere, id=3, n=3, big="of the other schema")
+    if action == "snapshot":
+        world.snapshot()
+    elif action == "snapshot of one":
+        world.snapshot("Keyed")
+    world.cdc()
+    assert targets(world)["keyed"] == "keyed"
+    assert targets(world)["Keyed"] == "Keyed_2"
+    assert world.lake.rows("keyed") == before["keyed"]
+    assert [row["id"] for row in world.lake.rows("a__b__c")] == [3]
+    assert [row["id"] for row in world.lake.rows("a__b__c_2")] == [2]
+    assert [row["id"] for row in world.lake.rows("Keyed_2")] == [1]
+    # The first one gone, its content stays, and the others keep their names.
+    world.postgres.drop_table(oids[0])
+    third = world.postgres.create_table("KEYED", COLUMNS)
+    with world.postgres.transaction() as tx:
+        tx.insert(third, id=4, n=4, big="of the third")
+    world.cdc()
+    assert targets(world)["KEYED"] == "KEYED_3"
+    assert world.lake.rows("keyed") == before["keyed"]
 
 
 def change_schema(world: World, oid: int, change: str) -> None:
