@@ -160,6 +160,10 @@ class TablePlan:
             if columns is None:
                 continue
             state = self.checkpoint.tables[oid]
+            if any(_has_odd_key(part, state) for part in parts):
+                # NULL in the destination, such a key names no row there.
+                self._wait_for_reading(oid, "a key that its destination type cannot hold changed")
+                continue
             target = target_table(state)
             laid_out = lay_out(list(zip(parts, columns, strict=True)), target, state.snapshot_lsn)
             merge = fold(laid_out, target, target_key(state), dropped_columns(state))
@@ -232,13 +236,15 @@ class TablePlan:
                 self.look(self.refresh())
                 if oid in self.to_read or oid not in self.followed:
                     return None
-        reason = "its definition changed in a way the stream does not tell"
+        self._wait_for_reading(oid, "its definition changed in a way the stream does not tell")
+        return None
+
+    def _wait_for_reading(self, oid: int, reason: str) -> None:
         self.to_read[oid] = reason
         waiting = replace(
             self.checkpoint.tables[oid], status=TableStatus.NEEDS_SNAPSHOT, reason=reason
         )
         self.checkpoint = self.checkpoint.with_table(waiting)
-        return None
 
     @staticmethod
     def _fits(part: TableChanges, columns: Sequence[ColumnState | None], state: TableState) -> bool:
@@ -343,6 +349,15 @@ class TablePlan:
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
+
+
+def _has_odd_key(part: TableChanges, state: TableState) -> bool:
+    """Whether a row that the table does not have already has a key no destination type holds."""
+    key = set(part.relation.key)
+    return any(
+        value.column in key and part.commit_lsn[value.row] >= np.uint64(state.snapshot_lsn)
+        for value in part.unrepresentable
+    )
 
 
 def _empty_merge(state: TableState) -> Merge:

@@ -209,6 +209,22 @@ KEYS = (
     ),
     case(
         2,
+        "keys that no destination type holds",
+        "key_odd key_odd_pair",
+        "CREATE TABLE key_odd (k date PRIMARY KEY, v text); INSERT INTO key_odd VALUES"
+        " ('infinity', 'a'), ('-infinity', 'b'), ('4000-01-01 BC', 'c'), ('2020-01-01', 'd');"
+        "CREATE TABLE key_odd_pair (a int, b numeric(5,2), v text, PRIMARY KEY (a, b));"
+        "INSERT INTO key_odd_pair VALUES (1, 'NaN', 'a'), (1, 1.5, 'b'), (2, 'NaN', 'c')",
+        "UPDATE key_odd SET v = v || '1'; UPDATE key_odd_pair SET v = v || '1' WHERE a = 1",
+        (
+            "DELETE FROM key_odd WHERE k = 'infinity'; DELETE FROM key_odd_pair WHERE a = 2",
+            "UPDATE key_odd SET k = 'infinity' WHERE k = '2020-01-01'",
+            "UPDATE key_odd_pair SET b = 2 WHERE b = 'NaN'",
+        ),
+        "INSERT INTO key_odd VALUES ('2021-01-01', 'e'); UPDATE key_odd_pair SET v = 'z'",
+    ),
+    case(
+        2,
         "deferred constraints: a unique value and a reference that hold at the commit only",
         "key_parent key_child",
         "CREATE TABLE key_parent (id int PRIMARY KEY, u int UNIQUE DEFERRABLE INITIALLY DEFERRED);"
