@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,17 +25,33 @@ STUB_MODULES = "/databricks/spark/python/dlt"
 STUB_FOLDERS = ("/databricks/spark/python", "/databricks/python_shell")
 
 
+_importing = threading.Lock()
+
+
 def import_dlt() -> ModuleType:
-    """The dlt of the package index; raises `SettingsError` if it cannot be had."""
-    present = sys.modules.get("dlt")
-    if present is not None and is_data_load_tool(present):
-        return present
-    hooks = list(sys.meta_path)
-    path = list(sys.path)
-    _purge()
+    """The dlt of the package index; raises `SettingsError` if it cannot be had. Safe in threads."""
+    with _importing:
+        loaded = dict(sys.modules)
+        present = loaded.get("dlt")
+        if getattr(getattr(present, "__spec__", None), "_initializing", False):
+            # Another thread imports it by itself: wait, as nothing may be purged under its hands.
+            present = importlib.import_module("dlt")
+        if present is not None and is_data_load_tool(present):
+            return present
+        return _import_anew(loaded)
+
+
+def _import_anew(loaded: dict[str, ModuleType]) -> ModuleType:
+    """Instead of whatever is `loaded`.
+
+    Other threads may be importing: hooks and search path are lists of our own for the while, as one
+    that is reordered under a search makes it miss what it looks for.
+    """
+    hooks, path = sys.meta_path, sys.path
+    _purge(loaded)
+    allowed = [hook for hook in hooks if not is_marked(hook)]
     try:
-        sys.meta_path[:] = [hook for hook in hooks if not is_marked(hook)]
-        sys.path[:] = _ours_first(path)
+        sys.meta_path, sys.path = list(allowed), _ours_first(path)
         importlib.invalidate_caches()
         module = importlib.import_module("dlt")
     except ImportError:
@@ -42,11 +59,8 @@ def import_dlt() -> ModuleType:
             "dlt cannot be imported", "install the wheel with its dependencies in this environment"
         ) from None
     finally:
-        sys.meta_path[:] = [
-            *(hook for hook in hooks if is_marked(hook) or hook in sys.meta_path),
-            *(hook for hook in sys.meta_path if hook not in hooks),
-        ]
-        sys.path[:] = path
+        hooks.extend(hook for hook in sys.meta_path if hook not in allowed)
+        sys.meta_path, sys.path = hooks, path
     if not is_data_load_tool(module):
         raise SettingsError(
             f"the dlt at {where(module)} is Databricks' Delta Live Tables, not the data load tool",
@@ -72,11 +86,12 @@ def where(module: Any) -> str:
     return str(getattr(module, "__file__", None) or "an import hook")
 
 
-def _purge() -> None:
+def _purge(loaded: dict[str, ModuleType]) -> None:
     """Forget every module of that name, and what a stub has loaded under others."""
-    for name, module in list(sys.modules.items()):
+    for name, module in loaded.items():
         file = getattr(module, "__file__", None) or ""
-        if name.partition(".")[0] == "dlt" or file.startswith(STUB_MODULES):
+        wrong = name.partition(".")[0] == "dlt" or file.startswith(STUB_MODULES)
+        if wrong and sys.modules.get(name) is module:
             del sys.modules[name]
 
 

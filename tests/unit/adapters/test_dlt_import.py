@@ -79,6 +79,27 @@ def test_where_nothing_is_in_the_way(before, afterwards):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("other", ["import_dlt()", "import dlt"])
+def test_threads_that_import_at_the_same_time(other):
+    code = f"""
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from adapters.dlt_import import import_dlt
+start = threading.Barrier(4)
+def imported(number):
+    start.wait()
+    if number % 2:
+        return import_dlt()
+    {other}
+    return sys.modules["dlt"]
+with ThreadPoolExecutor(4) as pool:
+    found = list(pool.map(imported, range(4)))
+assert all(module is found[0] and hasattr(module, "pipeline") for module in found), found
+"""
+    done = _run(code)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_wrong_one_alone_is_refused(tmp_path):
     (tmp_path / "dlt.py").write_text(STUB)
     code = f"""
