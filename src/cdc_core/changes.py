@@ -73,12 +73,13 @@ class Unrepresentable:
 
 @dataclass(frozen=True, eq=False)
 class ChangeBatch:
-    """Whole transactions, in commit order.
+    """Whole transactions, in commit order; or, not `complete`, a part of such a batch that is too
+    large to be held: what comes next, up to and with a complete one, belongs to the same batch.
 
     `tables` holds the changes of each relation in order, in one `TableChanges` or several: one at
     least for each schema version. `end_lsn` is the position to confirm once the batch is durable:
     the end of its last transaction, or for a batch without changes a position before which nothing
-    is left to send. `wire_bytes` counts what was read, for progress.
+    is left to send; of a part it means nothing. `wire_bytes` counts what was read, for progress.
     """
 
     tables: Sequence[TableChanges]
@@ -87,6 +88,7 @@ class ChangeBatch:
     last_committed_at: int | None = None
     transactions: int = 0
     wire_bytes: int = 0
+    complete: bool = True
 
     @property
     def changes(self) -> int:

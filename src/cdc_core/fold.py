@@ -42,13 +42,17 @@ NONE = -1
 
 
 def fold(
-    changes: TableChanges, target: TargetTable, key: Sequence[str], dropped: Sequence[str] = ()
+    changes: TableChanges,
+    target: TargetTable,
+    key: Sequence[str],
+    dropped: Sequence[str] = (),
+    first_ref: int = 0,
 ) -> KeyedMerge | MultisetMerge | None:
     """What `changes` leave to apply to `target`; None for nothing.
 
     `changes.rows` has exactly the target's columns (see `layout.lay_out`); `key` names target
-    columns, none
-    for a multiset. O(n) without unchanged TOAST, O(n log n) with.
+    columns, none for a multiset. `_cdc_ref` counts from `first_ref`. O(n) without unchanged TOAST,
+    O(n log n) with.
     """
     truncations = np.flatnonzero(changes.op == Op.TRUNCATE)
     start = int(truncations[-1]) + 1 if len(truncations) else 0
@@ -58,8 +62,8 @@ def fold(
     events = np.arange(start, len(changes), dtype=np.int64)
     if not key:
         content = tuple(name for name in target.schema.names if name not in dropped)
-        return _multiset(changes, target, content, events, truncated_at)
-    return _keyed(changes, target, tuple(key), events, truncated_at)
+        return _multiset(changes, target, content, events, truncated_at, first_ref)
+    return _keyed(changes, target, tuple(key), events, truncated_at, first_ref)
 
 
 def _multiset(
@@ -68,11 +72,12 @@ def _multiset(
     content: tuple[str, ...],
     events: Indexes,
     truncated_at: Lsn | None,
+    first_ref: int,
 ) -> MultisetMerge:
     rows = _take(changes.rows, events, len(changes))
     control = [
         _operations(changes.op[events] == Op.DELETE),
-        pa.array(np.arange(len(events), dtype=np.int64)),
+        pa.array(np.arange(first_ref, first_ref + len(events), dtype=np.int64)),
     ]
     table = _staged(target, rows, changes, events, control, MULTISET_CONTROL_FIELDS)
     return MultisetMerge(target, table, content, truncated_at)
@@ -84,6 +89,7 @@ def _keyed(
     key: tuple[str, ...],
     events: Indexes,
     truncated_at: Lsn | None,
+    first_ref: int,
 ) -> KeyedMerge:
     codes = _key_codes(changes.rows.select(list(key)), events)
     final = _last_of_each(codes, int(events[0]) if len(events) else 0)
@@ -114,7 +120,7 @@ def _keyed(
         if missing.any():
             unresolved[name] = missing
 
-    hops = _hops(changes, before, final, unresolved)
+    hops = _hops(changes, before, final, unresolved, first_ref)
     rows = pa.table(taken, schema=target.schema)
     control = [
         _operations(deleted),
@@ -228,7 +234,11 @@ class _Hops:
 
 
 def _hops(
-    changes: TableChanges, before: Indexes, final: Indexes, unresolved: dict[str, Mask]
+    changes: TableChanges,
+    before: Indexes,
+    final: Indexes,
+    unresolved: dict[str, Mask],
+    first_ref: int,
 ) -> _Hops:
     """Walk the key changes of every unresolved row back to the key that the target knows.
 
@@ -243,12 +253,12 @@ def _hops(
     place = arrival[final]
     rows = np.flatnonzero(wanted & (changes.moved_from[place] >= 0))
     references = np.full(len(final), NONE, dtype=np.int64)
-    references[rows] = np.arange(len(rows))
+    references[rows] = np.arange(first_ref, first_ref + len(rows))
     array = pa.array(references, mask=references == NONE)
     if not len(rows):
         return _Hops(array, none, none, none)
 
-    refs = np.arange(len(rows), dtype=np.int64)
+    refs = np.arange(first_ref, first_ref + len(rows), dtype=np.int64)
     keyed_by, arrived = final[rows], place[rows]
     events, lsns, owners = [], [], []
     newest = np.full(len(rows), np.iinfo(np.int64).max, dtype=np.int64)

@@ -9,7 +9,7 @@ each target row's `_cdc_lsn`, the commit LSN of the last change that made it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
@@ -51,9 +51,21 @@ class TargetTable:
     schema: pa.Schema
 
 
+class StagedRows(Protocol):
+    """Rows that wait at the destination, out of memory, until a load names them."""
+
+    def __len__(self) -> int: ...
+
+    def read(self) -> pa.Table:
+        """The rows as they were staged."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class KeyedMerge:
     """At most one final change per key.
+
+    More rows of the same columns may be in `staged`, of other keys.
 
     `rows` has the target's columns, `METADATA_FIELDS`, `KEYED_CONTROL_FIELDS`:
 
@@ -79,6 +91,7 @@ class KeyedMerge:
     #: Target columns named by any `_cdc_unchanged`; with `has_hops`, what the merge must look up.
     unchanged_columns: tuple[str, ...] = ()
     has_hops: bool = False
+    staged: tuple[StagedRows, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,13 +105,15 @@ class MultisetMerge:
     applied already; walking the others from c, never below 0, gives the new count; all copies then
     carry the `_cdc_lsn` of the content's last event. Columns outside `content` are those that the
     source has dropped: copies in the target keep them.
-    With `truncated_at`, target rows whose `_cdc_lsn` is below it go first.
+    With `truncated_at`, target rows whose `_cdc_lsn` is below it go first. More rows of the same
+    columns may be in `staged`; `_cdc_ref` orders all.
     """
 
     target: TargetTable
     rows: pa.Table
     content: tuple[str, ...]
     truncated_at: Lsn | None = None
+    staged: tuple[StagedRows, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

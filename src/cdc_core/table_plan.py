@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from cdc_core.batch_parts import BatchParts, Entangled
 from cdc_core.changes import Op
 from cdc_core.checkpoint import Checkpoint, TableState, TableStatus
 from cdc_core.fold import fold
@@ -43,15 +44,18 @@ if TYPE_CHECKING:
     from cdc_core.checkpoint import ColumnState
     from cdc_core.ports.catalog import SourceTable
     from cdc_core.relation import TableName
+    from cdc_core.staging import StagedRows
 
 
 @dataclass
 class TablePlan:
-    """The tables of a run, by oid. `refresh` asks the catalog again when the stream knows more."""
+    """The tables of a run, by oid. `refresh` asks the catalog again when the stream knows more,
+    `stage` puts rows at the destination that memory should not hold."""
 
     checkpoint: Checkpoint
     first_schema: str
     refresh: Callable[[], Sequence[SourceTable]]
+    stage: Callable[[pa.Table], StagedRows]
     #: Changes of a known table's definition are not followed: the table is set aside.
     freeze: bool = False
     #: Tables to read again, or for the first time, by oid, with the reason. What was streamed once
@@ -71,6 +75,10 @@ class TablePlan:
     _steps: list[ColumnRename | TableRename] = field(default_factory=list)
     _empty_merges: list[Merge] = field(default_factory=list)
     _changed: bool = False
+    _cells: dict[int, list[pa.Table]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._parts = BatchParts(self.stage)
 
     @property
     def followed(self) -> frozenset[int]:
@@ -146,38 +154,75 @@ class TablePlan:
         self._steps, self._empty_merges, self._changed = [], [], False
         return batch
 
-    def apply(self, batch: ChangeBatch) -> LoadBatch:
-        """What a batch of changes leaves to load."""
+    @property
+    def holds_parts(self) -> bool:
+        """Whether a batch has begun of which the last part is still to come."""
+        return bool(self._parts.oids or self._cells)
+
+    def forget_parts(self) -> None:
+        """The reading ended within a batch, which will come again from its start."""
+        self._parts.clear()
+        self._cells.clear()
+
+    def apply(self, batch: ChangeBatch) -> LoadBatch | None:
+        """What a batch of changes, with the parts of it that came before, leaves to load; None
+        while more parts are to come."""
         versions: dict[int, list[TableChanges]] = {}
         wanted = self.followed - self.to_read.keys()
         for changes in batch.tables:
             if changes.relation.oid in wanted:
                 versions.setdefault(changes.relation.oid, []).append(changes)
-        merges: list[Merge] = []
-        unrepresentable: list[pa.Table] = []
-        for oid, parts in versions.items():
-            columns = self._resolve(oid, parts)
-            if columns is None:
-                continue
-            state = self.checkpoint.tables[oid]
-            if any(_has_odd_key(part, state) for part in parts):
-                # NULL in the destination, such a key names no row there.
-                self._wait_for_reading(oid, "a key that its destination type cannot hold changed")
-                continue
-            target = target_table(state)
-            laid_out = lay_out(list(zip(parts, columns, strict=True)), target, state.snapshot_lsn)
-            merge = fold(laid_out, target, target_key(state), dropped_columns(state))
-            if merge is not None:
-                merges.append(merge)
-            unrepresentable += self._unrepresentable(state, parts, columns)
+        for oid, versions_of_table in versions.items():
+            self._fold(oid, versions_of_table)
+        if not batch.complete:
+            self._parts.make_room()
+            return None
+        merges = [merge for oid in self._parts.oids if (merge := self._merge(oid)) is not None]
+        cells = [cells for of_table in self._cells.values() for cells in of_table]
+        self.unrepresentable += sum(map(len, cells))
+        self.forget_parts()
         pending = self.pending() or EMPTY_BATCH
         merged = {merge.target.name for merge in merges}
         definitions = [merge for merge in pending.merges if merge.target.name not in merged]
         return LoadBatch(
-            merges=(*definitions, *merges),
-            steps=pending.steps,
-            unrepresentable=joined(unrepresentable),
+            merges=(*definitions, *merges), steps=pending.steps, unrepresentable=joined(cells)
         )
+
+    def _fold(self, oid: int, versions: list[TableChanges]) -> None:
+        """Fold a table's changes, and hold them."""
+        columns = self._resolve(oid, versions)
+        if columns is None:
+            return
+        state = self.checkpoint.tables[oid]
+        if any(_has_odd_key(changes, state) for changes in versions):
+            # NULL in the destination, such a key names no row there.
+            self._wait_for_reading(oid, "a key that its destination type cannot hold changed")
+            return
+        target = target_table(state)
+        laid_out = lay_out(list(zip(versions, columns, strict=True)), target, state.snapshot_lsn)
+        merge = fold(
+            laid_out, target, target_key(state), dropped_columns(state), self._parts.rows_of(oid)
+        )
+        if merge is not None:
+            self._parts.add(versions[-1].relation, merge)
+        if cells := self._unrepresentable(state, versions, columns):
+            self._cells.setdefault(oid, []).extend(cells)
+
+    def _merge(self, oid: int) -> Merge | None:
+        """What the parts of a table leave; None if it must be read again."""
+        if oid in self.to_read or oid not in self.followed:
+            self._parts.discard(oid)
+            self._cells.pop(oid, None)
+            return None
+        state = self.checkpoint.tables[oid]
+        try:
+            return self._parts.take(
+                oid, target_table(state), target_key(state), dropped_columns(state)
+            )
+        except Entangled:
+            self._cells.pop(oid, None)
+            self._wait_for_reading(oid, "keys changed all over a large transaction")
+            return None
 
     def read_done(self, checkpoint: Checkpoint, oids: Iterable[int], unrepresentable: int) -> None:
         self.checkpoint = checkpoint
@@ -240,6 +285,7 @@ class TablePlan:
         return None
 
     def _wait_for_reading(self, oid: int, reason: str) -> None:
+        """Have a table read again, be it by the next run."""
         self.to_read[oid] = reason
         waiting = replace(
             self.checkpoint.tables[oid], status=TableStatus.NEEDS_SNAPSHOT, reason=reason
@@ -281,7 +327,6 @@ class TablePlan:
                         part.commit_lsn, part.committed_at,
                     )
                 )  # fmt: skip
-        self.unrepresentable += sum(len(table) for table in found)
         return found
 
     def _gone(self, states: dict[int, TableState], state: TableState) -> None:

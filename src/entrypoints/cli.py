@@ -175,6 +175,9 @@ def _run(arguments: list[str]) -> int:
     if chosen.command is None:
         parser.print_help()
         return 0
+    from entrypoints.memory import collect_rarely
+
+    collect_rarely()
     from entrypoints import commands, faults, log
     from entrypoints.settings import log_level
 

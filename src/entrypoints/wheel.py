@@ -147,6 +147,9 @@ def _run(chosen: argparse.Namespace) -> int:
         os.environ["LOG_LEVEL"] = chosen.log_level
     # A task's log has lines, whatever it is read through: no colours, no bars.
     os.environ["TERM"] = "dumb"
+    from entrypoints.memory import collect_rarely
+
+    collect_rarely()
     from entrypoints import faults, log
     from entrypoints.settings import log_level
 

@@ -39,6 +39,9 @@ SCAN_ROWS = 100_000
 ROW_GROUP_ROWS = 128 * 1024
 LOG_FOLDER = "_delta_log"
 
+#: Changes of a table beyond this are not read into memory for their merge.
+STREAMED_ROWS = 2_000_000
+
 #: For looking into the target: DuckDB's buffers, beyond which it spills to the work folder.
 MEMORY_LIMIT = "512MB"
 
@@ -170,11 +173,11 @@ class DeltaStore:
                 case StagedReplacement():
                     self._replace(client, table, step)
                 case StagedMerge(KeyedMerge() as merge):
-                    self._merge_keyed(client, table, merge, step.path)
+                    self._merge_keyed(client, table, merge, step)
                 case StagedMerge(MultisetMerge() as merge):
-                    self._merge_multiset(client, table, merge, step.path)
+                    self._merge_multiset(client, table, merge, step)
                 case StagedCells():
-                    source = _query(merge_sql.cells_source(DUCKDB, "staged"), step.path)
+                    source = _query(merge_sql.cells_source(DUCKDB, "staged"), step)
                     self._merge(client, table, source, merge_sql.cells_rules(DATAFUSION))
 
     def _replace(self, client: Any, table: str, step: StagedReplacement) -> None:
@@ -211,25 +214,31 @@ class DeltaStore:
             return pa.schema([])
         return pa.schema(self._open(client, table).schema().to_arrow())
 
-    def _merge_keyed(self, client: Any, table: str, merge: KeyedMerge, path: Path) -> None:
+    def _merge_keyed(self, client: Any, table: str, merge: KeyedMerge, step: StagedMerge) -> None:
         if merge.has_hops:
             delta = self._open(client, table)
             sql = merge_sql.keyed_source(DUCKDB, merge, "staged", "target")
-            source = _query(sql, path, delta.to_pyarrow_dataset())
+            source = _query(sql, step, delta.to_pyarrow_dataset())
+        elif step.rows > STREAMED_ROWS:
+            source = _reader(_staged(step), merge.rows.schema)
         else:
-            source = pq.read_table(path)
+            source = pa.concat_tables([pq.read_table(path) for path in step.paths])
         self._merge(client, table, source, merge_sql.keyed_rules(DATAFUSION, merge))
 
-    def _merge_multiset(self, client: Any, table: str, merge: MultisetMerge, path: Path) -> None:
+    def _merge_multiset(
+        self, client: Any, table: str, merge: MultisetMerge, step: StagedMerge
+    ) -> None:
         delta = self._open(client, table)
         sql = merge_sql.multiset_source(DUCKDB, merge, "staged", "target")
-        source = _query(sql, path, delta.to_pyarrow_dataset())
+        source = _query(sql, step, delta.to_pyarrow_dataset())
         self._merge(client, table, source, merge_sql.multiset_rules(DATAFUSION, merge))
 
-    def _merge(self, client: Any, table: str, source: pa.Table, rules: MergeRules) -> None:
+    def _merge(
+        self, client: Any, table: str, source: pa.Table | pa.RecordBatchReader, rules: MergeRules
+    ) -> None:
         """One commit, or none where nothing changes.
 
-        The source is held in memory so that delta-rs can leave out files by its key range.
+        A source in memory lets delta-rs leave out files by its key range; a large one is streamed.
         """
         delta = self._open(client, table)
         before = delta.version()
@@ -238,7 +247,7 @@ class DeltaStore:
             rules.on,
             source_alias="s",
             target_alias="t",
-            streamed_exec=False,
+            streamed_exec=not isinstance(source, pa.Table),
             writer_properties=_row_groups(),
         )
         if rules.delete_if:
@@ -334,15 +343,23 @@ def _storage_options(client: Any) -> dict[str, str] | None:
     return options
 
 
-def _query(sql: str, path: Path, target: Any = None) -> pa.Table:
-    """Run the generator's SQL over the staged file and, if given, the table's own files."""
+def _staged(step: StagedMerge) -> Iterator[pa.Table]:
+    for path in step.paths:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=SCAN_ROWS):
+                yield pa.Table.from_batches([batch]).cast(step.merge.rows.schema)
+
+
+def _query(sql: str, step: StagedMerge | StagedCells, target: Any = None) -> pa.Table:
+    """Run the generator's SQL over the staged files and, if given, the table's own files."""
     import duckdb
 
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
-        connection.execute("SET temp_directory = ?", [str(path.parent / "spill")])
-        connection.register("staged", connection.read_parquet(str(path)))
+        connection.execute("SET temp_directory = ?", [str(step.paths[0].parent / "spill")])
+        staged = connection.read_parquet([str(path) for path in step.paths])
+        connection.register("staged", staged)
         if target is not None:
             connection.register("target", target)
         return connection.sql(sql).to_arrow_table()

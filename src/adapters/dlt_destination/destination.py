@@ -13,7 +13,7 @@ from adapters.dlt_destination.columns import all_fields, plain, same, widens
 from adapters.dlt_destination.failures import root_cause, settings_error
 from adapters.dlt_destination.incoming import IncomingRows
 from adapters.dlt_destination.manifest import Manifest
-from adapters.dlt_destination.parquet import write_pieces, write_table
+from adapters.dlt_destination.parquet import StagedParquet, write_pieces, write_table
 from adapters.dlt_destination.plan import Filled, Plan, StagedCells, StagedMerge, StagedReplacement
 from adapters.dlt_destination.probe import PROBE_COLUMN
 from adapters.dlt_destination.work_folder import WorkFolder
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.store import TableStore
     from cdc_core.staging import SchemaStep
 
+#: Folder of the batch in hand, within the run's.
+FILES = "files"
+
 #: The table of unrepresentable values as a target: its own columns without the metadata columns.
 UNREPRESENTABLE = TargetTable(
     UNREPRESENTABLE_TABLE,
@@ -63,6 +66,7 @@ class DltDestination:
         self._folder: WorkFolder | None = None
         self._packages: Packages | None = None
         self._columns: dict[str, pa.Schema] | None = None
+        self._staged = 0
 
     def __enter__(self) -> Self:
         with self._failures("opening"):
@@ -86,13 +90,23 @@ class DltDestination:
                 "run the version that wrote it, or wal2delta cleanup and snapshot",
             ) from None
 
+    def stage(self, rows: pa.Table) -> StagedParquet:
+        with self._failures("staging"):
+            self._open()
+            assert self._folder is not None
+            folder = self._folder.path / FILES
+            folder.mkdir(exist_ok=True)
+            self._staged += 1
+            path = folder / f"staged-{self._staged}.parquet"
+            return StagedParquet(write_table(rows, path), len(rows), rows.schema)
+
     def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:
         with self._failures("loading"):
             packages = self._open()
             self._plan.clear()
             assert self._folder is not None
-            folder = self._folder.path / "files"
-            folder.mkdir()
+            folder = self._folder.path / FILES
+            folder.mkdir(exist_ok=True)
             # Open to the end, so that what dlt opens meanwhile shares the connection where it can.
             with self._opened_client() as client:
                 for step in batch.steps:
@@ -243,11 +257,14 @@ class DltDestination:
     def _write_files(self, batch: LoadBatch, folder: Path) -> None:
         """Merges and cells as Parquet files, and the plan of what becomes of them."""
         for number, merge in enumerate(batch.merges):
-            if not len(merge.rows) and merge.truncated_at is None:
+            paths = tuple(piece.path for piece in merge.staged if isinstance(piece, StagedParquet))
+            rows = len(merge.rows) + sum(map(len, merge.staged))
+            if not rows and merge.truncated_at is None:
                 continue  # it only asks for the table and its columns
-            path = write_table(merge.rows, folder / f"merge-{number}.parquet")
-            slim = replace(merge, rows=merge.rows.schema.empty_table())
-            self._plan.add(merge.target.name, StagedMerge(slim, path, len(merge.rows)))
+            if len(merge.rows) or not paths:
+                paths += (write_table(merge.rows, folder / f"merge-{number}.parquet"),)
+            slim = replace(merge, rows=merge.rows.schema.empty_table(), staged=())
+            self._plan.add(merge.target.name, StagedMerge(slim, paths, rows))
         if batch.unrepresentable is not None and len(batch.unrepresentable):
             cells = batch.unrepresentable.select(UNREPRESENTABLE_SCHEMA.names)
             path = write_table(cells, folder / "unrepresentable.parquet")

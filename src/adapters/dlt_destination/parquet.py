@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -18,6 +19,21 @@ FILE_BYTES = 256 * 1024 * 1024
 
 #: Spark takes dates before 1582 as they are written only from files that name its version.
 _CALENDAR = {"org.apache.spark.version": "3.5.0"}
+
+
+@dataclass(frozen=True)
+class StagedParquet:
+    """`StagedRows` in a file."""
+
+    path: Path
+    rows: int
+    schema: pa.Schema
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def read(self) -> pa.Table:
+        return pq.read_table(self.path).cast(self.schema)
 
 
 def write_table(rows: pa.Table, path: Path) -> Path:

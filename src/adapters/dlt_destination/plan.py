@@ -19,15 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StagedMerge:
-    """A merge whose rows are in a Parquet file; `merge.rows` is empty."""
+    """A merge whose rows are in Parquet files; `merge.rows` is empty."""
 
     merge: KeyedMerge | MultisetMerge
-    path: Path
+    paths: tuple[Path, ...]
     rows: int
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        return (self.path,)
 
 
 @dataclass(frozen=True)

@@ -56,12 +56,28 @@ class Lake:
 
 
 @dataclass
+class InMemoryRows:
+    """`StagedRows`; gone after the load behind their staging."""
+
+    rows: pa.Table | None
+
+    def __len__(self) -> int:
+        return len(self.read())
+
+    def read(self) -> pa.Table:
+        if self.rows is None:
+            raise RuntimeError("staged rows were used after the load")
+        return self.rows
+
+
+@dataclass
 class InMemoryDestination:
     """One run's view of a `Lake`. A fault between two tables leaves one applied and the other
     not."""
 
     lake: Lake = field(default_factory=Lake)
     faults: FaultPlan = field(default_factory=FaultPlan)
+    _staged: list[InMemoryRows] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         self.faults.pass_by("destination.open")
@@ -74,6 +90,11 @@ class InMemoryDestination:
         self.faults.pass_by("destination.read_checkpoint")
         state = self.lake.checkpoint
         return Checkpoint.from_state(state) if state else None
+
+    def stage(self, rows: pa.Table) -> InMemoryRows:
+        self.faults.pass_by("destination.stage")
+        self._staged.append(InMemoryRows(rows))
+        return self._staged[-1]
 
     def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:
         self.faults.pass_by("destination.load")
@@ -103,6 +124,9 @@ class InMemoryDestination:
             kept.rows += [r for r in batch.unrepresentable.to_pylist() if r not in kept.rows]
         self.faults.pass_by("destination.checkpoint")
         self.lake.checkpoint = checkpoint.to_state()
+        for staged in self._staged:
+            staged.rows = None
+        self._staged.clear()
         self.faults.pass_by("destination.load.done")
 
     def tables(self) -> Mapping[str, int]:
@@ -157,6 +181,11 @@ class InMemoryDestination:
                 table.rows = [{new if k == old else k: v for k, v in r.items()} for r in table.rows]
 
 
+def _all_rows(merge: KeyedMerge | MultisetMerge) -> list[Row]:
+    tables = [merge.rows, *(piece.read() for piece in merge.staged)]
+    return [row for table in tables for row in table.to_pylist()]
+
+
 def merge_keyed(rows: list[Row], merge: KeyedMerge) -> list[Row]:
     """The table after a `KeyedMerge`."""
     names = merge.target.schema.names
@@ -164,7 +193,7 @@ def merge_keyed(rows: list[Row], merge: KeyedMerge) -> list[Row]:
     result = dict(held)
     if merge.truncated_at is not None:
         result = {k: r for k, r in held.items() if r[LSN_COLUMN] >= merge.truncated_at}
-    staged = merge.rows.to_pylist()
+    staged = _all_rows(merge)
     hops: dict[int, list[Row]] = {}
     for row in staged:
         if row["_cdc_op"] == HOP:
@@ -197,7 +226,7 @@ def merge_multiset(rows: list[Row], merge: MultisetMerge) -> list[Row]:
     if merge.truncated_at is not None:
         rows = [row for row in rows if row[LSN_COLUMN] >= merge.truncated_at]
     events: dict[tuple[Any, ...], list[Row]] = {}
-    for row in sorted(merge.rows.to_pylist(), key=lambda r: int(r["_cdc_ref"])):
+    for row in sorted(_all_rows(merge), key=lambda r: int(r["_cdc_ref"])):
         events.setdefault(_key(row, merge.content), []).append(row)
     copies: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:

@@ -69,15 +69,16 @@ class InMemorySnapshot:
 class InMemorySource:
     """`ChangeSource`, `Catalog`, `SnapshotSource` and `SourceInspector` in one.
 
-    `batch_transactions` cuts the stream into batches of so many transactions, `piece_rows` tables
-    into pieces of so many rows. Faults come before a call has its effect and, where it has one at
-    the source, after it too (`….done`).
+    `batch_transactions` cuts the stream into batches of so many transactions, `part_events` those
+    into parts of so many events, `piece_rows` tables into pieces of so many rows. Faults come
+    before a call has its effect and, where it has one at the source, after it too (`….done`).
     """
 
     postgres: InMemoryPostgres
     slot_name: str = "dlt_cdc_slot"
     faults: FaultPlan = field(default_factory=FaultPlan)
     batch_transactions: int = 1000
+    part_events: int | None = None
     piece_rows: int = 1000
     schemas: Sequence[str] = ("public",)
     exclude: Sequence[str] = ()
@@ -147,12 +148,27 @@ class InMemorySource:
         self._require_idle_slot()
         wanted = [t for t in self.postgres.wal if t.end_lsn > max(after, slot) and t.end_lsn <= end]
         for start in range(0, len(wanted), self.batch_transactions):
-            part = wanted[start : start + self.batch_transactions]
-            yield self._batch(part, frozenset(tables))
+            chosen = wanted[start : start + self.batch_transactions]
+            yield from self._parts(chosen, frozenset(tables))
             self.faults.pass_by("source.read.next")
             if stop():
                 return
         yield ChangeBatch((), max(end, until))
+
+    def _parts(
+        self, transactions: Sequence[Transaction], tables: frozenset[int]
+    ) -> Iterator[ChangeBatch]:
+        """A batch of these transactions, whole or in parts."""
+        batch = [(one, event) for one in transactions for event in one.events]
+        size = self.part_events or max(1, len(batch))
+        starts = range(0, max(1, len(batch)), size)
+        for start in starts:
+            part = _batch(
+                batch[start : start + size], transactions, tables, complete=start == starts[-1]
+            )
+            numbered = [replace(t, relation=self._numbered(t.relation)) for t in part.tables]
+            yield replace(part, tables=numbered)
+            self.faults.pass_by("source.read.part")
 
     def confirm(self, durable_lsn: Lsn) -> None:
         self._pass_by("confirm")
@@ -227,11 +243,6 @@ class InMemorySource:
         self.while_reading()
         self.faults.pass_by("snapshot.begin.done")
         yield InMemorySnapshot(lsn, taken_at, rows, self.faults, self.piece_rows)
-
-    def _batch(self, transactions: Sequence[Transaction], tables: frozenset[int]) -> ChangeBatch:
-        batch = _batch(transactions, tables)
-        numbered = [replace(t, relation=self._numbered(t.relation)) for t in batch.tables]
-        return replace(batch, tables=numbered)
 
     def _numbered(self, relation: Relation) -> Relation:
         """With the numbers that the catalog has now: the stream itself tells none."""
@@ -354,24 +365,30 @@ def _not_streamed(relation: Relation) -> str:
     return f"it has no replica identity; run: ALTER TABLE {relation.table} REPLICA IDENTITY FULL"
 
 
-def _batch(transactions: Sequence[Transaction], tables: frozenset[int]) -> ChangeBatch:
+def _batch(
+    events: Sequence[tuple[Transaction, Event]],
+    transactions: Sequence[Transaction],
+    tables: frozenset[int],
+    *,
+    complete: bool,
+) -> ChangeBatch:
     groups: dict[tuple[int, int], list[tuple[Transaction, Event]]] = {}
     relations: dict[int, Relation] = {}
     versions: dict[int, int] = {}
-    for transaction in transactions:
-        for event in transaction.events:
-            if event.oid not in tables:
-                continue
-            if relations.get(event.oid) != event.relation:
-                relations[event.oid] = event.relation
-                versions[event.oid] = versions.get(event.oid, 0) + 1
-            groups.setdefault((event.oid, versions[event.oid]), []).append((transaction, event))
+    for transaction, event in events:
+        if event.oid not in tables:
+            continue
+        if relations.get(event.oid) != event.relation:
+            relations[event.oid] = event.relation
+            versions[event.oid] = versions.get(event.oid, 0) + 1
+        groups.setdefault((event.oid, versions[event.oid]), []).append((transaction, event))
     return ChangeBatch(
         tables=[_changes(pairs) for pairs in groups.values()],
         end_lsn=transactions[-1].end_lsn,
         last_commit_lsn=transactions[-1].commit_lsn,
         last_committed_at=transactions[-1].committed_at,
-        transactions=len(transactions),
+        transactions=len(transactions) if complete else 0,
+        complete=complete,
     )
 
 

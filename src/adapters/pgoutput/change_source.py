@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from threading import Event
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import psycopg
@@ -18,6 +19,7 @@ from adapters.pgoutput.bulk_reader import BulkReader, BulkRefused, step_bytes
 from adapters.pgoutput.catalog_types import CatalogTypes
 from adapters.pgoutput.connection import Connection, connect
 from adapters.pgoutput.lock import give_up_writer_lock, take_writer_lock
+from adapters.pgoutput.read_ahead import ReadAhead
 from adapters.pgoutput.reader_choice import Choice, Reader, choose_reader
 from adapters.pgoutput.source_errors import source_errors, translated
 from adapters.pgoutput.streaming_reader import StreamingReader
@@ -26,9 +28,10 @@ from adapters.pgoutput.wire.decoder import PgoutputDecoder
 from cdc_core.changes import ChangeBatch, TableChanges
 from cdc_core.errors import CdcError, HistoryLost, SourceUnavailable
 from cdc_core.history import RESNAPSHOT
+from cdc_core.lsn import ZERO_LSN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterator
 
     from adapters.pgoutput.settings import SourceSettings
     from adapters.pgoutput.wire.decoder import DecodedBatch
@@ -42,6 +45,8 @@ _log = logging.getLogger(__name__)
 
 #: Threads that decode; more would wait for one another.
 _DECODERS = 2
+#: Messages decoded together, and how far decoding may be ahead of the caller.
+_PART_BYTES = 32 << 20
 
 
 class _Stream:
@@ -67,7 +72,7 @@ class _Stream:
         )
 
     def told(self, batch: ChangeBatch) -> None:
-        if batch.changes:
+        if batch.complete and batch.changes:
             self.quiet_from = batch.end_lsn
 
 
@@ -160,23 +165,31 @@ class PgChangeSource:
         stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[ChangeBatch]:
         oids, refusal, position = frozenset(tables), "", after
-        finished = False
+        finished, whole = False, True
         try:
-            while not finished:
+            while True:
                 try:
                     for batch in self._read_by_one(position, until, oids, stop, refusal):
-                        position = batch.end_lsn
+                        whole = batch.complete
+                        position = batch.end_lsn if whole else position
                         yield batch
                         del batch  # it may be large, and the next one comes
-                    finished = position >= until or stop()
+                    finished = position >= until
+                    if finished or stop():
+                        break
                 except BulkRefused as refused:
+                    if not whole:
+                        raise SourceUnavailable(
+                            f"the server broke off a large transaction ({refused.reason})",
+                            "run again",
+                        ) from refused
                     refusal = refused.reason
             self._read_before = True
         except psycopg.Error as error:
             raise self._read_error(error) from error
         finally:
             if not finished:
-                # The stream may be past what the caller has taken.
+                # The stream may be past what the caller has taken, or within a transaction.
                 self._close_stream()
 
     def confirm(self, durable_lsn: Lsn) -> None:
@@ -227,23 +240,35 @@ class PgChangeSource:
                 stream = self._streaming(position, tables)
                 pieces = stream.reader.read(until, stop)
                 for batch in self._batches(pieces, stream.decoder, position, tables):
+                    whole = batch.complete
                     stream.told(batch)
                     yield batch
                     del batch
-                    if stop():
+                    if whole and stop():
                         return
             case Reader.BULK:
                 self._close_stream()
                 bulk, until = self._bulk(state, confirmed, position, until)
+                ended = Event()
+                pieces = bulk.read(until, lambda: stop() or ended.is_set())
+                # The next batch is decoded while the caller loads this one.
+                ahead = ReadAhead(
+                    self._batches(pieces, self._new_decoder(), position, tables),
+                    size=lambda batch: batch.wire_bytes,
+                    max_bytes=_PART_BYTES,
+                    cancel=ended.set,
+                )
                 try:
-                    pieces = bulk.read(until, stop)
-                    for batch in self._batches(pieces, self._new_decoder(), position, tables):
+                    for batch in iter(ahead.take, None):
+                        whole, end_lsn = batch.complete, batch.end_lsn
                         yield batch
                         del batch
-                        again = self._choose(bulk.position, until, bulk.restart_lsn)
-                        if stop() or again.reader is not Reader.BULK:
-                            return
+                        if whole:
+                            again = self._choose(end_lsn, until, bulk.restart_lsn)
+                            if stop() or again.reader is not Reader.BULK:
+                                return
                 finally:
+                    ahead.close()
                     bulk.close()
 
     def _choose(
@@ -305,8 +330,10 @@ class PgChangeSource:
         decoder: PgoutputDecoder,
         after: Lsn,
         tables: Collection[int],
-    ) -> Iterator[ChangeBatch]:
-        """Decode pieces as they come, more than one at a time; hand a batch's on together."""
+    ) -> Generator[ChangeBatch, None, None]:
+        """Decode pieces as they come, more than one at a time; hand a batch's on together, or a
+        part of those that would fill memory."""
+        most_bytes = min(_PART_BYTES, self._settings.batch_max_bytes)
         with ThreadPoolExecutor(_DECODERS, "wal2delta-decoder") as pool:
             decoded: list[Future[DecodedBatch]] = []
             wire_bytes = 0
@@ -319,24 +346,27 @@ class PgChangeSource:
                     if len(decoded) > _DECODERS:
                         # No more bytes in memory than are worked on.
                         decoded[-1 - _DECODERS].result()
-                if piece.reached is not None:
-                    reached = max(piece.reached, after)
+                if piece.reached is not None or wire_bytes >= most_bytes:
+                    reached = None if piece.reached is None else max(piece.reached, after)
                     batch = self._batch([one.result() for one in decoded], reached, wire_bytes)
                     decoded, wire_bytes = [], 0
                     yield batch
                     del batch
                 del piece
 
-    def _batch(self, decoded: list[DecodedBatch], reached: Lsn, wire_bytes: int) -> ChangeBatch:
+    def _batch(
+        self, decoded: list[DecodedBatch], reached: Lsn | None, wire_bytes: int
+    ) -> ChangeBatch:
         kept = [piece for piece in decoded if piece.transactions]
         ends = [piece.end_lsn for piece in decoded if piece.end_lsn is not None]
         return ChangeBatch(
             self._with_column_numbers([table for piece in decoded for table in piece.tables]),
-            max(reached, *ends) if ends else reached,
+            max(reached or ZERO_LSN, *ends) if ends else reached or ZERO_LSN,
             kept[-1].last_commit_lsn if kept else None,
             kept[-1].last_committed_at if kept else None,
             sum(piece.transactions for piece in kept),
             wire_bytes,
+            complete=reached is not None,
         )
 
     def _with_column_numbers(self, tables: list[TableChanges]) -> list[TableChanges]:

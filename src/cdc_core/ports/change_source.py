@@ -101,9 +101,10 @@ class ChangeSource(Protocol):
         past `until` then, even if it has no rows. A transaction whose commit record ends at or
         before `after` never comes (the slot may
         be behind). Does not move the slot: reading again from the same position gives the same
-        changes, though batches may be cut elsewhere. Memory is bounded by the batch limits. Changes
-        of other tables are left out. `stop` is asked between batches. A relation's columns have
-        the numbers that the catalog has for their names now, 0 for names it does not know.
+        changes, though batches may be cut elsewhere. Memory is bounded, whatever a transaction's
+        size: what is too much comes in parts (see `ChangeBatch`). Changes of other tables are left
+        out. `stop` is asked between batches. A relation's columns have the numbers that the catalog
+        has for their names now, 0 for names it does not know.
 
         Raises `HistoryLost` where the slot is gone or lost, `WriterBusy` while another process
         reads it.

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from cdc_core.checkpoint import Checkpoint
-    from cdc_core.staging import LoadBatch
+    from cdc_core.staging import LoadBatch, StagedRows
 
 
 class Destination(Protocol):
@@ -27,6 +27,11 @@ class Destination(Protocol):
 
     def read_checkpoint(self) -> Checkpoint | None:
         """The last checkpoint that `load` made durable; None before the first."""
+        ...
+
+    def stage(self, rows: pa.Table) -> StagedRows:
+        """Keep rows of a batch that is too large for memory, until the next `load`, which may name
+        them in its merges, has ended. What is not named there is gone."""
         ...
 
     def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:

@@ -95,7 +95,13 @@ class StreamChanges:
         return plan.checkpoint, report
 
     def _plan(self, checkpoint: Checkpoint) -> TablePlan:
-        plan = TablePlan(checkpoint, self.first_schema, self.catalog.publish, self.freeze_schema)
+        plan = TablePlan(
+            checkpoint,
+            self.first_schema,
+            self.catalog.publish,
+            self.destination.stage,
+            self.freeze_schema,
+        )
         plan.look(self.catalog.publish())
         return plan
 
@@ -173,18 +179,23 @@ class StreamChanges:
         while True:
             self._load_definitions(plan)
             reached = plan.checkpoint.lsn
+            changes = transactions = 0
+            plan.forget_parts()
             for batch in self.source.read(plan.checkpoint.lsn, until, plan.followed, stop):
-                reached = max(reached, batch.end_lsn)
-                if batch.changes == 0:
+                changes, transactions = changes + batch.changes, transactions + batch.transactions
+                if batch.complete:
+                    reached = max(reached, batch.end_lsn)
+                if not (batch.changes or plan.holds_parts):
                     continue
                 load = plan.apply(batch)
+                if load is None:
+                    continue
                 self._commit(plan, load, batch.end_lsn, batch.last_committed_at)
-                report.changes += batch.changes
-                report.transactions += batch.transactions
+                report.changes += changes
+                report.transactions += transactions
                 report.batches += 1
-                self.progress.batch_loaded(
-                    batch.changes, batch.transactions, max(0, until - batch.end_lsn)
-                )
+                self.progress.batch_loaded(changes, transactions, max(0, until - batch.end_lsn))
+                changes = transactions = 0
                 if stop():
                     break
             report.unrepresentable, report.lsn = plan.unrepresentable, plan.checkpoint.lsn

@@ -70,7 +70,7 @@ class Table:
         path = self.folder / f"{next(NUMBERS)}.parquet"
         write_table(merge.rows, path)
         self.store.apply(
-            self.client, merge.target.name, [StagedMerge(merge, path, len(merge.rows))]
+            self.client, merge.target.name, [StagedMerge(merge, (path,), len(merge.rows))]
         )
         names = [*merge.target.schema.names, *(f.name for f in METADATA_FIELDS)]
         pieces = self.store.scan(self.client, merge.target.name, names)

@@ -23,6 +23,7 @@ from adapters.fakes import (
     Lake,
 )
 from adapters.fakes.source import InMemorySnapshot, Piece
+from cdc_core import batch_parts
 from cdc_core.changes import Unrepresentable
 from cdc_core.errors import (
     CdcError,
@@ -50,6 +51,7 @@ class World:
     lake: Lake = field(default_factory=Lake)
     random: random.Random = field(default_factory=lambda: random.Random(0))
     batch_transactions: int = 1000
+    part_events: int | None = None
     faults: FaultPlan = field(default_factory=FaultPlan)
 
     def source(self) -> InMemorySource:
@@ -58,6 +60,7 @@ class World:
             schemas=("public", "a__b"),
             faults=self.faults,
             batch_transactions=self.batch_transactions,
+            part_events=self.part_events,
             piece_rows=3,
         )
 
@@ -214,6 +217,68 @@ def test_a_stale_checkpoint_replays_without_harm(seed: int) -> None:
     work(world, oids, 2)
     world.postgres.slot, world.lake.checkpoint = slot, checkpoint
     world.batch_transactions = 3
+    world.cdc()
+    world.assert_equal()
+
+
+@pytest.fixture
+def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every part is staged, and folded again in groups of a few rows."""
+    monkeypatch.setattr(batch_parts, "HELD_BYTES", 0)
+    monkeypatch.setattr(batch_parts, "REGROUP_ROWS", 3)
+
+
+@pytest.mark.usefixtures("small_memory")
+@pytest.mark.parametrize("seed", range(25))
+def test_a_batch_that_comes_in_parts_ends_as_one_that_is_whole(seed: int) -> None:
+    world, oids = build(seed, batch_transactions=1 + seed % 5)
+    world.part_events = 1 + seed % 4
+    world.snapshot()
+    slot, checkpoint = world.postgres.slot, world.lake.checkpoint
+    work(world, oids, 12)
+    world.cdc()
+    world.assert_equal()
+    # Again from the start, cut elsewhere.
+    world.postgres.slot, world.lake.checkpoint = slot, checkpoint
+    world.batch_transactions, world.part_events = 3, 5 - world.part_events
+    work(world, oids, 2)
+    world.cdc()
+    world.assert_equal()
+
+
+@pytest.mark.usefixtures("small_memory")
+@pytest.mark.parametrize("seed", range(2))
+def test_a_crash_within_a_batch_that_comes_in_parts_is_cured(seed: int) -> None:
+    call = 0
+    reached = True
+    while reached:
+        world, oids = build(seed, batch_transactions=4)
+        world.part_events = 2
+        world.snapshot()
+        work(world, oids, 6)
+        reached = world.crashing(call, "cdc")
+        work(world, oids, 2)
+        world.part_events = 3
+        world.cdc()
+        world.assert_equal()
+        call += 1
+    assert call > 15
+
+
+@pytest.mark.usefixtures("small_memory")
+@pytest.mark.parametrize("change", ["add", "drop", "rename", "rename key", "widen", "rename table"])
+@pytest.mark.parametrize("table", [0, 2], ids=["keyed", "heap"])
+def test_a_table_that_changes_between_the_parts_of_a_batch_is_followed(
+    change: str, table: int
+) -> None:
+    world, oids = build(7, batch_transactions=100)
+    world.part_events = 2
+    world.snapshot()
+    work(world, oids, 6)
+    change_schema(world, oids[table], change)
+    for _ in range(3):
+        with world.postgres.transaction() as tx:
+            _touch(world, tx, oids[table])
     world.cdc()
     world.assert_equal()
 
