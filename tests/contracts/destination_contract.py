@@ -136,6 +136,45 @@ class DestinationContract:
             assert destination.read_checkpoint() == checkpoint(20, state)
             assert dict(destination.tables()) == {"orders": 1}
 
+    def test_rows_staged_before_a_load_are_a_part_of_its_merges(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        lines = TargetTable("lines", pa.schema([("what", pa.string())]))
+        self.load(
+            opened, LoadBatch(merges=(keyed(ORDERS, [{"id": 1, "note": "old", "_cdc_lsn": 5}]),))
+        )
+        with opened() as destination:
+            early = keyed(
+                ORDERS,
+                [
+                    {"id": 1, "_cdc_lsn": 9, "_cdc_op": "D"},
+                    {"id": 2, "note": "staged", "_cdc_lsn": 9},
+                ],
+            ).rows
+            more = multiset(
+                lines, [{"what": "a", "_cdc_lsn": 9}, {"what": "b", "_cdc_lsn": 9}]
+            ).rows
+            staged, staged_lines = destination.stage(early), destination.stage(more)
+            assert len(staged) == 2
+            assert staged.read().equals(early)
+            late = keyed(ORDERS, [{"id": 3, "note": "last", "_cdc_lsn": 9}], staged=(staged,))
+            gone = {"what": "a", "_cdc_lsn": 9, "_cdc_op": "D", "_cdc_ref": 2}
+            taken = multiset(lines, [gone], staged=(staged_lines,))
+            destination.load(LoadBatch(merges=(late, taken)), checkpoint(9))
+            only_staged = keyed(
+                ORDERS,
+                [],
+                staged=(destination.stage(keyed(ORDERS, [{"id": 4, "_cdc_lsn": 12}]).rows),),
+            )
+            destination.load(LoadBatch(merges=(only_staged,)), checkpoint(12))
+        with opened() as destination:
+            assert content(destination, "orders", "id", "note") == [
+                (2, "staged"),
+                (3, "last"),
+                (4, None),
+            ]
+            assert content(destination, "lines", "what") == [("b",)]
+
     def test_rows_are_inserted_updated_and_deleted(self, opened: Callable[[], Destination]) -> None:
         first = keyed(ORDERS, [{"id": n, "note": "a", "_cdc_lsn": 10} for n in range(4)])
         second = keyed(

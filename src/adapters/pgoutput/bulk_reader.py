@@ -199,7 +199,8 @@ class BulkReader:
             )
 
     def _pieces(self, session: ArrowSession, how: str, slot: str, upto: Lsn) -> Iterator[WirePiece]:
-        batches = session.stream(self._query(how, slot, upto), _PIECE_BYTES)
+        piece_bytes = min(_PIECE_BYTES, self._settings.batch_max_bytes)
+        batches = session.stream(self._query(how, slot, upto), piece_bytes)
         pieces = (piece_of_arrow(batch.column(0)) for batch in batches if len(batch))
         return cut_batches(pieces, self._settings.batch_max_rows, self._settings.batch_max_bytes)
 

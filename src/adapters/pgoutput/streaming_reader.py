@@ -68,6 +68,7 @@ class StreamingReader:
 
     def __init__(self, settings: SourceSettings, control: Connection, after: Lsn) -> None:
         self._settings = settings
+        self._piece_bytes = min(_PIECE_BYTES, settings.batch_max_bytes)
         self._control = control
         #: What committed before has been handed over, and what has come.
         self.position = after
@@ -104,7 +105,7 @@ class StreamingReader:
                     if self.position >= until:
                         return
                     continue
-                if len(self._buffer) >= _PIECE_BYTES:
+                if len(self._buffer) >= self._piece_bytes:
                     yield self._cut()
                 if stop():
                     return
@@ -204,7 +205,7 @@ class StreamingReader:
                     self._moved(Lsn(int.from_bytes(data[_COMMIT_END], "big")))
                     if self._full():
                         break
-                if len(buffer) >= _PIECE_BYTES:
+                if len(buffer) >= self._piece_bytes:
                     break
             elif data[0] == _KEEPALIVE:
                 _, wal_end, _, wants_reply = _KEEPALIVE_FORMAT.unpack(bytes(data))

@@ -115,10 +115,10 @@ def test_batches_are_whole_transactions_and_a_reading_may_start_at_any_of_them(
         workload(sql)
         until = source.current_lsn()
         whole = list(source.read(start, until, tables))
-        with_rows = [batch for batch in whole if batch.changes]
+        with_rows = [batch for batch in whole if batch.complete and batch.transactions]
         assert len(with_rows) > 5
         told = stream(whole)
-        ends = [batch.end_lsn for batch in whole]
+        ends = [batch.end_lsn for batch in whole if batch.complete]
         assert ends == sorted(ends)
         assert ends[-1] >= until
         for here in (with_rows[0], with_rows[3]):
@@ -129,6 +129,31 @@ def test_batches_are_whole_transactions_and_a_reading_may_start_at_any_of_them(
             assert stream(source.read(here.end_lsn, until, tables)) == rest
         source.confirm(until)
         assert stream(source.read(until, until, tables)) == []
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_transaction_beyond_the_limit_comes_in_parts(
+    reader: str, settings: SourceSettings, catalog: PgCatalog, sql: psycopg.Connection
+) -> None:
+    tables = prepared(catalog, sql)
+    with PgChangeSource(replace(settings, batch_max_bytes=50_000)) as source:
+        start = source.create_slot()
+        using(reader, source, tables)
+        sql.execute("INSERT INTO a SELECT i, 'n', repeat('x', 100) FROM generate_series(1, 3000) i")
+        sql.execute("INSERT INTO b VALUES ('next', 1)")
+        until = source.current_lsn()
+        parts = list(source.read(start, until, tables))
+        large = [batch for batch in parts if any(len(t) > 1 for t in batch.tables)]
+        assert len(large) > 3
+        assert not any(part.complete for part in large[:-1])
+        ends = [batch.end_lsn for batch in parts if batch.complete]
+        assert ends == sorted(ends)
+        assert ends[-1] >= until
+        assert sum(batch.transactions for batch in parts) == 2
+    with PgChangeSource(settings) as source:
+        whole = list(source.read(start, until, tables))
+    assert all(batch.complete for batch in whole)
+    assert stream(parts) == stream(whole)
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -84,7 +84,7 @@ class MergingDuckDb(DuckDbStore):
         if not isinstance(step, StagedMerge):
             return super()._statements(client, table, step)
         target = f"{client.sql_client.fully_qualified_dataset_name()}.{DUCKDB.quote(table)}"
-        staged, merge = f"read_parquet('{step.path}')", step.merge
+        staged, merge = f"read_parquet('{step.paths[0]}')", step.merge
         if isinstance(merge, KeyedMerge):
             rules = merge_sql.keyed_rules(DUCKDB, merge)
             source = merge_sql.keyed_source(DUCKDB, merge, staged, target)
