@@ -41,7 +41,7 @@ _SMALL_BYTES = 2 << 20
 #: The longest step.
 _MOST_STEPS_BYTES = 2 << 30
 #: Messages that come as one piece, and how far the reading may be ahead of the decoding.
-_PIECE_BYTES = 16 << 20
+_PIECE_BYTES = 4 << 20
 _AHEAD_BYTES = 48 << 20
 
 
@@ -63,8 +63,9 @@ class _Taken(NamedTuple):
 class BulkReader:
     """`WireReader` by `pg_logical_slot_peek_binary_changes` and its consuming twin.
 
-    `control` is a connection for short statements. The slot stands at `confirmed` and decodes from
-    `restart_lsn`; changes are known up to `after`. Raises `BulkRefused` and the driver's errors.
+    `control` is a connection for short statements; `binary` asks for values so. The slot stands at
+    `confirmed` and decodes from `restart_lsn`; changes are known up to `after`. Raises
+    `BulkRefused` and the driver's errors.
 
     `start` before `read` has the server begin meanwhile.
     """
@@ -76,8 +77,11 @@ class BulkReader:
         confirmed: Lsn,
         restart_lsn: Lsn | None,
         after: Lsn,
+        *,
+        binary: bool = False,
     ) -> None:
         self._settings = settings
+        self._options = plugin_options(settings.pub_name, binary=binary)
         self._control = control
         self._confirmed = confirmed
         self._begin = self._position = max(after, confirmed)
@@ -207,8 +211,9 @@ class BulkReader:
     def _query(self, how: str, slot: str, upto: Lsn) -> str:
         return (
             f"SELECT data FROM pg_logical_slot_{how}_binary_changes("
-            f"{literal(slot)}, '{upto}', {self._settings.batch_max_rows}, 'proto_version', '1', "
-            f"'publication_names', {literal(quoted_list(self._settings.pub_name))})"
+            f"{literal(slot)}, '{upto}', {self._settings.batch_max_rows}, "
+            + ", ".join(f"'{name}', {literal(value)}" for name, value in self._options.items())
+            + ")"
         )
 
 
@@ -236,6 +241,12 @@ def _last_end(piece: WirePiece) -> Lsn | None:
 def last_end_lsn(buffer: bytes | bytearray) -> Lsn:
     """Where the last transaction ends: a Commit message closes with its end LSN and its time."""
     return Lsn(int.from_bytes(buffer[-16:-8], "big"))
+
+
+def plugin_options(publication: str, *, binary: bool) -> dict[str, str]:
+    """pgoutput's own, by name."""
+    options = {"proto_version": "1", "publication_names": quoted_list(publication)}
+    return {**options, "binary": "true"} if binary else options
 
 
 def literal(text: str) -> str:

@@ -24,11 +24,13 @@ from adapters.pgoutput.reader_choice import Choice, Reader, choose_reader
 from adapters.pgoutput.source_errors import source_errors, translated
 from adapters.pgoutput.streaming_reader import StreamingReader
 from adapters.pgoutput.table_rows import column_numbers, primary_key
-from adapters.pgoutput.wire.decoder import PgoutputDecoder
+from adapters.pgoutput.value_format import all_read_binary
+from adapters.pgoutput.wire.decoder import BinaryValue, PgoutputDecoder
 from cdc_core.changes import ChangeBatch, TableChanges
 from cdc_core.errors import CdcError, HistoryLost, SourceUnavailable
 from cdc_core.history import RESNAPSHOT
 from cdc_core.lsn import ZERO_LSN
+from cdc_core.ports.change_source import ReadAgain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator
@@ -82,6 +84,7 @@ class _Started(NamedTuple):
     reader: BulkReader
     after: Lsn
     until: Lsn
+    binary: bool
 
 
 class PgChangeSource:
@@ -100,6 +103,10 @@ class PgChangeSource:
         self._started: _Started | None = None
         self._read_before = False
         self._chosen: Reader | None = None
+        #: Whether values are asked for in binary format; None: not known yet.
+        self._binary: bool | None = None
+        #: Why the server will not read in bulk, found when parts of a batch had come so.
+        self._refusal = ""
 
     def __enter__(self) -> Self:
         control = connect(self._settings)
@@ -152,8 +159,8 @@ class PgChangeSource:
             return
         until = self.current_lsn()
         if self._choose(confirmed, until, state.restart_lsn).reader is Reader.BULK:
-            bulk = BulkReader(self._settings, self._locked, confirmed, state.restart_lsn, confirmed)
-            self._started = _Started(bulk, confirmed, until)
+            bulk = self._bulk_reader(confirmed, state.restart_lsn, confirmed)
+            self._started = _Started(bulk, confirmed, until, self._in_binary())
             with source_errors("beginning to read changes"):
                 bulk.start(until)
 
@@ -164,7 +171,7 @@ class PgChangeSource:
         tables: Collection[int],
         stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[ChangeBatch]:
-        oids, refusal, position = frozenset(tables), "", after
+        oids, refusal, position = frozenset(tables), self._refusal, after
         finished, whole = False, True
         try:
             while True:
@@ -178,12 +185,15 @@ class PgChangeSource:
                     if finished or stop():
                         break
                 except BulkRefused as refused:
-                    if not whole:
-                        raise SourceUnavailable(
-                            f"the server broke off a large transaction ({refused.reason})",
-                            "run again",
-                        ) from refused
                     refusal = refused.reason
+                    if not whole:
+                        self._refusal = refusal
+                        raise ReadAgain from refused
+                except BinaryValue as unread:
+                    self._binary = False
+                    self._close_stream()
+                    if not whole:
+                        raise ReadAgain from unread
             self._read_before = True
         except psycopg.Error as error:
             raise self._read_error(error) from error
@@ -292,7 +302,9 @@ class PgChangeSource:
     def _streaming(self, position: Lsn, tables: frozenset[int]) -> _Stream:
         if self._stream is None or not self._stream.fits(position, tables):
             self._close_stream()
-            reader = StreamingReader(self._settings, self._locked, position)
+            reader = StreamingReader(
+                self._settings, self._locked, position, binary=self._in_binary()
+            )
             self._stream = _Stream(reader, self._new_decoder(), tables)
         self._stream.tables = tables
         return self._stream
@@ -303,13 +315,24 @@ class PgChangeSource:
         """A reader, and up to where it shall read: the one that was started, if that will do."""
         started, self._started = self._started, None
         if started is not None:
-            if started.after <= position and started.until <= until:
+            if (
+                started.binary == self._in_binary()
+                and started.after <= position
+                and started.until <= until
+            ):
                 return started.reader, started.until
             started.reader.close()
-        return (
-            BulkReader(self._settings, self._locked, confirmed, state.restart_lsn, position),
-            until,
+        return self._bulk_reader(confirmed, state.restart_lsn, position), until
+
+    def _bulk_reader(self, confirmed: Lsn, restart_lsn: Lsn | None, after: Lsn) -> BulkReader:
+        return BulkReader(
+            self._settings, self._locked, confirmed, restart_lsn, after, binary=self._in_binary()
         )
+
+    def _in_binary(self) -> bool:
+        if self._binary is None:
+            self._binary = all_read_binary(self._locked, self._settings.pub_name)
+        return self._binary
 
     def _close_started(self) -> None:
         if self._started is not None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.pq import ExecStatus
 
-from adapters.pgoutput.bulk_reader import literal, quoted_list
+from adapters.pgoutput.bulk_reader import literal, plugin_options
 from adapters.pgoutput.cluster import wait_until_readable
 from adapters.pgoutput.connection import Connection, connect
 from adapters.pgoutput.slot import when_not_in_use
@@ -66,8 +66,11 @@ class StreamingReader:
     the driver's errors.
     """
 
-    def __init__(self, settings: SourceSettings, control: Connection, after: Lsn) -> None:
+    def __init__(
+        self, settings: SourceSettings, control: Connection, after: Lsn, *, binary: bool = False
+    ) -> None:
         self._settings = settings
+        self._options = plugin_options(settings.pub_name, binary=binary)
         self._piece_bytes = min(_PIECE_BYTES, settings.batch_max_bytes)
         self._control = control
         #: What committed before has been handed over, and what has come.
@@ -154,10 +157,10 @@ class StreamingReader:
 
     def _start(self) -> Connection:
         connection = connect(self._settings, replication=True)
+        options = ", ".join(f"{name} {literal(value)}" for name, value in self._options.items())
         statement = (
             f"START_REPLICATION SLOT {quote(self._settings.slot_name)} LOGICAL {self.position} "
-            f"(proto_version '1', publication_names "
-            f"{literal(quoted_list(self._settings.pub_name))})"
+            f"({options})"
         )
 
         def begin() -> None:

@@ -34,6 +34,11 @@ class SlotState:
         return self.wal_status == "lost" or self.restart_lsn is None
 
 
+class ReadAgain(Exception):
+    """A reading ended within a batch that came in parts, though nothing is wrong with the source:
+    the parts are void, and the next reading from the same position goes another way."""
+
+
 class ChangeSource(Protocol):
     """One slot of one database. Opened (as a context manager) before use, else `RuntimeError`; one
     run at a time.
@@ -107,7 +112,7 @@ class ChangeSource(Protocol):
         has for their names now, 0 for names it does not know.
 
         Raises `HistoryLost` where the slot is gone or lost, `WriterBusy` while another process
-        reads it.
+        reads it; `ReadAgain`.
         """
         ...
 

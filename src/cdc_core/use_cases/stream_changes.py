@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cdc_core.errors import DefinitionChanged, OperatorNeeded, TablesNeedSnapshot
 from cdc_core.history import break_in_history, confirmable, require_checkpoint
+from cdc_core.ports.change_source import ReadAgain
 from cdc_core.ports.clock import Clock, SystemClock
 from cdc_core.ports.progress import Progress, SilentProgress
 from cdc_core.staging import EMPTY_BATCH
@@ -178,26 +179,10 @@ class StreamChanges:
         attempts = 1
         while True:
             self._load_definitions(plan)
-            reached = plan.checkpoint.lsn
-            changes = transactions = 0
-            plan.forget_parts()
-            for batch in self.source.read(plan.checkpoint.lsn, until, plan.followed, stop):
-                changes, transactions = changes + batch.changes, transactions + batch.transactions
-                if batch.complete:
-                    reached = max(reached, batch.end_lsn)
-                if not (batch.changes or plan.holds_parts):
-                    continue
-                load = plan.apply(batch)
-                if load is None:
-                    continue
-                self._commit(plan, load, batch.end_lsn, batch.last_committed_at)
-                report.changes += changes
-                report.transactions += transactions
-                report.batches += 1
-                self.progress.batch_loaded(changes, transactions, max(0, until - batch.end_lsn))
-                changes = transactions = 0
-                if stop():
-                    break
+            try:
+                reached = self._load_until(plan, until, report, stop)
+            except ReadAgain:
+                continue
             report.unrepresentable, report.lsn = plan.unrepresentable, plan.checkpoint.lsn
             if plan.to_read and not stop():
                 until = max(until, self._read_again(plan, report, attempts))
@@ -208,6 +193,32 @@ class StreamChanges:
                 self._advance(plan, reached)
             report.lsn = plan.checkpoint.lsn
             return
+
+    def _load_until(
+        self, plan: TablePlan, until: Lsn, report: StreamReport, stop: Callable[[], bool]
+    ) -> Lsn:
+        """Load what one reading gives; how far it came."""
+        reached = plan.checkpoint.lsn
+        changes = transactions = 0
+        plan.forget_parts()
+        for batch in self.source.read(plan.checkpoint.lsn, until, plan.followed, stop):
+            changes, transactions = changes + batch.changes, transactions + batch.transactions
+            if batch.complete:
+                reached = max(reached, batch.end_lsn)
+            if not (batch.changes or plan.holds_parts):
+                continue
+            load = plan.apply(batch)
+            if load is None:
+                continue
+            self._commit(plan, load, batch.end_lsn, batch.last_committed_at)
+            report.changes += changes
+            report.transactions += transactions
+            report.batches += 1
+            self.progress.batch_loaded(changes, transactions, max(0, until - batch.end_lsn))
+            changes = transactions = 0
+            if stop():
+                break
+        return reached
 
     def _load_definitions(self, plan: TablePlan) -> None:
         load = plan.pending()

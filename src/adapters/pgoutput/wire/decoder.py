@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from adapters.pgoutput.wire import messages as wire
+from adapters.pgoutput.wire.binary import decode_binary, reads_binary
 from adapters.pgoutput.wire.codec import decode_column
 from adapters.pgoutput.wire.messages import Messages
 from adapters.pgoutput.wire.rows import RowReader
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from adapters.pgoutput.wire.codec import DecodedColumn
     from adapters.pgoutput.wire.messages import OpenTransaction, RelationMessage, Transactions
     from adapters.pgoutput.wire.text import Bytes, Mask, Positions
+    from adapters.pgoutput.wire.tuples import Values
     from adapters.pgoutput.wire.types import PgType, TypeMap
 
 #: Messages decoded at a time. Every column visits them again, so that they should stay near the
@@ -40,10 +42,14 @@ _MOST_BYTES = 1 << 28
 
 _CARRIES_ROWS = np.zeros(256, dtype=np.bool_)
 _CARRIES_ROWS[list(wire.ROW_KINDS)] = True
-#: So many bytes are read at once, from positions up to a message's end.
-_READ_BEYOND = 8
+#: So many bytes are read at once, from positions up to a message's end; 24 of a binary numeric.
+_READ_BEYOND = 32
 #: A kind byte, an OID, a tuple's kind, a number of columns.
 _SHORTEST_ROW = 8
+
+
+class BinaryValue(DecodeError):
+    """A value is in binary format, which is not read for its type: it must be asked for as text."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,8 +237,9 @@ def _decode_version(
         for column, pg_type, values, into in zip(
             relation.columns, pg_types, rows.columns, chunks, strict=True
         ):
-            text = TextColumn(messages.data, values.starts, values.ends, values.valid)
-            decoded = _decode_column(relation, column, pg_type, text, transactions, piece)
+            decoded = _decode_column(
+                messages, relation, column, pg_type, values, transactions, piece
+            )
             into.extend(decoded.values.chunks)
             unrepresentable += [
                 Unrepresentable(column.name, first_row + row, odd)
@@ -259,15 +266,22 @@ def _decode_version(
 
 
 def _decode_column(
+    messages: Messages,
     relation: Relation,
     column: Column,
     pg_type: PgType,
-    text: TextColumn,
+    values: Values,
     transactions: Transactions,
     events: Positions,
 ) -> DecodedColumn:
+    sent = TextColumn(messages.data, values.starts, values.ends, values.valid)
+    name = f"{relation.table}.{column.name}"
+    if values.binary and not reads_binary(column.type_oid, column.typmod):
+        raise BinaryValue(f"a value of column {name!r} came in the binary format of its type")
     try:
-        return decode_column(text, pg_type, column.typmod, f"{relation.table}.{column.name}")
+        if values.binary:
+            return decode_binary(sent, pg_type, column.typmod, name)
+        return decode_column(sent, pg_type, column.typmod, name)
     except DecodeError as error:
         first, last = transactions.commit_lsns[transactions.of_message[events[[0, -1]]]]
         raise DecodeError(

@@ -185,7 +185,8 @@ class RowReader:
             if now.unchanged is not None and now.unchanged.any():
                 unchanged = np.zeros(total, dtype=np.bool_)
                 unchanged[to_new] = now.unchanged[from_new]
-            columns.append(Values(starts, ends, valid, unchanged))
+            binary = before.binary or now.binary
+            columns.append(Values(starts, ends, valid, unchanged, binary))
         return Rows(columns, op, source, moved_from)
 
     def _check_key_sent(self, columns: list[Values], events: Positions) -> None:

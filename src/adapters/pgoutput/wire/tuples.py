@@ -27,17 +27,19 @@ if TYPE_CHECKING:
 class Values:
     """One column of n tuples: where each text lies, whether it is one, which were not sent.
 
-    `unchanged` is None where every value was sent. What is no text has equal positions.
+    `unchanged` is None where every value was sent. What has no value has equal positions. `binary`:
+    values are in the binary format, not text.
     """
 
     starts: Positions
     ends: Positions
     valid: Mask
     unchanged: Mask | None = None
+    binary: bool = False
 
     def take(self, rows: Positions | Mask) -> Values:
         unchanged = None if self.unchanged is None else self.unchanged[rows]
-        return Values(self.starts[rows], self.ends[rows], self.valid[rows], unchanged)
+        return Values(self.starts[rows], self.ends[rows], self.valid[rows], unchanged, self.binary)
 
 
 def walk(
@@ -68,22 +70,26 @@ def _next_column(
     words = messages.int64(here)
     kinds = words >> 56
     lengths = (words >> 24) & 0xFFFFFFFF
-    is_text = kinds == TEXT
+    sent = kinds == TEXT
+    binary = False
+    if not sent.all() and (kinds == BINARY).any():
+        if sent.any():
+            fail("has values in text and in binary format", sent)
+        sent, binary = kinds == BINARY, True
     unchanged: Mask | None = None
-    if is_text.all():
+    if sent.all():
         starts = here + 5
         after = starts + lengths
     else:
         unsent = kinds == UNCHANGED
-        unknown = ~(is_text | unsent | (kinds == NULL))
+        unknown = ~(sent | unsent | (kinds == NULL))
         unknown &= here < ends
         if unknown.any():
-            binary = bool((kinds[unknown] == BINARY).all())
-            fail("has a value in binary format" if binary else "has a malformed value", unknown)
-        starts = here + np.where(is_text, 5, 1)
-        after = starts + np.where(is_text, lengths, 0)
+            fail("has a malformed value", unknown)
+        starts = here + np.where(sent, 5, 1)
+        after = starts + np.where(sent, lengths, 0)
         unchanged = unsent if unsent.any() else None
     beyond = after > ends
     if beyond.any():
         fail("is cut off", beyond)
-    return Values(starts, after, is_text, unchanged), after
+    return Values(starts, after, sent, unchanged, binary), after

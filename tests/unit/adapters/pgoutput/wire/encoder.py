@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+class Binary(bytes):
+    """A value in binary format."""
+
+
 class _Unchanged:
     def __repr__(self) -> str:
         return "UNCHANGED"
@@ -61,7 +65,8 @@ def tuple_data(values: Sequence[Value]) -> bytes:
             parts.append(b"u")
         else:
             raw = value.encode() if isinstance(value, str) else value
-            parts.append(b"t" + struct.pack("!i", len(raw)) + raw)
+            kind = b"b" if isinstance(value, Binary) else b"t"
+            parts.append(kind + struct.pack("!i", len(raw)) + raw)
     return b"".join(parts)
 
 

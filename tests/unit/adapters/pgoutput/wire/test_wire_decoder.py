@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from adapters.pgoutput.wire.decoder import DecodedBatch, PgoutputDecoder
+from adapters.pgoutput.wire.decoder import BinaryValue, DecodedBatch, PgoutputDecoder
 from adapters.pgoutput.wire.types import TypeMap
 from cdc_core.changes import TableChanges, Unrepresentable
 from cdc_core.errors import DecodeError
 from cdc_core.lsn import Lsn
 from cdc_core.relation import ReplicaIdentity, TableName
 from tests.unit.adapters.pgoutput.wire import encoder
-from tests.unit.adapters.pgoutput.wire.encoder import UNCHANGED
+from tests.unit.adapters.pgoutput.wire.encoder import UNCHANGED, Binary
+from tests.unit.adapters.pgoutput.wire.records import binary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +61,46 @@ def refused(*messages: bytes) -> str:
 def values(changes: TableChanges) -> list[tuple[str, ...]]:
     ops = bytes(changes.op).decode()
     return [(op, *row.values()) for op, row in zip(ops, changes.rows.to_pylist(), strict=True)]
+
+
+BOTH_FORMATS = [
+    (20, -1, -7, "-7"),
+    (1700, (9 << 16 | 2) + 4, Decimal("-1234567.80"), "-1234567.80"),
+    (1184, -1, datetime(1999, 12, 31, 23, 59, 59, 1, UTC), "1999-12-31 23:59:59.000001+00"),
+    (701, -1, 0.1, "0.1"),
+    (16, -1, True, "t"),
+    (3802, -1, '{"a": 1}', '{"a": 1}'),
+    (25, -1, "\N{SNOWMAN}", "\N{SNOWMAN}"),
+    (1700, (9 << 16 | 2) + 4, Decimal("NaN"), "NaN"),
+]
+
+
+def test_values_in_binary_format_are_those_in_text() -> None:
+    """Also NULL, unchanged, a changed key, and whatever stands last in the buffer."""
+    columns = [(n == 0, f"c{n}", oid, typmod) for n, (oid, typmod, *_) in enumerate(BOTH_FORMATS)]
+    told = []
+    for chosen in (
+        [Binary(binary(oid, value)) for oid, _, value, _ in BOTH_FORMATS],
+        [text for *_, text in BOTH_FORMATS],
+    ):
+        nothing = [None] * (len(chosen) - 1)
+        changes = decode(
+            relation(columns=columns),
+            encoder.insert(OID, chosen),
+            encoder.insert(OID, [chosen[0], *nothing]),
+            encoder.update(OID, [*chosen[:5], UNCHANGED, *chosen[6:]]),
+            encoder.update(OID, chosen, key=[chosen[0], *nothing]),
+            encoder.delete(OID, key=[chosen[0], *nothing]),
+            encoder.insert(OID, chosen),
+        )
+        told.append((values(changes), changes.unrepresentable, changes.unchanged["c5"].tolist()))
+    assert told[0] == told[1]
+
+
+def test_binary_values_of_other_types_are_not_read() -> None:
+    columns = [(True, "id", 2950, -1)]
+    with pytest.raises(BinaryValue, match=r"public\.t\.id"):
+        decode(relation(columns=columns), encoder.insert(OID, [Binary(b"0123456789abcdef")]))
 
 
 def test_relation_message_becomes_a_relation() -> None:
@@ -391,7 +434,8 @@ OLD = encoder.update(OID, ["1", "x", "y"], key=["1", None, None])
         ([*HEAD, GOOD[:8], *TAIL], "is cut off"),
         ([*HEAD, GOOD + b"x", *TAIL], "longer than its tuple"),
         ([*HEAD, GOOD.replace(b"N", b"K"), *TAIL], "malformed tuple"),
-        ([*HEAD, GOOD.replace(b"t", b"b", 1), *TAIL], "binary format"),
+        ([*HEAD, GOOD.replace(b"t", b"b", 1), *TAIL], "has not 4 bytes"),
+        ([*HEAD, GOOD, GOOD.replace(b"t", b"b", 1), *TAIL], "in text and in binary format"),
         ([*HEAD, GOOD.replace(b"t", b"z", 1), *TAIL], "malformed value"),
         ([*HEAD, GOOD.replace(b"\0\0\0\1x", b"\xff\0\0\1x"), *TAIL], "is cut off"),
         ([*HEAD, encoder.insert(OID, ["1", "x"]), *TAIL], "number of columns"),
