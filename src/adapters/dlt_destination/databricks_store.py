@@ -351,8 +351,9 @@ class DatabricksStore:
         surplus = step.exact and not all(step.has(name) for name in old.names)
         if not held or clashes or surplus:
             return False
-        if [f.name for f in fields if f.name in held] != [n for n in held if n in wanted]:
-            return False
+        own = [field.name for field in all_fields(step.target)]
+        if [name for name in own if name in held] != [name for name in held if name in own]:
+            return False  # columns that only the old table has may stand anywhere
         if not all(widens(held[field.name], wanted[field.name]) for field in narrow):
             return False
         if missing:
