@@ -31,6 +31,8 @@ ATTEMPTS = 6
 _FIRST_WAIT_SECONDS = 0.2
 #: So often a wait looks whether a signal has come in.
 _LOOK_SECONDS = 0.5
+#: A thread that waits for no server ends within this.
+_SOON_SECONDS = 0.1
 
 #: Connection exceptions, too many connections, cancelled, shut down.
 _PASSING = ("08", "53", "57")
@@ -136,6 +138,8 @@ class RangeReaders:
             self._closing = True
             self._changed.notify_all()
         for thread in self._threads:
+            # One that waits for work ends at once; asking the server costs a connection.
+            thread.join(_SOON_SECONDS)
             while thread.is_alive():
                 cancel_plan()
                 for session in list(self._sessions):

@@ -7,7 +7,7 @@ CREATE_REPLICATION_SLOT; "Snapshot Synchronization Functions"; "COPY"; "System C
 
 from __future__ import annotations
 
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -61,6 +61,8 @@ def exported_snapshot(settings: SourceSettings, *, create_slot: bool) -> Iterato
 _SHARE_PAGES = 8192
 _LARGEST_SHARE_PAGES = 131_072
 _SHARES_PER_READER = 4
+#: How long a request to cancel may take.
+_CANCEL_SECONDS = 5.0
 
 
 @contextmanager
@@ -182,7 +184,12 @@ class CopySnapshot(OpenSnapshot):
         self._readers = self._start()
 
     def close(self) -> None:
-        self._readers.close(self.connection.cancel)
+        self._readers.close(self._cancel_plan)
+
+    def _cancel_plan(self) -> None:
+        # Not `cancel`: it goes without TLS, and waits for ever where that is not understood.
+        with suppress(psycopg.Error):
+            self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
 
     def _plan(self, relation: Relation) -> TableQuery:
         doing, cure = f"reading table {relation.table}", reading_cure(relation)
