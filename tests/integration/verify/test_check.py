@@ -13,6 +13,7 @@ from adapters.pgoutput.inspector import PgSourceInspector
 from adapters.pgoutput.settings import SourceSettings
 from cdc_core.findings import Level
 from cdc_core.source_rules import source_findings
+from tests.support.lakes import WarehouseLake
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,7 +137,17 @@ def test_the_destination_is_written_to_and_left_as_it_was(
 
 
 def held(pipeline: Pipeline) -> set[str]:
-    """Every table of the DuckDB file, or every file of the lake."""
+    """Every table of the DuckDB file, every file of the lake, or every table and volume of the
+    warehouse."""
+    if isinstance(pipeline.lake, WarehouseLake):
+        with pipeline.lake.warehouse.connect() as session, session.cursor() as cursor:
+            names = set()
+            for kind in ("table", "volume"):
+                cursor.execute(
+                    f"SELECT {kind}_schema, {kind}_name FROM main.information_schema.{kind}s"
+                )
+                names |= {f"{schema}.{name}" for schema, name in cursor.fetchall()}
+            return names
     if pipeline.lake.kind == "duckdb":
         import duckdb
 

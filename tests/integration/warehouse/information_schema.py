@@ -65,7 +65,8 @@ _seen: dict[tuple[Path, int, int], Metadata] = {}
 def metadata(path: Path) -> Metadata:
     """As `read_metadata`, remembered by version."""
     version = latest_version(path)
-    key = (path, path.stat().st_ino, version)
+    # A folder made anew under the path may have the same number, so the entry's time counts too.
+    key = (path, version, (path / "_delta_log" / f"{version:020}.json").stat().st_mtime_ns)
     if key not in _seen:
         _seen[key] = read_metadata(path)
     return _seen[key]

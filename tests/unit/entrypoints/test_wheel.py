@@ -26,6 +26,13 @@ def _fails(capsys, program, *arguments, mode=None, code=2):
     return error
 
 
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch):
+    """What the scripts set for their process is not for other tests."""
+    monkeypatch.setenv("LOG_LEVEL", "INFO")
+    monkeypatch.setenv("TERM", "dumb")
+
+
 def _chosen(*arguments, mode=None):
     return wheel.build_parser("script", mode).parse_args(arguments)
 
