@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -80,6 +81,8 @@ class Shop:
         """The command as a process of its own."""
         return subprocess.Popen(
             [sys.executable, "-m", "entrypoints.cli", *arguments],
+            # A shell's background job, which the tests may be, ignores it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             cwd=self.folder,
             env={**os.environ, **self.environ, **environ},
             stdout=subprocess.PIPE,

@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
@@ -172,8 +173,11 @@ def test_follow_goes_on_until_sigterm_and_ends_cleanly(shop):
 def test_snapshot_that_is_terminated_is_taken_again(shop):
     shop.sql("CREATE TABLE wide (id int PRIMARY KEY, t text)")
     shop.sql("INSERT INTO wide SELECT i, repeat('x', 500) FROM generate_series(1, 200000) AS i")
-    with shop.spawn("snapshot") as process:
+    with psycopg.connect(shop.dsn) as application, shop.spawn("snapshot") as process:
         assert "snapshot at LSN" in process.stderr.readline()
+        # The reading waits behind this, unless it has begun.
+        with suppress(psycopg.errors.LockNotAvailable):
+            application.execute("LOCK TABLE wide NOWAIT")
         process.send_signal(signal.SIGTERM)
         _, error = process.communicate(timeout=30)
     assert process.returncode == 143
