@@ -156,14 +156,23 @@ def guarded(work: Callable[[], int], told: list[str] | None = None) -> int:
         warnings.simplefilter("ignore")
     # Python allows handlers in its main thread only; a task may be run in another.
     handles = threading.current_thread() is threading.main_thread()
-    previous = signal.signal(signal.SIGTERM, _interrupt) if handles else None
+    # Raised within a driver's callback it may come out as that driver's error.
+    interrupted: list[BaseException] = []
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        from entrypoints.faults import Interrupted
+
+        interrupted.append(Interrupted())
+        raise interrupted[0]
+
+    previous = signal.signal(signal.SIGTERM, interrupt) if handles else None
     try:
         return work()
     except SystemExit as end:
         # argparse ends so after --help and --version.
         return end.code if isinstance(end.code, int) else 0
     except BaseException as error:  # noqa: BLE001 - the one boundary
-        return _told(error, [] if told is None else told)
+        return _told(interrupted[0] if interrupted else error, [] if told is None else told)
     finally:
         if handles:
             signal.signal(signal.SIGTERM, previous)
@@ -207,12 +216,6 @@ def _print(text: str) -> None:
     except (OSError, ValueError):
         # Standard error is gone: the exit code has to tell it alone.
         return
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    from entrypoints.faults import Interrupted
-
-    raise Interrupted
 
 
 def _tables(parser: argparse.ArgumentParser) -> None:

@@ -38,5 +38,14 @@ class IncomingRows:
             raise
 
     def reader(self) -> pa.RecordBatchReader:
-        batches = (batch for piece in self for batch in piece.to_batches())
-        return pa.RecordBatchReader.from_batches(self.schema, batches)
+        return pa.RecordBatchReader.from_batches(self.schema, self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        for piece in self:
+            try:
+                yield from piece.to_batches()
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                self.error = error
+                raise

@@ -165,3 +165,15 @@ def test_broken_pipe_is_no_traceback():
         check=False,
     )
     assert "Traceback" not in done.stderr
+
+
+def test_an_interrupt_that_comes_out_as_a_drivers_error_is_one_all_the_same(capsys):
+    def work() -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException:
+            raise RuntimeError("a callback failed") from None
+        return 0
+
+    assert cli.guarded(work) == 143
+    assert "interrupted" in capsys.readouterr().err
