@@ -19,11 +19,14 @@ class Fingerprint:
     - `partitions` holds every leaf partition as `(oid, attached, file node)`; `attached` is False
       for one that was created in place, whose rows all came through the stream. A partition missing
       later took its rows with it; one with new files was truncated by itself, or may have been.
+    - `publication` changes when the table was published otherwise for a time, or not at all: what
+      was done to it then may be missing. Empty: not published, or not known.
     """
 
     storage: str = ""
     definition: str = ""
     partitions: tuple[tuple[int, bool, int], ...] = ()
+    publication: str = ""
 
     def to_text(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))
@@ -34,7 +37,8 @@ class Fingerprint:
             return cls()
         fields = json.loads(text)
         partitions = tuple((oid, attached, node) for oid, attached, node in fields["partitions"])
-        return cls(fields["storage"], fields["definition"], partitions)
+        publication = fields.get("publication", "")
+        return cls(fields["storage"], fields["definition"], partitions, publication)
 
     def reread_reason(self, before: Fingerprint) -> str:
         """Why rows may differ from what the stream told since `before`; empty if they cannot."""
@@ -48,4 +52,6 @@ class Fingerprint:
             return "a partition was truncated or rewritten"
         if self.storage != before.storage and self.definition != before.definition:
             return "the table was rewritten"
+        if before.publication and self.publication not in ("", before.publication):
+            return "its publication was changed"
         return ""

@@ -48,6 +48,7 @@ def source_settings(settings: Settings) -> SourceSettings:
         exclude=source.exclude,
         batch_max_rows=source.batch_max_rows,
         batch_max_bytes=source.batch_max_bytes,
+        batch_max_seconds=source.batch_max_seconds,
         parallelism=source.parallelism,
         failover=source.failover,
     )

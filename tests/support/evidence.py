@@ -246,6 +246,10 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
             f"{PG}/test_catalog.py::test_a_publication_of_another_owner_is_used_as_it_is",
             f"{CLI}/test_bad_states.py::test_publication_of_a_dba_is_used_and_its_absence_is_named",
         ],
+        "What a publication left out for a time is read again": [
+            f"{END}/test_publication.py::test_changes_that_were_not_published",
+            f"{PG}/test_catalog.py::test_fingerprints_tell_that_a_table_was_published_otherwise",
+        ],
         "Limits of the server and the role": [
             f"{PG}/test_connection.py::test_values_do_not_depend_on_the_servers_defaults",
             f"{PG}/test_catalog.py::test_our_ddl_does_not_wait_for_long",

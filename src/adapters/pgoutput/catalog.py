@@ -136,7 +136,7 @@ class PgCatalog:
         )
         return SourceTable(
             relation,
-            fingerprint(row),
+            fingerprint(row, publication),
             published,
             _not_streamed(row, publication, may_add=may_add),
             row.estimated_rows,
@@ -144,12 +144,13 @@ class PgCatalog:
         )
 
 
-def fingerprint(row: TableRow) -> Fingerprint:
+def fingerprint(row: TableRow, publication: Publication | None) -> Fingerprint:
     """Marks of the table's files and definition; see `Fingerprint` for what they tell."""
     return Fingerprint(
         storage="" if row.partitioned else str(row.stored.filenode),
         definition=row.stored.definition,
         partitions=tuple((leaf.oid, leaf.attached, leaf.filenode) for leaf in row.leaves),
+        publication=publication.mark_of(row) if publication is not None else "",
     )
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _ACTIONS = ("insert", "update", "delete", "truncate")
 
+#: Of a catalog row, new whenever it is written.
+_MARK = "oid || '/' || xmin::text"
+
 
 @dataclass(frozen=True)
 class Publication:
@@ -30,7 +33,8 @@ class Publication:
 
     `tables` are those it names, by OID, with the column list (numbers; None: every column) and the
     row filter (an SQL expression; empty: every row). `manageable`: it may be altered by this role,
-    on this server (a standby alters nothing).
+    on this server (a standby alters nothing). `mark` is that of its own catalog row, `marks` those
+    of the tables that it names, by OID, `schemas` those of its schemas.
     """
 
     name: str
@@ -41,7 +45,9 @@ class Publication:
     via_root: bool
     generated_columns: bool
     tables: Mapping[int, tuple[frozenset[int] | None, str]] = field(default_factory=dict)
-    schemas: frozenset[int] = frozenset()
+    schemas: Mapping[int, str] = field(default_factory=dict)
+    mark: str = ""
+    marks: Mapping[int, str] = field(default_factory=dict)
 
     def holds(self, table: TableRow) -> bool:
         return self._as_a_whole(table) or table.stored.oid in self.tables
@@ -49,6 +55,14 @@ class Publication:
     def column_list(self, table: TableRow) -> frozenset[int] | None:
         """Numbers of the columns that it sends; None: as for a table without a column list."""
         return None if self._as_a_whole(table) else self.tables.get(table.stored.oid, (None, ""))[0]
+
+    def mark_of(self, table: TableRow) -> str:
+        """Another one once anything was changed in how the table is published, even if it was
+        changed back; empty for a table that is not."""
+        if not self.holds(table):
+            return ""
+        own = self.schemas.get(table.schema_oid) or self.marks.get(table.stored.oid, "")
+        return f"{self.mark} {'' if self.all_tables else own}".strip()
 
     def obstacle(self, table: TableRow) -> str:
         """Why the stream would not tell all of the table; empty if it would."""
@@ -78,7 +92,7 @@ def read_publication(connection: Connection, name: str) -> Publication | None:
         f"""SELECT oid, pg_get_userbyid(pubowner)::text,
                    pg_has_role(pubowner, 'USAGE') AND NOT pg_is_in_recovery(),
                    puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot,
-                   {generated}
+                   {generated}, {_MARK}
             FROM pg_publication WHERE pubname = %s""",
         [name],
     ).fetchone()
@@ -86,12 +100,12 @@ def read_publication(connection: Connection, name: str) -> Publication | None:
         return None
     details = "prattrs::int2[], pg_get_expr(prqual, prrelid)" if major >= 15 else "NULL, NULL"
     tables: list[Any] = connection.execute(
-        f"SELECT prrelid, {details} FROM pg_publication_rel WHERE prpubid = %s", [row[0]]
+        f"SELECT prrelid, {details}, {_MARK} FROM pg_publication_rel WHERE prpubid = %s", [row[0]]
     ).fetchall()
     schemas: list[Any] = []
     if major >= 15:
         schemas = connection.execute(
-            "SELECT pnnspid FROM pg_publication_namespace WHERE pnpubid = %s", [row[0]]
+            f"SELECT pnnspid, {_MARK} FROM pg_publication_namespace WHERE pnpubid = %s", [row[0]]
         ).fetchall()
     return Publication(
         name,
@@ -103,9 +117,11 @@ def read_publication(connection: Connection, name: str) -> Publication | None:
         generated_columns=row[9],
         tables={
             oid: (None if numbers is None else frozenset(numbers), row_filter or "")
-            for oid, numbers, row_filter in tables
+            for oid, numbers, row_filter, _ in tables
         },
-        schemas=frozenset(oid for (oid,) in schemas),
+        schemas=dict(schemas),
+        mark=row[10],
+        marks={oid: mark for oid, *_, mark in tables},
     )
 
 

@@ -64,7 +64,7 @@ def open_row_session(settings: SourceSettings) -> RowSession:
 
 def _is_plain(connection: Connection) -> bool:
     """Whether what libpq's socket gives is the protocol itself."""
-    if connection.pgconn.ssl_in_use or connection.pgconn.used_gssapi:
+    if connection.pgconn.ssl_in_use:
         return False
     row: Any = connection.execute(
         "SELECT encrypted FROM pg_stat_gssapi WHERE pid = pg_backend_pid()"

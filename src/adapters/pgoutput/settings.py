@@ -13,7 +13,8 @@ class SourceSettings:
     """Settings of one source; `conninfo` is libpq's (URI or keywords) and a secret.
 
     `include` and `exclude` are globs over `schema.table`. A batch ends with the first transaction
-    that reaches `batch_max_rows` messages or `batch_max_bytes` of WAL.
+    that reaches `batch_max_rows` messages, `batch_max_bytes` of them, or `batch_max_seconds` since
+    its first was read.
     """
 
     conninfo: str = field(repr=False)
@@ -25,6 +26,7 @@ class SourceSettings:
     exclude: tuple[str, ...] = ()
     batch_max_rows: int = 1_000_000
     batch_max_bytes: int = 256 << 20
+    batch_max_seconds: float = 10.0
     #: Sessions that read a table of a snapshot at a time.
     parallelism: int = 2
     connect_timeout_seconds: int = 15

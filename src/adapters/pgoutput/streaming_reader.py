@@ -80,6 +80,7 @@ class StreamingReader:
         self._buffer, self._lengths = bytearray(), array("q")
         #: Messages and bytes of the batch in hand that are in pieces handed over.
         self._batch_rows = self._batch_bytes = 0
+        self._batch_begun: float | None = None
         self._in_transaction = False
         self._connection: Connection | None = None
         # The driver's connection is for one thread at a time.
@@ -198,6 +199,7 @@ class StreamingReader:
                 break
             taken += 1
             if data[0] == _XLOG_DATA:
+                self._batch_begun = self._batch_begun or time.monotonic()
                 buffer += data[_XLOG_HEADER:]
                 lengths.append(size - _XLOG_HEADER)
                 kind = data[_XLOG_HEADER]
@@ -233,9 +235,11 @@ class StreamingReader:
         raise psycopg.OperationalError("the server ended the replication stream")
 
     def _full(self) -> bool:
+        lasted = 0.0 if self._batch_begun is None else time.monotonic() - self._batch_begun
         return (
             self._batch_rows + len(self._lengths) >= self._settings.batch_max_rows
             or self._batch_bytes + len(self._buffer) >= self._settings.batch_max_bytes
+            or lasted >= self._settings.batch_max_seconds
         )
 
     def _cut(self, reached: Lsn | None = None) -> WirePiece:
@@ -249,6 +253,7 @@ class StreamingReader:
         self.position = self._received
         piece = self._cut(self.position)
         self._batch_rows = self._batch_bytes = 0
+        self._batch_begun = None
         return piece
 
     def _send_status(self, *, ask_reply: bool = False) -> None:

@@ -280,6 +280,38 @@ def test_fingerprints_tell_what_leaves_no_row_events(
     assert reread("CREATE TABLE sub_1 PARTITION OF sub FOR VALUES FROM (50) TO (55)") == ""
 
 
+def test_fingerprints_tell_that_a_table_was_published_otherwise(
+    catalog: PgCatalog, settings: SourceSettings, sql: psycopg.Connection
+) -> None:
+    name = settings.pub_name
+
+    def reread(*statements: str) -> dict[str, str]:
+        before = {t.relation.oid: t.fingerprint for t in catalog.publish()}
+        for statement in statements:
+            sql.execute(statement)
+        found = {t.relation.table.name: t for t in catalog.publish()}
+        return {
+            table: reason
+            for table, t in found.items()
+            if t.relation.oid in before
+            and (reason := t.fingerprint.reread_reason(before[t.relation.oid]))
+        }
+
+    changed = "its publication was changed"
+    sql.execute("CREATE TABLE t (id int PRIMARY KEY, v int); CREATE TABLE o (id int PRIMARY KEY)")
+    assert reread() == {}
+    assert reread("CREATE TABLE late (id int PRIMARY KEY)") == {}
+    assert reread(f"ALTER PUBLICATION {name} DROP TABLE t") == {"t": changed}
+    everything = "insert, update, delete, truncate"
+    paused = [f"ALTER PUBLICATION {name} SET (publish = '{p}')" for p in ("insert", everything)]
+    assert reread(*paused) == {"late": changed, "o": changed, "t": changed}
+    assert reread(f"DROP PUBLICATION {name}") == {"late": changed, "o": changed, "t": changed}
+    if sql.info.server_version >= 150000:
+        assert reread(f"ALTER PUBLICATION {name} SET TABLE t (id), o, late") == {"t": changed}
+        filtered = f"ALTER PUBLICATION {name} SET TABLE t, o WHERE (id > 5), late"
+        assert reread(filtered) == {"o": changed, "t": changed}
+
+
 def test_a_publication_of_another_owner_is_used_as_it_is(
     settings: SourceSettings, sql: psycopg.Connection, reader: str
 ) -> None:

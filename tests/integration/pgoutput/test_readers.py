@@ -133,6 +133,19 @@ def test_batches_are_whole_transactions_and_a_reading_may_start_at_any_of_them(
         assert stream(source.read(until, until, tables)) == []
 
 
+def test_a_batch_of_the_stream_ends_with_the_transaction_in_which_its_time_is_over(
+    settings: SourceSettings, catalog: PgCatalog, sql: psycopg.Connection
+) -> None:
+    tables = prepared(catalog, sql)
+    with PgChangeSource(replace(settings, batch_max_seconds=1e-9)) as source:
+        start = source.create_slot()
+        using("streaming", source, tables)
+        workload(sql)
+        batches = list(source.read(start, source.current_lsn(), tables))
+    assert max(batch.transactions for batch in batches) == 1
+    assert sum(batch.transactions for batch in batches) > 5
+
+
 @pytest.mark.parametrize("reader", READERS)
 def test_a_transaction_beyond_the_limit_comes_in_parts(
     reader: str, settings: SourceSettings, catalog: PgCatalog, sql: psycopg.Connection

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 
 from adapters.fakes import FaultPlan, InMemoryDestination
+from cdc_core.changes import Op, Unrepresentable
 from cdc_core.checkpoint import Checkpoint, TableStatus
 from cdc_core.errors import OperatorNeeded, TablesNeedSnapshot
+from cdc_core.lsn import Lsn
 from cdc_core.relation import ReplicaIdentity
+from cdc_core.table_plan import TablePlan
 from cdc_core.use_cases.stream_changes import LOOK_SECONDS, StreamChanges
 from tests.unit.cdc_core.use_cases.test_convergence import COLUMNS, World, build
 from tests.unit.cdc_core.use_cases.test_follow import Following, insert
@@ -152,3 +157,68 @@ def test_a_dropped_table_is_noted_once() -> None:
     world.faults.calls.clear()
     world.cdc()
     assert loads(world) == 0
+
+
+def test_values_that_cannot_be_held_are_told_of_rows_that_bring_them() -> None:
+    world, oids = loaded()
+    keyed = oids[0]
+    with world.postgres.transaction() as tx:
+        tx.insert(keyed, id=70, n=1, big="x")
+        tx.update(keyed, {"id": 70}, id=71)
+        tx.delete(keyed, id=71)
+    with world.postgres.transaction() as tx:
+        tx.insert(keyed, id=72, n=1, big="y")
+    with world.source() as source:
+        state = Checkpoint.from_state(world.lake.checkpoint or {})
+        batches = list(source.read(state.lsn, source.current_lsn(), {keyed}))
+    (batch,) = [batch for batch in batches if batch.changes]
+    (changes,) = batch.tables
+    assert [Op(op).name for op in changes.op] == ["INSERT", "DELETE", "UPDATE", "DELETE", "INSERT"]
+    odd = tuple(Unrepresentable("big", row, f"infinity {row}") for row in range(len(changes)))
+    told = replace(batch, tables=[replace(changes, unrepresentable=odd)])
+
+    def apply(snapshot_lsn: int) -> tuple[list[str], int]:
+        tables = {
+            oid: replace(s, snapshot_lsn=Lsn(snapshot_lsn)) for oid, s in state.tables.items()
+        }
+        source = world.source()
+        plan = TablePlan(
+            replace(state, tables=tables),
+            "public",
+            source.tables,
+            InMemoryDestination(world.lake, world.faults).stage,
+        )
+        plan.look(world.source().tables())
+        cells = plan.apply(told).unrepresentable
+        return [] if cells is None else cells.column("value_text").to_pylist(), plan.unrepresentable
+
+    first, last = int(changes.commit_lsn[0]), int(changes.commit_lsn[-1])
+    # What a DELETE carries brings nothing; what the snapshot holds was told by its reading.
+    assert apply(first) == (["infinity 0", "infinity 2", "infinity 4"], 3)
+    assert apply(first + 1) == (["infinity 4"], 1)
+    assert apply(last) == (["infinity 4"], 1)
+    assert apply(last + 1) == ([], 0)
+
+
+def test_a_key_that_the_stream_has_no_longer_is_read_again() -> None:
+    """The key that changes name is not the one that the destination's rows are held by."""
+    world, oids = loaded()
+    insert(world, oids[0], 80)
+    table = world.postgres.tables[oids[0]]
+    table.relation = replace(table.relation, key=("n",))
+    table.definition += 1
+    for number, row in enumerate(table.rows):
+        row["n"] = number
+    insert_with_n(world, oids[0], 81, 99)
+    world.faults.calls.clear()
+    world.cdc()
+    assert "snapshot.begin" in world.faults.calls
+    world.assert_equal()
+    insert_with_n(world, oids[0], 81, 100)
+    world.cdc()
+    world.assert_equal()
+
+
+def insert_with_n(world: World, oid: int, id_: int, n: int) -> None:
+    with world.postgres.transaction() as tx:
+        tx.insert(oid, id=id_, n=n, big="b")

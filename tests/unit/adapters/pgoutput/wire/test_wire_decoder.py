@@ -218,10 +218,12 @@ def test_an_unchanged_key_comes_from_the_old_key() -> None:
     ]
 
 
-def test_an_unchanged_key_without_old_key_is_refused_with_the_cure() -> None:
+@pytest.mark.parametrize("before", [[], [encoder.delete(OID, key=["1", None])]])
+def test_an_unchanged_key_without_old_key_is_refused_with_the_cure(before: list[bytes]) -> None:
     told = refused(
         *transaction(
             relation("d", [(True, "id", 25, -1), (False, "b", 25, -1)]),
+            *before,
             encoder.update(OID, [UNCHANGED, "secret"]),
         )
     )
@@ -434,6 +436,7 @@ OLD = encoder.update(OID, ["1", "x", "y"], key=["1", None, None])
         ([*HEAD, GOOD[:8], *TAIL], "is cut off"),
         ([*HEAD, GOOD + b"x", *TAIL], "longer than its tuple"),
         ([*HEAD, GOOD.replace(b"N", b"K"), *TAIL], "malformed tuple"),
+        ([*HEAD, encoder.update(OID, ["1"] * 3).replace(b"N", b"X"), *TAIL], "malformed tuple"),
         ([*HEAD, GOOD.replace(b"t", b"b", 1), *TAIL], "has not 4 bytes"),
         ([*HEAD, GOOD, GOOD.replace(b"t", b"b", 1), *TAIL], "in text and in binary format"),
         ([*HEAD, GOOD.replace(b"t", b"z", 1), *TAIL], "malformed value"),
