@@ -15,7 +15,7 @@ imports:
 	uv run lint-imports
 
 test:
-	uv run pytest
+	uv run pytest -n 2 --dist loadfile
 
 # The lowest versions that pyproject.toml admits, in an environment of their own. Which tests:
 # `make lowest TESTS="tests/unit tests/contracts"`.

@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.support.postgres import Server, test_server
+from tests.support.postgres import Server, server_kind, test_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.write_line(f"PostgreSQL of the tests: {server_kind()}")
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
     with test_server() as server:
-        with psycopg.connect(server.dsn) as connection:
-            print(f"PostgreSQL {connection.info.server_version // 10_000}: {server.what}")
         yield server
 
 

