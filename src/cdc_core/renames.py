@@ -1,8 +1,8 @@
 """Which renames may be done in place, and in which order: the one home of that rule.
 
-A rename is done only into a name that is free. Then it can be done twice: what was renamed is known
-by its old name being gone. Names that go in a circle cannot be told from names that never moved, so
-those tables are read again instead.
+A rename is done only into a name that is free, or that a dropped table has left. Then it can be
+done twice: what was renamed is known by its old name being gone. Names that go in a circle cannot
+be told from names that never moved, so those tables are read again instead.
 """
 
 from __future__ import annotations
@@ -46,13 +46,15 @@ def in_order(renames: Iterable[Rename], held: Collection[str] = ()) -> Renames[R
 
 
 def table_renames(
-    states: Mapping[int, TableState], targets: Mapping[int, str]
+    states: Mapping[int, TableState], targets: Mapping[int, str], gone: Collection[int]
 ) -> Renames[TableRename]:
-    """Renames of tables to new target names, by oid; the names of all other states are held."""
+    """Renames of tables to new target names, by oid; the names of all other states are held, but
+    for those of tables that are gone."""
+    left = {states[oid].target.casefold(): states[oid].target for oid in gone}
     moving = {
-        oid: TableRename(states[oid].target, target)
+        oid: TableRename(states[oid].target, target, left.get(target.casefold(), ""))
         for oid, target in targets.items()
         if oid in states and states[oid].target != target
     }
-    held = [state.target for oid, state in states.items() if oid not in moving]
+    held = [state.target for oid, state in states.items() if oid not in {*moving, *gone}]
     return in_order(moving.values(), held)

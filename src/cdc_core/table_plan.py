@@ -38,7 +38,7 @@ from cdc_core.target_names import target_names
 from cdc_core.unrepresentable import joined, unrepresentable_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from cdc_core.changes import ChangeBatch, TableChanges
     from cdc_core.checkpoint import ColumnState
@@ -88,6 +88,10 @@ class TablePlan:
             for oid, state in self.checkpoint.tables.items()
             if state.status is TableStatus.STREAMING
         )
+
+    @property
+    def followed_targets(self) -> dict[int, str]:
+        return {oid: self.checkpoint.tables[oid].target for oid in self.followed}
 
     @property
     def to_read_names(self) -> list[str]:
@@ -146,6 +150,23 @@ class TablePlan:
                 self._evolve(states, known, table)
         self.checkpoint = replace(self.checkpoint, tables=states)
 
+    def read_lost(
+        self, missing: Callable[[Collection[str]], frozenset[str]], before: Mapping[int, str]
+    ) -> None:
+        """Have tables read again that the destination has lost: the stream brings changes only.
+
+        They are looked for by the names they had `before` too, as a rename is still to be done.
+        """
+        now = self.followed_targets
+        gone = missing({*before.values(), *now.values()})
+        lost = {oid: target for oid, target in now.items() if {target, before[oid]} <= gone}
+        for oid, target in lost.items():
+            self._wait_for_reading(oid, f"the destination has no table {target}")
+            self._changed = True
+        # An empty table in its place would not tell any more that it was lost.
+        definitions = self._empty_merges
+        self._empty_merges = [m for m in definitions if m.target.name not in lost.values()]
+
     def pending(self) -> LoadBatch | None:
         """Changes of definition alone, to be loaded before any rows; None for none."""
         if not (self._steps or self._empty_merges or self._changed):
@@ -173,7 +194,8 @@ class TablePlan:
             if changes.relation.oid in wanted:
                 versions.setdefault(changes.relation.oid, []).append(changes)
         for oid, versions_of_table in versions.items():
-            self._fold(oid, versions_of_table)
+            if oid in self.checkpoint.tables:  # else it was dropped, as another one showed
+                self._fold(oid, versions_of_table)
         if not batch.complete:
             self._parts.make_room()
             return None
@@ -343,7 +365,8 @@ class TablePlan:
         self._changed = True
 
     def _rename_tables(self, states: dict[int, TableState]) -> None:
-        """Follow renamed tables: in place where the name is free, else by reading them again."""
+        """Follow renamed tables: in place where no other table has the name, else by reading them
+        again."""
         moved = {
             oid: state
             for oid, state in states.items()
@@ -358,8 +381,12 @@ class TablePlan:
                 self.targets[oid] = state.target
                 continue
             self._note(f"{state.table}: table {state.table} renamed to {table}")
-        renames = table_renames(states, {oid: self.targets[oid] for oid in moved})
+        gone = states.keys() - self.sources.keys()
+        renames = table_renames(states, {oid: self.targets[oid] for oid in moved}, gone)
         self._steps += renames.possible
+        taken_over = {rename.over for rename in renames.possible}
+        for oid in [oid for oid in gone if states[oid].target in taken_over]:
+            del states[oid]
         blocked = {rename.old for rename in renames.blocked}
         for oid, state in moved.items():
             named = replace(state, table=self.sources[oid].relation.table, target=self.targets[oid])

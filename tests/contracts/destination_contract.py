@@ -550,6 +550,20 @@ class DestinationContract:
                 (2, "b", None),
             ]
 
+    def test_a_table_takes_the_place_of_a_dropped_one(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        fresh = TargetTable("fresh", ORDERS.schema)
+        old = keyed(ORDERS, [{"id": 1, "note": "old", "_cdc_lsn": 10}])
+        new = keyed(fresh, [{"id": 2, "note": "new", "_cdc_lsn": 10}])
+        steps = (TableRename("fresh", "orders", over="orders"),)
+        third = keyed(ORDERS, [{"id": 3, "note": "later", "_cdc_lsn": 20}])
+        batches = [LoadBatch(merges=(old, new)), LoadBatch(merges=(third,), steps=steps)]
+        # A second time it is done already, and what has the name now stays.
+        with self.load(opened, *batches, batches[1]) as destination:
+            assert dict(destination.tables()) == {"orders": 2}
+            assert content(destination, "orders", "id", "note") == [(2, "new"), (3, "later")]
+
     def test_renaming_what_is_not_there_does_nothing(
         self, opened: Callable[[], Destination]
     ) -> None:
@@ -565,6 +579,14 @@ class DestinationContract:
         batch = LoadBatch(replacements=(whole,), merges=tuple(merges))
         with self.load(opened, batch) as destination:
             assert content(destination, "orders", "id", "note") == [(1, "n12"), (5, "s")]
+
+    def test_missing_tables_are_told(self, opened: Callable[[], Destination]) -> None:
+        with opened() as destination:
+            assert destination.missing(["orders", "t0"]) == {"orders", "t0"}
+            row = keyed(ORDERS, [{"id": 1, "_cdc_lsn": 10}])
+            destination.load(LoadBatch(merges=(row,)), checkpoint(10))
+            assert destination.missing(["orders", "t0"]) == {"t0"}
+            assert destination.missing([]) == frozenset()
 
     def test_many_tables_in_one_batch(self, opened: Callable[[], Destination]) -> None:
         targets = [TargetTable(f"t{n}", ORDERS.schema) for n in range(12)]

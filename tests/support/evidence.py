@@ -232,6 +232,9 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "The working folder is lost": [
             f"{END}/test_crashes.py::test_a_working_folder_that_is_lost",
         ],
+        "A table is dropped at the destination": [
+            f"{END}/test_lost_tables.py::test_a_table_dropped_at_the_destination",
+        ],
         "The clock is set back": [
             f"{INTEGRATION}/destination/test_failures.py"
             "::test_the_newest_checkpoint_is_found_though_the_clock_was_set_back",

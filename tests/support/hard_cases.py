@@ -583,17 +583,24 @@ DEFINITIONS = (
     ),
     case(
         8,
-        "a table dropped: it stays as it was; one recreated under its name takes its place",
-        "reborn",
-        _rows("reborn", "id int PRIMARY KEY, v text", "i, 'old' || i"),
+        "a table dropped: it stays as it was; one recreated under its name takes its place, and so"
+        " does one that is given its name",
+        "reborn shop",
+        _rows("reborn", "id int PRIMARY KEY, v text", "i, 'old' || i")
+        + _rows("shop", "id int PRIMARY KEY, v text", "i, 'old' || i")
+        + _rows("shop_new", "id bigint PRIMARY KEY, v text, n int", "i, 'new' || i, i"),
         Round(
             (
                 "UPDATE reborn SET v = 'lost' WHERE id = 1; DROP TABLE reborn",
                 "CREATE TABLE reborn (id int PRIMARY KEY, w int); INSERT INTO reborn VALUES (1, 1)",
+                "UPDATE shop SET v = 'lost'; UPDATE shop_new SET v = 'before' WHERE id = 1",
+                "DROP TABLE shop; ALTER TABLE shop_new RENAME TO shop",
+                "UPDATE shop SET v = 'after' WHERE id = 2",
             ),
             dropped=("v",),
         ),
-        "INSERT INTO reborn VALUES (2, 2); UPDATE reborn SET w = 9 WHERE id = 1",
+        "INSERT INTO reborn VALUES (2, 2); UPDATE reborn SET w = 9 WHERE id = 1;"
+        "DELETE FROM shop WHERE id = 1; INSERT INTO shop VALUES (50, 'later', 1)",
     ),
 )
 

@@ -39,7 +39,7 @@ from adapters.dlt_destination.warehouse_sessions import Sessions
 from cdc_core.staging import UNREPRESENTABLE_SCHEMA, KeyedMerge, MultisetMerge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from adapters.dlt_destination.transient import Patience
@@ -135,6 +135,9 @@ class DatabricksStore:
         self._columns = TablesByName(found)
         return TablesByName(found)
 
+    def tables(self, client: Any) -> Collection[str]:
+        return self.columns(client)
+
     def _known_columns(self, client: Any, table: str) -> pa.Schema:
         """As `columns`, asked again only for a table whose definition changed: all changes are
         ours, and one thread at a time has to do with a table."""
@@ -219,6 +222,9 @@ class DatabricksStore:
             f"RENAME TO {_name(client, new)}",
             lambda: new in self.columns(client),
         )
+
+    def drop_table(self, client: Any, table: str) -> None:
+        self._define(client, table, f"DROP TABLE IF EXISTS {_name(client, table)}")
 
     def _map_names(self, client: Any, table: str, names: Iterable[str]) -> None:
         if any(column_needs_mapping(name) for name in names):

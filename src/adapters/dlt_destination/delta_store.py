@@ -26,7 +26,7 @@ from cdc_core.errors import DestinationFailed, DestinationUnavailable
 from cdc_core.staging import KeyedMerge, MultisetMerge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from adapters.dlt_destination.merge_sql import MergeRules
@@ -85,10 +85,10 @@ class DeltaStore:
     def columns(self, client: Any) -> dict[str, pa.Schema]:
         return {
             table: pa.schema(self._open(client, table).schema().to_arrow())
-            for table in self._tables(client)
+            for table in self.tables(client)
         }
 
-    def _tables(self, client: Any) -> list[str]:
+    def tables(self, client: Any) -> Collection[str]:
         files = client.fs_client
         if not files.isdir(client.dataset_path):
             return []
@@ -164,6 +164,9 @@ class DeltaStore:
             recursive=True,
         )
 
+    def drop_table(self, client: Any, table: str) -> None:
+        client.fs_client.rm(client.pathlib.join(client.dataset_path, table), recursive=True)
+
     def fill(self, client: Any, replacement: Any, rows: Any) -> bool:  # noqa: ARG002 - takes files
         return False
 
@@ -210,7 +213,7 @@ class DeltaStore:
         self._order(client, table, schema.names)
 
     def columns_of(self, client: Any, table: str) -> pa.Schema:
-        if table not in self._tables(client):
+        if table not in self.tables(client):
             return pa.schema([])
         return pa.schema(self._open(client, table).schema().to_arrow())
 

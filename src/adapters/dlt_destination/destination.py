@@ -32,7 +32,7 @@ from cdc_core.staging import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from adapters.dlt_destination.packages import Packages
@@ -120,6 +120,11 @@ class DltDestination:
                 }
                 packages.run(manifests, checkpoint.to_state())
             shutil.rmtree(folder)
+
+    def missing(self, tables: Collection[str]) -> frozenset[str]:
+        with self._failures("looking for tables"), self._opened_client() as client:
+            held = self._store.tables(client) if self._columns is None else self._columns
+            return frozenset(table for table in tables if table not in held)
 
     def tables(self) -> Mapping[str, int]:
         with self._failures("counting rows"), self._opened_client() as client:
@@ -223,7 +228,12 @@ class DltDestination:
                     self._store.rename_column(client, table, old, new)
                     self._columns = None
                 packages.rename_column(table, old, new)
-            case TableRename(old, new):
+            case TableRename(old, new, over):
+                if old in known and over in known:
+                    self._store.drop_table(client, over)
+                    self._columns = None
+                    packages.drop_table(over)
+                    known = self._known_columns(client)
                 if old in known and new not in known:
                     self._store.rename_table(client, old, new)
                     self._columns = None

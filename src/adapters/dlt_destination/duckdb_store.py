@@ -29,7 +29,7 @@ from cdc_core.errors import DestinationFailed, DestinationUnavailable
 from cdc_core.staging import KeyedMerge, MultisetMerge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from cdc_core.errors import CdcError
@@ -112,6 +112,9 @@ class DuckDbStore:
                 fields.setdefault(table, []).append(pa.field(column, arrow_type))
         return {table: pa.schema(columns) for table, columns in fields.items()}
 
+    def tables(self, client: Any) -> Collection[str]:
+        return self.columns(client)
+
     def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:  # noqa: ARG002 - no use for a key here
         if not client.is_storage_initialized():
             client.initialize_storage()
@@ -140,6 +143,9 @@ class DuckDbStore:
 
     def rename_table(self, client: Any, old: str, new: str) -> None:
         self._run(client, f"ALTER TABLE {_name(client, old)} RENAME TO {DUCKDB.quote(new)}")
+
+    def drop_table(self, client: Any, table: str) -> None:
+        self._run(client, f"DROP TABLE {_name(client, table)}")
 
     def fill(self, client: Any, replacement: StagedReplacement, rows: pa.RecordBatchReader) -> bool:
         if not client.is_storage_initialized():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -39,6 +39,10 @@ class TableStore(Protocol):
         """
         ...
 
+    def tables(self, client: Any) -> Collection[str]:
+        """Names of those tables."""
+        ...
+
     def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:
         """Create an empty table with the target's columns and the metadata columns."""
         ...
@@ -52,6 +56,8 @@ class TableStore(Protocol):
     def rename_column(self, client: Any, table: str, old: str, new: str) -> None: ...
 
     def rename_table(self, client: Any, old: str, new: str) -> None: ...
+
+    def drop_table(self, client: Any, table: str) -> None: ...
 
     def fill(self, client: Any, replacement: StagedReplacement, rows: pa.RecordBatchReader) -> bool:
         """Replace the whole table by rows as they come, in one step; they have the metadata

@@ -28,7 +28,7 @@ from cdc_core.staging import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 Row = dict[str, Any]
 
@@ -129,6 +129,10 @@ class InMemoryDestination:
         self._staged.clear()
         self.faults.pass_by("destination.load.done")
 
+    def missing(self, tables: Collection[str]) -> frozenset[str]:
+        self.faults.pass_by("destination.missing")
+        return frozenset(tables) - self.lake.tables.keys()
+
     def tables(self) -> Mapping[str, int]:
         self.faults.pass_by("destination.tables")
         return {name: len(table.rows) for name, table in self.lake.tables.items()}
@@ -170,7 +174,9 @@ class InMemoryDestination:
 
     def _step(self, step: ColumnRename | TableRename) -> None:
         match step:
-            case TableRename(old, new):
+            case TableRename(old, new, over):
+                if old in self.lake.tables:
+                    self.lake.tables.pop(over, None)
                 if old in self.lake.tables and new not in self.lake.tables:
                     self.lake.tables[new] = self.lake.tables.pop(old)
             case ColumnRename(name, old, new):

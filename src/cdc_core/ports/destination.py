@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -17,8 +17,7 @@ class Destination(Protocol):
     """Opened (as a context manager) before use; opening starts clean of whatever a killed run left.
 
     Calls come from one thread. Each table changes by one atomic step per call, so that a reader
-    sees
-    it before or after, never between.
+    sees it before or after, never between.
     """
 
     def __enter__(self) -> Destination: ...
@@ -39,10 +38,13 @@ class Destination(Protocol):
 
         Tables and columns that are missing are created; columns that the batch does not have stay
         and are NULL in rows written. Raises `DestinationUnavailable` or `DestinationFailed`: some
-        tables of the batch may then be applied
-        and others not, and the checkpoint is the one before, until the same changes are loaded
-        again.
+        tables of the batch may then be applied and others not, and the checkpoint is the one
+        before, until the same changes are loaded again.
         """
+        ...
+
+    def missing(self, tables: Collection[str]) -> frozenset[str]:
+        """Those of these tables that the dataset does not have."""
         ...
 
     def tables(self) -> Mapping[str, int]:

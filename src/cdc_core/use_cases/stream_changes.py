@@ -103,7 +103,9 @@ class StreamChanges:
             self.destination.stage,
             self.freeze_schema,
         )
+        before = plan.followed_targets
         plan.look(self.catalog.publish())
+        plan.read_lost(self.destination.missing, before)
         return plan
 
     def _run(self, *, follow: bool, stop: Callable[[], bool]) -> StreamReport:

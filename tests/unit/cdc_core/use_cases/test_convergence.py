@@ -328,7 +328,7 @@ def test_a_recreated_table_takes_the_place_of_the_old() -> None:
         tx.insert(new, id=5, other="new")
     world.cdc()
     world.assert_equal()
-    assert_no_column_is_doubled(world)
+    assert_nothing_is_doubled(world)
     assert oids[0] not in {table["oid"] for table in (world.lake.checkpoint or {})["tables"]}
 
 
@@ -556,7 +556,9 @@ NAME_CHANGES = (
 )  # fmt: skip
 
 
-def assert_no_column_is_doubled(world: World) -> None:
+def assert_nothing_is_doubled(world: World) -> None:
+    names = {table.relation.table.name for table in world.postgres.tables.values()}
+    assert names == {name for name in world.lake.tables if not name.startswith("_")}
     for table in world.postgres.tables.values():
         stored = world.lake.tables[table.relation.table.name].columns
         assert {*stored} == {*table.relation.column_names, "_cdc_lsn", "_cdc_committed_at"}
@@ -575,7 +577,7 @@ def test_names_follow_the_source_and_nothing_is_doubled(change: str, action: str
             _touch(world, tx, oid)
     getattr(world, action)()
     world.assert_equal()
-    assert_no_column_is_doubled(world)
+    assert_nothing_is_doubled(world)
     for oid in live:
         with world.postgres.transaction() as tx:
             _touch(world, tx, oid)
@@ -599,7 +601,29 @@ def test_a_crash_while_names_are_followed_is_cured(change: str, action: str) -> 
                 _touch(world, tx, oid)
         world.cdc()
         world.assert_equal()
-        assert_no_column_is_doubled(world)
+        assert_nothing_is_doubled(world)
+        call += 1
+    assert call > 8
+
+
+@pytest.mark.parametrize("change", ["none", "add with default", "rename table"])
+def test_a_table_that_the_destination_lost_is_read_again(change: str) -> None:
+    """Also after a crash at any call, and where the source has changed its definition."""
+    call, reached = 0, True
+    while reached:
+        world, oids = build(25, batch_transactions=2)
+        world.snapshot()
+        work(world, oids, 2)
+        for lost in ("keyed", "heap"):
+            del world.lake.tables[lost]
+        if change != "none":
+            change_schema(world, oids[0], change)
+        with world.postgres.transaction() as tx:
+            _touch(world, tx, oids[0])
+        reached = world.crashing(call, "cdc")
+        work(world, oids[1:], 2)
+        world.cdc()
+        world.assert_equal()
         call += 1
     assert call > 8
 
