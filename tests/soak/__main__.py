@@ -6,23 +6,32 @@ import argparse
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from adapters.pgoutput.embedded import EmbeddedPostgres
+from tests.integration.warehouse.fixtures import running_warehouse
 from tests.soak.rounds import SERVER, Soak, Unequal
+from tests.support.lakes import LocalLake, WarehouseLake
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="begin no round after these")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--destination", choices=["duckdb", "delta"], default="duckdb")
+    parser.add_argument(
+        "--destination", choices=["duckdb", "delta", "databricks"], default="duckdb"
+    )
     parser.add_argument("--steps", type=int, default=60, help="transactions of a round")
     chosen = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="wal2delta-soak-"))
     started = time.monotonic()
-    with EmbeddedPostgres(settings=SERVER) as server:
-        soak = Soak(server, chosen.destination, folder, chosen.seed, chosen.steps)
+    with ExitStack() as stack:
+        server = stack.enter_context(EmbeddedPostgres(settings=SERVER))
+        lake: LocalLake | WarehouseLake = LocalLake(chosen.destination, folder)
+        if chosen.destination == "databricks":
+            lake = WarehouseLake(stack.enter_context(running_warehouse(folder / "root")), folder)
+        soak = Soak(server, lake, chosen.seed, chosen.steps)
         soak.prepare()
         while time.monotonic() - started < chosen.minutes * 60:
             try:

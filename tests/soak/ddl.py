@@ -178,6 +178,38 @@ def _copy_and_replace(world: World, chance: random.Random) -> list[str] | None:
     ]
 
 
+def _take_name(world: World, chance: random.Random) -> list[str] | None:
+    """A table that was followed under another name takes that of one that goes."""
+    ordinary = [t for t in world.ordinary() if t.schema == "public"]
+    if len(world.tables) <= FEWEST_TABLES or len(ordinary) < 2:
+        return None
+    gone, heir = chance.sample(ordinary, 2)
+    world.tables.remove(gone)
+    done = [f"DROP TABLE {gone.sql}", f"ALTER TABLE {heir.sql} RENAME TO {gone.name}"]
+    heir.name = gone.name
+    return done
+
+
+def _unpublish(world: World, chance: random.Random) -> list[str] | None:
+    """Rows change while the publication leaves their table out."""
+    table = chance.choice(world.ordinary())
+    return [
+        _published(table, "ALTER PUBLICATION dlt_cdc_pub DROP TABLE ONLY %s", "EXISTS"),
+        f"DELETE FROM {table.sql} WHERE ctid IN (SELECT ctid FROM {table.sql} LIMIT 3)",
+        _published(table, "ALTER PUBLICATION dlt_cdc_pub ADD TABLE ONLY %s", "NOT EXISTS"),
+    ]
+
+
+def _published(table: Table, statement: str, condition: str) -> str:
+    """A statement for a table that is in the publication, or is not; where there is one."""
+    return (
+        "DO $$BEGIN IF EXISTS (SELECT FROM pg_publication WHERE pubname = 'dlt_cdc_pub') "
+        f"AND {condition} (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = "
+        f"r.prpubid WHERE p.pubname = 'dlt_cdc_pub' AND r.prrelid = '{table.sql}'::regclass) "
+        f"THEN {statement % table.sql}; END IF; END$$"
+    )
+
+
 def _rename_table(world: World, chance: random.Random) -> list[str] | None:
     table = chance.choice(world.tables)
     old, table.name = table.sql, world.name("renamed")
@@ -441,6 +473,8 @@ _WEIGHTED: tuple[tuple[int, Action], ...] = (
     (2, _drop_table),
     (2, _recreate),
     (1, _copy_and_replace),
+    (1, _take_name),
+    (2, _unpublish),
     (3, _rename_table),
     (1, _swap_tables),
     (2, _move_to_schema),

@@ -19,16 +19,15 @@ from tests.soak.ddl import first_tables
 from tests.soak.script import Step, Writer
 from tests.soak.sessions import PROGRESS, Play
 from tests.support import oracle
-from tests.support.lakes import LocalLake
 from tests.support.pipeline import Pipeline
 from tests.support.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from adapters.pgoutput.embedded import EmbeddedPostgres
     from tests.soak.world import Table, World
+    from tests.support.lakes import LocalLake, WarehouseLake
 
 #: What the server must have for a soak.
 SERVER = {
@@ -38,6 +37,8 @@ SERVER = {
     "checkpoint_timeout": "30s",
 }
 _ATTEMPTS = 4
+#: How often a round's end begins with a table that somebody dropped at the destination.
+_LOSES = 0.2
 _RUN_SECONDS = 300
 _SET_ASIDE = re.compile(r"run: wal2delta snapshot --tables (.+)")
 
@@ -51,15 +52,13 @@ class Soak:
     """One database, one destination, and the tables of one seed."""
 
     server: EmbeddedPostgres
-    kind: str
-    folder: Path
+    lake: LocalLake | WarehouseLake
     seed: int
     steps: int = 60
     counts: Counter[str] = field(default_factory=Counter)
     rounds: int = 0
     world: World = field(init=False)
     _writer: Writer = field(init=False)
-    _lake: LocalLake = field(init=False)
     _chance: random.Random = field(init=False)
     #: Seconds that the last undisturbed run took.
     _pace: float = 2.0
@@ -68,9 +67,8 @@ class Soak:
     def __post_init__(self) -> None:
         self.world, self._first = first_tables()
         self._writer = Writer(self.seed, self.world, self.steps)
-        self._lake = LocalLake(self.kind, self.folder)
         self._chance = random.Random(f"{self.seed}/disturbance")
-        self._database = f"soak_{self.kind}_{self.seed}"
+        self._database = f"soak_{self.lake.kind}_{self.seed}"
 
     @property
     def _dsn(self) -> str:
@@ -116,7 +114,7 @@ class Soak:
         chance = self._chance
         return Pipeline(
             dsn,
-            self._lake,
+            self.lake,
             SOURCES__PG_REPLICATION__SCHEMAS="public,side",
             SOURCES__PG_REPLICATION__BATCH_MAX_ROWS=str(chance.choice([1, 40, 1000, 1_000_000])),
             SOURCES__PG_REPLICATION__BATCH_MAX_BYTES=chance.choice(["64kB", "256MB"]),
@@ -192,6 +190,11 @@ class Soak:
     def _settle(self) -> None:
         """Nobody writes any more: run `cdc`, and what it asks for, until it has no more to ask."""
         self._finish_prepared()
+        if self._chance.random() < _LOSES:
+            lost = self._chance.choice(self.world.tables).target
+            self._log.append(f"the destination loses table {lost}")
+            self.lake.drop(lost)
+            self.counts["lost tables"] += 1
         for _ in range(_ATTEMPTS):
             code, output = self._run("cdc", expected=(0, 3))
             if code == 0:
@@ -213,26 +216,26 @@ class Soak:
             for table in self.world.tables:
                 found = list(self._differences(source, table))
                 assert not found, f"table {table.sql}: " + _shortened(found)
-            stored = self._lake.read(PROGRESS)
+            stored = self.lake.read(PROGRESS)
             found = list(oracle.differences(source.read(PROGRESS), stored))
             assert not found, f"table {PROGRESS}: " + _shortened(found)
         self.counts["tables compared"] += len(self.world.tables) + 1
 
     def _differences(self, source: oracle.Source, table: Table) -> list[str]:
-        rows, stored = source.read(table.sql), self._lake.read(table.target)
+        rows, stored = source.read(table.sql), self.lake.read(table.target)
         found = list(oracle.differences(rows, stored))
         surplus = oracle.unexpected_columns(rows, stored, sorted(table.dropped))
         return [*found, *([f"columns of nobody: {surplus}"] if surplus else [])]
 
     def _told(self, error: Exception, script: Sequence[Step]) -> str:
-        written = self.folder / f"round-{self.rounds}.sql"
+        written = self.lake.path / f"round-{self.rounds}.sql"
         written.write_text("\n\n".join(map(str, script)))
-        runs = self.folder / f"round-{self.rounds}.log"
+        runs = self.lake.path / f"round-{self.rounds}.log"
         runs.write_text("\n".join(self._log))
         statements = "\n\n".join(str(step) for step in script)
         return (
-            f"{statements}\n\nseed {self.seed}, round {self.rounds}, {self.kind}; the statements "
-            f"above are in {written}, the runs' output is in {runs}\n{error}"
+            f"{statements}\n\nseed {self.seed}, round {self.rounds}, {self.lake.kind}; the "
+            f"statements above are in {written}, the runs' output is in {runs}\n{error}"
         )
 
 

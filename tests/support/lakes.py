@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,10 @@ class Lake:
 
     def read(self, table: str) -> pa.Table:
         """The whole table, every column."""
+        raise NotImplementedError
+
+    def drop(self, table: str) -> None:
+        """Drop a table, as somebody might; nothing if it is not there."""
         raise NotImplementedError
 
     def rows(self, table: str, *columns: str) -> list[tuple[object, ...]]:
@@ -54,8 +59,20 @@ class LocalLake(Lake):
                 return connection.sql(f'SELECT * FROM bronze."{quoted}"').to_arrow_table()
         from deltalake import DeltaTable
 
-        delta = DeltaTable(self.path / "lakehouse" / "bronze" / table)
+        delta = DeltaTable(self._folder(table))
         return delta.to_pyarrow_dataset().to_table()
+
+    def drop(self, table: str) -> None:
+        import duckdb
+
+        if self.kind == "delta":
+            shutil.rmtree(self._folder(table), ignore_errors=True)
+            return
+        with duckdb.connect(str(self.path / "lake.duckdb")) as connection:
+            connection.execute(f'DROP TABLE IF EXISTS bronze."{table}"')
+
+    def _folder(self, table: str) -> Path:
+        return self.path / "lakehouse" / "bronze" / table
 
 
 @dataclass(frozen=True)
@@ -83,6 +100,9 @@ class WarehouseLake(Lake):
 
     def read(self, table: str) -> pa.Table:
         return self.warehouse.read_table("bronze", table)
+
+    def drop(self, table: str) -> None:
+        self.execute(f"DROP TABLE IF EXISTS bronze.`{table}`")
 
     def execute(self, statement: str) -> None:
         """What somebody else does to a table."""

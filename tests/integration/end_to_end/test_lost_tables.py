@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
-import duckdb
 import psycopg
 import pytest
 
 from tests.support import oracle
-from tests.support.lakes import LocalLake, WarehouseLake, lake_of
+from tests.support.lakes import lake_of
 from tests.support.pipeline import InProcess
 
 if TYPE_CHECKING:
@@ -24,17 +22,6 @@ CREATE TABLE people (id int PRIMARY KEY, v text); INSERT INTO people VALUES (1, 
 """
 
 
-def drop(lake: LocalLake | WarehouseLake, table: str) -> None:
-    match lake:
-        case WarehouseLake():
-            lake.execute(f"DROP TABLE bronze.{table}")
-        case LocalLake(kind="duckdb"):
-            with duckdb.connect(str(lake.path / "lake.duckdb")) as connection:
-                connection.execute(f"DROP TABLE bronze.{table}")
-        case LocalLake():
-            shutil.rmtree(lake.path / "lakehouse" / "bronze" / table)
-
-
 @pytest.mark.parametrize("kind", ["duckdb", "delta", "databricks"])
 def test_a_table_dropped_at_the_destination(
     kind: str, database: str, tmp_path: Path, request: pytest.FixtureRequest
@@ -44,14 +31,14 @@ def test_a_table_dropped_at_the_destination(
     with psycopg.connect(database, autocommit=True) as sql:
         sql.execute(TABLES)
         pipeline.run("snapshot")
-        drop(lake, "orders")
-        drop(lake, "events")
+        lake.drop("orders")
+        lake.drop("events")
         told = pipeline.run("cdc")  # though nothing changed at the source
         assert "reading public.orders: the destination has no table orders" in " ".join(
             told.split()
         )
         oracle.assert_equal(sql, lake, ["orders", "events", "people"])
-        drop(lake, "orders")
+        lake.drop("orders")
         sql.execute("UPDATE orders SET v = 'c' WHERE id = 1; DELETE FROM events WHERE v = 'b'")
         sql.execute("INSERT INTO people VALUES (3, 'c')")
         pipeline.run("cdc")

@@ -9,6 +9,7 @@ import pytest
 
 from adapters.pgoutput.embedded import EmbeddedPostgres
 from tests.soak.rounds import SERVER, Soak
+from tests.support.lakes import LocalLake
 from tests.support.postgres import BIN
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ ROUNDS = 1
 @pytest.mark.parametrize("destination", ["duckdb", "delta"])
 def test_rounds_of_a_soak_end_equal(destination: str, tmp_path: Path) -> None:
     with EmbeddedPostgres(bin_dir=os.environ.get(BIN), settings=SERVER) as server:
-        soak = Soak(server, destination, tmp_path, seed=20)
+        soak = Soak(server, LocalLake(destination, tmp_path), seed=20)
         soak.prepare()
         for _ in range(ROUNDS):
             soak.round()
