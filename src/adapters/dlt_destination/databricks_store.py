@@ -39,7 +39,7 @@ from adapters.dlt_destination.warehouse_sessions import Sessions
 from cdc_core.staging import UNREPRESENTABLE_SCHEMA, KeyedMerge, MultisetMerge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from adapters.dlt_destination.transient import Patience
@@ -134,9 +134,6 @@ class DatabricksStore:
         found = {table: pa.schema(columns) for table, columns in fields.items()}
         self._columns = TablesByName(found)
         return TablesByName(found)
-
-    def tables(self, client: Any) -> Collection[str]:
-        return self.columns(client)
 
     def _known_columns(self, client: Any, table: str) -> pa.Schema:
         """As `columns`, asked again only for a table whose definition changed: all changes are

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -26,7 +27,7 @@ from cdc_core.errors import DestinationFailed, DestinationUnavailable
 from cdc_core.staging import KeyedMerge, MultisetMerge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from adapters.dlt_destination.merge_sql import MergeRules
@@ -56,6 +57,35 @@ UPKEEP_EVERY = 20
 DATAFUSION = DUCKDB
 
 
+class SchemasOnDemand(MutableMapping[str, pa.Schema]):
+    """Columns of tables by name, each read when first asked for: of many tables few change."""
+
+    def __init__(self, names: Iterable[str], read: Callable[[str], pa.Schema]) -> None:
+        self._schemas: dict[str, pa.Schema | None] = dict.fromkeys(names)
+        self._read = read
+
+    def __getitem__(self, name: str) -> pa.Schema:
+        schema = self._schemas[name]
+        if schema is None:
+            schema = self._schemas[name] = self._read(name)
+        return schema
+
+    def __setitem__(self, name: str, schema: pa.Schema) -> None:
+        self._schemas[name] = schema
+
+    def __delitem__(self, name: str) -> None:
+        del self._schemas[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._schemas
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._schemas)
+
+    def __len__(self) -> int:
+        return len(self._schemas)
+
+
 class DeltaStore:
     """`bucket_url` and `credentials` are dlt's for its filesystem; None: dlt's settings."""
 
@@ -82,13 +112,10 @@ class DeltaStore:
             destination_name="filesystem",
         )
 
-    def columns(self, client: Any) -> dict[str, pa.Schema]:
-        return {
-            table: pa.schema(self._open(client, table).schema().to_arrow())
-            for table in self.tables(client)
-        }
+    def columns(self, client: Any) -> MutableMapping[str, pa.Schema]:
+        return SchemasOnDemand(self._tables(client), lambda table: self._schema(client, table))
 
-    def tables(self, client: Any) -> Collection[str]:
+    def _tables(self, client: Any) -> list[str]:
         files = client.fs_client
         if not files.isdir(client.dataset_path):
             return []
@@ -213,8 +240,9 @@ class DeltaStore:
         self._order(client, table, schema.names)
 
     def columns_of(self, client: Any, table: str) -> pa.Schema:
-        if table not in self.tables(client):
-            return pa.schema([])
+        return self._schema(client, table) if table in self._tables(client) else pa.schema([])
+
+    def _schema(self, client: Any, table: str) -> pa.Schema:
         return pa.schema(self._open(client, table).schema().to_arrow())
 
     def _merge_keyed(self, client: Any, table: str, merge: KeyedMerge, step: StagedMerge) -> None:

@@ -32,7 +32,7 @@ from cdc_core.staging import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
     from pathlib import Path
 
     from adapters.dlt_destination.packages import Packages
@@ -65,7 +65,7 @@ class DltDestination:
         self._plan = Plan()
         self._folder: WorkFolder | None = None
         self._packages: Packages | None = None
-        self._columns: dict[str, pa.Schema] | None = None
+        self._columns: MutableMapping[str, pa.Schema] | None = None
         self._staged = 0
 
     def __enter__(self) -> Self:
@@ -123,8 +123,8 @@ class DltDestination:
 
     def missing(self, tables: Collection[str]) -> frozenset[str]:
         with self._failures("looking for tables"), self._opened_client() as client:
-            held = self._store.tables(client) if self._columns is None else self._columns
-            return frozenset(table for table in tables if table not in held)
+            known = self._known_columns(client)
+            return frozenset(table for table in tables if table not in known)
 
     def tables(self) -> Mapping[str, int]:
         with self._failures("counting rows"), self._opened_client() as client:
@@ -212,7 +212,7 @@ class DltDestination:
 
     # Preparing tables.
 
-    def _known_columns(self, client: Any) -> dict[str, pa.Schema]:
+    def _known_columns(self, client: Any) -> MutableMapping[str, pa.Schema]:
         if self._columns is None:
             self._columns = self._store.columns(client)
         return self._columns

@@ -29,7 +29,7 @@ from cdc_core.errors import DestinationFailed, DestinationUnavailable
 from cdc_core.staging import KeyedMerge, MultisetMerge
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from cdc_core.errors import CdcError
@@ -111,9 +111,6 @@ class DuckDbStore:
                 arrow_type = DUCKDB.arrow_type(sql_type) or pa.null()
                 fields.setdefault(table, []).append(pa.field(column, arrow_type))
         return {table: pa.schema(columns) for table, columns in fields.items()}
-
-    def tables(self, client: Any) -> Collection[str]:
-        return self.columns(client)
 
     def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:  # noqa: ARG002 - no use for a key here
         if not client.is_storage_initialized():

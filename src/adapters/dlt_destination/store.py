@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, MutableMapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -32,15 +32,11 @@ class TableStore(Protocol):
         """dlt's destination factory, whose jobs apply `plan`."""
         ...
 
-    def columns(self, client: Any) -> dict[str, pa.Schema]:
+    def columns(self, client: Any) -> MutableMapping[str, pa.Schema]:
         """Columns of every table in the dataset, dlt's own left out; {} for no dataset.
 
         A column of a foreign type has the type `null`.
         """
-        ...
-
-    def tables(self, client: Any) -> Collection[str]:
-        """Names of those tables."""
         ...
 
     def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:
