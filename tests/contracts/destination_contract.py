@@ -652,6 +652,7 @@ class DestinationContract:
             for name, key in ((target.name, 2), (bag.name, 1)):
                 assert content(destination, name, "id", *self.odd_names) == [(key, *row.values())]
             assert len(destination.tables()) == 2
+            assert destination.missing([target.name, bag.name, "odd"]) == {"odd"}
 
     def test_trying_to_write_leaves_nothing_behind(self, opened: Callable[[], Destination]) -> None:
         merge = keyed(ORDERS, [{"id": 1, "note": "a", "_cdc_lsn": 10}])

@@ -21,8 +21,7 @@ MAJORS = "14 15 16 17 18"
 #: What meets a server. The local warehouse does not know which one the rows came from.
 DEFAULT_TESTS = [
     *(f"tests/integration/{part}" for part in ("pgoutput", "cli", "end_to_end", "verify", "tls")),
-    "-k",
-    "not databricks",
+    *("-k", "not databricks", "-n", "2", "--dist", "loadfile"),
 ]
 
 
