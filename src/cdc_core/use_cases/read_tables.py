@@ -85,8 +85,11 @@ def read_tables(
                 target_table(state),
                 _rows(snapshot, table, state, collected, counts, progress),
                 target_key(state),
-                # Of what is there from before the checkpoint, some may be a dropped column.
-                exact=state.oid in checkpoint.tables or state.target in known,
+                # Of what is there from before the checkpoint, some may be a dropped column; of what
+                # an earlier reading left that did not come to count, none.
+                exact=checkpoint.full_load is None
+                or state.oid in checkpoint.tables
+                or state.target in known,
             )
             for (table, _), state in zip(group, states, strict=True)
         )

@@ -606,6 +606,24 @@ def test_a_crash_while_names_are_followed_is_cured(change: str, action: str) -> 
     assert call > 8
 
 
+def test_a_new_tables_reading_that_did_not_count_leaves_no_column() -> None:
+    call, reached = 0, True
+    while reached:
+        world, oids = build(26, batch_transactions=2)
+        world.snapshot()
+        late = world.postgres.create_table("late", COLUMNS, toasted=("big",))
+        with world.postgres.transaction() as tx:
+            tx.insert(late, id=1, n=1, big="b")
+        reached = world.crashing(call, "cdc")
+        change_schema(world, late, "rename")
+        work(world, oids, 1)
+        world.cdc()
+        world.assert_equal()
+        assert_nothing_is_doubled(world)
+        call += 1
+    assert call > 5
+
+
 @pytest.mark.parametrize("change", ["none", "add with default", "rename table"])
 def test_a_table_that_the_destination_lost_is_read_again(change: str) -> None:
     """Also after a crash at any call, and where the source has changed its definition."""
