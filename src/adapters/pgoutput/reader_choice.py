@@ -1,6 +1,7 @@
 """Which of the two readers costs less, and why: the one home of that decision.
 
-Costs are in bytes of WAL decoded by SQL, the cheaper way; see `docs/explanation` for measurements.
+Costs are in bytes of WAL decoded by SQL, the cheaper way; see
+`docs/explanation/reading-changes.md`.
 """
 
 from __future__ import annotations
