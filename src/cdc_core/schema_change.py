@@ -187,6 +187,15 @@ def dropped_columns(state: TableState) -> tuple[str, ...]:
     return tuple(c.target for c in state.columns if c.dropped)
 
 
+def has_names(relation: Relation, states: Iterable[TableState]) -> bool:
+    """Whether a Relation message has the columns of one of the states, by name."""
+    return any(_live_names(state) == relation.column_names for state in states)
+
+
+def _live_names(state: TableState) -> tuple[str, ...]:
+    return tuple(column.name for column in state.columns if not column.dropped)
+
+
 def resolve_columns(
     relation: Relation, states: Sequence[TableState]
 ) -> tuple[ColumnState | None, ...] | None:
@@ -205,9 +214,8 @@ def resolve_columns(
 
 def _attnums(names: tuple[str, ...], states: Sequence[TableState]) -> Sequence[int | None] | None:
     for state in states:
-        live = [c for c in state.columns if not c.dropped]
-        if tuple(c.name for c in live) == names:
-            return [c.attnum for c in live]
+        if _live_names(state) == names:
+            return [c.attnum for c in state.columns if not c.dropped]
     known: dict[str, set[int]] = {}
     for state in states:
         for column in state.columns:

@@ -140,15 +140,10 @@ class ColumnRename:
 
 @dataclass(frozen=True)
 class TableRename:
-    """Done under the same condition as `ColumnRename`.
-
-    `over` is a table that goes before, if the old name is there still: the source has dropped it,
-    and given its name to this one.
-    """
+    """Done under the same condition as `ColumnRename`."""
 
     old: str
     new: str
-    over: str = ""
 
 
 Merge = KeyedMerge | MultisetMerge

@@ -13,10 +13,12 @@ from cdc_core.changes import Op
 from cdc_core.checkpoint import Checkpoint, TableState, TableStatus
 from cdc_core.fold import fold
 from cdc_core.layout import lay_out
+from cdc_core.lsn import ZERO_LSN, Lsn
 from cdc_core.renames import table_renames
 from cdc_core.schema_change import (
     dropped_columns,
     evolve,
+    has_names,
     resolve_columns,
     target_key,
     target_table,
@@ -75,6 +77,7 @@ class TablePlan:
     _steps: list[ColumnRename | TableRename] = field(default_factory=list)
     _empty_merges: list[Merge] = field(default_factory=list)
     _changed: bool = False
+    _looked: Lsn = ZERO_LSN
     _cells: dict[int, list[pa.Table]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -112,8 +115,10 @@ class TablePlan:
             return self.sources[oid].relation.table
         return self.checkpoint.tables[oid].table
 
-    def look(self, tables: Sequence[SourceTable]) -> None:
-        """Compare the checkpoint's tables with the catalog's."""
+    def look(self, tables: Sequence[SourceTable], after: Lsn = ZERO_LSN) -> None:
+        """Compare the checkpoint's tables with the catalog's, asked for when the WAL had come to
+        `after`."""
+        self._looked = max(self._looked, after)
         self.sources = {table.relation.oid: table for table in tables}
         self.to_read = {oid: why for oid, why in self.to_read.items() if oid in self.sources}
         states = dict(self.checkpoint.tables)
@@ -155,11 +160,15 @@ class TablePlan:
     ) -> None:
         """Have tables read again that the destination has lost: the stream brings changes only.
 
-        They are looked for by the names they had `before` too, as a rename is still to be done.
+        `before` are the targets before the renames that are still to be done, or were done already.
         """
         now = self.followed_targets
-        gone = missing({*before.values(), *now.values()})
-        lost = {oid: target for oid, target in now.items() if {target, before[oid]} <= gone}
+        names = {*before.values(), *now.values()}
+        held = names - missing(names)
+        for step in self._steps:
+            if isinstance(step, TableRename) and step.old in held and step.new not in held:
+                held = held - {step.old} | {step.new}
+        lost = {oid: target for oid, target in now.items() if target not in held}
         for oid, target in lost.items():
             self._wait_for_reading(oid, f"the destination has no table {target}")
             self._changed = True
@@ -194,8 +203,7 @@ class TablePlan:
             if changes.relation.oid in wanted:
                 versions.setdefault(changes.relation.oid, []).append(changes)
         for oid, versions_of_table in versions.items():
-            if oid in self.checkpoint.tables:  # else it was dropped, as another one showed
-                self._fold(oid, versions_of_table)
+            self._fold(oid, versions_of_table)
         if not batch.complete:
             self._parts.make_room()
             return None
@@ -290,17 +298,21 @@ class TablePlan:
 
     def _resolve(self, oid: int, parts: list[TableChanges]) -> list[tuple[ColumnState, ...]] | None:
         """Target columns of each version; None once the table must be read again."""
+        newest = Lsn(max(int(part.commit_lsn[-1]) for part in parts))
         for attempt in ("known", "asked again"):
             state = self.checkpoint.tables[oid]
             states = [*self._before.get(oid, []), state]
             columns = [resolve_columns(part.relation, states) for part in parts]
-            if all(
+            # Names of no known moment, which may still fit, as where a column was dropped, are of
+            # one that passed before the look, or there is news.
+            passed = newest <= self._looked
+            if (passed or all(has_names(part.relation, states) for part in parts)) and all(
                 resolved is not None and self._fits(part, resolved, state)
                 for part, resolved in zip(parts, columns, strict=True)
             ):
                 return columns  # type: ignore[return-value]
             if attempt == "known":
-                self.look(self.refresh())
+                self.look(self.refresh(), newest)
                 if oid in self.to_read or oid not in self.followed:
                     return None
         self._wait_for_reading(oid, "its definition changed in a way the stream does not tell")
@@ -365,8 +377,7 @@ class TablePlan:
         self._changed = True
 
     def _rename_tables(self, states: dict[int, TableState]) -> None:
-        """Follow renamed tables: in place where no other table has the name, else by reading them
-        again."""
+        """Follow renamed tables: in place where the name is free, else by reading them again."""
         moved = {
             oid: state
             for oid, state in states.items()
@@ -381,12 +392,8 @@ class TablePlan:
                 self.targets[oid] = state.target
                 continue
             self._note(f"{state.table}: table {state.table} renamed to {table}")
-        gone = states.keys() - self.sources.keys()
-        renames = table_renames(states, {oid: self.targets[oid] for oid in moved}, gone)
+        renames = table_renames(states, {oid: self.targets[oid] for oid in moved})
         self._steps += renames.possible
-        taken_over = {rename.over for rename in renames.possible}
-        for oid in [oid for oid in gone if states[oid].target in taken_over]:
-            del states[oid]
         blocked = {rename.old for rename in renames.blocked}
         for oid, state in moved.items():
             named = replace(state, table=self.sources[oid].relation.table, target=self.targets[oid])

@@ -550,20 +550,6 @@ class DestinationContract:
                 (2, "b", None),
             ]
 
-    def test_a_table_takes_the_place_of_a_dropped_one(
-        self, opened: Callable[[], Destination]
-    ) -> None:
-        fresh = TargetTable("fresh", ORDERS.schema)
-        old = keyed(ORDERS, [{"id": 1, "note": "old", "_cdc_lsn": 10}])
-        new = keyed(fresh, [{"id": 2, "note": "new", "_cdc_lsn": 10}])
-        steps = (TableRename("fresh", "orders", over="orders"),)
-        third = keyed(ORDERS, [{"id": 3, "note": "later", "_cdc_lsn": 20}])
-        batches = [LoadBatch(merges=(old, new)), LoadBatch(merges=(third,), steps=steps)]
-        # A second time it is done already, and what has the name now stays.
-        with self.load(opened, *batches, batches[1]) as destination:
-            assert dict(destination.tables()) == {"orders": 2}
-            assert content(destination, "orders", "id", "note") == [(2, "new"), (3, "later")]
-
     def test_renaming_what_is_not_there_does_nothing(
         self, opened: Callable[[], Destination]
     ) -> None:

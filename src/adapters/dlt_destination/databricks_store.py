@@ -220,9 +220,6 @@ class DatabricksStore:
             lambda: new in self.columns(client),
         )
 
-    def drop_table(self, client: Any, table: str) -> None:
-        self._define(client, table, f"DROP TABLE IF EXISTS {_name(client, table)}")
-
     def _map_names(self, client: Any, table: str, names: Iterable[str]) -> None:
         if any(column_needs_mapping(name) for name in names):
             self._set_properties(client, table, _COLUMN_MAPPING)

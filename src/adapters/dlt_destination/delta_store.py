@@ -117,9 +117,9 @@ class DeltaStore:
 
     def _tables(self, client: Any) -> list[str]:
         files = client.fs_client
-        if not files.isdir(client.dataset_path):
-            return []
         files.invalidate_cache()
+        if not _is_folder(files, client.dataset_path):
+            return []
         folders = [
             os.path.basename(entry["name"].rstrip("/\\"))  # noqa: PTH119 - may be a URL's path
             for entry in files.ls(client.dataset_path, detail=True)
@@ -129,7 +129,7 @@ class DeltaStore:
             name
             for name in folders
             if not name.startswith("_dlt")
-            and files.isdir(client.pathlib.join(client.dataset_path, name, LOG_FOLDER))
+            and _is_folder(files, client.pathlib.join(client.dataset_path, name, LOG_FOLDER))
         )
 
     def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:  # noqa: ARG002 - no use for a key here
@@ -185,14 +185,12 @@ class DeltaStore:
         )
 
     def rename_table(self, client: Any, old: str, new: str) -> None:
-        client.fs_client.mv(
-            client.pathlib.join(client.dataset_path, old),
-            client.pathlib.join(client.dataset_path, new),
-            recursive=True,
-        )
-
-    def drop_table(self, client: Any, table: str) -> None:
-        client.fs_client.rm(client.pathlib.join(client.dataset_path, table), recursive=True)
+        source, target = (client.pathlib.join(client.dataset_path, name) for name in (old, new))
+        if _is_folder(client.fs_client, target):
+            # No table, so what a rename or a removal left that was killed; to move a folder to one
+            # that is there would move it into that one.
+            client.fs_client.rm(target, recursive=True)
+        client.fs_client.mv(source, target, recursive=True)
 
     def fill(self, client: Any, replacement: Any, rows: Any) -> bool:  # noqa: ARG002 - takes files
         return False
@@ -355,6 +353,14 @@ def _keep_up(delta: Any) -> None:
     with contextlib.suppress(DeltaError):
         delta.optimize.compact()
         delta.vacuum(dry_run=False, enforce_retention_duration=False)
+
+
+def _is_folder(files: Any, path: str) -> bool:
+    """As `isdir`, which takes a store that does not answer for one that does not have the path."""
+    try:
+        return bool(files.info(path)["type"] == "directory")
+    except FileNotFoundError:
+        return False
 
 
 def _location(client: Any, table: str) -> str:

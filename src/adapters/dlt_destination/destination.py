@@ -124,7 +124,12 @@ class DltDestination:
     def missing(self, tables: Collection[str]) -> frozenset[str]:
         with self._failures("looking for tables"), self._opened_client() as client:
             known = self._known_columns(client)
-            return frozenset(table for table in tables if table not in known)
+            return frozenset(
+                # What has a name like dlt's own tables is among those that are not told.
+                table
+                for table in tables
+                if table not in known and not table.lower().startswith("_dlt")
+            )
 
     def tables(self) -> Mapping[str, int]:
         with self._failures("counting rows"), self._opened_client() as client:
@@ -228,12 +233,7 @@ class DltDestination:
                     self._store.rename_column(client, table, old, new)
                     self._columns = None
                 packages.rename_column(table, old, new)
-            case TableRename(old, new, over):
-                if old in known and over in known:
-                    self._store.drop_table(client, over)
-                    self._columns = None
-                    packages.drop_table(over)
-                    known = self._known_columns(client)
+            case TableRename(old, new):
                 if old in known and new not in known:
                     self._store.rename_table(client, old, new)
                     self._columns = None

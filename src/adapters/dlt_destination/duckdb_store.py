@@ -141,9 +141,6 @@ class DuckDbStore:
     def rename_table(self, client: Any, old: str, new: str) -> None:
         self._run(client, f"ALTER TABLE {_name(client, old)} RENAME TO {DUCKDB.quote(new)}")
 
-    def drop_table(self, client: Any, table: str) -> None:
-        self._run(client, f"DROP TABLE {_name(client, table)}")
-
     def fill(self, client: Any, replacement: StagedReplacement, rows: pa.RecordBatchReader) -> bool:
         if not client.is_storage_initialized():
             client.initialize_storage()

@@ -100,9 +100,6 @@ class Packages:
         if old in tables and new not in tables:
             tables[new] = {**tables.pop(old), "name": new, "resource": new}
 
-    def drop_table(self, table: str) -> None:
-        self._schema.tables.pop(_file_name(table), None)
-
     def rename_column(self, table: str, old: str, new: str) -> None:
         columns = self._schema.tables.get(_file_name(table), {}).get("columns", {})
         if old in columns and new not in columns:

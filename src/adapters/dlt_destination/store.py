@@ -53,8 +53,6 @@ class TableStore(Protocol):
 
     def rename_table(self, client: Any, old: str, new: str) -> None: ...
 
-    def drop_table(self, client: Any, table: str) -> None: ...
-
     def fill(self, client: Any, replacement: StagedReplacement, rows: pa.RecordBatchReader) -> bool:
         """Replace the whole table by rows as they come, in one step; they have the metadata
         columns. False, and no row taken, where this kind of store takes files only."""

@@ -174,9 +174,7 @@ class InMemoryDestination:
 
     def _step(self, step: ColumnRename | TableRename) -> None:
         match step:
-            case TableRename(old, new, over):
-                if old in self.lake.tables:
-                    self.lake.tables.pop(over, None)
+            case TableRename(old, new):
                 if old in self.lake.tables and new not in self.lake.tables:
                     self.lake.tables[new] = self.lake.tables.pop(old)
             case ColumnRename(name, old, new):

@@ -206,12 +206,7 @@ class BulkReader:
         piece_bytes = min(_PIECE_BYTES, self._settings.batch_max_bytes)
         batches = session.stream(self._query(how, slot, upto), piece_bytes)
         pieces = (piece_of_arrow(batch.column(0)) for batch in batches if len(batch))
-        return cut_batches(
-            pieces,
-            self._settings.batch_max_rows,
-            self._settings.batch_max_bytes,
-            self._settings.batch_max_seconds,
-        )
+        return cut_batches(pieces, self._settings.batch_max_rows, self._settings.batch_max_bytes)
 
     def _query(self, how: str, slot: str, upto: Lsn) -> str:
         return (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -61,23 +60,16 @@ def end_of_batch(reached: Lsn) -> WirePiece:
     return WirePiece(np.empty(0, np.uint8), np.zeros(1, np.int64), reached)
 
 
-def cut_batches(
-    pieces: Iterator[WirePiece], max_rows: int, max_bytes: int, max_seconds: float
-) -> Iterator[WirePiece]:
-    """End a batch behind the first transaction that reaches `max_rows` messages, `max_bytes`, or
-    `max_seconds` since its first piece came."""
+def cut_batches(pieces: Iterator[WirePiece], max_rows: int, max_bytes: int) -> Iterator[WirePiece]:
+    """End a batch behind the first transaction that reaches `max_rows` messages or `max_bytes`."""
     rows = size = 0
-    begun = 0.0
     for piece in pieces:
-        now = time.monotonic()
-        begun = begun if rows else now
-        most_rows = max_rows if now - begun < max_seconds else 1
         commits = piece.commits()
         ends = piece.offsets[commits + 1]
         start = 0
         while True:
             full = min(
-                int(np.searchsorted(commits, start + most_rows - rows - 1)),
+                int(np.searchsorted(commits, start + max_rows - rows - 1)),
                 int(np.searchsorted(ends, piece.offsets[start] + max_bytes - size)),
             )
             full = max(full, int(np.searchsorted(commits, start)))
@@ -86,7 +78,6 @@ def cut_batches(
             commit = int(commits[full])
             yield piece.part(start, commit + 1, piece.end_lsn(commit))
             rows, size, start = 0, 0, commit + 1
-            begun, most_rows = now, max_rows
         rest = piece.part(start, len(piece), None)
         yield rest
         rows, size = rows + len(rest), size + rest.size

@@ -67,9 +67,7 @@ def read_tables(
     leftover: list[pa.Table] = []
     done: set[int] = set()
     targets = {table.relation.oid: target for table, target in tables}
-    states_before = checkpoint.tables
-    gone = [oid for oid, state in states_before.items() if state.status is TableStatus.DROPPED]
-    steps: list[SchemaStep] = [*table_renames(states_before, targets, gone).possible]
+    steps: list[SchemaStep] = [*table_renames(checkpoint.tables, targets).possible]
     snapshot.expect([table.relation for table, _ in tables])
     groups = list(_groups(tables))
     for number, group in enumerate(groups):

@@ -86,7 +86,7 @@ class StreamChanges:
         """Read the tables `unread` (by oid, with the reason) and bring all tables to one commit, at
         or past the WAL position at which this began. Source and destination are open."""
         until = self.source.current_lsn()
-        plan = self._plan(checkpoint)
+        plan = self._plan(checkpoint, until)
         plan.to_read.update(unread)
         report = StreamReport(checkpoint.lsn)
         self._drain(plan, until, report, lambda: False, idle_seconds=math.inf)
@@ -95,7 +95,7 @@ class StreamChanges:
             raise TablesNeedSnapshot(plan.set_aside)
         return plan.checkpoint, report
 
-    def _plan(self, checkpoint: Checkpoint) -> TablePlan:
+    def _plan(self, checkpoint: Checkpoint, until: Lsn) -> TablePlan:
         plan = TablePlan(
             checkpoint,
             self.first_schema,
@@ -104,7 +104,7 @@ class StreamChanges:
             self.freeze_schema,
         )
         before = plan.followed_targets
-        plan.look(self.catalog.publish())
+        plan.look(self.catalog.publish(), until)
         plan.read_lost(self.destination.missing, before)
         return plan
 
@@ -112,7 +112,7 @@ class StreamChanges:
         with self.destination:
             checkpoint = self._start()
             until = self.source.current_lsn()
-            plan = self._plan(checkpoint)
+            plan = self._plan(checkpoint, until)
             report = StreamReport(checkpoint.lsn)
             watch = BudgetWatch(self.source, self.max_retained_wal, self.progress)
             watch.warn()
@@ -126,7 +126,7 @@ class StreamChanges:
                 until = self.source.current_lsn()
                 if self.clock.monotonic() - looked >= LOOK_SECONDS:
                     looked = self.clock.monotonic()
-                    plan.look(self.catalog.publish())
+                    plan.look(self.catalog.publish(), until)
                     watch.look()
                 idle = math.inf if watch.over else self.clock.monotonic() - moved
                 self._drain(plan, until, report, stop, idle_seconds=idle)

@@ -214,7 +214,7 @@ def _problem(sides: TableSides) -> str:
 def _refusal(table: SourceTable, state: TableState, sides: TableSides) -> str:
     """Why the rows of the table cannot be mended one by one; empty if they can."""
     name = table.relation.table
-    if evolve(state, table).changes:
+    if state.table != name or evolve(state, table).changes:
         return f"not repaired: the definition of {name} changed since; run: wal2delta cdc"
     if sides.other_types:
         return f"not repaired: its types differ; run: wal2delta snapshot --tables {name}"

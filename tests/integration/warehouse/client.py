@@ -189,7 +189,8 @@ def read_delta(path: Path, version: int | None = None) -> pa.Table:
 
     table = DeltaTable(str(path), version=version)
     if "typeWidening" in (table.protocol().reader_features or ()):
-        rows = pa.concat_tables(_read_file(file, table) for file in table.file_uris())
+        empty = pa.schema(table.schema().to_arrow()).empty_table()
+        rows = pa.concat_tables([empty, *(_read_file(file, table) for file in table.file_uris())])
     else:
         rows = pa.table(QueryBuilder().register("t", table).execute("SELECT * FROM t").read_all())
     wanted = [pa.field(f.name, _plain(f.type), f.nullable) for f in rows.schema]

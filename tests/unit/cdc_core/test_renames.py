@@ -17,6 +17,7 @@ CASES = {
     "a name that another keeps": ("a>b", "b", "", "a>b"),
     "behind one that is blocked": ("a>b c>a", "b", "", "a>b c>a"),
     "only its own case": ("a>A", "", "a>A", ""),
+    "a name that another has too": ("t>y", "t", "", "t>y"),
     "a name kept in another case": ("a>b", "B", "", "a>b"),
 }
 

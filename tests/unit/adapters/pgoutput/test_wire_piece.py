@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
-import time
 from array import array
-from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.pgoutput.wire_piece import WirePiece, cut_batches, piece_of_lengths
 from tests.unit.adapters.pgoutput.wire import encoder
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def messages_of(piece: WirePiece) -> list[bytes]:
@@ -54,25 +48,9 @@ def test_a_batch_ends_behind_the_first_transaction_that_reaches_a_limit(
     bounds = [0, *sorted(min(cut, len(messages)) for cut in cuts), len(messages)]
     pieces = [piece(messages[a:b]) for a, b in itertools.pairwise(bounds)]
     batches: list[list[bytes]] = [[]]
-    for part in cut_batches(iter(pieces), max_rows, max_bytes, math.inf):
+    for part in cut_batches(iter(pieces), max_rows, max_bytes):
         batches[-1] += messages_of(part)
         if part.reached is not None:
             assert part.reached == int.from_bytes(batches[-1][-1][10:18], "big")
             batches.append([])
     assert batches == counted(messages, max_rows, max_bytes)
-
-
-def test_a_batch_ends_with_the_transaction_in_which_its_time_is_over() -> None:
-    first, second, third = (
-        [encoder.begin(lsn), encoder.insert(7, ["1"]), encoder.commit(lsn, lsn + 8)]
-        for lsn in (50, 150, 250)
-    )
-
-    def pieces() -> Iterator[WirePiece]:
-        yield piece([*first, *second[:2]])
-        time.sleep(0.02)
-        yield piece([*second[2:], *third])
-
-    assert [p.reached for p in cut_batches(pieces(), 100, 10_000, 60)] == [None, None]
-    late = list(cut_batches(pieces(), 100, 10_000, 0.01))
-    assert [(len(p), p.reached) for p in late] == [(5, None), (1, 158), (3, None)]

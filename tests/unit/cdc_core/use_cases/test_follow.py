@@ -70,6 +70,31 @@ def test_changes_are_loaded_as_they_come() -> None:
     assert run.clock.sleeps == [0.5] * 6
 
 
+@pytest.mark.parametrize("table", [0, 2])
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_column_dropped_meanwhile_is_seen_before_the_rows_change(
+    table: int, renamed: bool
+) -> None:
+    """What is left of the columns fits the names that are known, but is not what they meant."""
+    world, oids = world_after_snapshot()
+    oid, postgres = oids[table], world.postgres
+    for id_ in (60, 61, 62):
+        with postgres.transaction() as tx:
+            tx.insert(oid, id=id_, n=id_, big=f"b{id_}")
+
+    def change() -> None:
+        postgres.drop_column(oid, "n")
+        if renamed:
+            postgres.rename_column(oid, "big", "n")
+        text = "n" if renamed else "big"
+        with postgres.transaction() as tx:
+            tx.delete(oid, id=60, **({} if table == 0 else {text: "b60"}))
+            tx.insert(oid, **{"id": 63, text: "new"})
+
+    Following(world, {2: change}, 5).run()
+    world.assert_equal()
+
+
 def test_it_does_not_wait_while_there_is_more() -> None:
     world, oids = world_after_snapshot()
 
