@@ -278,7 +278,8 @@ def _drop_column(world: World, chance: random.Random) -> list[str] | None:
         return None
     column = chance.choice(droppable)
     table.columns.remove(column)
-    table.dropped.add(column.name)
+    # A run that saw neither keeps it by the name that it had before it was renamed and dropped.
+    table.dropped |= {column.name, *column.former} - {c.name for c in table.columns}
     return [f"ALTER TABLE {table.sql} DROP COLUMN {column.name}"]
 
 
@@ -291,6 +292,7 @@ def _rename_column(world: World, chance: random.Random) -> list[str] | None:
         table.dropped.remove(new)
     done = [f"ALTER TABLE {table.sql} RENAME COLUMN {column.name} TO {new}"]
     table.key = [new if name == column.name else name for name in table.key]
+    column.former.add(column.name)
     column.name = new
     return done
 
@@ -303,6 +305,8 @@ def _swap_columns(world: World, chance: random.Random) -> list[str] | None:
     spare = world.name("c")
     renames = [(one.name, spare), (two.name, one.name), (spare, two.name)]
     one.name, two.name = two.name, one.name
+    for column in (one, two):
+        column.former |= {one.name, two.name}
     return [f"ALTER TABLE {table.sql} RENAME COLUMN {old} TO {new}" for old, new in renames]
 
 

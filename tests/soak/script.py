@@ -55,6 +55,9 @@ class Writer:
 
     def next_round(self) -> list[Step]:
         self._round += 1
+        for table in self.world.tables:
+            for column in table.columns:
+                column.former.clear()
         chance = random.Random(f"{self.seed}/{self._round}")
         found: list[Step] = []
         last = -1

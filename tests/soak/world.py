@@ -84,12 +84,16 @@ OTHER = {
 
 @dataclass
 class Column:
-    """`fixed` columns are keys of something: written by their own statements, kept for ever."""
+    """`fixed` columns are keys of something: written by their own statements, kept for ever.
+
+    `former` are the names it had in this round.
+    """
 
     name: str
     type: str
     fixed: bool = False
     generated: bool = False
+    former: set[str] = field(default_factory=set)
 
 
 @dataclass
