@@ -290,6 +290,16 @@ def test_rows_are_not_mended_over_another_definition() -> None:
     assert "run: wal2delta cdc" in found.note
 
 
+def test_rows_are_not_mended_under_a_former_name() -> None:
+    """The name may be another table's by now, after a run that did not end."""
+    world, keyed, _ = loaded()
+    world.postgres.rename_table(keyed, "renamed")
+    world.lake.tables["keyed"].rows.pop()
+    found = line(verify(world, repair=True), "renamed")
+    assert not found.repaired
+    assert "run: wal2delta cdc" in found.note
+
+
 def test_a_table_that_is_not_loaded_is_not_equal() -> None:
     world, *_ = loaded()
     world.postgres.create_table("late", COLUMNS)
