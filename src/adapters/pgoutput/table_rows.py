@@ -118,10 +118,12 @@ WHERE c.relkind IN ('r', 'f')
 ORDER BY t.root, c.oid
 """.format(
     # CREATE TABLE PARTITION OF writes the partition's rows in one go; ATTACH comes in a later
-    # transaction, or at least writes every column's row again.
+    # transaction, or at least writes every column's row again. A row with an `xmax` tells nothing:
+    # a change that was rolled back leaves its command's number where `cmin` was.
     attached=(
         "NOT EXISTS (SELECT FROM pg_attribute s JOIN pg_attribute a ON a.attrelid = s.attrelid "
         "AND a.attnum > 0 AND a.xmin = s.xmin AND a.cmin = s.cmin "
+        "AND a.xmax = 0 AND s.xmax = 0 "
         "WHERE s.attrelid = i.inhrelid AND s.attname = 'ctid' AND s.xmin = i.xmin)"
     )
 )

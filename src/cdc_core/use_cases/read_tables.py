@@ -70,6 +70,12 @@ def read_tables(
     steps: list[SchemaStep] = [*table_renames(checkpoint.tables, targets).possible]
     snapshot.expect([table.relation for table, _ in tables])
     groups = list(_groups(tables))
+    # Of what is there from before a checkpoint that was begun anew, some may be a dropped column;
+    # else those are known, and what more there is was left by a reading that did not come to count.
+    began = checkpoint.full_load
+    begun_anew = began is not None and all(
+        state.snapshot_lsn >= began for state in checkpoint.tables.values()
+    )
     for number, group in enumerate(groups):
         known = {state.target for state in checkpoint.tables.values()}
         states = []
@@ -83,11 +89,7 @@ def read_tables(
                 target_table(state),
                 _rows(snapshot, table, state, collected, counts, progress),
                 target_key(state),
-                # Of what is there from before the checkpoint, some may be a dropped column; of what
-                # an earlier reading left that did not come to count, none.
-                exact=checkpoint.full_load is None
-                or state.oid in checkpoint.tables
-                or state.target in known,
+                exact=not begun_anew or state.oid in checkpoint.tables or state.target in known,
             )
             for (table, _), state in zip(group, states, strict=True)
         )

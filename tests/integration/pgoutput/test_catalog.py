@@ -270,6 +270,10 @@ def test_fingerprints_tell_what_leaves_no_row_events(
         ]
     )
     assert "attached" in reread(one_transaction)
+    # Also where a change that was rolled back has passed over the partition's catalog rows.
+    again = one_transaction.replace("30", "80").replace("40", "90").replace("p_4", "p_8")
+    rolled_back = "BEGIN; ALTER TABLE p_8 ALTER v SET STATISTICS 5; ROLLBACK"
+    assert "attached" in reread(again, rolled_back)
     assert "truncated" in reread("TRUNCATE p_1")
     assert "rewritten" in reread("ALTER TABLE p ALTER v TYPE bigint")
     assert "detached" in reread("ALTER TABLE p DETACH PARTITION p_3")

@@ -604,7 +604,8 @@ def test_a_crash_while_names_are_followed_is_cured(change: str, action: str) -> 
     assert call > 8
 
 
-def test_a_new_tables_reading_that_did_not_count_leaves_no_column() -> None:
+@pytest.mark.parametrize("action", ["cdc", "snapshot"])
+def test_a_new_tables_reading_that_did_not_count_leaves_no_column(action: str) -> None:
     call, reached = 0, True
     while reached:
         world, oids = build(26, batch_transactions=2)
@@ -612,10 +613,10 @@ def test_a_new_tables_reading_that_did_not_count_leaves_no_column() -> None:
         late = world.postgres.create_table("late", COLUMNS, toasted=("big",))
         with world.postgres.transaction() as tx:
             tx.insert(late, id=1, n=1, big="b")
-        reached = world.crashing(call, "cdc")
+        reached = world.crashing(call, action)
         change_schema(world, late, "rename")
         work(world, oids, 1)
-        world.cdc()
+        getattr(world, action)()
         world.assert_equal()
         assert_no_column_is_doubled(world)
         call += 1
