@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from adapters.pgoutput.settings import SourceSettings
 
 _FLUSH_SECONDS = 30.0
-#: `LOG_SNAPSHOT_INTERVAL_MS` of the background writer, and a little more.
-_NOTE_SECONDS = 16.0
+#: `LOG_SNAPSHOT_INTERVAL_MS` of the background writer, the ten seconds that it may sleep in when
+#: nothing is to be done, and a little more.
+_NOTE_SECONDS = 26.0
 
 #: The source's clock, microseconds since 1970-01-01 UTC; in a transaction, its beginning.
 NOW = "SELECT (extract(epoch FROM now()) * 1000000)::bigint"
