@@ -1,4 +1,4 @@
-"""A short soak on each destination, by a seed that is always the same."""
+"""A soak of two minutes on all destinations together, by a seed that is always the same."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ import pytest
 
 from adapters.pgoutput.embedded import EmbeddedPostgres
 from tests.soak.rounds import SERVER, Soak
-from tests.support.lakes import LocalLake
+from tests.support.lakes import lake_of
 from tests.support.postgres import BIN
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-ROUNDS = 1
+ROUNDS = 2
 
 
-@pytest.mark.parametrize("destination", ["duckdb", "delta"])
-def test_rounds_of_a_soak_end_equal(destination: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("destination", ["duckdb", "delta", "databricks"])
+def test_rounds_of_a_soak_end_equal(
+    destination: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    lake = lake_of(destination, tmp_path, request)
     with EmbeddedPostgres(bin_dir=os.environ.get(BIN), settings=SERVER) as server:
-        soak = Soak(server, LocalLake(destination, tmp_path), seed=20)
+        soak = Soak(server, lake, seed=20)
         soak.prepare()
         for _ in range(ROUNDS):
             soak.round()
