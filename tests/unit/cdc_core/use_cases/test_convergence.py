@@ -630,8 +630,10 @@ def test_a_table_that_the_destination_lost_is_read_again(change: str) -> None:
     while reached:
         world, oids = build(25, batch_transactions=2)
         world.snapshot()
-        work(world, oids, 2)
+        work(world, oids, 4)
+        world.cdc()
         for lost in ("keyed", "heap"):
+            assert world.lake.rows(lost)
             del world.lake.tables[lost]
         if change != "none":
             change_schema(world, oids[0], change)
