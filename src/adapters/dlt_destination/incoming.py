@@ -6,6 +6,7 @@ store; so it is kept here.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -27,25 +28,25 @@ class IncomingRows:
         self._pieces = pieces
 
     def __iter__(self) -> Iterator[pa.Table]:
-        try:
+        with self._keeping_error():
             for piece in self._pieces:
                 self.count += len(piece)
                 yield piece if piece.schema.equals(self.schema) else piece.cast(self.schema)
-        except GeneratorExit:
-            raise  # the reader wants no more
-        except BaseException as error:
-            self.error = error
-            raise
 
     def reader(self) -> pa.RecordBatchReader:
         return pa.RecordBatchReader.from_batches(self.schema, self._batches())
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        for piece in self:
-            try:
+        with self._keeping_error():
+            for piece in self:
                 yield from piece.to_batches()
-            except GeneratorExit:
-                raise
-            except BaseException as error:
-                self.error = error
-                raise
+
+    @contextmanager
+    def _keeping_error(self) -> Iterator[None]:
+        try:
+            yield
+        except GeneratorExit:
+            raise  # the reader wants no more
+        except BaseException as error:
+            self.error = error
+            raise

@@ -13,8 +13,8 @@ class SourceSettings:
     """Settings of one source; `conninfo` is libpq's (URI or keywords) and a secret.
 
     `include` and `exclude` are globs over `schema.table`. A batch ends with the first transaction
-    that reaches `batch_max_rows` messages, `batch_max_bytes` of them, or, while
-    they come as a stream, `batch_max_seconds` since its first.
+    that reaches `batch_max_rows` messages, `batch_max_bytes` of them, or, while they come as a
+    stream, `batch_max_seconds` since its first.
     """
 
     conninfo: str = field(repr=False)
