@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import psycopg
 
 from adapters.pgoutput import cluster, slot
-from adapters.pgoutput.bulk_reader import BulkReader, BulkRefused, step_bytes
+from adapters.pgoutput.bulk_reader import BulkReader, BulkRefused
+from adapters.pgoutput.bulk_steps import step_bytes
 from adapters.pgoutput.catalog_types import CatalogTypes
 from adapters.pgoutput.connection import Connection, connect
 from adapters.pgoutput.lock import give_up_writer_lock, take_writer_lock

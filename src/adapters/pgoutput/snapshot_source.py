@@ -16,7 +16,6 @@ from uuid import uuid4
 
 import psycopg
 
-from adapters.pgoutput.bulk_reader import literal
 from adapters.pgoutput.catalog_types import CatalogTypes
 from adapters.pgoutput.cluster import NOW, require_logical_wal
 from adapters.pgoutput.connection import Connection, connect, server_major
@@ -25,6 +24,7 @@ from adapters.pgoutput.range_readers import RangeReaders, TableQuery
 from adapters.pgoutput.row_sessions import open_row_session
 from adapters.pgoutput.slot import announce_wait, slot_creation_errors
 from adapters.pgoutput.source_errors import source_errors, translated
+from adapters.pgoutput.sql_text import literal
 from adapters.pgoutput.streamability import quote
 from adapters.pgoutput.wire.binary import reads_binary
 from adapters.pgoutput.wire.results import ReadRows, decode_rows

@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 
 from adapters.dlt_import import import_dlt
-from adapters.pgoutput.bulk_reader import literal
 from adapters.pgoutput.connection import connect
 from adapters.pgoutput.snapshot_source import (
     ExportedSnapshot,
@@ -28,6 +27,7 @@ from adapters.pgoutput.snapshot_source import (
     reading_cure,
 )
 from adapters.pgoutput.source_errors import translated
+from adapters.pgoutput.sql_text import literal
 from adapters.pgoutput.streamability import quote
 from adapters.pgoutput.wire.codec import TextColumn, decode_column
 from adapters.pgoutput.wire.results import ReadRows

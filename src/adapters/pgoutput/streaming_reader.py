@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.pq import ExecStatus
 
-from adapters.pgoutput.bulk_reader import literal, plugin_options
 from adapters.pgoutput.cluster import wait_until_readable
 from adapters.pgoutput.connection import Connection, connect
 from adapters.pgoutput.slot import when_not_in_use
+from adapters.pgoutput.sql_text import literal, plugin_options
 from adapters.pgoutput.streamability import quote
 from adapters.pgoutput.wire_piece import WirePiece, piece_of_lengths
 from cdc_core.lsn import ZERO_LSN, Lsn

@@ -61,9 +61,14 @@ def end_of_batch(reached: Lsn) -> WirePiece:
 
 
 def cut_batches(pieces: Iterator[WirePiece], max_rows: int, max_bytes: int) -> Iterator[WirePiece]:
-    """End a batch behind the first transaction that reaches `max_rows` messages or `max_bytes`."""
+    """End a batch behind the first transaction that reaches `max_rows` messages or `max_bytes`, and
+    where a piece ends one."""
     rows = size = 0
     for piece in pieces:
+        if piece.reached is not None:
+            yield piece
+            rows = size = 0
+            continue
         commits = piece.commits()
         ends = piece.offsets[commits + 1]
         start = 0

@@ -8,7 +8,8 @@ from array import array
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.pgoutput.wire_piece import WirePiece, cut_batches, piece_of_lengths
+from adapters.pgoutput.wire_piece import WirePiece, cut_batches, end_of_batch, piece_of_lengths
+from cdc_core.lsn import Lsn
 from tests.unit.adapters.pgoutput.wire import encoder
 
 
@@ -54,3 +55,10 @@ def test_a_batch_ends_behind_the_first_transaction_that_reaches_a_limit(
             assert part.reached == int.from_bytes(batches[-1][-1][10:18], "big")
             batches.append([])
     assert batches == counted(messages, max_rows, max_bytes)
+
+
+def test_a_batch_ends_where_a_piece_ends_one() -> None:
+    one = [encoder.begin(50), encoder.insert(7, ["1"]), encoder.commit(50, 58)]
+    pieces = [piece(one), end_of_batch(Lsn(90)), piece(one), piece(one), end_of_batch(Lsn(99))]
+    reached = [part.reached for part in cut_batches(iter(pieces), 6, 1000)]
+    assert [lsn for lsn in reached if lsn is not None] == [90, 58, 99]

@@ -1,0 +1,219 @@
+"""A slot read through SQL in steps, the next one at work on the server while one is taken.
+
+The server decodes a step whole before its first row comes, and keeps the rows in temporary files.
+Steps after the first read temporary copies of the slot, which are consumed; a step's copy is a copy
+of the one before it. Manual: "Replication Management Functions".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import psycopg
+
+from adapters.pgoutput.arrow_session import ArrowSession
+from adapters.pgoutput.read_ahead import ReadAhead
+from adapters.pgoutput.sql_text import literal
+from adapters.pgoutput.wire_piece import WirePiece, end_of_batch, piece_of_arrow
+from cdc_core.lsn import ZERO_LSN, Lsn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Mapping
+
+    from adapters.pgoutput.settings import SourceSettings
+
+#: WAL of the shortest step: enough that its fixed cost does not count, soon decoded.
+_STEP_BYTES = 128 << 20
+#: WAL of the longest step, which bounds the server's temporary files; and of one that follows a
+#: step that told nothing: there may be nothing, or a large transaction, best decoded once.
+_MOST_STEP_BYTES = 1 << 30
+_MOST_QUIET_BYTES = 2 << 30
+#: Messages that come as one piece, and how far each step may be ahead of who takes them.
+_PIECE_BYTES = 4 << 20
+_AHEAD_BYTES = 24 << 20
+
+
+@dataclass(eq=False)
+class _Step:
+    """One call of the server, on a session that has it to itself; read in a thread."""
+
+    source: _Step | None
+    session: ArrowSession
+    slot: str
+    #: Known once its first piece has come; `restart_lsn` with its last.
+    upto: Lsn = ZERO_LSN
+    told: bool = False
+    restart_lsn: Lsn = ZERO_LSN
+    ahead: ReadAhead[WirePiece] = field(init=False)
+
+
+class Steps:
+    """What committed after `begin`, up to `until`, as the slot tells it.
+
+    The slot stands at `confirmed` and decodes from `restart_lsn`. Two sessions need two slots to
+    spare, one if no second is to be had, none for a single step. Errors are the driver's.
+    """
+
+    def __init__(
+        self,
+        settings: SourceSettings,
+        server_major: int,
+        options: Mapping[str, str],
+        confirmed: Lsn,
+        restart_lsn: Lsn,
+        begin: Lsn,
+        until: Lsn,
+    ) -> None:
+        self._settings = settings
+        self._server_major = server_major
+        self._options = options
+        self._confirmed = confirmed
+        self._begin = begin
+        self._until = until
+        self._sessions: list[ArrowSession] = []
+        self._copies = f"wal2delta_copy_{uuid4().hex[:12]}"
+        self._side_by_side = True
+        #: From where the step decodes that comes after those which were taken.
+        self.restart_lsn = restart_lsn
+        self._step = self._start(None)
+        self._next: _Step | None = None
+
+    def read(self, stop: Callable[[], bool]) -> Iterator[WirePiece]:
+        """Pieces; those with `reached` hold no messages: all that committed before has come."""
+        while True:
+            try:
+                piece = self._step.ahead.take(stop)
+            except psycopg.errors.ConfigurationLimitExceeded:
+                if self._step.source is None or not self._side_by_side:
+                    raise
+                # There was a slot to spare, but no second one.
+                self._side_by_side = False
+                self._step.ahead.close()
+                self._step = self._start(self._step.source)
+                continue
+            if piece is None:
+                return
+            self._step.source = None  # or all steps would be kept
+            ended, last = piece.reached is not None, self._step.upto >= self._until
+            if self._next is None and not last and (ended or self._side_by_side):
+                # The server has decoded a step once its first piece is here.
+                self._next = self._start(self._step)
+            if not ended or last or not self._step.told:
+                yield piece
+            del piece
+            if ended:
+                self.restart_lsn = self._step.restart_lsn
+                if self._next is None:
+                    return
+                self._step.ahead.close()
+                self._step, self._next = self._next, None
+
+    def close(self) -> None:
+        for step in (self._next, self._step):
+            if step is not None:
+                step.ahead.close()
+        for session in self._sessions:
+            session.close()
+
+    def _start(self, source: _Step | None) -> _Step:
+        """Begin the step behind `source`; None: the first one."""
+        if source is not None and not self._side_by_side:
+            step = _Step(source, source.session, source.slot)
+        else:
+            step = _Step(source, *self._session_beside(source))
+        step.ahead = ReadAhead(
+            self._pieces(step, source),
+            size=lambda piece: piece.size,
+            max_bytes=_AHEAD_BYTES,
+            cancel=step.session.cancel,
+        )
+        return step
+
+    def _session_beside(self, step: _Step | None) -> tuple[ArrowSession, str]:
+        """A session that is not the step's, and the name of its copy of the slot."""
+        if len(self._sessions) < 2:
+            self._sessions.append(ArrowSession(self._settings, self._server_major))
+            number = len(self._sessions) - 1
+        else:
+            number = int(step is not None and step.session is self._sessions[0])
+        return self._sessions[number], f"{self._copies}_{number}"
+
+    # In the thread of a step, on its session.
+
+    def _pieces(self, step: _Step, source: _Step | None) -> Generator[WirePiece, None, None]:
+        session, slot = step.session, self._settings.slot_name
+        reached = self._until
+        # A single step needs no copy of the slot, which may be refused.
+        single = source is None and self._end(self._begin, self.restart_lsn) == self._until
+        if single:
+            step.upto = self._until
+        else:
+            if source is None or source.slot != step.slot:
+                self._copy(session, source.slot if source else slot, step.slot)
+            slot = step.slot
+            begin, restart_lsn = _standing(session, slot)
+            quiet = source is not None and not source.told
+            step.upto = self._end(begin, restart_lsn, quiet=quiet)
+        query = read_query("peek" if single else "get", slot, step.upto, self._options)
+        piece_bytes = min(_PIECE_BYTES, self._settings.batch_max_bytes)
+        for batch in session.stream(query, piece_bytes):
+            if len(batch):
+                step.told = True
+                yield piece_of_arrow(batch.column(0))
+        if not single:
+            reached, step.restart_lsn = _standing(session, slot)
+        yield end_of_batch(reached)
+
+    def _copy(self, session: ArrowSession, source: str, copy: str) -> None:
+        """Copy a slot to one that dies with the session."""
+        session.execute(
+            "SELECT pg_drop_replication_slot(slot_name)::text FROM pg_replication_slots "
+            f"WHERE slot_name = {literal(copy)}"
+        )
+        session.execute(
+            "SELECT lsn::text FROM pg_copy_logical_replication_slot("
+            f"{literal(source)}, {literal(copy)}, true)"
+        )
+        if source == self._settings.slot_name and self._begin > self._confirmed:
+            session.execute(
+                "SELECT end_lsn::text FROM pg_replication_slot_advance("
+                f"{literal(copy)}, '{self._begin}')"
+            )
+
+    def _end(self, position: Lsn, restart_lsn: Lsn, *, quiet: bool = False) -> Lsn:
+        step = step_bytes(self._settings, max(0, position - restart_lsn))
+        if quiet:
+            step = _MOST_QUIET_BYTES
+        # The last step may be half as long again: a short one behind it would cost more.
+        whole = self._until - position <= step + step // 2
+        return self._until if whole else Lsn(position + step)
+
+
+def read_query(how: str, slot: str, upto: Lsn, options: Mapping[str, str]) -> str:
+    """`how` is `peek` or `get`; only whole transactions come, so they alone bound the rows."""
+    pairs = "".join(f", '{name}', {literal(value)}" for name, value in options.items())
+    return (
+        f"SELECT data FROM pg_logical_slot_{how}_binary_changes("
+        f"{literal(slot)}, '{upto}', NULL{pairs})"
+    )
+
+
+def step_bytes(settings: SourceSettings, restart_distance: int) -> int:
+    """WAL to decode in a step.
+
+    As every step decodes again what is between `restart_lsn` and its begin, a step is no shorter
+    than that, which keeps the whole linear.
+    """
+    shortest = min(_STEP_BYTES, settings.batch_max_bytes)
+    return min(max(shortest, restart_distance), _MOST_STEP_BYTES)
+
+
+def _standing(session: ArrowSession, slot: str) -> tuple[Lsn, Lsn]:
+    """Up to where a slot was consumed, and from where it decodes."""
+    confirmed, restart = session.row(
+        "SELECT confirmed_flush_lsn::text, restart_lsn::text FROM pg_replication_slots "
+        f"WHERE slot_name = {literal(slot)}"
+    )
+    return Lsn.parse(confirmed), Lsn.parse(restart)
