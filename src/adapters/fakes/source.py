@@ -133,8 +133,9 @@ class InMemorySource:
         self.faults.pass_by("source.drop_slot.done")
         return existed
 
-    def expect_read(self) -> None:
+    def expect_read(self) -> Lsn:
         self._pass_by("expect_read")
+        return self.postgres.lsn
 
     def read(
         self,

@@ -16,6 +16,7 @@ import psycopg
 from adapters.pgoutput.arrow_session import ArrowSession
 from adapters.pgoutput.read_ahead import ReadAhead
 from adapters.pgoutput.sql_text import literal
+from adapters.pgoutput.streamed_transactions import STREAMED, StreamedTransactions
 from adapters.pgoutput.wire_piece import WirePiece, end_of_batch, piece_of_arrow
 from cdc_core.lsn import ZERO_LSN, Lsn
 
@@ -68,7 +69,7 @@ class Steps:
     ) -> None:
         self._settings = settings
         self._server_major = server_major
-        self._options = options
+        self._options = {**options, **STREAMED}
         self._confirmed = confirmed
         self._begin = begin
         self._until = until
@@ -81,7 +82,8 @@ class Steps:
         self._next: _Step | None = None
 
     def read(self, stop: Callable[[], bool]) -> Iterator[WirePiece]:
-        """Pieces; those with `reached` hold no messages: all that committed before has come."""
+        """Pieces; where one may wait for the next, there is one without messages. With `reached` it
+        says that all that committed before has come."""
         while True:
             try:
                 piece = self._step.ahead.take(stop)
@@ -100,8 +102,10 @@ class Steps:
             if self._next is None and not last and (ended or self._side_by_side):
                 # The server has decoded a step once its first piece is here.
                 self._next = self._start(self._step)
-            if not ended or last or not self._step.told:
-                yield piece
+            if ended and not last and self._step.told:
+                # A batch is larger than most steps.
+                piece = end_of_batch(None)
+            yield piece
             del piece
             if ended:
                 self.restart_lsn = self._step.restart_lsn
@@ -158,10 +162,11 @@ class Steps:
             step.upto = self._end(begin, restart_lsn, quiet=quiet)
         query = read_query("peek" if single else "get", slot, step.upto, self._options)
         piece_bytes = min(_PIECE_BYTES, self._settings.batch_max_bytes)
-        for batch in session.stream(query, piece_bytes):
-            if len(batch):
-                step.told = True
-                yield piece_of_arrow(batch.column(0))
+        batches = session.stream(query, piece_bytes)
+        told = (batch.column(0) for batch in batches if len(batch))
+        for messages in StreamedTransactions().in_commit_order(told):
+            step.told = True
+            yield piece_of_arrow(messages)
         if not single:
             reached, step.restart_lsn = _standing(session, slot)
         yield end_of_batch(reached)

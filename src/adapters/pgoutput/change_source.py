@@ -151,19 +151,19 @@ class PgChangeSource:
     def note_transactions(self) -> None:
         cluster.note_transactions(self._locked)
 
-    def expect_read(self) -> None:
-        state = self.slot()
+    def expect_read(self) -> Lsn:
+        until, state = self.current_lsn(), self.slot()
         if state is None or state.lost or state.plugin != self._settings.plugin_name:
-            return
+            return until
         confirmed = state.confirmed_flush_lsn
         if confirmed is None or state.active_pid is not None:
-            return
-        until = self.current_lsn()
+            return until
         if self._choose(confirmed, until, state.restart_lsn).reader is Reader.BULK:
             bulk = self._bulk_reader(confirmed, state.restart_lsn, confirmed)
             self._started = _Started(bulk, confirmed, until, self._in_binary())
             with source_errors("beginning to read changes"):
                 bulk.start(until)
+        return until
 
     def read(
         self,

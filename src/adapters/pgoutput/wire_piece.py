@@ -55,14 +55,33 @@ class WirePiece:
         return WirePiece(self.buffer, self.offsets[start : stop + 1], reached)
 
 
-def end_of_batch(reached: Lsn) -> WirePiece:
-    """No messages: what came before is a batch."""
+def end_of_batch(reached: Lsn | None) -> WirePiece:
+    """No messages: what came before is a batch. None: it may go on, but not at once."""
     return WirePiece(np.empty(0, np.uint8), np.zeros(1, np.int64), reached)
 
 
 def cut_batches(pieces: Iterator[WirePiece], max_rows: int, max_bytes: int) -> Iterator[WirePiece]:
     """End a batch behind the first transaction that reaches `max_rows` messages or `max_bytes`, and
-    where a piece ends one."""
+    where a piece ends one.
+
+    An end waits for the piece behind it: if that is only another end, they are one.
+    """
+    held: WirePiece | None = None
+    for piece in _cut(pieces, max_rows, max_bytes):
+        if held is not None and piece.reached is not None and not len(piece):
+            held = held.part(0, len(held), piece.reached)
+            continue
+        if held is not None:
+            yield held
+        held = piece if piece.reached is not None else None
+        if held is None:
+            yield piece
+        del piece
+    if held is not None:
+        yield held
+
+
+def _cut(pieces: Iterator[WirePiece], max_rows: int, max_bytes: int) -> Iterator[WirePiece]:
     rows = size = 0
     for piece in pieces:
         if piece.reached is not None:
@@ -84,7 +103,8 @@ def cut_batches(pieces: Iterator[WirePiece], max_rows: int, max_bytes: int) -> I
             yield piece.part(start, commit + 1, piece.end_lsn(commit))
             rows, size, start = 0, 0, commit + 1
         rest = piece.part(start, len(piece), None)
-        yield rest
+        if len(rest) or not len(piece):
+            yield rest
         rows, size = rows + len(rest), size + rest.size
 
 

@@ -84,8 +84,9 @@ class ChangeSource(Protocol):
         """
         ...
 
-    def expect_read(self) -> None:
-        """Say that a `read` will come, most likely from the slot's position on.
+    def expect_read(self) -> Lsn:
+        """Say that a `read` will come, most likely from the slot's position on, up to the one that
+        this returns: `current_lsn()`.
 
         Nothing need happen; a source that takes long to begin may begin now. What is wrong with the
         slot is for the other calls to tell.

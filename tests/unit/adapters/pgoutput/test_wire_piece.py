@@ -59,6 +59,14 @@ def test_a_batch_ends_behind_the_first_transaction_that_reaches_a_limit(
 
 def test_a_batch_ends_where_a_piece_ends_one() -> None:
     one = [encoder.begin(50), encoder.insert(7, ["1"]), encoder.commit(50, 58)]
-    pieces = [piece(one), end_of_batch(Lsn(90)), piece(one), piece(one), end_of_batch(Lsn(99))]
-    reached = [part.reached for part in cut_batches(iter(pieces), 6, 1000)]
-    assert [lsn for lsn in reached if lsn is not None] == [90, 58, 99]
+    pieces = [piece(one), end_of_batch(Lsn(90)), piece(one), piece(one), piece(one)]
+    pieces += [end_of_batch(Lsn(95)), end_of_batch(Lsn(99))]
+    parts = list(cut_batches(iter(pieces), 6, 1000))
+    assert [part.reached for part in parts if part.reached is not None] == [90, 58, 99]
+
+
+def test_a_batch_that_is_full_at_the_end_of_all_ends_there() -> None:
+    one = [encoder.begin(50), encoder.insert(7, ["1"]), encoder.commit(50, 58)]
+    pieces = [piece(one), piece(one), end_of_batch(None), piece(one), end_of_batch(Lsn(99))]
+    parts = [(len(part), part.reached) for part in cut_batches(iter(pieces), 3, 1000)]
+    assert [part for part in parts if part != (0, None)] == [(3, 58), (3, 58), (3, 99)]
