@@ -1,0 +1,125 @@
+"""Transactions that the server hands over in blocks while they are under way, read in bulk."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from adapters.pgoutput import bulk_reader, bulk_steps
+from adapters.pgoutput.change_source import PgChangeSource
+from tests.support.changes import stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from adapters.pgoutput.catalog import PgCatalog
+    from adapters.pgoutput.settings import SourceSettings
+
+ROWS = 3000
+
+
+@pytest.fixture
+def marks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The kinds of messages that begin or end blocks and what they belong to, as they come."""
+    seen: list[bytes] = []
+    whole = bulk_steps.StreamedTransactions.in_commit_order
+
+    def noted(self: Any, batches: Iterator[Any]) -> Any:
+        def passing() -> Iterator[Any]:
+            for batch in batches:
+                seen.extend(m[:1] for m in batch.to_pylist() if m[:1] in b"SEcA")
+                yield batch
+
+        return whole(self, passing())
+
+    monkeypatch.setattr(bulk_steps.StreamedTransactions, "in_commit_order", noted)
+    monkeypatch.setattr(bulk_reader, "_SMALL_BYTES", 1)
+    return seen
+
+
+def fill(sql: psycopg.Connection, note: str, first: int, rows: int = ROWS) -> None:
+    sql.execute(
+        "INSERT INTO a SELECT i, %s, CASE WHEN i %% 500 = 0 THEN repeat('x', 5000) END "
+        "FROM generate_series(%s::int, %s::int) i",
+        [note, first, first + rows - 1],
+    )
+
+
+def read(settings: SourceSettings, tables: set[int], bulk: bool) -> list[tuple[Any, ...]]:
+    with PgChangeSource(settings) as source:
+        slot = source.slot()
+        assert slot is not None
+        start = slot.confirmed_flush_lsn
+        assert start is not None
+        until = source.current_lsn()
+        if not bulk:
+            list(source.read(start, start, tables))
+        return stream(source.read(start, until, tables))
+
+
+def test_large_transactions_tell_the_same_in_blocks_and_whole(
+    settings: SourceSettings,
+    catalog: PgCatalog,
+    sql: psycopg.Connection,
+    database: str,
+    marks: list[bytes],
+) -> None:
+    name = database.rpartition("/")[2]
+    for setting in ("logical_decoding_work_mem = '64kB'", "effective_cache_size = '8kB'"):
+        sql.execute(f'ALTER DATABASE "{name}" SET {setting}')
+    sql.execute("CREATE TYPE mood AS ENUM ('well')")
+    sql.execute("CREATE TABLE a (id int PRIMARY KEY, note text, big text)")
+    sql.execute("ALTER TABLE a ALTER big SET STORAGE EXTERNAL")
+    sql.execute("CREATE TABLE b (x text, y mood); ALTER TABLE b REPLICA IDENTITY FULL")
+    tables = {t.relation.oid for t in catalog.publish()}
+    with PgChangeSource(settings) as source:
+        source.create_slot()
+    with ExitStack() as stack:
+        one, two, three = (stack.enter_context(psycopg.connect(database)) for _ in range(3))
+        # Two that overlap with one another and with small ones, in another order of commits.
+        fill(one, "one", 1)
+        fill(two, "two", 10_001)
+        sql.execute("INSERT INTO a VALUES (-1, 'small')")
+        fill(one, "one again", 20_001)
+        two.execute("UPDATE a SET note = 'updated' WHERE id > 12000")
+        two.execute("UPDATE a SET id = id + 100000 WHERE id BETWEEN 10001 AND 10100")
+        two.commit()
+        sql.execute("INSERT INTO a VALUES (-2, 'small')")
+        # Parts that are rolled back, the first of them with the only message about the table b.
+        with one.transaction(force_rollback=True):
+            one.execute("INSERT INTO b SELECT 'undone', 'well' FROM generate_series(1, 2000)")
+        one.execute("INSERT INTO b SELECT 'done', 'well' FROM generate_series(1, 2000)")
+        with one.transaction(force_rollback=True):
+            one.execute("DELETE FROM a WHERE note = 'one'")
+            with one.transaction():
+                fill(one, "undone", 30_001)
+        with one.transaction():
+            one.execute("DELETE FROM a WHERE id < 100")
+        one.execute("DELETE FROM b WHERE ctid IN (SELECT ctid FROM b LIMIT 10)")
+        # One that never commits.
+        fill(three, "never", 40_001)
+        one.commit()
+        three.rollback()
+        # Definitions that change within one, and then are changed back.
+        with one.transaction(force_rollback=True):
+            one.execute("ALTER TABLE a ADD new int DEFAULT 1")
+            one.execute("INSERT INTO a (id) SELECT i FROM generate_series(50001, 53000) i")
+        fill(one, "without", 60_001)
+        one.commit()
+        one.execute("TRUNCATE a")
+        fill(one, "last", 1)
+        one.commit()
+        fill(one, "open", 70_001)
+        whole = read(settings, tables, bulk=False)
+        assert not marks
+        in_blocks = read(settings, tables, bulk=True)
+        assert marks.count(b"S") > 10
+        assert {b"c", b"A"} <= {*marks}
+        short = read(replace(settings, batch_max_bytes=200_000), tables, bulk=True)
+    assert in_blocks == whole
+    assert short == whole
+    assert len([1 for event in whole if event[0] == "public.b"]) == 2010
