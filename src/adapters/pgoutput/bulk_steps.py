@@ -164,7 +164,7 @@ class Steps:
         piece_bytes = min(_PIECE_BYTES, self._settings.batch_max_bytes)
         batches = session.stream(query, piece_bytes)
         told = (batch.column(0) for batch in batches if len(batch))
-        for messages in StreamedTransactions().in_commit_order(told):
+        for messages in StreamedTransactions().in_commit_order(told, piece_bytes // 4):
             step.told = True
             yield piece_of_arrow(messages)
         if not single:

@@ -50,10 +50,15 @@ class StreamedTransactions:
         self._block: _Waiting | None = None
 
     def in_commit_order(
+        self, batches: Iterator[pa.BinaryArray], least_bytes: int = 0
+    ) -> Iterator[pa.BinaryArray]:
+        """The messages, as protocol version 1 has them; small batches are put together up to
+        `least_bytes`. Raises `DecodeError`, and `OSError` where no more fits on the disk."""
+        return _together(self._in_commit_order(batches), least_bytes)
+
+    def _in_commit_order(
         self, batches: Iterator[pa.BinaryArray]
     ) -> Generator[pa.BinaryArray, None, None]:
-        """The messages, as protocol version 1 has them. Raises `DecodeError`, and `OSError` where
-        no more fits on the disk."""
         try:
             for messages in batches:
                 start = 0
@@ -151,6 +156,20 @@ class _Waiting:
         if self._file is not None:
             with suppress(OSError):  # what was not written yet may not fit either
                 self._file.close()
+
+
+def _together(batches: Iterator[pa.BinaryArray], least_bytes: int) -> Iterator[pa.BinaryArray]:
+    held: list[pa.BinaryArray] = []
+    size = 0
+    for messages in batches:
+        held.append(messages)
+        size += piece_of_arrow(messages).size
+        del messages
+        if size >= least_bytes:
+            yield held[0] if len(held) == 1 else pa.concat_arrays(held)
+            held, size = [], 0
+    if held:
+        yield pa.concat_arrays(held)
 
 
 @contextmanager

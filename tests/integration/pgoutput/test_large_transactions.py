@@ -28,13 +28,13 @@ def marks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     seen: list[bytes] = []
     whole = bulk_steps.StreamedTransactions.in_commit_order
 
-    def noted(self: Any, batches: Iterator[Any]) -> Any:
+    def noted(self: Any, batches: Iterator[Any], least_bytes: int) -> Any:
         def passing() -> Iterator[Any]:
             for batch in batches:
                 seen.extend(m[:1] for m in batch.to_pylist() if m[:1] in b"SEcA")
                 yield batch
 
-        return whole(self, passing())
+        return whole(self, passing(), least_bytes)
 
     monkeypatch.setattr(bulk_steps.StreamedTransactions, "in_commit_order", noted)
     monkeypatch.setattr(bulk_reader, "_SMALL_BYTES", 1)

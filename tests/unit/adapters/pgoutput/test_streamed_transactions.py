@@ -44,10 +44,13 @@ def within(message: bytes, part: int) -> bytes:
     return message[:1] + struct.pack(">I", part) + message[1:]
 
 
-def in_commit_order(messages: list[bytes], cuts: list[int] | None = None) -> list[bytes]:
+def in_commit_order(
+    messages: list[bytes], cuts: list[int] | None = None, least_bytes: int = 0
+) -> list[bytes]:
     bounds = [0, *sorted(min(cut, len(messages)) for cut in cuts or []), len(messages)]
     batches = (pa.array(messages[a:b], pa.binary()) for a, b in itertools.pairwise(bounds))
-    ordered = StreamedTransactions().in_commit_order(batches)
+    ordered = list(StreamedTransactions().in_commit_order(batches, least_bytes))
+    assert all(sum(map(len, batch.to_pylist())) >= least_bytes for batch in ordered[:-1])
     return [message for batch in ordered for message in batch.to_pylist()]
 
 
@@ -124,12 +127,12 @@ def histories(draw: st.DrawFn) -> tuple[list[bytes], list[bytes]]:
 
 
 @settings(deadline=None)
-@given(histories(), st.lists(st.integers(0, 80), max_size=6))
+@given(histories(), st.lists(st.integers(0, 80), max_size=6), st.integers(0, 300))
 def test_transactions_come_whole_at_their_commit(
-    history: tuple[list[bytes], list[bytes]], cuts: list[int]
+    history: tuple[list[bytes], list[bytes]], cuts: list[int], least_bytes: int
 ) -> None:
     sent, expected = history
-    assert in_commit_order(sent, cuts) == expected
+    assert in_commit_order(sent, cuts, least_bytes) == expected
 
 
 def test_messages_that_come_in_no_block_are_not_copied() -> None:
