@@ -34,8 +34,6 @@ IDLE_SECONDS = 60.0
 IDLE_BYTES = 16 << 20
 #: While following: how often the catalog is asked for new tables.
 LOOK_SECONDS = 30.0
-#: Within a reading: how often the slot is moved, for which the server reads WAL.
-CONFIRM_SECONDS = 10.0
 
 
 @dataclass
@@ -200,8 +198,7 @@ class StreamChanges:
         self, plan: TablePlan, until: Lsn, report: StreamReport, stop: Callable[[], bool]
     ) -> Lsn:
         """Load what one reading gives; how far it came."""
-        began = reached = plan.checkpoint.lsn
-        moved = self.clock.monotonic()
+        reached = plan.checkpoint.lsn
         changes = transactions = 0
         plan.forget_parts()
         for batch in self.source.read(plan.checkpoint.lsn, until, plan.followed, stop):
@@ -221,11 +218,6 @@ class StreamChanges:
             changes = transactions = 0
             if stop():
                 break
-            if self.clock.monotonic() - moved >= CONFIRM_SECONDS:
-                self._confirm(plan)
-                moved = self.clock.monotonic()
-        if plan.checkpoint.lsn > began:
-            self._confirm(plan)
         return reached
 
     def _load_definitions(self, plan: TablePlan) -> None:
@@ -242,14 +234,11 @@ class StreamChanges:
     def _commit(self, plan: TablePlan, load: LoadBatch, lsn: Lsn, committed_at: int | None) -> None:
         plan.checkpoint = plan.checkpoint.advanced(lsn, committed_at)
         self.destination.load(load, plan.checkpoint)
-
-    def _confirm(self, plan: TablePlan) -> None:
         self.source.confirm(confirmable(plan.checkpoint))
 
     def _advance(self, plan: TablePlan, lsn: Lsn) -> None:
         """Make a position without changes durable, so that an idle database pins no WAL."""
         self._commit(plan, EMPTY_BATCH, lsn, None)
-        self._confirm(plan)
 
     def _read_again(self, plan: TablePlan, report: StreamReport, attempt: int) -> Lsn:
         """Read new tables, and those that the stream could not follow; the LSN to drain up to.
