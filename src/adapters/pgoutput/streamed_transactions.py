@@ -49,28 +49,36 @@ class StreamedTransactions:
         #: Whose block is open.
         self._block: _Waiting | None = None
 
+    def put(self, messages: pa.BinaryArray) -> Iterator[pa.BinaryArray]:
+        """What these messages leave to be told, as protocol version 1 has it: to be taken whole.
+
+        Raises `DecodeError`, and `OSError` where no more fits on the disk.
+        """
+        start = 0
+        for mark in np.flatnonzero(_MARKS[_kinds(messages)]).tolist():
+            yield from self._take(messages.slice(start, mark - start))
+            yield from self._obey(messages[mark].as_py())
+            start = mark + 1
+        yield from self._take(messages.slice(start))
+
+    def close(self) -> None:
+        for transaction in self._waiting.values():
+            transaction.close()
+        self._waiting.clear()
+
     def in_commit_order(
         self, batches: Iterator[pa.BinaryArray], least_bytes: int = 0
     ) -> Iterator[pa.BinaryArray]:
-        """The messages, as protocol version 1 has them; small batches are put together up to
-        `least_bytes`. Raises `DecodeError`, and `OSError` where no more fits on the disk."""
-        return _together(self._in_commit_order(batches), least_bytes)
+        """As `put` of each, to the end; small ones are put together up to `least_bytes`."""
+        return _together(self._put_all(batches), least_bytes)
 
-    def _in_commit_order(
-        self, batches: Iterator[pa.BinaryArray]
-    ) -> Generator[pa.BinaryArray, None, None]:
+    def _put_all(self, batches: Iterator[pa.BinaryArray]) -> Generator[pa.BinaryArray, None, None]:
         try:
             for messages in batches:
-                start = 0
-                for mark in np.flatnonzero(_MARKS[_kinds(messages)]).tolist():
-                    yield from self._take(messages.slice(start, mark - start))
-                    yield from self._obey(messages[mark].as_py())
-                    start = mark + 1
-                yield from self._take(messages.slice(start))
+                yield from self.put(messages)
                 del messages
         finally:
-            for transaction in self._waiting.values():
-                transaction.close()
+            self.close()
 
     def _take(self, messages: pa.BinaryArray) -> Iterator[pa.BinaryArray]:
         if len(messages) and self._block is not None:

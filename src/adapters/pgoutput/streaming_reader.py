@@ -25,13 +25,15 @@ from adapters.pgoutput.connection import Connection, connect
 from adapters.pgoutput.slot import when_not_in_use
 from adapters.pgoutput.sql_text import literal, plugin_options
 from adapters.pgoutput.streamability import quote
-from adapters.pgoutput.wire_piece import WirePiece, piece_of_lengths
+from adapters.pgoutput.streamed_transactions import STREAMED, StreamedTransactions
+from adapters.pgoutput.wire_piece import arrow_of_lengths, end_of_batch, piece_of_arrow
 from cdc_core.lsn import ZERO_LSN, Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from adapters.pgoutput.settings import SourceSettings
+    from adapters.pgoutput.wire_piece import WirePiece
 
 #: XLogData: kind, start, end, clock; then the message. Of a Commit message: kind, flags, LSN, end.
 _XLOG_DATA, _KEEPALIVE = ord("w"), ord("k")
@@ -39,6 +41,9 @@ _XLOG_HEADER = 25
 _COMMIT = ord("C")
 _COMMIT_END = slice(_XLOG_HEADER + 10, _XLOG_HEADER + 18)
 _BEGIN = ord("B")
+#: Of a Stream Commit: kind, transaction, flags, LSN, end.
+_STREAM_COMMIT = ord("c")
+_STREAM_COMMIT_END = slice(_XLOG_HEADER + 14, _XLOG_HEADER + 22)
 _KEEPALIVE_FORMAT = struct.Struct(">cQqB")
 _STATUS_FORMAT = struct.Struct(">cQQQqB")
 #: PostgreSQL's clock starts in 2000.
@@ -70,7 +75,8 @@ class StreamingReader:
         self, settings: SourceSettings, control: Connection, after: Lsn, *, binary: bool = False
     ) -> None:
         self._settings = settings
-        self._options = plugin_options(settings.pub_name, binary=binary)
+        self._options = {**plugin_options(settings.pub_name, binary=binary), **STREAMED}
+        self._blocks = StreamedTransactions()
         self._piece_bytes = min(_PIECE_BYTES, settings.batch_max_bytes)
         self._control = control
         #: What committed before has been handed over, and what has come.
@@ -105,12 +111,12 @@ class StreamingReader:
                     taken = self._take_burst()
                 if not self._in_transaction and (self._full() or self._received >= until):
                     self._watermark(1)
-                    yield self._end_batch()
+                    yield from self._end_batch()
                     if self.position >= until:
                         return
                     continue
                 if len(self._buffer) >= self._piece_bytes:
-                    yield self._cut()
+                    yield from self._cut()
                 if stop():
                     return
                 if taken:
@@ -155,6 +161,7 @@ class StreamingReader:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        self._blocks.close()
 
     def _start(self) -> Connection:
         connection = connect(self._settings, replication=True)
@@ -210,6 +217,8 @@ class StreamingReader:
                     self._moved(Lsn(int.from_bytes(data[_COMMIT_END], "big")))
                     if self._full():
                         break
+                elif kind == _STREAM_COMMIT:
+                    self._moved(Lsn(int.from_bytes(data[_STREAM_COMMIT_END], "big")))
                 if len(buffer) >= self._piece_bytes:
                     break
             elif data[0] == _KEEPALIVE:
@@ -242,19 +251,22 @@ class StreamingReader:
             or lasted >= self._settings.batch_max_seconds
         )
 
-    def _cut(self, reached: Lsn | None = None) -> WirePiece:
-        piece = piece_of_lengths(self._buffer, self._lengths, reached)
+    def _cut(self) -> Iterator[WirePiece]:
+        """What has come, as far as it is told already."""
+        if not self._lengths:
+            return
+        messages = arrow_of_lengths(self._buffer, self._lengths)
         self._batch_rows += len(self._lengths)
         self._batch_bytes += len(self._buffer)
         self._buffer, self._lengths = bytearray(), array("q")
-        return piece
+        yield from map(piece_of_arrow, self._blocks.put(messages))
 
-    def _end_batch(self) -> WirePiece:
+    def _end_batch(self) -> Iterator[WirePiece]:
         self.position = self._received
-        piece = self._cut(self.position)
+        yield from self._cut()
         self._batch_rows = self._batch_bytes = 0
         self._batch_begun = None
-        return piece
+        yield end_of_batch(self.position)
 
     def _send_status(self, *, ask_reply: bool = False) -> None:
         """Standby status update; only while `_using` is held."""

@@ -124,6 +124,17 @@ def piece_of_arrow(messages: pa.BinaryArray) -> WirePiece:
     return WirePiece(buffer, bounds.astype(np.int64))
 
 
+def arrow_of_lengths(buffer: bytearray, lengths: array[int]) -> pa.BinaryArray:
+    """Messages end to end as an Arrow array, where they lie; less than 2 GB."""
+    import pyarrow as pa
+
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
+    np.cumsum(np.frombuffer(lengths, np.int64), out=offsets[1:])
+    return pa.Array.from_buffers(
+        pa.binary(), len(lengths), [None, pa.py_buffer(offsets), pa.py_buffer(buffer)]
+    )
+
+
 class WireReader(Protocol):
     """Reads one slot forward, without moving it for anyone else."""
 

@@ -1,4 +1,4 @@
-"""Transactions that the server hands over in blocks while they are under way, read in bulk."""
+"""Transactions that the server hands over in blocks while they are under way."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from adapters.pgoutput import bulk_reader, bulk_steps
+from adapters.pgoutput import bulk_reader
 from adapters.pgoutput.change_source import PgChangeSource
+from adapters.pgoutput.streamed_transactions import StreamedTransactions
 from tests.support.changes import stream
 
 if TYPE_CHECKING:
@@ -24,20 +25,15 @@ ROWS = 3000
 
 @pytest.fixture
 def marks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The kinds of messages that begin or end blocks and what they belong to, as they come."""
+    """The kinds of the messages about blocks and whose they are, as they come."""
     seen: list[bytes] = []
-    whole = bulk_steps.StreamedTransactions.in_commit_order
+    put = StreamedTransactions.put
 
-    def noted(self: Any, batches: Iterator[Any], least_bytes: int) -> Any:
-        def passing() -> Iterator[Any]:
-            for batch in batches:
-                seen.extend(m[:1] for m in batch.to_pylist() if m[:1] in b"SEcA")
-                yield batch
+    def noted(self: StreamedTransactions, messages: Any) -> Iterator[Any]:
+        seen.extend(m[:1] for m in messages.to_pylist() if m[:1] in b"SEcA")
+        return put(self, messages)
 
-        return whole(self, passing(), least_bytes)
-
-    monkeypatch.setattr(bulk_steps.StreamedTransactions, "in_commit_order", noted)
-    monkeypatch.setattr(bulk_reader, "_SMALL_BYTES", 1)
+    monkeypatch.setattr(StreamedTransactions, "put", noted)
     return seen
 
 
@@ -49,14 +45,17 @@ def fill(sql: psycopg.Connection, note: str, first: int, rows: int = ROWS) -> No
     )
 
 
-def read(settings: SourceSettings, tables: set[int], bulk: bool) -> list[tuple[Any, ...]]:
+def read(
+    settings: SourceSettings, tables: set[int], *, streaming: bool = False
+) -> list[tuple[Any, ...]]:
     with PgChangeSource(settings) as source:
         slot = source.slot()
         assert slot is not None
         start = slot.confirmed_flush_lsn
         assert start is not None
         until = source.current_lsn()
-        if not bulk:
+        if streaming:
+            # What goes on where a reading ended is streamed.
             list(source.read(start, start, tables))
         return stream(source.read(start, until, tables))
 
@@ -67,7 +66,9 @@ def test_large_transactions_tell_the_same_in_blocks_and_whole(
     sql: psycopg.Connection,
     database: str,
     marks: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(bulk_reader, "_SMALL_BYTES", 1 << 40)
     name = database.rpartition("/")[2]
     for setting in ("logical_decoding_work_mem = '64kB'", "effective_cache_size = '8kB'"):
         sql.execute(f'ALTER DATABASE "{name}" SET {setting}')
@@ -114,12 +115,14 @@ def test_large_transactions_tell_the_same_in_blocks_and_whole(
         fill(one, "last", 1)
         one.commit()
         fill(one, "open", 70_001)
-        whole = read(settings, tables, bulk=False)
+        whole = read(settings, tables)
         assert not marks
-        in_blocks = read(settings, tables, bulk=True)
-        assert marks.count(b"S") > 10
-        assert {b"c", b"A"} <= {*marks}
-        short = read(replace(settings, batch_max_bytes=200_000), tables, bulk=True)
-    assert in_blocks == whole
-    assert short == whole
+        monkeypatch.setattr(bulk_reader, "_SMALL_BYTES", 1)
+        for streaming in (False, True):
+            for limits in ({}, {"batch_max_bytes": 200_000}):
+                marks.clear()
+                told = read(replace(settings, **limits), tables, streaming=streaming)
+                assert marks.count(b"S") > 10
+                assert {b"c", b"A"} <= {*marks}
+                assert told == whole
     assert len([1 for event in whole if event[0] == "public.b"]) == 2010

@@ -20,6 +20,9 @@ STEP = 256 * MB
         (500 * MB, 0, {"at_tail": True}, Reader.BULK),
         (500 * MB, 100 * MB, {}, Reader.BULK),
         (2_000 * MB, 5_000 * MB, {}, Reader.STREAMING),
+        (100 * MB, 4_000 * MB, {}, Reader.BULK),
+        # A transaction of that size may commit now.
+        (100 * MB, 5_000 * MB, {}, Reader.STREAMING),
         (2_000 * MB, 0, {"refusal": "no free slot"}, Reader.STREAMING),
     ],
 )
