@@ -164,7 +164,12 @@ CASES: Mapping[int, tuple[str, Sequence[str]]] = {
     ),
     14: (
         "One huge transaction, many tiny ones",
-        [f"{PG}/test_readers.py::test_a_server_that_refuses_bulk_is_streamed"],
+        [
+            f"{PG}/test_large_transactions.py::"
+            "test_large_transactions_tell_the_same_in_blocks_and_whole",
+            f"{PG}/test_readers.py::test_a_transaction_beyond_the_limit_comes_in_parts",
+            f"{PG}/test_readers.py::test_a_server_that_refuses_bulk_is_streamed",
+        ],
     ),
     15: (
         "Snapshot and CDC convert alike",

@@ -110,6 +110,8 @@ def _container(stack: ExitStack) -> str:
     from testcontainers.postgres import PostgresContainer
 
     command = "-c wal_level=logical -c max_wal_senders=20 -c max_replication_slots=20 -c fsync=off"
-    container = PostgresContainer(os.environ.get(IMAGE, "postgres:18"), driver=None)
+    image = os.environ.get(IMAGE, "postgres:18")
+    # Its own default is a word that messages have for other reasons.
+    container = PostgresContainer(image, password=f"secret-{uuid4().hex}", driver=None)
     container = container.with_command(command)
     return stack.enter_context(container).get_connection_url()
