@@ -15,7 +15,7 @@ from adapters.pgoutput.bulk_steps import Steps, read_query
 from adapters.pgoutput.cluster import wait_until_readable
 from adapters.pgoutput.connection import server_major
 from adapters.pgoutput.sql_text import plugin_options
-from adapters.pgoutput.wire_piece import cut_batches, end_of_batch, piece_of_lengths
+from adapters.pgoutput.wire_piece import arrow_of_lengths, cut_batches, end_of_batch, piece_of_arrow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -129,5 +129,6 @@ class BulkReader:
         for (message,) in rows:
             buffer += message
             lengths.append(len(message))
-        yield piece_of_lengths(buffer, lengths)
+        if lengths:
+            yield piece_of_arrow(arrow_of_lengths(buffer, lengths))
         yield end_of_batch(until)

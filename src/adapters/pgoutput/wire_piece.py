@@ -108,14 +108,6 @@ def _cut(pieces: Iterator[WirePiece], max_rows: int, max_bytes: int) -> Iterator
         rows, size = rows + len(rest), size + rest.size
 
 
-def piece_of_lengths(
-    buffer: bytearray, lengths: array[int], reached: Lsn | None = None
-) -> WirePiece:
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-    np.cumsum(np.frombuffer(lengths, np.int64), out=offsets[1:])
-    return WirePiece(np.frombuffer(buffer, np.uint8), offsets, reached)
-
-
 def piece_of_arrow(messages: pa.BinaryArray) -> WirePiece:
     """The messages where they lie in an Arrow array."""
     _, offsets, data = messages.buffers()

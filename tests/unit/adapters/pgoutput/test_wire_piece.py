@@ -8,7 +8,13 @@ from array import array
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.pgoutput.wire_piece import WirePiece, cut_batches, end_of_batch, piece_of_lengths
+from adapters.pgoutput.wire_piece import (
+    WirePiece,
+    arrow_of_lengths,
+    cut_batches,
+    end_of_batch,
+    piece_of_arrow,
+)
 from cdc_core.lsn import Lsn
 from tests.unit.adapters.pgoutput.wire import encoder
 
@@ -19,7 +25,8 @@ def messages_of(piece: WirePiece) -> list[bytes]:
 
 
 def piece(messages: list[bytes]) -> WirePiece:
-    return piece_of_lengths(bytearray(b"".join(messages)), array("q", map(len, messages)))
+    lengths = array("q", map(len, messages))
+    return piece_of_arrow(arrow_of_lengths(bytearray(b"".join(messages)), lengths))
 
 
 def counted(messages: list[bytes], max_rows: int, max_bytes: int) -> list[list[bytes]]:
