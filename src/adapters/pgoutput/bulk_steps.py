@@ -30,7 +30,7 @@ _STEP_BYTES = 128 << 20
 #: WAL of the longest step, which bounds the server's temporary files; and of one that follows a
 #: step that told nothing: there may be nothing, or a large transaction, best decoded once.
 _MOST_STEP_BYTES = 1 << 30
-_MOST_QUIET_BYTES = 2 << 30
+_QUIET_STEP_BYTES = 4 << 30
 #: Messages that come as one piece, and how far each step may be ahead of who takes them.
 _PIECE_BYTES = 4 << 20
 _AHEAD_BYTES = 24 << 20
@@ -189,11 +189,11 @@ class Steps:
 
     def _end(self, position: Lsn, restart_lsn: Lsn, *, quiet: bool = False) -> Lsn:
         step = step_bytes(self._settings, max(0, position - restart_lsn))
-        if quiet:
-            step = _MOST_QUIET_BYTES
         # The last step may be half as long again: a short one behind it would cost more.
-        whole = self._until - position <= step + step // 2
-        return self._until if whole else Lsn(position + step)
+        longest = step + step // 2
+        if quiet:
+            step = longest = _QUIET_STEP_BYTES
+        return self._until if self._until - position <= longest else Lsn(position + step)
 
 
 def read_query(how: str, slot: str, upto: Lsn, options: Mapping[str, str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,8 +14,10 @@ from cdc_core.use_cases.stream_changes import IDLE_BYTES, IDLE_SECONDS, LOOK_SEC
 from tests.unit.cdc_core.use_cases.test_convergence import COLUMNS, World, build, work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from cdc_core.changes import ChangeBatch
+    from cdc_core.checkpoint import SourceIdentity
     from cdc_core.use_cases.stream_changes import StreamReport
 
 
@@ -93,6 +95,27 @@ def test_a_column_dropped_meanwhile_is_seen_before_the_rows_change(
 
     Following(world, {2: change}, 5).run()
     world.assert_equal()
+
+
+def test_a_run_that_ends_reads_up_to_where_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A little more would cost the server as much again, where a large transaction comes first."""
+    world, oids = world_after_snapshot()
+    insert(world, oids[2], 1)
+    source, began = world.source(), world.postgres.lsn
+    identity, read, asked = source.identity, source.read, list[Lsn]()
+
+    def while_beginning() -> SourceIdentity:
+        insert(world, oids[2], 2)
+        return identity()
+
+    def noted(after: Lsn, until: Lsn, *more: Any) -> Iterator[ChangeBatch]:
+        asked.append(until)
+        return read(after, until, *more)
+
+    monkeypatch.setattr(source, "identity", while_beginning)
+    monkeypatch.setattr(source, "read", noted)
+    StreamChanges(source, source, source, InMemoryDestination(world.lake, world.faults)).run()
+    assert asked == [began]
 
 
 def test_it_does_not_wait_while_there_is_more() -> None:
