@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -63,6 +63,14 @@ def drop_database(admin: psycopg.Connection, name: str) -> None:
             continue
         return
     raise RuntimeError(f"database {name} is still in use")
+
+
+def is_streaming(sql: psycopg.Connection, slot_name: str) -> bool:
+    """Whether a walsender has the slot."""
+    row: Any = sql.execute(
+        "SELECT active FROM pg_replication_slots WHERE slot_name = %s", [slot_name]
+    ).fetchone()
+    return bool(row[0])
 
 
 def server_kind() -> str:

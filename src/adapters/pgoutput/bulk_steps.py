@@ -1,12 +1,13 @@
 """A slot read through SQL in steps, the next one at work on the server while one is taken.
 
 The server decodes a step whole before its first row comes, and keeps the rows in temporary files.
-Steps after the first read temporary copies of the slot, which are consumed; a step's copy is a copy
-of the one before it. Manual: "Replication Management Functions".
+Where one step is enough it peeks; several consume temporary copies of the slot, a step's a copy of
+the one before it. Manual: "Replication Management Functions".
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -18,12 +19,15 @@ from adapters.pgoutput.read_ahead import ReadAhead
 from adapters.pgoutput.sql_text import literal
 from adapters.pgoutput.streamed_transactions import STREAMED, StreamedTransactions
 from adapters.pgoutput.wire_piece import WirePiece, end_of_batch, piece_of_arrow
+from cdc_core.errors import CdcError
 from cdc_core.lsn import ZERO_LSN, Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
 
     from adapters.pgoutput.settings import SourceSettings
+
+_log = logging.getLogger(__name__)
 
 #: WAL of the shortest step: enough that its fixed cost does not count, soon decoded.
 _STEP_BYTES = 128 << 20
@@ -53,8 +57,9 @@ class _Step:
 class Steps:
     """What committed after `begin`, up to `until`, as the slot tells it.
 
-    The slot stands at `confirmed` and decodes from `restart_lsn`. Two sessions need two slots to
-    spare, one if no second is to be had, none for a single step. Errors are the driver's.
+    The slot stands at `confirmed` and decodes from `restart_lsn`. Several steps take two sessions
+    and two slots to spare, or one of each if no second is to be had; a single one needs no slot.
+    Errors are the driver's.
     """
 
     def __init__(
@@ -68,18 +73,18 @@ class Steps:
         until: Lsn,
     ) -> None:
         self._settings = settings
-        self._server_major = server_major
         self._options = {**options, **STREAMED}
         self._confirmed = confirmed
         self._begin = begin
         self._until = until
-        self._sessions: list[ArrowSession] = []
         self._copies = f"wal2delta_copy_{uuid4().hex[:12]}"
-        self._side_by_side = True
         #: From where the step decodes that comes after those which were taken.
         self.restart_lsn = restart_lsn
+        self._single = self._end(begin, restart_lsn) == until
+        self._sessions = [ArrowSession(settings, server_major)]
         self._step = self._start(None)
         self._next: _Step | None = None
+        self._side_by_side = not self._single and self._open_second(server_major)
 
     def read(self, stop: Callable[[], bool]) -> Iterator[WirePiece]:
         """Pieces; where one may wait for the next, there is one without messages. With `reached` it
@@ -121,53 +126,53 @@ class Steps:
         for session in self._sessions:
             session.close()
 
+    def _open_second(self, server_major: int) -> bool:
+        """Whether there is a second session now: the role or the server may have none left."""
+        try:
+            self._sessions.append(ArrowSession(self._settings, server_major))
+        except CdcError as error:
+            _log.debug("reading on one session: %s", error)
+        return len(self._sessions) == 2
+
     def _start(self, source: _Step | None) -> _Step:
-        """Begin the step behind `source`; None: the first one."""
-        if source is not None and not self._side_by_side:
-            step = _Step(source, source.session, source.slot)
+        """Begin the step behind `source`, beside it or in its place; None: the first one."""
+        if source is None:
+            number = 0
         else:
-            step = _Step(source, *self._session_beside(source))
+            own = self._sessions.index(source.session)
+            number = 1 - own if self._side_by_side else own
+        session = self._sessions[number]
+        step = _Step(source, session, f"{self._copies}_{number}")
         step.ahead = ReadAhead(
-            self._pieces(step, source),
+            self._pieces(step),
             size=lambda piece: piece.size,
             max_bytes=_AHEAD_BYTES,
-            cancel=step.session.cancel,
+            cancel=session.cancel,
         )
         return step
 
-    def _session_beside(self, step: _Step | None) -> tuple[ArrowSession, str]:
-        """A session that is not the step's, and the name of its copy of the slot."""
-        if len(self._sessions) < 2:
-            self._sessions.append(ArrowSession(self._settings, self._server_major))
-            number = len(self._sessions) - 1
-        else:
-            number = int(step is not None and step.session is self._sessions[0])
-        return self._sessions[number], f"{self._copies}_{number}"
-
     # In the thread of a step, on its session.
 
-    def _pieces(self, step: _Step, source: _Step | None) -> Generator[WirePiece, None, None]:
-        session, slot = step.session, self._settings.slot_name
-        reached = self._until
-        # A single step needs no copy of the slot, which may be refused.
-        single = source is None and self._end(self._begin, self.restart_lsn) == self._until
-        if single:
-            step.upto = self._until
+    def _pieces(self, step: _Step) -> Generator[WirePiece, None, None]:
+        session, source = step.session, step.source
+        if self._single:
+            # It needs no copy of the slot, which may be refused.
+            how, slot, step.upto = "peek", self._settings.slot_name, self._until
         else:
             if source is None or source.slot != step.slot:
-                self._copy(session, source.slot if source else slot, step.slot)
-            slot = step.slot
-            begin, restart_lsn = _standing(session, slot)
+                self._copy(session, source.slot if source else self._settings.slot_name, step.slot)
+            begin, restart_lsn = _standing(session, step.slot)
             quiet = source is not None and not source.told
-            step.upto = self._end(begin, restart_lsn, quiet=quiet)
-        query = read_query("peek" if single else "get", slot, step.upto, self._options)
+            how, slot, step.upto = "get", step.slot, self._end(begin, restart_lsn, quiet=quiet)
+        query = read_query(how, slot, step.upto, self._options)
         piece_bytes = min(_PIECE_BYTES, self._settings.batch_max_bytes)
         batches = session.stream(query, piece_bytes)
         told = (batch.column(0) for batch in batches if len(batch))
         for messages in StreamedTransactions().in_commit_order(told, piece_bytes // 4):
             step.told = True
             yield piece_of_arrow(messages)
-        if not single:
+        reached = step.upto
+        if not self._single:
             reached, step.restart_lsn = _standing(session, slot)
         yield end_of_batch(reached)
 

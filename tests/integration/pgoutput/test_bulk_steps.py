@@ -7,6 +7,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
@@ -19,7 +20,7 @@ from adapters.pgoutput.embedded import EmbeddedPostgres
 from adapters.pgoutput.settings import SourceSettings
 from adapters.pgoutput.sql_text import plugin_options
 from tests.support.changes import stream
-from tests.support.postgres import BIN
+from tests.support.postgres import BIN, is_streaming
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,13 +31,6 @@ if TYPE_CHECKING:
 def transactions(sql: psycopg.Connection, count: int = 60) -> None:
     for i in range(count):
         sql.execute("INSERT INTO a SELECT %s * 1000 + j FROM generate_series(1, 50) j", [i])
-
-
-def active(sql: psycopg.Connection, slot_name: str) -> bool:
-    row: Any = sql.execute(
-        "SELECT active FROM pg_replication_slots WHERE slot_name = %s", [slot_name]
-    ).fetchone()
-    return bool(row[0])
 
 
 @pytest.mark.parametrize(("slots", "streams"), [(1, True), (2, False), (3, False)])
@@ -58,10 +52,33 @@ def test_steps_get_by_with_the_slots_that_there_are(slots: int, streams: bool) -
             transactions(sql)
             until = source.current_lsn()
             batches = list(source.read(start, until, tables))
-            assert active(sql, settings.slot_name) is streams
+            assert is_streaming(sql, settings.slot_name) is streams
     told = [event[3][0] for event in stream(batches)]
     assert told == [i * 1000 + j for i in range(60) for j in range(1, 51)]
     assert batches[-1].end_lsn >= until
+
+
+def test_steps_get_by_with_the_sessions_that_there_are(
+    settings: SourceSettings, catalog: PgCatalog, sql: psycopg.Connection, database: str
+) -> None:
+    sql.execute("CREATE TABLE a (id int PRIMARY KEY)")
+    tables = [t.relation.oid for t in catalog.publish()]
+    role = f"limited_{settings.slot_name}"
+    sql.execute(f"CREATE ROLE {role} LOGIN REPLICATION PASSWORD 'secret-word' CONNECTION LIMIT 2")
+    parts = urlsplit(database)
+    login = f"{role}:secret-word@{parts.hostname}:{parts.port}"
+    settings = replace(
+        settings, conninfo=urlunsplit(parts._replace(netloc=login)), batch_max_bytes=30_000
+    )
+    try:
+        with PgChangeSource(settings) as source:
+            start = source.create_slot()
+            transactions(sql)
+            batches = list(source.read(start, source.current_lsn(), tables))
+            assert not is_streaming(sql, settings.slot_name)
+    finally:
+        sql.execute(f"DROP ROLE {role}")
+    assert len(stream(batches)) == 60 * 50
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -17,6 +17,7 @@ from cdc_core.errors import HistoryLost, OperatorNeeded, SourceUnavailable
 from cdc_core.lsn import Lsn
 from cdc_core.ports.change_source import ReadAgain
 from tests.support.changes import stream
+from tests.support.postgres import is_streaming
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,13 +65,6 @@ def using(reader: str, source: PgChangeSource, tables: set[int]) -> Lsn:
         # What goes on where a reading ended is streamed.
         assert list(source.read(slot.confirmed_flush_lsn, slot.confirmed_flush_lsn, tables))
     return slot.confirmed_flush_lsn
-
-
-def is_streaming(sql: psycopg.Connection, slot_name: str) -> bool:
-    row: Any = sql.execute(
-        "SELECT active FROM pg_replication_slots WHERE slot_name = %s", [slot_name]
-    ).fetchone()
-    return bool(row[0])
 
 
 @pytest.mark.parametrize("reader", READERS)
