@@ -89,9 +89,7 @@ class BulkReader:
         settings = self._settings
         try:
             if self._steps is None:
-                wait_until_readable(self._control, until)
-                if not self._is_small(until):
-                    self._steps = self._new_steps(until)
+                self.start(until)
             pieces = self._steps.read(stop) if self._steps else self._peek_small(until)
             for piece in cut_batches(pieces, settings.batch_max_rows, settings.batch_max_bytes):
                 if piece.reached is not None:

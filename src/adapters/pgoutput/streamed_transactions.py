@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import struct
 import tempfile
-from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any, Self
+from contextlib import closing, contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +23,6 @@ from cdc_core.errors import DecodeError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
-
-    from adapters.pgoutput.wire.text import Bytes
 
 #: What asks pgoutput for it.
 STREAMED = {"proto_version": "2", "streaming": "on"}
@@ -55,7 +53,7 @@ class StreamedTransactions:
         Raises `DecodeError`, and `OSError` where no more fits on the disk.
         """
         start = 0
-        for mark in np.flatnonzero(_MARKS[_kinds(messages)]).tolist():
+        for mark in np.flatnonzero(_MARKS[piece_of_arrow(messages).kinds()]).tolist():
             yield from self._take(messages.slice(start, mark - start))
             yield from self._obey(messages[mark].as_py())
             start = mark + 1
@@ -105,7 +103,7 @@ class StreamedTransactions:
             else:
                 xid, flags, commit_lsn, end_lsn, at = struct.unpack(">IBQQq", message[1:])
                 yield _array([struct.pack(">cQqI", b"B", commit_lsn, at, xid)])
-                with self._waiting.pop(xid, _Waiting()) as transaction:
+                with closing(self._waiting.pop(xid, _Waiting())) as transaction:
                     yield from transaction.messages()
                 yield _array([struct.pack(">cBQQq", b"C", flags, commit_lsn, end_lsn, at)])
         except struct.error:
@@ -121,16 +119,10 @@ class _Waiting:
         self._file: IO[bytes] | None = None
         self._writer: Any = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
     def put(self, messages: pa.BinaryArray) -> None:
         """Keep messages, without the transaction's number, which is theirs only within a block."""
         piece = piece_of_arrow(messages)
-        starts, kinds = piece.offsets[:-1], _kinds(messages)
+        starts = piece.offsets[:-1]
         if (np.diff(piece.offsets) < _HEAD).any():
             raise DecodeError("a message of a streamed transaction is too short")
         parts = sliding(piece.buffer, ">u4")[starts + 1].astype(np.uint32)
@@ -141,7 +133,7 @@ class _Waiting:
                 self._file = tempfile.TemporaryFile(prefix="wal2delta-")  # noqa: SIM115 - closed by `close`
                 self._writer = pa.ipc.new_stream(self._file, _SCHEMA)
             # An empty batch would come back without offsets.
-            if len(batch := batch.filter(pa.array(kinds != _ORIGIN))):
+            if len(batch := batch.filter(pa.array(piece.kinds() != _ORIGIN))):
                 self._writer.write_batch(batch)
 
     def messages(self) -> Iterator[pa.BinaryArray]:
@@ -155,7 +147,7 @@ class _Waiting:
             messages, parts = batch.columns
             if self.aborted:
                 kept = np.isin(parts.to_numpy(), self.aborted, invert=True)
-                kept |= np.isin(_kinds(messages), _STAYS)
+                kept |= np.isin(piece_of_arrow(messages).kinds(), _STAYS)
                 messages = messages.filter(pa.array(kept))
             if len(messages):
                 yield messages
@@ -186,11 +178,6 @@ def _disk() -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from None
-
-
-def _kinds(messages: pa.BinaryArray) -> Bytes:
-    piece = piece_of_arrow(messages)
-    return piece.buffer[piece.offsets[:-1]]
 
 
 def _array(messages: list[bytes]) -> pa.BinaryArray:

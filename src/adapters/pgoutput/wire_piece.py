@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from cdc_core.lsn import Lsn
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
-    import pyarrow as pa
 
     from adapters.pgoutput.wire.text import Bytes
 
@@ -41,9 +41,13 @@ class WirePiece:
         """Bytes of its messages."""
         return int(self.offsets[-1] - self.offsets[0])
 
+    def kinds(self) -> npt.NDArray[np.uint8]:
+        """First byte of each message."""
+        return self.buffer[self.offsets[:-1]]
+
     def commits(self) -> npt.NDArray[np.int64]:
         """Indexes of the Commit messages."""
-        return np.flatnonzero(self.buffer[self.offsets[:-1]] == _COMMIT)
+        return np.flatnonzero(self.kinds() == _COMMIT)
 
     def end_lsn(self, commit: int) -> Lsn:
         """Where the transaction ends whose Commit message this is: its last field but one."""
@@ -118,8 +122,6 @@ def piece_of_arrow(messages: pa.BinaryArray) -> WirePiece:
 
 def arrow_of_lengths(buffer: bytearray, lengths: array[int]) -> pa.BinaryArray:
     """Messages end to end as an Arrow array, where they lie; less than 2 GB."""
-    import pyarrow as pa
-
     offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
     np.cumsum(np.frombuffer(lengths, np.int64), out=offsets[1:])
     return pa.Array.from_buffers(
