@@ -36,9 +36,12 @@ def keyed(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) -> list
         f"DELETE FROM {target} AS t USING {source} AS s "
         f"WHERE {rules.on} AND t.{LSN_COLUMN} < s.{LSN_COLUMN} AND s.{OP_COLUMN} <> '{HOP}'"
     )
+    # Of the target only what has a key of the batch: else DuckDB holds all of it in memory.
+    keys = ", ".join(f"t.{dialect.quote(name)}" for name in merge.key)
+    held = f"SELECT {keys} FROM {target} AS t SEMI JOIN {source} AS s ON {rules.on}"
     statements.append(
         f"{_insert(dialect, rules, target)} FROM {source} AS s WHERE s.{OP_COLUMN} = '{UPSERT}' "
-        f"AND NOT EXISTS (SELECT 1 FROM {target} AS t WHERE {rules.on})"
+        f"AND NOT EXISTS (SELECT 1 FROM ({held}) AS t WHERE {rules.on})"
     )
     if merge.unchanged_columns:
         statements.append(f"DROP TABLE {SCRATCH}")

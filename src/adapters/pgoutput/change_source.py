@@ -22,6 +22,7 @@ from adapters.pgoutput.connection import Connection, connect
 from adapters.pgoutput.lock import give_up_writer_lock, take_writer_lock
 from adapters.pgoutput.read_ahead import ReadAhead
 from adapters.pgoutput.reader_choice import Choice, Reader, choose_reader
+from adapters.pgoutput.slot_moves import SlotMoves
 from adapters.pgoutput.source_errors import source_errors, translated
 from adapters.pgoutput.streaming_reader import StreamingReader
 from adapters.pgoutput.table_rows import column_numbers, primary_key
@@ -69,7 +70,7 @@ class _Stream:
 
     def fits(self, after: Lsn, tables: frozenset[int]) -> bool:
         return (
-            self.reader.open
+            self.reader.is_open
             and self.quiet_from <= after <= self.reader.position
             and tables <= self.tables
         )
@@ -101,6 +102,8 @@ class PgChangeSource:
         self._types = CatalogTypes(lambda: self._locked)
         self._relations: dict[Relation, Relation] = {}
         self._stream: _Stream | None = None
+        #: While reading in bulk.
+        self._moves: SlotMoves | None = None
         self._started: _Started | None = None
         self._read_before = False
         self._chosen: Reader | None = None
@@ -204,19 +207,14 @@ class PgChangeSource:
                 self._close_stream()
 
     def confirm(self, durable_lsn: Lsn) -> None:
-        _, confirmed = slot.usable_slot(self._locked, self._settings)
-        if durable_lsn <= confirmed:
-            return
         with source_errors(f"moving replication slot {self._settings.slot_name!r}"):
             if self._stream is not None:
                 # The stream has the slot; its feedback moves it.
-                self._stream.reader.confirm(durable_lsn)
-                return
-            slot.when_not_in_use(
-                self._locked,
-                self._settings.slot_name,
-                lambda: slot.advance(self._locked, self._settings.slot_name, durable_lsn),
-            )
+                _, confirmed = slot.usable_slot(self._locked, self._settings)
+                if durable_lsn > confirmed:
+                    self._stream.reader.confirm(durable_lsn)
+            else:
+                (self._moves or SlotMoves(self._settings, self._locked)).move(durable_lsn)
 
     @property
     def _locked(self) -> Connection:
@@ -269,6 +267,7 @@ class PgChangeSource:
                     max_bytes=_PART_BYTES,
                     cancel=ended.set,
                 )
+                moves = self._moves = SlotMoves(self._settings, self._locked, until)
                 try:
                     for batch in iter(ahead.take, None):
                         whole, end_lsn = batch.complete, batch.end_lsn
@@ -277,10 +276,12 @@ class PgChangeSource:
                         if whole:
                             again = self._choose(end_lsn, until, bulk.restart_lsn)
                             if stop() or again.reader is not Reader.BULK:
-                                return
+                                break
                 finally:
+                    self._moves = None
                     ahead.close()
                     bulk.close()
+                moves.settle()
 
     def _choose(
         self,

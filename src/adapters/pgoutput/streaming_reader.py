@@ -97,12 +97,16 @@ class StreamingReader:
         self._low_watermark = 1
 
     @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         return self._connection is not None
+
+    def open(self) -> Connection:
+        """Have the server stream from the position on, unless it does."""
+        return self._connection or self._start()
 
     def read(self, until: Lsn, stop: Callable[[], bool]) -> Iterator[WirePiece]:
         wait_until_readable(self._control, until)
-        pgconn = (self._connection or self._start()).pgconn
+        pgconn = self.open().pgconn
         ask, ask_at = _ASK_SECONDS[0], 0.0
         with selectors.DefaultSelector() as selector:
             selector.register(pgconn.socket, selectors.EVENT_READ)
@@ -135,11 +139,12 @@ class StreamingReader:
                 with self._using:
                     pgconn.consume_input()
 
-    def confirm(self, durable_lsn: Lsn) -> None:
-        """Tell the server what is durable; wait a moment for the slot to show it."""
+    def confirm(self, durable_lsn: Lsn) -> bool:
+        """Tell the server what is durable; wait a moment for the slot to show it. Whether it does,
+        or is gone."""
         self._flushed = max(self._flushed, durable_lsn)
         if self._connection is None:
-            return
+            return False
         with self._using:
             self._send_status()
         deadline = time.monotonic() + _CONFIRM_SECONDS
@@ -150,8 +155,9 @@ class StreamingReader:
                 [str(durable_lsn), self._settings.slot_name],
             ).fetchone()
             if row is None or row[0]:
-                return
+                return True
             time.sleep(0.002)
+        return False
 
     def close(self) -> None:
         self._closing.set()

@@ -1,0 +1,152 @@
+"""Moving the slot while a backlog is read: after each batch, at a cost that does not grow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from adapters.pgoutput import slot_moves
+from adapters.pgoutput.change_source import PgChangeSource
+from adapters.pgoutput.slot_moves import SlotMoves
+from adapters.pgoutput.streaming_reader import StreamingReader
+from cdc_core.errors import WriterBusy
+from cdc_core.lsn import Lsn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from adapters.pgoutput.catalog import PgCatalog
+    from adapters.pgoutput.settings import SourceSettings
+
+BATCHES = 4
+
+
+@pytest.fixture
+def moved_by(sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What moved the slot, in order; to read WAL costs more than to open a stream."""
+    del sql
+    monkeypatch.setattr(slot_moves, "_SOON_READ_BYTES", 0)
+    moves: list[str] = []
+
+    def noted(kind: type, name: str) -> None:
+        original = getattr(kind, name)
+
+        def call(self: Any, *args: Any) -> Any:
+            done = original(self, *args)
+            moves.append(name)
+            return done
+
+        monkeypatch.setattr(kind, name, call)
+
+    noted(StreamingReader, "confirm")
+    noted(SlotMoves, "_advance")
+    return moves
+
+
+@pytest.fixture
+def source(
+    settings: SourceSettings, catalog: PgCatalog, sql: psycopg.Connection
+) -> Iterator[PgChangeSource]:
+    """With a backlog of four batches."""
+    sql.execute("CREATE TABLE a (id int PRIMARY KEY)")
+    catalog.publish()
+    with PgChangeSource(replace(settings, batch_max_rows=50)) as source:
+        source.create_slot()
+        for batch in range(BATCHES):
+            sql.execute("INSERT INTO a SELECT %s * 100 + j FROM generate_series(1, 50) j", [batch])
+            sql.execute("CHECKPOINT")  # from which a slot can decode later
+        yield source
+
+
+def standing(sql: psycopg.Connection, settings: SourceSettings) -> tuple[Lsn, Lsn]:
+    row: Any = sql.execute(
+        "SELECT confirmed_flush_lsn::text, restart_lsn::text FROM pg_replication_slots "
+        "WHERE slot_name = %s",
+        [settings.slot_name],
+    ).fetchone()
+    return Lsn.parse(row[0]), Lsn.parse(row[1])
+
+
+def read(
+    source: PgChangeSource, sql: psycopg.Connection, settings: SourceSettings
+) -> list[tuple[Lsn, Lsn]]:
+    """Where the slot stood before and after each batch, and at the end."""
+    found = [standing(sql, settings)]
+    tables = [row[0] for row in sql.execute("SELECT 'a'::regclass::oid::int").fetchall()]
+    for batch in source.read(found[0][0], source.current_lsn(), tables):
+        if batch.complete and batch.changes:
+            source.confirm(batch.end_lsn)
+            found.append(standing(sql, settings))
+            assert found[-1][0] == batch.end_lsn
+    return [*found, standing(sql, settings)]
+
+
+def test_a_position_moves_after_each_batch_and_the_restart_point_at_the_end(
+    source: PgChangeSource,
+    sql: psycopg.Connection,
+    settings: SourceSettings,
+    moved_by: list[str],
+) -> None:
+    begin, *between, end = read(source, sql, settings)
+    assert len(between) == BATCHES
+    positions = [position for position, _ in (begin, *between)]
+    assert positions == sorted(set(positions))
+    assert end[1] > begin[1]
+    assert moved_by[:3] == ["confirm"] * 3
+    assert moved_by[-1] == "_advance"
+
+
+def test_a_restart_point_far_behind_moves_between_batches_too(
+    source: PgChangeSource,
+    sql: psycopg.Connection,
+    settings: SourceSettings,
+    moved_by: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(slot_moves, "_KEPT_BYTES", 1)
+    read(source, sql, settings)
+    assert "_advance" in moved_by[:2]
+
+
+def test_a_slot_moves_where_no_stream_is_to_be_had(
+    source: PgChangeSource,
+    sql: psycopg.Connection,
+    settings: SourceSettings,
+    moved_by: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(self: StreamingReader) -> None:
+        del self
+        raise psycopg.OperationalError("number of requested standby connections exceeds it")
+
+    monkeypatch.setattr(StreamingReader, "open", refuse)
+    read(source, sql, settings)
+    assert set(moved_by) == {"_advance"}
+    assert len(moved_by) == BATCHES
+
+
+def test_a_slot_that_another_process_has_is_not_moved(
+    source: PgChangeSource,
+    sql: psycopg.Connection,
+    settings: SourceSettings,
+    moved_by: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    del moved_by
+    monkeypatch.setattr("adapters.pgoutput.slot._IN_USE_SECONDS", 0.2)
+    before, _ = standing(sql, settings)
+    tables = [row[0] for row in sql.execute("SELECT 'a'::regclass::oid::int").fetchall()]
+    batches = source.read(before, source.current_lsn(), tables)
+    first = next(batch for batch in batches if batch.complete)
+    other = StreamingReader(settings, sql, before)
+    try:
+        other.open()
+        with pytest.raises(WriterBusy):
+            source.confirm(first.end_lsn)
+    finally:
+        other.close()
+        batches.close()  # type: ignore[attr-defined]
+    assert standing(sql, settings)[0] == before
