@@ -81,11 +81,39 @@ class TableState:
 
 
 @dataclass(frozen=True)
+class KeptPart:
+    """A part of a table, in the words of the snapshot source, whose rows the destination keeps
+    under `name`."""
+
+    part: str
+    name: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class PartialReading:
+    """A table that is being read in parts, and the parts that are read.
+
+    `description` is everything but its rows that the parts depend on; every transaction before
+    `horizon` had ended when they were read.
+    """
+
+    oid: int
+    description: str
+    horizon: int
+    parts: tuple[KeptPart, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        return sum(part.rows for part in self.parts)
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """Every change that committed at or before `lsn` is in the destination, durably.
 
     `full_load` is set from the first load of a full load to its last: it began at that LSN, and has
-    come to the tables whose `snapshot_lsn` is not before it.
+    come to the tables whose `snapshot_lsn` is not before it. `reading` is the table in hand.
     """
 
     source: SourceIdentity
@@ -93,6 +121,7 @@ class Checkpoint:
     tables: Mapping[int, TableState] = field(default_factory=dict)
     committed_at: int | None = None
     full_load: Lsn | None = None
+    reading: PartialReading | None = None
 
     def loaded(self, oid: int) -> bool:
         """Whether the full load that has not ended has come to a table, which is streamed since."""
@@ -131,6 +160,7 @@ class Checkpoint:
             "committed_at": self.committed_at,
             "full_load": None if self.full_load is None else str(self.full_load),
             "tables": [_table_to_state(state) for _, state in sorted(self.tables.items())],
+            "reading": None if self.reading is None else _reading_to_state(self.reading),
         }
 
     @classmethod
@@ -145,7 +175,22 @@ class Checkpoint:
             committed_at=state.get("committed_at"),
             full_load=Lsn.parse(state["full_load"]) if state.get("full_load") else None,
             tables={table.oid: table for table in tables},
+            reading=_reading_from_state(state["reading"]) if state.get("reading") else None,
         )
+
+
+def _reading_to_state(reading: PartialReading) -> dict[str, Any]:
+    return {
+        "oid": reading.oid,
+        "description": reading.description,
+        "horizon": reading.horizon,
+        "parts": [[part.part, part.name, part.rows] for part in reading.parts],
+    }
+
+
+def _reading_from_state(state: Mapping[str, Any]) -> PartialReading:
+    parts = tuple(KeptPart(*part) for part in state["parts"])
+    return PartialReading(state["oid"], state["description"], state["horizon"], parts)
 
 
 def _table_to_state(state: TableState) -> dict[str, Any]:

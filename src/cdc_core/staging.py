@@ -118,15 +118,19 @@ class MultisetMerge:
 
 @dataclass(frozen=True, eq=False)
 class Replacement:
-    """The whole content of a table. `rows` yields tables of the target's columns +
-    `METADATA_FIELDS`. `key` is for destinations that lay out a new table by it; may be empty.
-    Columns that only the table before had stay, empty, unless it is `exact`: then there are no
-    others than the target's."""
+    """The whole content of a table.
+
+    `rows` yields tables of the target's columns + `METADATA_FIELDS`; what the destination keeps
+    under the names `kept` comes on top. `key` is for destinations that lay out a new table by it;
+    may be empty. Columns that only the table before had stay, empty, unless it is `exact`: then
+    there are no others than the target's.
+    """
 
     target: TargetTable
     rows: Iterable[pa.Table]
     key: tuple[str, ...] = ()
     exact: bool = False
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

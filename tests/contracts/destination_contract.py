@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pyarrow as pa
 import pytest
 
-from cdc_core.checkpoint import Checkpoint, ColumnState, SourceIdentity, TableState
+from cdc_core.checkpoint import (
+    Checkpoint,
+    ColumnState,
+    KeptPart,
+    PartialReading,
+    SourceIdentity,
+    TableState,
+)
 from cdc_core.errors import CdcError
 from cdc_core.lsn import Lsn
 from cdc_core.relation import TableName
@@ -68,6 +75,17 @@ def multiset(target: TargetTable, rows: Iterable[dict[str, Any]], **more: Any) -
 def replacement(target: TargetTable, *pieces: Iterable[dict[str, Any]]) -> Replacement:
     schema = pa.schema([*target.schema, *METADATA_FIELDS])
     return Replacement(target, iter([_rows(piece, schema) for piece in pieces]))
+
+
+def orders(*pieces: Iterable[int]) -> Iterator[pa.Table]:
+    """Rows of a replacement with these ids."""
+    found = replacement(ORDERS, *([{"id": n, "_cdc_lsn": 1} for n in ids] for ids in pieces)).rows
+    return iter(found)
+
+
+def being_read(*parts: tuple[str, str, int]) -> Checkpoint:
+    reading = PartialReading(16385, "as it is", 740, tuple(KeptPart(*part) for part in parts))
+    return replace(checkpoint(1), reading=reading)
 
 
 def _rows(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> pa.Table:
@@ -458,6 +476,79 @@ class DestinationContract:
         with opened() as destination:
             assert content(destination, "orders", "id") == [(1,)]
             assert destination.read_checkpoint() == checkpoint(1)
+
+    def test_rows_that_are_kept_come_with_a_replacement(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        """Of a later run too; they are in no table before, and gone behind the reading."""
+        before = replacement(ORDERS, [{"id": 7, "_cdc_lsn": 1}])
+        with opened() as destination:
+            destination.load(LoadBatch(replacements=(before,)), checkpoint(1))
+            assert destination.kept() == frozenset()
+            assert destination.keep("1-A-0", ORDERS, orders(range(3), range(3, 5))) == 5
+            assert destination.keep("1-A-1", ORDERS, orders([])) == 0
+            reading = being_read(("0-4", "1-A-0", 5), ("4-8", "1-A-1", 0))
+            destination.load(EMPTY_BATCH, reading)
+            assert dict(destination.tables()) == {"orders": 1}
+        with opened() as destination:
+            assert destination.read_checkpoint() == reading
+            assert destination.kept() == {"1-A-0", "1-A-1"}
+            destination.keep("1-B-2", ORDERS, orders(range(5, 8)))
+            last = replace(
+                Replacement(ORDERS, orders(range(8, 10))), kept=("1-A-0", "1-A-1", "1-B-2")
+            )
+            destination.load(LoadBatch(replacements=(last,)), reading)
+            assert content(destination, "orders", "id") == [(n,) for n in range(10)]
+            assert destination.kept() == {"1-A-0", "1-A-1", "1-B-2"}
+            destination.load(EMPTY_BATCH, checkpoint(2))
+            assert destination.kept() == frozenset()
+            assert content(destination, "orders", "id") == [(n,) for n in range(10)]
+
+    def test_what_a_killed_run_kept_before_it_said_so_is_not_used(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        with opened() as destination:
+            destination.keep("1-A-0", ORDERS, orders(range(3)))
+        with opened() as destination:
+            assert destination.read_checkpoint() is None
+            destination.keep("1-B-0", ORDERS, orders(range(5)))
+            destination.load(EMPTY_BATCH, being_read(("0-4", "1-B-0", 5)))
+            assert destination.kept() == {"1-B-0"}
+            only = replace(Replacement(ORDERS, iter(())), kept=("1-B-0",))
+            destination.load(LoadBatch(replacements=(only,)), checkpoint(1))
+            assert content(destination, "orders", "id") == [(n,) for n in range(5)]
+
+    def test_rows_that_end_too_early_are_not_kept(self, opened: Callable[[], Destination]) -> None:
+        def broken() -> Iterator[pa.Table]:
+            yield from orders(range(3))
+            raise CdcError("the source is gone")
+
+        with opened() as destination, pytest.raises(CdcError, match="the source is gone"):
+            destination.keep("1-A-0", ORDERS, broken())
+        with opened() as destination:
+            assert destination.kept() == frozenset()
+
+    def test_a_kept_part_may_have_columns_of_any_type(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        """And a replacement of kept rows leaves dropped columns, as any does."""
+        now = TargetTable("orders", pa.schema([("id", pa.string()), ("note", pa.int32())]))
+        before = replacement(ORDERS, [{"id": 1, "note": "5", "doc": "d", "_cdc_lsn": 5}])
+        with opened() as destination:
+            destination.load(LoadBatch(replacements=(before,)), checkpoint(1))
+            rows = replacement(now, [{"id": "one", "note": 5, "_cdc_lsn": 9}]).rows
+            destination.keep("1-A-0", now, rows)
+            after = replace(Replacement(now, iter(())), kept=("1-A-0",))
+            destination.load(LoadBatch(replacements=(after,)), checkpoint(2))
+            assert content(destination, "orders", "id", "note", "doc") == [("one", 5, None)]
+
+    def test_drop_leaves_nothing_kept(self, opened: Callable[[], Destination]) -> None:
+        with opened() as destination:
+            destination.load(EMPTY_BATCH, checkpoint(1))
+            destination.keep("1-A-0", ORDERS, orders(range(3)))
+            destination.drop()
+        with opened() as destination:
+            assert destination.kept() == frozenset()
 
     def test_a_replacement_keeps_dropped_columns_and_takes_new_types(
         self, opened: Callable[[], Destination]

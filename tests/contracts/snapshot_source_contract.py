@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cdc_core.errors import CdcError, OperatorNeeded
+from cdc_core.ports.snapshot_source import WHOLE
 from tests.contracts.change_source_contract import confirmed, told
-from tests.contracts.sources import LONG, roll_back
+from tests.contracts.sources import LONG, LONG_ENOUGH, PART_ROWS, roll_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,11 +20,17 @@ if TYPE_CHECKING:
     from tests.contracts.sources import SourceUnderTest, Writer
 
 
-def rows(snapshot: Snapshot, relation: Relation) -> list[tuple[Any, ...]]:
+def rows(snapshot: Snapshot, relation: Relation, part: str = WHOLE) -> list[tuple[Any, ...]]:
     found = [
-        tuple(row.values()) for piece in snapshot.read(relation) for row in piece.rows.to_pylist()
+        tuple(row.values())
+        for piece in snapshot.read(relation, part)
+        for row in piece.rows.to_pylist()
     ]
     return sorted(found, key=repr)
+
+
+def ids(snapshot: Snapshot, relation: Relation, part: str) -> list[int]:
+    return sorted(row[0] for row in rows(snapshot, relation, part))
 
 
 class SnapshotSourceContract:
@@ -168,3 +175,87 @@ class SnapshotSourceContract:
         gone = pytest.raises(CdcError, match=r"public\.orders")
         with db.snapshot_source().begin(create_slot=False) as snapshot, gone:
             list(snapshot.read(orders))
+
+    # Parts of a table.
+
+    @pytest.fixture
+    def large(self, db: SourceUnderTest) -> Relation:
+        """A published table of several parts."""
+        oid = db.create_table("large")
+        with db.transaction() as tx:
+            for number in range(4 * PART_ROWS):
+                tx.insert(oid, number, LONG_ENOUGH)
+        (table,) = db.catalog().publish()
+        return table.relation
+
+    def test_a_small_table_has_one_part(self, db: SourceUnderTest, orders: Relation) -> None:
+        with db.snapshot_source().begin(create_slot=False) as snapshot:
+            assert list(snapshot.parts(orders)) == [WHOLE]
+
+    def test_parts_have_each_row_once(self, db: SourceUnderTest, large: Relation) -> None:
+        with db.snapshot_source().begin(create_slot=False) as snapshot:
+            parts = snapshot.parts(large)
+            assert len(parts) > 2
+            snapshot.expect([(large, part) for part in parts])
+            found = [row for part in parts for row in ids(snapshot, large, part)]
+            assert sorted(found) == [*range(4 * PART_ROWS)]
+            assert ids(snapshot, large, parts[1]) == ids(snapshot, large, parts[1]) != []
+
+    def test_what_was_read_is_not_among_the_parts(
+        self, db: SourceUnderTest, large: Relation
+    ) -> None:
+        with db.snapshot_source().begin(create_slot=False) as snapshot:
+            parts = list(snapshot.parts(large))
+        with db.transaction() as tx:
+            for number in range(PART_ROWS):
+                tx.insert(large.oid, 1000 + number, LONG_ENOUGH)
+        with db.snapshot_source().begin(create_slot=False) as snapshot:
+            for read in ([parts[1]], parts[:2], parts[-1:], parts):
+                others = snapshot.parts(large, read)
+                assert not {*others} & {*read}
+                found = [row for part in [*read, *others] for row in ids(snapshot, large, part)]
+                assert sorted(found) == [*range(4 * PART_ROWS), *range(1000, 1000 + PART_ROWS)]
+
+    @pytest.mark.parametrize("change", ["nothing", "update", "delete", "insert", "rolled back"])
+    def test_a_part_is_unchanged_if_it_has_the_same_rows(
+        self, db: SourceUnderTest, large: Relation, change: str
+    ) -> None:
+        with db.snapshot_source().begin(create_slot=False) as snapshot:
+            horizon, parts = snapshot.horizon, snapshot.parts(large)
+            counts = {part: len(rows(snapshot, large, part)) for part in parts}
+            numbers = ids(snapshot, large, parts[1])
+
+        def write(tx: Writer) -> None:
+            match change:
+                case "update" | "rolled back":
+                    tx.set_note(large.oid, numbers[1], "changed")
+                case "delete":
+                    tx.delete(large.oid, numbers[1])
+                case "insert":
+                    tx.insert(large.oid, 5000, "new")
+
+        if change == "rolled back":
+            roll_back(db, write)
+        else:
+            with db.transaction() as tx:
+                write(tx)
+        with db.snapshot_source().begin(create_slot=False) as snapshot:
+            same = {
+                part for part in parts if snapshot.unchanged(large, part, counts[part], horizon)
+            }
+            assert snapshot.horizon >= horizon
+        touched = {"update": {parts[1]}, "delete": {parts[1]}, "insert": {parts[-1]}}
+        expected = {*parts} - touched.get(change, set())
+        assert same <= expected
+        # A new row, or a new version of one, goes where there is room; others may move up.
+        assert same >= ({parts[0]} if change == "delete" else expected - {parts[-1]})
+
+    def test_a_count_that_is_another_is_a_change(
+        self, db: SourceUnderTest, large: Relation
+    ) -> None:
+        with db.snapshot_source().begin(create_slot=False) as snapshot:
+            first, horizon = snapshot.parts(large)[0], snapshot.horizon
+            count = len(rows(snapshot, large, first))
+        with db.snapshot_source().begin(create_slot=False) as snapshot:
+            assert snapshot.unchanged(large, first, count, horizon)
+            assert not snapshot.unchanged(large, first, count - 1, horizon)

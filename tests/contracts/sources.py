@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 #: Long enough to be stored out of line.
 LONG = "long " * 1000
 SLOT = "contract_slot"
+#: Rows with a `LONG_ENOUGH` note from which on a table has parts: some pages full.
+PART_ROWS = 50
+LONG_ENOUGH = "kept in the row " * 60
 
 
 class Writer(Protocol):
@@ -129,7 +132,7 @@ class InMemory:
         return self._source(schemas=schemas, exclude=exclude)
 
     def snapshot_source(self) -> InMemorySource:
-        return self._source(piece_rows=2)
+        return self._source(piece_rows=2, part_rows=PART_ROWS)
 
     def monitor(self) -> InMemoryMonitor:
         return InMemoryMonitor(self.postgres, self.slot_name)

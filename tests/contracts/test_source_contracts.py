@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from adapters.pgoutput import reader_choice
+from adapters.pgoutput import page_ranges, reader_choice
 from adapters.pgoutput.settings import SourceSettings
 from adapters.pgoutput.sql_database import SqlDatabaseSnapshotSource
 from tests.contracts.catalog_contract import CatalogContract
@@ -92,18 +92,26 @@ class TestCatalog(CatalogContract):
         return real
 
 
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_ranges, "PART_PAGES", 6)
+    monkeypatch.setattr(page_ranges, "SHARE_PAGES", 2)
+
+
 class TestSnapshotSourceInMemory(SnapshotSourceContract):
     @pytest.fixture
     def db(self, fake: InMemory) -> InMemory:
         return fake
 
 
+@pytest.mark.usefixtures("small_parts")
 class TestSnapshotSourceByCopy(SnapshotSourceContract):
     @pytest.fixture
     def db(self, real: RealPostgres) -> RealPostgres:
         return real
 
 
+@pytest.mark.usefixtures("small_parts")
 class TestSnapshotSourceBySqlDatabase(SnapshotSourceContract):
     @pytest.fixture
     def db(self, real: RealPostgres) -> RealPostgres:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from adapters.dlt_destination import merge_sql
+from adapters.dlt_destination import kept_files, merge_sql
 from adapters.dlt_destination.atomic_block import (
     CATALOG_COMMITS,
     READ_FILES,
@@ -260,15 +260,26 @@ class DatabricksStore:
     def fill(self, client: Any, replacement: Any, rows: Any) -> bool:  # noqa: ARG002 - takes files
         return False
 
+    def keep(self, client: Any, name: str, files: Sequence[Path]) -> None:
+        self.sessions.once("swept volumes", lambda: self._sweep(client))
+        self._volume(client, staging=False).keep(files, kept_files.stems(name, len(files)))
+
+    def kept(self, client: Any) -> Mapping[str, Sequence[str]]:
+        return kept_files.by_name(self._volume(client, staging=False).kept())
+
+    def forget_kept(self, client: Any) -> None:
+        self._volume(client, staging=False).forget_kept()
+
     def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
         self.sessions.once("swept volumes", lambda: self._sweep(client))
         for step in steps:
             volume = self._volume(client, staging=not isinstance(step, StagedReplacement))
+            kept = step.kept if isinstance(step, StagedReplacement) else ()
             if self.block is None:
-                with volume.staged(step.paths) as files:
+                with volume.staged(step.paths, kept=kept) as files:
                     self._run(client, self._statement(client, table, step, files))
                 continue
-            files = self.block.enter(volume.staged(step.paths, READ_FILES))
+            files = self.block.enter(volume.staged(step.paths, READ_FILES, kept))
             statement = self._statement(client, table, step, files)
             if statement.startswith("CREATE"):  # which no transaction can hold
                 self._run(client, statement)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import MutableMapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from adapters.dlt_destination import merge_sql
+from adapters.dlt_destination import kept_files, merge_sql
 from adapters.dlt_destination.columns import all_fields, with_columns
 from adapters.dlt_destination.delta_order import order_columns
 from adapters.dlt_destination.dialect import DUCKDB
@@ -195,6 +196,29 @@ class DeltaStore:
     def fill(self, client: Any, replacement: Any, rows: Any) -> bool:  # noqa: ARG002 - takes files
         return False
 
+    def keep(self, client: Any, name: str, files: Sequence[Path]) -> None:
+        if not client.is_storage_initialized():
+            client.initialize_storage()
+        folder = self._kept_folder(client)
+        client.fs_client.makedirs(folder, exist_ok=True)
+        for file, stem in zip(files, kept_files.stems(name, len(files)), strict=True):
+            client.fs_client.put_file(str(file), client.pathlib.join(folder, f"{stem}.parquet"))
+
+    def kept(self, client: Any) -> Mapping[str, Sequence[str]]:
+        files, folder = client.fs_client, self._kept_folder(client)
+        files.invalidate_cache()
+        places = files.ls(folder, detail=False) if _is_folder(files, folder) else []
+        return kept_files.by_name((os.path.basename(place), place) for place in places)  # noqa: PTH119 - may be a URL's path
+
+    def forget_kept(self, client: Any) -> None:
+        files, folder = client.fs_client, self._kept_folder(client)
+        files.invalidate_cache()
+        if _is_folder(files, folder):
+            files.rm(folder, recursive=True)
+
+    def _kept_folder(self, client: Any) -> str:
+        return str(client.pathlib.join(client.dataset_path, kept_files.FOLDER))
+
     def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
         for step in steps:
             match step:
@@ -217,8 +241,9 @@ class DeltaStore:
         schema = pa.schema([*new, *kept])
 
         def batches() -> Iterator[pa.Table]:
-            for path in step.paths:
-                with pq.ParquetFile(path) as file:
+            local = (path.open("rb") for path in step.paths)
+            for opened in chain(local, map(client.fs_client.open, step.kept)):
+                with opened, pq.ParquetFile(opened) as file:
                     for batch in file.iter_batches(batch_size=SCAN_ROWS):
                         rows = pa.Table.from_batches([batch]).cast(new)
                         for field in kept:

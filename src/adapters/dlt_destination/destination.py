@@ -32,7 +32,7 @@ from cdc_core.staging import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
     from pathlib import Path
 
     from adapters.dlt_destination.packages import Packages
@@ -67,6 +67,8 @@ class DltDestination:
         self._packages: Packages | None = None
         self._columns: MutableMapping[str, pa.Schema] | None = None
         self._staged = 0
+        #: Whether the checkpoint speaks of rows that are kept, or soon will.
+        self._keeps = False
 
     def __enter__(self) -> Self:
         with self._failures("opening"):
@@ -82,13 +84,15 @@ class DltDestination:
         if state is None:
             return None
         try:
-            return Checkpoint.from_state(state)
+            checkpoint = Checkpoint.from_state(state)
         except (ValueError, KeyError, TypeError):
             raise DestinationFailed(
                 f"the checkpoint in dataset {self._settings.dataset_name!r} is of another version "
                 "of wal2delta",
                 "run the version that wrote it, or wal2delta cleanup and snapshot",
             ) from None
+        self._keeps = checkpoint.reading is not None
+        return checkpoint
 
     def stage(self, rows: pa.Table) -> StagedParquet:
         with self._failures("staging"):
@@ -99,6 +103,25 @@ class DltDestination:
             self._staged += 1
             path = folder / f"staged-{self._staged}.parquet"
             return StagedParquet(write_table(rows, path), len(rows), rows.schema)
+
+    def keep(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
+        with self._failures(f"keeping rows of table {target.name!r}"):
+            self._open()
+            assert self._folder is not None
+            folder = self._folder.path / FILES
+            folder.mkdir(exist_ok=True)
+            paths, count = write_pieces(rows, pa.schema(all_fields(target)), folder, "part")
+            with self._opened_client() as client:
+                if not self._keeps:
+                    self._store.forget_kept(client)  # of a run that was killed before it said so
+                self._store.keep(client, name, paths)
+            self._keeps = True
+            shutil.rmtree(folder)
+            return count
+
+    def kept(self) -> frozenset[str]:
+        with self._failures("looking for rows that were kept"), self._opened_client() as client:
+            return frozenset(self._store.kept(client))
 
     def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:
         with self._failures("loading"):
@@ -119,6 +142,9 @@ class DltDestination:
                     for number, (name, table) in enumerate(self._plan.names.items())
                 }
                 packages.run(manifests, checkpoint.to_state())
+                if self._keeps and checkpoint.reading is None:
+                    self._store.forget_kept(client)
+                    self._keeps = False
             shutil.rmtree(folder)
 
     def missing(self, tables: Collection[str]) -> frozenset[str]:
@@ -248,12 +274,23 @@ class DltDestination:
         for number, replacement in enumerate(batch.replacements):
             target = replacement.target
             rows = IncomingRows(replacement.rows, pa.schema(all_fields(target)))
-            step = StagedReplacement(target, (), 0, replacement.key, replacement.exact)
-            if target.name not in merged and self._fill(client, step, rows):
+            kept = self._places(client, replacement.kept)
+            step = StagedReplacement(target, (), 0, replacement.key, replacement.exact, kept)
+            if not kept and target.name not in merged and self._fill(client, step, rows):
                 self._plan.add(target.name, Filled(rows.count))
                 continue
             paths, count = write_pieces(rows, rows.schema, folder, f"content-{number}")
             self._plan.add(target.name, replace(step, paths=paths, rows=count))
+
+    def _places(self, client: Any, kept: Sequence[str]) -> tuple[str, ...]:
+        """Where the files of these names are."""
+        if not kept:
+            return ()
+        places = self._store.kept(client)
+        missing = [name for name in kept if name not in places]
+        if missing:
+            raise DestinationFailed("parts of a table that were kept have disappeared", "run again")
+        return tuple(place for name in kept for place in places[name])
 
     def _fill(self, client: Any, step: StagedReplacement, rows: IncomingRows) -> bool:
         try:

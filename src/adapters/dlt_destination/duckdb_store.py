@@ -6,15 +6,19 @@ Sources: DuckDB documentation, "DELETE", "INSERT", "CREATE TABLE", "ALTER TABLE"
 
 from __future__ import annotations
 
+import shutil
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from adapters.dlt_destination import transaction_sql
+from adapters.dlt_destination import kept_files, transaction_sql
 from adapters.dlt_destination.columns import all_fields, plain, with_columns
 from adapters.dlt_destination.dialect import DUCKDB
 from adapters.dlt_destination.failures import root_cause, scrubbed
+from adapters.dlt_destination.parquet import move_durably
 from adapters.dlt_destination.plan import (
     Filled,
     Plan,
@@ -30,7 +34,6 @@ from cdc_core.staging import KeyedMerge, MultisetMerge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from cdc_core.errors import CdcError
     from cdc_core.staging import TargetTable
@@ -81,6 +84,7 @@ class DuckDbStore:
 
     def __init__(self, credentials: Any = None) -> None:
         self._credentials = credentials
+        self._temporary: TemporaryDirectory[str] | None = None
 
     def factory(self, plan: Plan) -> Any:
         from dlt.destinations import duckdb
@@ -152,6 +156,31 @@ class DuckDbStore:
             connection.unregister(ROWS)
         return True
 
+    def keep(self, client: Any, name: str, files: Sequence[Path]) -> None:
+        folder = self._kept_folder(client)
+        folder.mkdir(exist_ok=True)
+        for file, stem in zip(files, kept_files.stems(name, len(files)), strict=True):
+            move_durably(file, folder / f"{stem}.parquet")
+
+    def kept(self, client: Any) -> Mapping[str, Sequence[str]]:
+        files = self._kept_folder(client).glob("*.parquet")
+        return kept_files.by_name((file.name, str(file)) for file in files)
+
+    def forget_kept(self, client: Any) -> None:
+        shutil.rmtree(self._kept_folder(client), ignore_errors=True)
+
+    def _kept_folder(self, client: Any) -> Path:
+        """Beside the file; of a database in memory, whose rows end with it, in a temporary one."""
+        dataset = client.sql_client.dataset_name
+        (row,) = client.sql_client.execute_sql(
+            "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
+        )
+        if row[0]:
+            return Path(f"{row[0]}.{dataset}{kept_files.FOLDER}")
+        if self._temporary is None:
+            self._temporary = TemporaryDirectory(prefix="wal2delta-kept-")
+        return Path(self._temporary.name, dataset)
+
     def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
         with client.sql_client.begin_transaction():
             for step in steps:
@@ -162,7 +191,7 @@ class DuckDbStore:
         target, staged = _name(client, table), _files(step.paths)
         match step:
             case StagedReplacement():
-                return [self._replacement(client, step, staged)]
+                return [self._replacement(client, step, _files([*step.paths, *step.kept]))]
             case Filled():
                 return []
             case StagedMerge(KeyedMerge() as merge):
@@ -227,6 +256,7 @@ class DuckDbStore:
         if client.is_storage_initialized():
             client.drop_storage()
             dropped.append(f"dataset {main!r}")
+        self.forget_kept(client)
         return dropped
 
     def volumes(self, client: Any) -> Mapping[str, Sequence[str]] | None:  # noqa: ARG002 - DuckDB has none
@@ -260,6 +290,6 @@ def _definitions(target: TargetTable) -> str:
     )
 
 
-def _files(paths: Iterable[Path]) -> str:
+def _files(paths: Iterable[Path | str]) -> str:
     quoted = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
     return f"read_parquet([{quoted}])"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,6 +72,20 @@ def write_pieces(
     if not paths:
         paths.append(write_table(schema.empty_table(), folder / f"{stem}-0.parquet"))
     return tuple(paths), total
+
+
+def move_durably(file: Path, target: Path) -> None:
+    """Move a file, perhaps to another disk; what is there under the target's name is whole."""
+    beside = target.with_suffix(".moving")
+    shutil.move(file, beside)
+    for path in (beside, target.parent):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        if path == beside:
+            beside.replace(target)
 
 
 def _gathered(pieces: Iterable[pa.Table], schema: pa.Schema) -> Iterable[pa.Table]:

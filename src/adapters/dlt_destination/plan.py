@@ -28,13 +28,15 @@ class StagedMerge:
 
 @dataclass(frozen=True)
 class StagedReplacement:
-    """The whole content of a table, in one Parquet file or several."""
+    """The whole content of a table, in one Parquet file or several. More of them may be `kept`, at
+    places that the store knows."""
 
     target: TargetTable
     paths: tuple[Path, ...]
     rows: int
     key: tuple[str, ...] = ()
     exact: bool = False
+    kept: tuple[str, ...] = ()
 
     def stays(self, column: str) -> bool:
         """Whether a column of the table before stays, empty, beside the target's."""

@@ -58,6 +58,19 @@ class TableStore(Protocol):
         columns. False, and no row taken, where this kind of store takes files only."""
         ...
 
+    def keep(self, client: Any, name: str, files: Sequence[Path]) -> None:
+        """Take the files, durably and out of sight; they are found under the name."""
+        ...
+
+    def kept(self, client: Any) -> Mapping[str, Sequence[str]]:
+        """Places of the files that are kept, by name; names of which a file is missing left out.
+        A step that has them reads them there."""
+        ...
+
+    def forget_kept(self, client: Any) -> None:
+        """Remove all that is kept."""
+        ...
+
     def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
         """Bring the steps into the table, in order. May run beside other tables' in a thread."""
         ...

@@ -13,6 +13,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from adapters.dlt_destination.dialect import SPARK
+from adapters.dlt_destination.kept_files import is_kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,9 +47,11 @@ class VolumeStaging:
         self._ending = f".{catalog}.{self._sql.dataset_name.lower()}.{pipeline}.parquet"
 
     @contextlib.contextmanager
-    def staged(self, files: Sequence[Path], option: str = "") -> Iterator[str]:
-        """The files' rows as a relation, to stand after FROM; readable inside of the context.
-        `option` stands behind each file.
+    def staged(
+        self, files: Sequence[Path], option: str = "", kept: Sequence[str] = ()
+    ) -> Iterator[str]:
+        """The files' rows, with those of files that are `kept`, as a relation, to stand after FROM;
+        readable inside of the context. `option` stands behind each file.
 
         Every file is named: should one be gone, the statement fails, where a folder or a pattern
         would be read without it.
@@ -58,7 +61,7 @@ class VolumeStaging:
         try:
             for file, place in zip(files, places, strict=True):
                 self._sql.put(file, place)
-            yield _union([f"parquet.{SPARK.quote(place)}{option}" for place in places])
+            yield _union([f"parquet.{SPARK.quote(place)}{option}" for place in (*places, *kept)])
         finally:
             if not self._keep:
                 # What cannot be removed now is swept by the next run.
@@ -66,13 +69,34 @@ class VolumeStaging:
                     for place in places:
                         self._remove(place)
 
+    def keep(self, files: Sequence[Path], stems: Sequence[str]) -> None:
+        """Put files there to stay, under names that begin so."""
+        self._sessions.once(self._folder, self._make)
+        for file, stem in zip(files, stems, strict=True):
+            self._sql.put(file, f"{self._folder}/{stem}{self._ending}")
+
+    def kept(self) -> list[tuple[str, str]]:
+        """Names and paths of the pipeline's files that were kept."""
+        self._sessions.once(self._folder, self._make)
+        return [(name, path) for path, name in self._own() if is_kept(name)]
+
+    def forget_kept(self) -> None:
+        for _, path in self.kept():
+            self._remove(path)
+
+    def _own(self) -> Iterator[tuple[str, str]]:
+        """Path and name of the pipeline's files."""
+        for path, name in self._list(self._folder):
+            if name[name.find(".") :] == self._ending:
+                yield path, name
+
     def sweep(self) -> None:
-        """Remove the pipeline's files; there may be no volume yet."""
+        """Remove the pipeline's files but those that are kept; there may be no volume yet."""
         with contextlib.suppress(Exception):
-            found = list(self._list(self._folder))
+            found = list(self._own())
             self._sessions.once(self._folder, lambda: True)  # it is there: nothing to be made
             for path, name in () if self._keep else found:
-                if name[name.find(".") :] == self._ending:
+                if not is_kept(name):
                     self._remove(path)
 
     def files(self) -> list[str] | None:

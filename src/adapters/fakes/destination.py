@@ -28,7 +28,7 @@ from cdc_core.staging import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 Row = dict[str, Any]
 
@@ -41,10 +41,11 @@ class LakeTable:
 
 @dataclass
 class Lake:
-    """What outlives a run: tables by name, and the checkpoint as state."""
+    """What outlives a run: tables by name, the checkpoint as state, and rows that are kept."""
 
     tables: dict[str, LakeTable] = field(default_factory=dict)
     checkpoint: dict[str, Any] | None = None
+    kept: dict[str, list[Row]] = field(default_factory=dict)
 
     def rows(self, table: str, *columns: str) -> list[Row]:
         """A table's rows; all columns but the metadata ones unless some are named."""
@@ -78,6 +79,8 @@ class InMemoryDestination:
     lake: Lake = field(default_factory=Lake)
     faults: FaultPlan = field(default_factory=FaultPlan)
     _staged: list[InMemoryRows] = field(default_factory=list)
+    #: Whether the checkpoint speaks of rows that are kept, or soon will.
+    _keeps: bool = False
 
     def __enter__(self) -> Self:
         self.faults.pass_by("destination.open")
@@ -89,12 +92,28 @@ class InMemoryDestination:
     def read_checkpoint(self) -> Checkpoint | None:
         self.faults.pass_by("destination.read_checkpoint")
         state = self.lake.checkpoint
-        return Checkpoint.from_state(state) if state else None
+        checkpoint = Checkpoint.from_state(state) if state else None
+        self._keeps = checkpoint is not None and checkpoint.reading is not None
+        return checkpoint
 
     def stage(self, rows: pa.Table) -> InMemoryRows:
         self.faults.pass_by("destination.stage")
         self._staged.append(InMemoryRows(rows))
         return self._staged[-1]
+
+    def keep(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:  # noqa: ARG002 - any rows
+        self.faults.pass_by("destination.keep")
+        kept = [row for piece in rows for row in piece.to_pylist()]
+        if not self._keeps:
+            self.lake.kept.clear()  # of a run that was killed before it said so
+        self._keeps = True
+        self.lake.kept[name] = kept
+        self.faults.pass_by("destination.keep.done")
+        return len(kept)
+
+    def kept(self) -> frozenset[str]:
+        self.faults.pass_by("destination.kept")
+        return frozenset(self.lake.kept)
 
     def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:
         self.faults.pass_by("destination.load")
@@ -102,7 +121,8 @@ class InMemoryDestination:
             self.faults.pass_by("destination.step")
             self._step(step)
         for replacement in batch.replacements:
-            rows = [row for part in replacement.rows for row in part.to_pylist()]
+            rows = [row for name in replacement.kept for row in self.lake.kept[name]]
+            rows += [row for part in replacement.rows for row in part.to_pylist()]
             self.faults.pass_by("destination.replace")
             table = self._table(replacement.target)
             if replacement.exact:
@@ -124,6 +144,9 @@ class InMemoryDestination:
             kept.rows += [r for r in batch.unrepresentable.to_pylist() if r not in kept.rows]
         self.faults.pass_by("destination.checkpoint")
         self.lake.checkpoint = checkpoint.to_state()
+        if checkpoint.reading is None:
+            self.lake.kept.clear()
+            self._keeps = False
         for staged in self._staged:
             staged.rows = None
         self._staged.clear()
@@ -151,6 +174,7 @@ class InMemoryDestination:
     def drop(self) -> Sequence[str]:
         self.faults.pass_by("destination.drop")
         self.lake.tables.clear()
+        self.lake.kept.clear()
         self.lake.checkpoint = None
         self.faults.pass_by("destination.drop.done")
         return ["dataset"]

@@ -71,6 +71,8 @@ class InMemoryPostgres:
         self.reader: str | None = None
         #: Where a transaction began that is still open: it holds the slot's WAL back.
         self.oldest_transaction: Lsn | None = None
+        #: What each snapshot saw, by its LSN.
+        self.seen: dict[Lsn, dict[int, list[Row]]] = {}
         self._lsn = 0x1000
         self._oid = 16384
         self._now = 1_700_000_000_000_000

@@ -15,8 +15,10 @@ from cdc_core.changes import ChangeBatch, Op, TableChanges, Unrepresentable
 from cdc_core.checkpoint import SourceIdentity
 from cdc_core.errors import CdcError, HistoryLost, OperatorNeeded, WriterBusy
 from cdc_core.history import RESNAPSHOT
+from cdc_core.lsn import Lsn
 from cdc_core.ports.catalog import SourceTable
 from cdc_core.ports.change_source import SlotState
+from cdc_core.ports.snapshot_source import WHOLE
 from cdc_core.ports.source_inspector import (
     Provider,
     PublicationFacts,
@@ -26,10 +28,9 @@ from cdc_core.ports.source_inspector import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from adapters.fakes.postgres import Event, InMemoryPostgres, Row, Transaction
-    from cdc_core.lsn import Lsn
     from cdc_core.ports.catalog import Catalog
     from cdc_core.ports.change_source import ChangeSource
     from cdc_core.ports.snapshot_source import SnapshotSource
@@ -46,23 +47,65 @@ class Piece:
 
 @dataclass(frozen=True)
 class InMemorySnapshot:
+    """A part is the rows from one number to another, or to the end; a horizon is an LSN."""
+
     lsn: Lsn
     taken_at: int
-    rows: dict[int, list[Row]]
+    #: What each snapshot saw, this one among them.
+    seen: Mapping[Lsn, Mapping[int, list[Row]]]
     faults: FaultPlan
     piece_rows: int
+    part_rows: int | None
 
-    def expect(self, relations: Sequence[Relation]) -> None:
+    @property
+    def horizon(self) -> int:
+        return self.lsn
+
+    def parts(self, relation: Relation, read: Collection[str] = ()) -> Sequence[str]:
+        self.faults.pass_by("snapshot.parts")
+        count = len(self.seen[self.lsn].get(relation.oid, ()))
+        if self.part_rows is None or (not read and count <= self.part_rows):
+            return [WHOLE]
+        taken = [bounds_of(part) for part in read]
+        ends = {end for bounds in taken for end in bounds if end is not None}
+        cuts = sorted({*range(0, max(1, count), self.part_rows), *ends})
+        parts = zip(cuts, [*cuts[1:], None], strict=True)
+        return [
+            f"{start}-{'' if end is None else end}"
+            for start, end in parts
+            if not any(covers(bounds, start) for bounds in taken)
+        ]
+
+    def unchanged(self, relation: Relation, part: str, rows: int, horizon: int) -> bool:
+        self.faults.pass_by("snapshot.unchanged")
+        then = self._rows(Lsn(horizon), relation, part)
+        return len(then) == rows and then == self._rows(self.lsn, relation, part)
+
+    def _rows(self, lsn: Lsn, relation: Relation, part: str) -> list[Row]:
+        start, end = bounds_of(part)
+        return self.seen[lsn].get(relation.oid, [])[start:end]
+
+    def expect(self, readings: Sequence[tuple[Relation, str]]) -> None:
         pass
 
-    def read(self, relation: Relation) -> Iterator[Piece]:
+    def read(self, relation: Relation, part: str = WHOLE) -> Iterator[Piece]:
         self.faults.pass_by("snapshot.read")
-        if relation.oid not in self.rows:
+        if relation.oid not in self.seen[self.lsn]:
             raise CdcError(f"table {relation.table} does not exist", "run again")
-        rows = self.rows[relation.oid]
+        rows = self._rows(self.lsn, relation, part)
         for start in range(0, len(rows), self.piece_rows):
             self.faults.pass_by("snapshot.read.next")
             yield Piece(_table(relation, rows[start : start + self.piece_rows]))
+
+
+def bounds_of(part: str) -> tuple[int, int | None]:
+    start, _, end = part.partition("-")
+    return int(start or 0), int(end) if end else None
+
+
+def covers(bounds: tuple[int, int | None], position: int) -> bool:
+    start, end = bounds
+    return start <= position and (end is None or position < end)
 
 
 @dataclass
@@ -70,7 +113,8 @@ class InMemorySource:
     """`ChangeSource`, `Catalog`, `SnapshotSource` and `SourceInspector` in one.
 
     `batch_transactions` cuts the stream into batches of so many transactions, `part_events` those
-    into parts of so many events, `piece_rows` tables into pieces of so many rows. Faults come
+    into parts of so many events, `piece_rows` tables into pieces of so many rows, `part_rows` those
+    of more rows into parts. Faults come
     before a call has its effect and, where it has one at the source, after it too (`….done`).
     """
 
@@ -80,6 +124,7 @@ class InMemorySource:
     batch_transactions: int = 1000
     part_events: int | None = None
     piece_rows: int = 1000
+    part_rows: int | None = None
     schemas: Sequence[str] = ("public",)
     exclude: Sequence[str] = ()
     #: Called when a snapshot was taken, before it is read: what happens meanwhile at the source.
@@ -237,13 +282,15 @@ class InMemorySource:
     def begin(self, *, create_slot: bool) -> Iterator[InMemorySnapshot]:
         self.faults.pass_by("snapshot.begin")
         lsn = self._create_slot() if create_slot else self.postgres.write_wal()
-        rows = {
+        self.postgres.seen[lsn] = {
             oid: [dict(row) for row in table.rows] for oid, table in self.postgres.tables.items()
         }
         taken_at = self.postgres.now
         self.while_reading()
         self.faults.pass_by("snapshot.begin.done")
-        yield InMemorySnapshot(lsn, taken_at, rows, self.faults, self.piece_rows)
+        yield InMemorySnapshot(
+            lsn, taken_at, self.postgres.seen, self.faults, self.piece_rows, self.part_rows
+        )
 
     def _numbered(self, relation: Relation) -> Relation:
         """With the numbers that the catalog has now: the stream itself tells none."""

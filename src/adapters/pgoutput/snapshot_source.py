@@ -10,7 +10,6 @@ from __future__ import annotations
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -19,6 +18,7 @@ import psycopg
 from adapters.pgoutput.catalog_types import CatalogTypes
 from adapters.pgoutput.cluster import NOW, require_logical_wal
 from adapters.pgoutput.connection import Connection, connect, server_major
+from adapters.pgoutput.page_ranges import PageRange, parts, shares
 from adapters.pgoutput.publication import row_filter
 from adapters.pgoutput.range_readers import RangeReaders, TableQuery
 from adapters.pgoutput.row_sessions import open_row_session
@@ -30,9 +30,10 @@ from adapters.pgoutput.wire.binary import reads_binary
 from adapters.pgoutput.wire.results import ReadRows, decode_rows
 from cdc_core.errors import CdcError, OperatorNeeded
 from cdc_core.lsn import Lsn
+from cdc_core.ports.snapshot_source import WHOLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from adapters.pgoutput.row_sessions import RowSession
     from adapters.pgoutput.settings import SourceSettings
@@ -56,11 +57,6 @@ def exported_snapshot(settings: SourceSettings, *, create_slot: bool) -> Iterato
         yield _create_slot_exporting(connection, settings, create_slot=create_slot)
 
 
-#: A share of a table's pages: few enough for readers to end together, and for not much to be read
-#: again when a reader is lost.
-_SHARE_PAGES = 8192
-_LARGEST_SHARE_PAGES = 131_072
-_SHARES_PER_READER = 4
 #: How long a request to cancel may take.
 _CANCEL_SECONDS = 5.0
 
@@ -103,6 +99,19 @@ WHERE oid = %s AND relkind <> 'p' OR oid IN (SELECT relid FROM pg_partition_tree
 """
 
 
+#: Numbers of transactions come round after so many; `xmin` has no more.
+_XIDS = 1 << 32
+
+#: A row that has gone does not come back, and one that has come has a later `xmin`. So the rows are
+#: the same if there are as many and none is of a transaction that had not ended then. `age` counts
+#: back from now, beyond half of all numbers forward: such a row counts as new.
+_UNCHANGED = """
+SELECT count(*) = {rows}
+  AND count(*) FILTER (WHERE age(xmin) <= age('{xid}'::xid)) = 0
+  AND pg_snapshot_xmax(pg_current_snapshot())::text::bigint - {horizon} < 2 ^ 31
+"""
+
+
 class OpenSnapshot:
     """What every `Snapshot` has; `connection` sees the snapshot and is for short statements."""
 
@@ -128,15 +137,42 @@ class OpenSnapshot:
     def types_of(self, relation: Relation) -> TypeMap:
         return self._types({column.type_oid for column in relation.columns})
 
-    def expect(self, relations: Sequence[Relation]) -> None:
+    @property
+    def horizon(self) -> int:
+        with source_errors("looking for open transactions"):
+            row: Any = self.connection.execute(
+                "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+            ).fetchone()
+        return int(row[0])
+
+    def parts(self, relation: Relation, read: Collection[str] = ()) -> list[str]:
+        with source_errors(f"reading table {relation.table}"):
+            pages = self.pages(relation)
+        found = parts(pages, map(PageRange.parse, read))
+        return [WHOLE] if found == [PageRange()] else [str(part) for part in found]
+
+    def unchanged(self, relation: Relation, part: str, rows: int, horizon: int) -> bool:
+        with source_errors(f"reading table {relation.table}", reading_cure(relation)):
+            source = self.source(relation, PageRange.parse(part))
+            # Without parameters: a filter may have a `%`.
+            query = _UNCHANGED.format(rows=rows, horizon=horizon, xid=horizon % _XIDS)
+            row: Any = self.connection.execute(f"{query} {source}".encode()).fetchone()
+        return bool(row[0])
+
+    def expect(self, readings: Sequence[tuple[Relation, str]]) -> None:
         """Nothing is read before it is wanted."""
 
-    def source(self, relation: Relation, condition: str = "") -> str:
+    def pages(self, relation: Relation) -> list[int]:
+        """Pages of the table's file, or of its partitions'; none where not all of them have any."""
+        rows: Any = self.connection.execute(_PAGES, [relation.oid] * 2).fetchall()
+        return [int(pages) for _, pages in rows] if all(stored for stored, _ in rows) else []
+
+    def source(self, relation: Relation, pages: PageRange) -> str:
         """What a SELECT of the rows has after its columns. They are those that the stream would
         tell of: no inheritance children, those of the filter."""
         oid, table = relation.oid, relation.table
         filter_ = row_filter(self.connection, self.settings.pub_name, oid, table.schema)
-        conditions = [f"({part})" for part in (filter_, condition) if part]
+        conditions = [f"({part})" for part in (filter_, pages.condition) if part]
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         only = "" if self._is_partitioned(relation) else "ONLY "
         return f"FROM {only}{_name(relation)}{where}"
@@ -163,14 +199,14 @@ class CopySnapshot(OpenSnapshot):
     def _start(self) -> RangeReaders:
         return RangeReaders(self._session, self.settings.parallelism)
 
-    def expect(self, relations: Sequence[Relation]) -> None:
-        for relation in relations:
-            self._readers.expect(relation.oid, partial(self._plan, relation))
+    def expect(self, readings: Sequence[tuple[Relation, str]]) -> None:
+        for relation, part in readings:
+            self._readers.expect((relation.oid, part), partial(self._plan, relation, part))
 
-    def read(self, relation: Relation) -> Iterator[ReadRows]:
-        if self._readers.next != relation.oid:
+    def read(self, relation: Relation, part: str = WHOLE) -> Iterator[ReadRows]:
+        if self._readers.next != (relation.oid, part):
             self._restart()
-            self.expect([relation])
+            self.expect([(relation, part)])
         whole = False
         try:
             yield from self._readers.read()
@@ -191,22 +227,17 @@ class CopySnapshot(OpenSnapshot):
         with suppress(psycopg.Error):
             self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
 
-    def _plan(self, relation: Relation) -> TableQuery:
+    def _plan(self, relation: Relation, part: str) -> TableQuery:
         doing, cure = f"reading table {relation.table}", reading_cure(relation)
         with source_errors(doing, cure):
             types = self.types_of(relation)
-            shares = _shares(self._pages(relation), self.settings.parallelism)
+            ranges = shares(self.pages(relation), self.settings.parallelism, PageRange.parse(part))
             return TableQuery(
                 self._columns(relation),
-                [self.source(relation, share) for share in shares],
+                [self.source(relation, share) for share in ranges],
                 lambda rows: decode_rows(rows, relation.columns, types, str(relation.table)),
                 lambda error: translated(error, doing, cure),
             )
-
-    def _pages(self, relation: Relation) -> list[int]:
-        """Pages of the table's file, or of its partitions'; none where not all of them have any."""
-        rows: Any = self.connection.execute(_PAGES, [relation.oid] * 2).fetchall()
-        return [int(pages) for _, pages in rows] if all(stored for stored, _ in rows) else []
 
     def _columns(self, relation: Relation) -> list[str]:
         """Columns in binary where that reads, else as their output functions' texts, of which a
@@ -277,28 +308,6 @@ FROM base
   JOIN pg_type taken ON taken.oid = proargtypes[0]
 WHERE base.typtype <> 'd'
 """
-
-
-def _shares(pages: Sequence[int], readers: int) -> list[str]:
-    """Conditions on ctid that part the table, and all partitions of one, into shares of about the
-    same size; the last is open, for they may have grown meanwhile."""
-    share = -(-sum(pages) // (readers * _SHARES_PER_READER))
-    bounds = _bounds(pages, min(max(share, _SHARE_PAGES), _LARGEST_SHARE_PAGES))
-    if not bounds or (readers == 1 and sum(pages) <= _LARGEST_SHARE_PAGES):
-        return [""]
-    middle = [
-        f"ctid >= '({start},0)'::tid AND ctid < '({end},0)'::tid" for start, end in pairwise(bounds)
-    ]
-    return [f"ctid < '({bounds[0]},0)'::tid", *middle, f"ctid >= '({bounds[-1]},0)'::tid"]
-
-
-def _bounds(pages: Sequence[int], share: int) -> list[int]:
-    """Between two bounds all files together have about `share` pages; nothing is at the last."""
-    bounds, at = [], 0
-    while longer := [count for count in pages if count > at]:
-        at += max(1, share // len(longer))
-        bounds.append(at)
-    return bounds[:-1]
 
 
 def reading_cure(relation: Relation) -> str:

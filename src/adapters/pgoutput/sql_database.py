@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from adapters.dlt_import import import_dlt
 from adapters.pgoutput.connection import connect
+from adapters.pgoutput.page_ranges import PageRange
 from adapters.pgoutput.snapshot_source import (
     ExportedSnapshot,
     OpenSnapshot,
@@ -33,6 +34,7 @@ from adapters.pgoutput.wire.codec import TextColumn, decode_column
 from adapters.pgoutput.wire.results import ReadRows
 from cdc_core.changes import Unrepresentable
 from cdc_core.errors import CdcError
+from cdc_core.ports.snapshot_source import WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -75,12 +77,12 @@ class SqlDatabaseSnapshot(OpenSnapshot):
         super().__init__(settings, connection, exported)
         self._engine = engine
 
-    def read(self, relation: Relation) -> Iterator[ReadRows]:
+    def read(self, relation: Relation, part: str = WHOLE) -> Iterator[ReadRows]:
         from dlt.extract.exceptions import ResourceExtractionError
         from sqlalchemy.exc import SQLAlchemyError
 
         types = self.types_of(relation)
-        rows = self._rows(relation)
+        rows = self._rows(relation, PageRange.parse(part))
         while True:
             try:
                 chunk = list(islice(rows, _CHUNK_ROWS))
@@ -91,7 +93,7 @@ class SqlDatabaseSnapshot(OpenSnapshot):
                 return
             yield _decoded(chunk, relation, types)
 
-    def _rows(self, relation: Relation) -> Iterator[Mapping[str, str | None]]:
+    def _rows(self, relation: Relation, pages: PageRange) -> Iterator[Mapping[str, str | None]]:
         """Rows as dlt yields them, columns by position; their names may be any."""
         import sqlalchemy
         from dlt.sources.sql_database import sql_table
@@ -102,7 +104,7 @@ class SqlDatabaseSnapshot(OpenSnapshot):
             f"CASE WHEN num_nulls({name}) = 0 THEN format('%s', {name}) END AS c{i}"
             for i, name in enumerate(quote(column.name) for column in relation.columns)
         )
-        statement = f"SELECT {columns or 'NULL AS c'} {self.source(relation)}"
+        statement = f"SELECT {columns or 'NULL AS c'} {self.source(relation, pages)}"
         query = sqlalchemy.text(statement.replace(":", r"\:"))
         with warnings.catch_warnings():
             # Types that SQLAlchemy does not know are of no matter here.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     import pyarrow as pa
 
     from cdc_core.checkpoint import Checkpoint
-    from cdc_core.staging import LoadBatch, StagedRows
+    from cdc_core.staging import LoadBatch, StagedRows, TargetTable
 
 
 class Destination(Protocol):
@@ -31,6 +31,18 @@ class Destination(Protocol):
     def stage(self, rows: pa.Table) -> StagedRows:
         """Keep rows of a batch that is too large for memory, until the next `load`, which may name
         them in its merges, has ended. What is not named there is gone."""
+        ...
+
+    def keep(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
+        """Keep rows for a `Replacement` that names them, of this run or of a later one; how many.
+
+        They are durable, in no table, and stay until a load whose checkpoint has no `reading`.
+        `name` is of letters, digits, `-` and `_`.
+        """
+        ...
+
+    def kept(self) -> frozenset[str]:
+        """Names of what is kept, whole."""
         ...
 
     def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     import pyarrow as pa
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from cdc_core.changes import Unrepresentable
     from cdc_core.lsn import Lsn
     from cdc_core.relation import Relation
+
+
+#: All of a table, as a part of it.
+WHOLE = ""
 
 
 class RowsRead(Protocol):
@@ -37,13 +41,30 @@ class Snapshot(Protocol):
         """Microseconds since 1970-01-01 UTC, by the source's clock."""
         ...
 
-    def expect(self, relations: Sequence[Relation]) -> None:
-        """These will be read, in this order: their reading may begin, within bounds."""
+    @property
+    def horizon(self) -> int:
+        """Every transaction of the source that is numbered lower had ended before this."""
         ...
 
-    def read(self, relation: Relation) -> Iterator[RowsRead]:
-        """The table's rows in pieces of bounded size, each row once; no locks beyond ACCESS
-        SHARE.
+    def parts(self, relation: Relation, read: Collection[str] = ()) -> Sequence[str]:
+        """The parts in which a table is best read, in order; one, `WHOLE`, for a small one.
+
+        With those of an earlier snapshot that need not be read again: what is beside them.
+        """
+        ...
+
+    def unchanged(self, relation: Relation, part: str, rows: int, horizon: int) -> bool:
+        """Whether a part has the very rows here that a snapshot of that horizon read in it, `rows`
+        of them. Says no where it cannot know; the definition of the table is the caller's."""
+        ...
+
+    def expect(self, readings: Sequence[tuple[Relation, str]]) -> None:
+        """These parts will be read, in this order: their reading may begin, within bounds."""
+        ...
+
+    def read(self, relation: Relation, part: str = WHOLE) -> Iterator[RowsRead]:
+        """The rows of a table, or of its part, in pieces of bounded size, each row once; no locks
+        beyond ACCESS SHARE.
 
         A table may be read again, and gives the same rows; a reading that is left early ends the
         snapshot. Raises `OperatorNeeded` where reading is not allowed, `CdcError` for a table that

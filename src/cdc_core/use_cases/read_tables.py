@@ -5,22 +5,25 @@ Shared by the full load and by the stream, which reads again what it cannot foll
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import pyarrow as pa
 
 from cdc_core.checkpoint import TableStatus
 from cdc_core.errors import CdcError
 from cdc_core.renames import table_renames
 from cdc_core.schema_change import first_state, reread_state, target_key, target_table
-from cdc_core.staging import EMPTY_BATCH, METADATA_FIELDS, LoadBatch, Replacement
-from cdc_core.unrepresentable import joined, unrepresentable_rows
+from cdc_core.staging import EMPTY_BATCH, LoadBatch, Replacement
+from cdc_core.unrepresentable import joined
+from cdc_core.use_cases.read_parts import Parts, keep_parts, plan_parts
+from cdc_core.use_cases.table_reading import TableReading, TablesRead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
-    from cdc_core.checkpoint import Checkpoint, TableState
+    import pyarrow as pa
+
+    from cdc_core.checkpoint import Checkpoint, KeptPart, TableState
     from cdc_core.ports.catalog import SourceTable
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.progress import Progress
@@ -32,16 +35,6 @@ GROUP_BYTES = 512 << 20
 GROUP_TABLES = 100
 #: How often tables are read anew whose definitions change while they are read.
 READ_ATTEMPTS = 5
-
-
-@dataclass
-class TablesRead:
-    """Counts of a reading, and oids of the tables that must be read again."""
-
-    tables: int = 0
-    rows: int = 0
-    unrepresentable: int = 0
-    unsteady: set[int] = field(default_factory=set)
 
 
 def read_tables(
@@ -68,8 +61,18 @@ def read_tables(
     done: set[int] = set()
     targets = {table.relation.oid: target for table, target in tables}
     steps: list[SchemaStep] = [*table_renames(checkpoint.tables, targets).possible]
-    snapshot.expect([table.relation for table, _ in tables])
-    groups = list(_groups(tables))
+    plans: dict[int, Parts] = {}
+    for table, target in tables:
+        state, _ = _state(checkpoint, table, target, snapshot)
+        plans[state.oid] = plan_parts(
+            snapshot, table, state, destination, checkpoint.reading, progress
+        )
+    # One table at a time has parts that are kept.
+    tables = sorted(tables, key=lambda pair: not plans[pair[0].relation.oid].reading.parts)
+    snapshot.expect(
+        [(table.relation, part) for table, _ in tables for part in plans[table.relation.oid].unread]
+    )
+    groups = list(_groups(tables, {oid for oid, parts in plans.items() if not parts.one}))
     # Of what is there from before a checkpoint that was begun anew, some may be a dropped column;
     # else those are known, and what more there is was left by a reading that did not come to count.
     began = checkpoint.full_load
@@ -78,35 +81,53 @@ def read_tables(
     )
     for number, group in enumerate(groups):
         known = {state.target for state in checkpoint.tables.values()}
-        states = []
+        readings = []
         for table, target in group:
             state, renames = _state(checkpoint, table, target, snapshot)
-            states.append(state)
+            readings.append(TableReading(snapshot, table, state, counts, progress))
             steps += renames
-        collected: list[pa.Table] = []
-        replacements = tuple(
-            Replacement(
-                target_table(state),
-                _rows(snapshot, table, state, collected, counts, progress),
-                target_key(state),
-                exact=not begun_anew or state.oid in checkpoint.tables or state.target in known,
-            )
-            for (table, _), state in zip(group, states, strict=True)
-        )
+        replacements = []
         try:
-            destination.load(LoadBatch(steps=tuple(steps), replacements=replacements), checkpoint)
+            for reading in readings:
+                state, parts = reading.state, plans[reading.state.oid]
+                progress.table_started(
+                    str(reading.table.relation.table),
+                    max(0, reading.table.estimated_rows - parts.reading.rows),
+                )
+                kept: tuple[KeptPart, ...] = ()
+                if not parts.one:
+                    checkpoint = keep_parts(reading, parts, steps, destination, checkpoint)
+                    assert checkpoint.reading is not None
+                    steps, kept = [], checkpoint.reading.parts
+                exact = not begun_anew or state.oid in checkpoint.tables or state.target in known
+                replacements.append(
+                    Replacement(
+                        target_table(state),
+                        reading.whole(parts.unread[-1:]),
+                        target_key(state),
+                        exact=exact,
+                        kept=tuple(part.name for part in kept),
+                    )
+                )
+            batch = LoadBatch(steps=tuple(steps), replacements=tuple(replacements))
+            destination.load(batch, checkpoint)
         except (CdcError, ValueError):  # of reading what has another type by now, too
             if not _changed(group, look()):
                 raise
             counts.unsteady |= targets.keys() - done
             known_before = (checkpoint.tables.get(oid) for oid in counts.unsteady)
             unread = [_unsteady(state) for state in known_before if state is not None]
-            return checkpoint.with_table(*unread), EMPTY_BATCH, counts
+            checkpoint = replace(checkpoint.with_table(*unread), reading=None)
+            return checkpoint, EMPTY_BATCH, counts
         changed = _changed(group, look())
         counts.unsteady |= changed
+        states = [reading.state for reading in readings]
         states = [_unsteady(state) if state.oid in changed else state for state in states]
         checkpoint = checkpoint.with_table(*states)
-        steps, leftover = [], collected
+        if checkpoint.reading is not None and checkpoint.reading.oid in plans:
+            checkpoint = replace(checkpoint, reading=None)
+        steps = []
+        leftover = [cells for reading in readings for cells in reading.take_unrepresentable()]
         done |= {state.oid for state in states}
         if number < len(groups) - 1:
             destination.load(LoadBatch(unrepresentable=joined(leftover)), checkpoint)
@@ -138,48 +159,14 @@ def _state(
     return reread_state(replace(before, target=target), table, snapshot.lsn)
 
 
-def _rows(
-    snapshot: Snapshot,
-    table: SourceTable,
-    state: TableState,
-    unrepresentable: list[pa.Table],
-    counts: TablesRead,
-    progress: Progress,
-) -> Iterator[pa.Table]:
-    relation = table.relation
-    name = str(relation.table)
-    target = target_table(state)
-    names = {c.name: c.target for c in state.columns if not c.dropped}
-    schema = pa.schema([*target.schema, *METADATA_FIELDS])
-    progress.table_started(name, table.estimated_rows)
-    for piece in snapshot.read(relation):
-        rows = piece.rows
-        count = len(rows)
-        sources = {names[column]: rows.column(column) for column in relation.column_names}
-        columns = [sources.get(f.name, pa.nulls(count, f.type)) for f in target.schema]
-        columns += [
-            pa.repeat(pa.scalar(int(snapshot.lsn), pa.int64()), count),
-            pa.repeat(pa.scalar(snapshot.taken_at, METADATA_FIELDS[1].type), count),
-        ]
-        if piece.unrepresentable:
-            found = unrepresentable_rows(
-                state.target, names, relation.key, rows, piece.unrepresentable,
-                int(snapshot.lsn), snapshot.taken_at,
-            )  # fmt: skip
-            unrepresentable.append(found)
-            counts.unrepresentable += len(found)
-        counts.rows += count
-        progress.rows_read(name, count)
-        yield pa.table(columns, schema=schema)
-    counts.tables += 1
-    progress.table_finished(name)
-
-
-def _groups(tables: Sequence[tuple[SourceTable, str]]) -> Iterator[list[tuple[SourceTable, str]]]:
+def _groups(
+    tables: Sequence[tuple[SourceTable, str]], alone: AbstractSet[int]
+) -> Iterator[list[tuple[SourceTable, str]]]:
     group: list[tuple[SourceTable, str]] = []
     size = 0
     for table, target in tables:
-        if group and (size + table.total_bytes > GROUP_BYTES or len(group) == GROUP_TABLES):
+        full = size + table.total_bytes > GROUP_BYTES or len(group) == GROUP_TABLES
+        if group and (full or alone & {table.relation.oid, group[-1][0].relation.oid}):
             yield group
             group, size = [], 0
         group.append((table, target))

@@ -188,6 +188,8 @@ class StreamChanges:
                 until = max(until, self._read_again(plan, report, attempts))
                 attempts += 1
                 continue
+            # Nothing is left to be read, so that parts of a table would be kept for nothing.
+            plan.checkpoint = replace(plan.checkpoint, reading=None)
             behind = reached - plan.checkpoint.lsn
             if behind > 0 and (behind >= IDLE_BYTES or idle_seconds >= IDLE_SECONDS):
                 self._advance(plan, reached)

@@ -14,7 +14,7 @@ from cdc_core.selection import choose_tables
 from cdc_core.staging import EMPTY_BATCH
 from cdc_core.target_names import target_names
 from cdc_core.unrepresentable import warn_of_unrepresentable
-from cdc_core.use_cases.read_tables import READ_ATTEMPTS, TablesRead, read_tables
+from cdc_core.use_cases.read_tables import READ_ATTEMPTS, read_tables
 from cdc_core.use_cases.stream_changes import StreamChanges
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.snapshot_source import Snapshot, SnapshotSource
     from cdc_core.staging import LoadBatch
+    from cdc_core.use_cases.table_reading import TablesRead
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,12 @@ class TakeSnapshot:
                 }
                 full_load = checkpoint.full_load if tables else snapshot.lsn
                 checkpoint = Checkpoint(
-                    identity, checkpoint.lsn, states, checkpoint.committed_at, full_load
+                    identity,
+                    checkpoint.lsn,
+                    states,
+                    checkpoint.committed_at,
+                    full_load,
+                    checkpoint.reading,
                 )
                 self.progress.note(f"snapshot at LSN {snapshot.lsn}: {len(chosen)} tables")
                 pairs = [(table, targets[table.relation.oid]) for table in chosen]
@@ -100,7 +106,9 @@ class TakeSnapshot:
                 taken_at = snapshot.taken_at
             # Every table is at the snapshot: the stream's older changes are in it.
             if not tables:
-                checkpoint = replace(checkpoint.advanced(lsn, taken_at), full_load=None)
+                checkpoint = replace(
+                    checkpoint.advanced(lsn, taken_at), full_load=None, reading=None
+                )
             self.destination.load(last, checkpoint)
             self.source.confirm(confirmable(checkpoint))
             self._read_unsteady(checkpoint, counts)

@@ -26,8 +26,8 @@ from adapters.pgoutput.snapshot_source import CopySnapshot
 from cdc_core.use_cases import read_tables
 from entrypoints.cli import main
 
-def read(self, relation, plain=CopySnapshot.read):
-    for piece in plain(self, relation):
+def read(self, relation, part, plain=CopySnapshot.read):
+    for piece in plain(self, relation, part):
         if relation.table.name == "c":
             time.sleep(600)
         yield piece

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters.pgoutput import range_readers, row_sessions, snapshot_source
+from adapters.pgoutput import page_ranges, range_readers, row_sessions
 from adapters.pgoutput.snapshot_source import PgSnapshotSource
 from adapters.pgoutput.sql_database import SqlDatabaseSnapshotSource
 from cdc_core.errors import CdcError
@@ -103,8 +103,8 @@ def session_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """Over plain connections, and as over encrypted ones; in small pieces and shares."""
     if request.param == "packing":
         monkeypatch.setattr(row_sessions, "_is_plain", lambda _: False)
-    monkeypatch.setattr(snapshot_source, "_SHARE_PAGES", 7)
-    monkeypatch.setattr(snapshot_source, "_LARGEST_SHARE_PAGES", 20)
+    monkeypatch.setattr(page_ranges, "SHARE_PAGES", 7)
+    monkeypatch.setattr(page_ranges, "LARGEST_SHARE_PAGES", 20)
     monkeypatch.setattr(row_sessions, "PIECE_BYTES", 20_000)
     monkeypatch.setattr(range_readers, "AHEAD_BYTES", 50_000)
     monkeypatch.setattr(range_readers, "_FIRST_WAIT_SECONDS", 0.02)
@@ -182,8 +182,8 @@ def test_lost_sessions_go_on_where_they_were(
 ) -> None:
     assert session_kind
     # More than sockets hold, so that there is a statement to be ended.
-    monkeypatch.setattr(snapshot_source, "_SHARE_PAGES", 1500)
-    monkeypatch.setattr(snapshot_source, "_LARGEST_SHARE_PAGES", 1500)
+    monkeypatch.setattr(page_ranges, "SHARE_PAGES", 1500)
+    monkeypatch.setattr(page_ranges, "LARGEST_SHARE_PAGES", 1500)
     monkeypatch.setattr(row_sessions, "PIECE_BYTES", 200_000)
     sql.execute(
         "CREATE TABLE t AS SELECT i AS id, repeat('x', 1000) AS x FROM generate_series(1, 36000) i"
@@ -292,4 +292,4 @@ def test_partitions_are_read_in_ranges_with_rights_on_the_root_alone(
     ],
 )
 def test_shares(pages: list[int], share: int, bounds: list[int]) -> None:
-    assert snapshot_source._bounds(pages, share) == bounds
+    assert page_ranges._bounds(pages, share) == bounds

@@ -52,6 +52,7 @@ class World:
     random: random.Random = field(default_factory=lambda: random.Random(0))
     batch_transactions: int = 1000
     part_events: int | None = None
+    part_rows: int | None = None
     faults: FaultPlan = field(default_factory=FaultPlan)
 
     def source(self) -> InMemorySource:
@@ -62,6 +63,7 @@ class World:
             batch_transactions=self.batch_transactions,
             part_events=self.part_events,
             piece_rows=3,
+            part_rows=self.part_rows,
         )
 
     def snapshot(self, *globs: str) -> None:
@@ -490,10 +492,10 @@ def test_a_new_table_that_may_not_be_read_does_not_stop_another_new_one() -> Non
 
     @dataclass(frozen=True)
     class Guarded(InMemorySnapshot):
-        def read(self, relation):
+        def read(self, relation, *part):
             if relation.oid == bad:
                 raise OperatorNeeded("permission denied")
-            return super().read(relation)
+            return super().read(relation, *part)
 
     begin = source.begin
 
@@ -695,8 +697,8 @@ def test_values_that_a_reading_could_not_hold_are_counted_in_the_warning() -> No
         with begin(create_slot=create_slot) as snapshot:
             plain = snapshot.read
 
-            def read(relation: Relation) -> Iterator[Piece]:
-                for number, piece in enumerate(plain(relation)):
+            def read(relation: Relation, part: str) -> Iterator[Piece]:
+                for number, piece in enumerate(plain(relation, part)):
                     odd = () if number else (Unrepresentable("big", 0, "infinity"),)
                     yield Piece(piece.rows, odd)
 

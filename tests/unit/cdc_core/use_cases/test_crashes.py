@@ -108,6 +108,16 @@ def snapshot_again(world: BusyWorld) -> str:
     return "snapshot"
 
 
+def first_snapshot_in_parts(world: BusyWorld) -> str:
+    world.part_rows = 2
+    return "snapshot"
+
+
+def snapshot_again_in_parts(world: BusyWorld) -> str:
+    world.part_rows = 2
+    return snapshot_again(world)
+
+
 def snapshot_after_the_slot_was_lost(world: BusyWorld) -> str:
     world.snapshot()
     world.postgres.slot = None
@@ -138,6 +148,12 @@ def stream_with_a_reading(world: BusyWorld) -> str:
     return "cdc"
 
 
+def stream_with_a_reading_in_parts(world: BusyWorld) -> str:
+    action = stream_with_a_reading(world)
+    world.part_rows = 2
+    return action
+
+
 def stream_with_a_table_that_loses_its_identity(world: BusyWorld) -> str:
     stream(world)
     world.postgres.published.discard(world.oids[1])
@@ -161,10 +177,13 @@ def cleanup(world: BusyWorld) -> str:
 SCENARIOS = [
     first_snapshot,
     snapshot_again,
+    first_snapshot_in_parts,
+    snapshot_again_in_parts,
     snapshot_after_the_slot_was_lost,
     snapshot_of_some,
     stream,
     stream_with_a_reading,
+    stream_with_a_reading_in_parts,
     stream_with_a_table_that_loses_its_identity,
     repair,
     cleanup,
@@ -207,15 +226,19 @@ def test_a_fault_at_any_call_is_cured_by_running_again(
 ACTIONS = st.sampled_from(["cdc", "cdc", "snapshot", "snapshot_one", "repair", "cleanup", "work"])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=160, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
+    part_rows=st.sampled_from([None, 1, 2]),
     steps=st.lists(
         st.tuples(ACTIONS, st.integers(0, 40), st.sampled_from(list(FAULTS))), max_size=6
     ),
 )
-def test_any_sequence_of_failed_runs_is_cured(seed: int, steps: list[tuple[str, int, str]]) -> None:
+def test_any_sequence_of_failed_runs_is_cured(
+    seed: int, part_rows: int | None, steps: list[tuple[str, int, str]]
+) -> None:
     world = busy(seed)
+    world.part_rows = part_rows
     for action, call, fault in steps:
         if action == "work":
             work(world, [*world.oids], 3)
@@ -227,6 +250,9 @@ def test_any_sequence_of_failed_runs_is_cured(seed: int, steps: list[tuple[str, 
         world.assert_slot_is_not_past_the_checkpoint()
     world.cure()
     world.assert_equal()
+    work(world, [*world.oids], 1)
+    world.cdc()
+    assert not world.lake.kept
 
 
 def test_a_checkpoint_without_slot_is_refused_not_followed() -> None:

@@ -34,9 +34,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     plain = InMemorySnapshot.read
 
-    def noting(self: InMemorySnapshot, relation: Relation) -> Any:
+    def noting(self: InMemorySnapshot, relation: Relation, *part: str) -> Any:
         found.append(relation.oid)
-        return plain(self, relation)
+        return plain(self, relation, *part)
 
     monkeypatch.setattr(InMemorySnapshot, "read", noting)
     return found

@@ -361,19 +361,11 @@ class _Marking:
 class _MarkingSnapshot:
     inner: InMemorySnapshot
 
-    @property
-    def lsn(self) -> Any:
-        return self.inner.lsn
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
 
-    @property
-    def taken_at(self) -> int:
-        return self.inner.taken_at
-
-    def expect(self, relations: Any) -> None:
-        self.inner.expect(relations)
-
-    def read(self, relation: Any) -> Iterator[Piece]:
-        for piece in self.inner.read(relation):
+    def read(self, relation: Any, part: str = "") -> Iterator[Piece]:
+        for piece in self.inner.read(relation, part):
             texts = piece.rows.column("big").to_pylist()
             marked = [n for n, text in enumerate(texts) if text and "infinity" in text]
             cells = pa.array([None if n in marked else text for n, text in enumerate(texts)])

@@ -1,0 +1,79 @@
+"""The rows of one table, from a snapshot's pieces to what a destination is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from cdc_core.schema_change import target_table
+from cdc_core.staging import METADATA_FIELDS
+from cdc_core.unrepresentable import unrepresentable_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cdc_core.checkpoint import TableState
+    from cdc_core.ports.catalog import SourceTable
+    from cdc_core.ports.progress import Progress
+    from cdc_core.ports.snapshot_source import Snapshot
+
+
+@dataclass
+class TablesRead:
+    """Counts of a reading, and oids of the tables that must be read again."""
+
+    tables: int = 0
+    rows: int = 0
+    unrepresentable: int = 0
+    unsteady: set[int] = field(default_factory=set)
+
+
+@dataclass
+class TableReading:
+    """`state` is the table's own after the reading."""
+
+    snapshot: Snapshot
+    table: SourceTable
+    state: TableState
+    counts: TablesRead
+    progress: Progress
+    _unrepresentable: list[pa.Table] = field(default_factory=list)
+
+    def whole(self, parts: Sequence[str]) -> Iterator[pa.Table]:
+        """The rows of the last parts; after them the table is read."""
+        for part in parts:
+            yield from self.rows(part)
+        self.counts.tables += 1
+        self.progress.table_finished(str(self.table.relation.table))
+
+    def rows(self, part: str) -> Iterator[pa.Table]:
+        relation, state, snapshot = self.table.relation, self.state, self.snapshot
+        target = target_table(state)
+        names = {c.name: c.target for c in state.columns if not c.dropped}
+        schema = pa.schema([*target.schema, *METADATA_FIELDS])
+        for piece in snapshot.read(relation, part):
+            rows = piece.rows
+            count = len(rows)
+            sources = {names[column]: rows.column(column) for column in relation.column_names}
+            columns = [sources.get(f.name, pa.nulls(count, f.type)) for f in target.schema]
+            columns += [
+                pa.repeat(pa.scalar(int(snapshot.lsn), pa.int64()), count),
+                pa.repeat(pa.scalar(snapshot.taken_at, METADATA_FIELDS[1].type), count),
+            ]
+            if piece.unrepresentable:
+                found = unrepresentable_rows(
+                    state.target, names, relation.key, rows, piece.unrepresentable,
+                    int(snapshot.lsn), snapshot.taken_at,
+                )  # fmt: skip
+                self._unrepresentable.append(found)
+                self.counts.unrepresentable += len(found)
+            self.counts.rows += count
+            self.progress.rows_read(str(relation.table), count)
+            yield pa.table(columns, schema=schema)
+
+    def take_unrepresentable(self) -> list[pa.Table]:
+        """Values of the rows given so far that their columns cannot hold; each once."""
+        taken, self._unrepresentable = self._unrepresentable, []
+        return taken
