@@ -56,12 +56,9 @@ def plan_parts(
     table's own after the reading."""
     relation = table.relation
     reading = PartialReading(relation.oid, _description(table, state), snapshot.horizon)
-    # A table without statistics has no known size.
-    if 0 < table.total_bytes < LARGE_BYTES:
-        return Parts(reading)
-    if (
-        before is not None
-        and replace(reading, horizon=before.horizon, parts=before.parts) == before
+    if before is not None and (before.oid, before.description) == (
+        relation.oid,
+        reading.description,
     ):
         there = destination.kept()
         parts = tuple(
@@ -75,6 +72,8 @@ def plan_parts(
             f"going on with table {relation.table}: of {len(before.parts)} parts that were read "
             f"{len(parts)} are as they were"
         )
+    elif 0 < table.total_bytes < LARGE_BYTES:  # a table without statistics has no known size
+        return Parts(reading)
     return Parts(reading, tuple(snapshot.parts(relation, [kept.part for kept in reading.parts])))
 
 

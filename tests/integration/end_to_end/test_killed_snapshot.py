@@ -1,4 +1,5 @@
-"""A snapshot whose process is killed: the next run keeps the tables that were done."""
+"""A snapshot whose process is killed: the next run keeps the tables that were done, and the parts
+of a large one."""
 
 from __future__ import annotations
 
@@ -7,16 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import psycopg
+import pytest
 
-from tests.support.lakes import LocalLake
+from adapters.dlt_destination.volume_staging import VOLUME
+from tests.support.lakes import LocalLake, WarehouseLake, lake_of
 from tests.support.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.support.lakes import Lake
     from tests.support.postgres import Server
 
 #: The command, loading each table by itself, as large ones are; it never gets past the third.
@@ -71,3 +76,81 @@ def test_a_killed_snapshot_goes_on(postgres: Server, tmp_path: Path) -> None:
             rows = connection.execute(f"SELECT id, note FROM {name}".encode()).fetchall()
             assert sorted(lake.rows(name, "id", "note")) == sorted(rows)
         assert "going on" not in pipeline.run("snapshot")
+
+
+#: The command, reading the table in small parts; it is killed within the fourth.
+PART_BY_PART = """
+import os, signal, sys
+from adapters.dlt_destination.destination import DltDestination
+from adapters.pgoutput import page_ranges
+from cdc_core.use_cases import read_parts
+from entrypoints.cli import main
+
+def keep(self, name, target, rows, plain=DltDestination.keep):
+    def killed():
+        for piece in rows:
+            yield piece
+            if len(self.kept_names) == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+    count = plain(self, name, target, killed())
+    self.kept_names.append(name)
+    return count
+
+DltDestination.keep = keep
+DltDestination.kept_names = []
+page_ranges.PART_PAGES, read_parts.LARGE_BYTES = 8, 1
+sys.exit(main(["snapshot"]))
+"""
+LARGE = """
+CREATE TABLE large (id int PRIMARY KEY, note text, odd numeric(12,2));
+ALTER TABLE large ALTER note SET STORAGE EXTERNAL;
+INSERT INTO large
+SELECT i, repeat('n', CASE i % 50 WHEN 0 THEN 4000 ELSE 800 END),
+  CASE i % 100 WHEN 0 THEN 'NaN'::numeric ELSE i END
+FROM generate_series(1, 600) i;
+VACUUM ANALYZE large;
+"""
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "delta", "databricks"])
+def test_a_killed_snapshot_goes_on_within_a_table(
+    postgres: Server, tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    """With the parts whose rows are the same; the others are read again, and `cdc` follows."""
+    lake = lake_of(kind, tmp_path, request)
+    with postgres.database() as dsn, psycopg.connect(dsn, autocommit=True) as connection:
+        for statement in LARGE.split(";"):
+            connection.execute(statement.encode())
+        pipeline = Pipeline(dsn, lake)
+        command = [sys.executable, "-c", PART_BY_PART]
+        killed = subprocess.run(command, env=pipeline.environment, cwd=tmp_path, check=False)
+        assert killed.returncode == -signal.SIGKILL
+        # A key in a part that is kept, of a row whose long value does not change; a row of another
+        # such part; values of rows that nobody has read.
+        connection.execute("UPDATE large SET id = id + 10000 WHERE id = 50")
+        connection.execute("DELETE FROM large WHERE id = 95")
+        connection.execute("UPDATE large SET odd = 5 WHERE id BETWEEN 500 AND 550")
+        output = pipeline.run("snapshot")
+        assert "of 3 parts that were read 1 are as they were" in output
+        assert_large_is_equal(connection, lake)
+        connection.execute("UPDATE large SET odd = 6 WHERE id % 3 = 0")
+        pipeline.run("cdc")
+        assert_large_is_equal(connection, lake)
+        assert left_files(lake) == []
+        assert "going on" not in pipeline.run("snapshot")
+
+
+def assert_large_is_equal(connection: psycopg.Connection, lake: Lake) -> None:
+    rows = connection.execute("SELECT id, note, nullif(odd, 'NaN') FROM large").fetchall()
+    assert Counter(lake.rows("large", "id", "note", "odd")) == Counter(rows)
+    recorded = lake.rows("_cdc_unrepresentable", "column_name", "value_text")
+    assert {*recorded} == {("odd", "NaN")}
+
+
+def left_files(lake: LocalLake | WarehouseLake) -> list[str]:
+    """What was kept of a table and is no longer of use."""
+    folder = lake.path
+    if isinstance(lake, WarehouseLake):
+        folder = lake.warehouse.volume_path("bronze", VOLUME)
+        assert folder.is_dir()
+    return [str(path) for path in folder.rglob("*kept*")]
