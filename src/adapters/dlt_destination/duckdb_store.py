@@ -6,6 +6,7 @@ Sources: DuckDB documentation, "DELETE", "INSERT", "CREATE TABLE", "ALTER TABLE"
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -47,12 +48,14 @@ ROWS = "wal2delta_rows"
 PATIENCE_SECONDS = 10.0
 
 
-#: DuckDB's buffers; it spills beyond. Its own default is most of the machine's memory.
-MEMORY_LIMIT = "512MB"
+#: DuckDB's buffers; it spills beyond. Its own default is most of the machine's memory. What it has
+#: written it keeps up to the limit, but it needs blocks for each column of a table that it writes.
+MEMORY_MB = 192
+COLUMN_MB = 1
 
 #: Settings of a connection unless dlt's settings have others. Where order need not be kept, a large
 #: table is written once, not again by the checkpoint.
-SETTINGS = {"memory_limit": MEMORY_LIMIT, "preserve_insertion_order": False}
+SETTINGS = {"memory_limit": f"{MEMORY_MB}MB", "preserve_insertion_order": False}
 
 
 class OpensFile:
@@ -149,6 +152,7 @@ class DuckDbStore:
         if not client.is_storage_initialized():
             client.initialize_storage()
         connection = client.sql_client.native_connection
+        self._make_room(client, len(rows.schema))
         connection.register(ROWS, rows)
         try:
             connection.execute(self._replacement(client, replacement, ROWS))
@@ -182,10 +186,19 @@ class DuckDbStore:
         return Path(self._temporary.name, dataset)
 
     def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
+        self._make_room(client, max(map(_columns, steps), default=0))
         with client.sql_client.begin_transaction():
             for step in steps:
                 for statement in self._statements(client, table, step):
                     self._run(client, statement)
+
+    def _make_room(self, client: Any, columns: int) -> None:
+        """Raise the limit for a wide table, unless it is the user's; the connection is short."""
+        limit = client.config.credentials.global_config["memory_limit"]
+        if limit == SETTINGS["memory_limit"] and columns * COLUMN_MB > MEMORY_MB // 2:
+            # It is refused where a wider table's rows fill more.
+            with contextlib.suppress(Exception):
+                self._run(client, f"SET memory_limit = '{MEMORY_MB + columns * COLUMN_MB}MB'")
 
     def _statements(self, client: Any, table: str, step: Step) -> list[str]:
         target, staged = _name(client, table), _files(step.paths)
@@ -282,6 +295,15 @@ class DuckDbStore:
 
 def _name(client: Any, table: str) -> str:
     return f"{client.sql_client.fully_qualified_dataset_name()}.{DUCKDB.quote(table)}"
+
+
+def _columns(step: Step) -> int:
+    match step:
+        case StagedReplacement():
+            return len(step.target.schema)
+        case StagedMerge():
+            return len(step.merge.target.schema)
+    return 0
 
 
 def _definitions(target: TargetTable) -> str:

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 #: WAL that is read as fast as a stream is opened.
 _SOON_READ_BYTES = 64 << 20
 #: WAL that may be kept a while longer, for `restart_lsn` to move less often.
-_KEPT_BYTES = 1 << 30
+_KEPT_BYTES = 4 << 30
 
 
 class SlotMoves:

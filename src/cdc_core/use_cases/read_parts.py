@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from cdc_core.staging import SchemaStep
     from cdc_core.use_cases.table_reading import TableReading
 
-#: A table of fewer bytes, by the source's statistics, is read whole.
-LARGE_BYTES = 512 << 20
+#: A table of fewer bytes, by the source's statistics, is read whole: that takes seconds.
+LARGE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
