@@ -74,6 +74,12 @@ class BulkReader:
         return self._restart_lsn if self._steps is None else self._steps.restart_lsn
 
     @property
+    def copy_restarts_at(self) -> Lsn | None:
+        """The same, if it is a copy of the slot that is read."""
+        steps = self._steps
+        return steps.restart_lsn if steps is not None and steps.use_copies else None
+
+    @property
     def position(self) -> Lsn:
         """What committed before has been handed over."""
         return self._position

@@ -80,11 +80,11 @@ class Steps:
         self._copies = f"wal2delta_copy_{uuid4().hex[:12]}"
         #: From where the step decodes that comes after those which were taken.
         self.restart_lsn = restart_lsn
-        self._single = self._end(begin, restart_lsn) == until
+        self.use_copies = self._end(begin, restart_lsn) != until
         self._sessions = [ArrowSession(settings, server_major)]
         self._step = self._start(None)
         self._next: _Step | None = None
-        self._side_by_side = not self._single and self._open_second(server_major)
+        self._side_by_side = self.use_copies and self._open_second(server_major)
 
     def read(self, stop: Callable[[], bool]) -> Iterator[WirePiece]:
         """Pieces; where one may wait for the next, there is one without messages. With `reached` it
@@ -155,8 +155,8 @@ class Steps:
 
     def _pieces(self, step: _Step) -> Generator[WirePiece, None, None]:
         session, source = step.session, step.source
-        if self._single:
-            # It needs no copy of the slot, which may be refused.
+        if not self.use_copies:
+            # One step needs no copy of the slot, which may be refused.
             how, slot, step.upto = "peek", self._settings.slot_name, self._until
         else:
             if source is None or source.slot != step.slot:
@@ -172,7 +172,7 @@ class Steps:
             step.told = True
             yield piece_of_arrow(messages)
         reached = step.upto
-        if not self._single:
+        if self.use_copies:
             reached, step.restart_lsn = _standing(session, slot)
         yield end_of_batch(reached)
 

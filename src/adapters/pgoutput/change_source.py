@@ -267,7 +267,9 @@ class PgChangeSource:
                     max_bytes=_PART_BYTES,
                     cancel=ended.set,
                 )
-                moves = self._moves = SlotMoves(self._settings, self._locked, until)
+                moves = self._moves = SlotMoves(
+                    self._settings, self._locked, lambda: bulk.copy_restarts_at
+                )
                 try:
                     for batch in iter(ahead.take, None):
                         whole, end_lsn = batch.complete, batch.end_lsn

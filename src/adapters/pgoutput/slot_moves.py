@@ -15,30 +15,39 @@ import psycopg
 from adapters.pgoutput import slot
 from adapters.pgoutput.streaming_reader import StreamingReader
 from cdc_core.errors import CdcError
-from cdc_core.lsn import ZERO_LSN, Lsn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from adapters.pgoutput.connection import Connection
     from adapters.pgoutput.settings import SourceSettings
+    from cdc_core.lsn import Lsn
+    from cdc_core.ports.change_source import SlotState
 
 _log = logging.getLogger(__name__)
 
 #: WAL that is read as fast as a stream is opened.
 _SOON_READ_BYTES = 64 << 20
 #: WAL that may be kept a while longer, for `restart_lsn` to move less often.
-_KEPT_BYTES = 4 << 30
+_KEPT_BYTES = 1 << 30
 
 
 class SlotMoves:
-    """The moves of a reading up to `until`. `control` has the writer lock; nobody has the slot."""
+    """The moves of one reading, or of none. `control` has the writer lock; nobody has the slot.
+
+    `copy_restarts_at` tells from where a copy of the slot that is read in its place decodes: the
+    slot's `restart_lsn` would move up to there.
+    """
 
     def __init__(
-        self, settings: SourceSettings, control: Connection, until: Lsn = ZERO_LSN
+        self,
+        settings: SourceSettings,
+        control: Connection,
+        copy_restarts_at: Callable[[], Lsn | None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._control = control
-        self._until = until
-        self._advanced: Lsn | None = None
+        self._copy_restarts_at = copy_restarts_at
         self._owed: Lsn | None = None
 
     def move(self, lsn: Lsn) -> None:
@@ -46,24 +55,33 @@ class SlotMoves:
         state, confirmed = slot.usable_slot(self._control, self._settings)
         if lsn <= confirmed:
             return
-        if self._advanced is None:
-            self._advanced = confirmed
         distance = lsn - (state.restart_lsn or confirmed)
-        waits = lsn < self._until and lsn - self._advanced < max(_KEPT_BYTES, distance // 2)
+        freed = self._freed(state)
+        waits = freed is not None and freed < max(_KEPT_BYTES, distance // 2)
         if waits and distance > _SOON_READ_BYTES and self._by_stream(lsn):
             self._owed = lsn
         else:
             self._advance(lsn)
 
     def settle(self) -> None:
-        """At the end: `restart_lsn` follows, and lets go of the WAL before."""
-        if self._owed is not None:
+        """At the end: `restart_lsn` follows, if it can, and lets go of the WAL before."""
+        if self._owed is None:
+            return
+        state, _ = slot.usable_slot(self._control, self._settings)
+        if self._freed(state) != 0:
             self._advance(self._owed)
+
+    def _freed(self, state: SlotState) -> int | None:
+        """WAL that a move of `restart_lsn` lets go; None: not known."""
+        copy = self._copy_restarts_at()
+        if copy is None or state.restart_lsn is None:
+            return None
+        return max(0, copy - state.restart_lsn)
 
     def _advance(self, lsn: Lsn) -> None:
         name = self._settings.slot_name
         slot.when_not_in_use(self._control, name, lambda: slot.advance(self._control, name, lsn))
-        self._advanced, self._owed = lsn, None
+        self._owed = None
 
     def _by_stream(self, lsn: Lsn) -> bool:
         """False where no replication connection is to be had."""

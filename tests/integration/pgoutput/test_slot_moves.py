@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from adapters.pgoutput.catalog import PgCatalog
     from adapters.pgoutput.settings import SourceSettings
 
-BATCHES = 4
+BATCHES = 8
 
 
 @pytest.fixture
@@ -50,13 +50,15 @@ def moved_by(sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> list[s
 def source(
     settings: SourceSettings, catalog: PgCatalog, sql: psycopg.Connection
 ) -> Iterator[PgChangeSource]:
-    """With a backlog of four batches."""
+    """With a backlog of eight batches, which is read in steps."""
     sql.execute("CREATE TABLE a (id int PRIMARY KEY)")
     catalog.publish()
-    with PgChangeSource(replace(settings, batch_max_rows=50)) as source:
+    with PgChangeSource(replace(settings, batch_max_bytes=30_000)) as source:
         source.create_slot()
         for batch in range(BATCHES):
-            sql.execute("INSERT INTO a SELECT %s * 100 + j FROM generate_series(1, 50) j", [batch])
+            sql.execute(
+                "INSERT INTO a SELECT %s * 10000 + j FROM generate_series(1, 2000) j", [batch]
+            )
             sql.execute("CHECKPOINT")  # from which a slot can decode later
         yield source
 
@@ -95,20 +97,44 @@ def test_a_position_moves_after_each_batch_and_the_restart_point_at_the_end(
     positions = [position for position, _ in (begin, *between)]
     assert positions == sorted(set(positions))
     assert end[1] > begin[1]
-    assert moved_by[:3] == ["confirm"] * 3
-    assert moved_by[-1] == "_advance"
+    assert moved_by[: BATCHES - 1] == ["confirm"] * (BATCHES - 1)
 
 
-def test_a_restart_point_far_behind_moves_between_batches_too(
+@pytest.mark.parametrize(
+    ("kept", "copy", "moves"),
+    [
+        (1 << 30, "at the restart point", ["confirm"]),
+        (1 << 30, "at the end", ["confirm", "_advance"]),
+        (1, "at the end", ["_advance"]),
+        (1, "a little further", ["confirm", "_advance"]),
+        (1, "none", ["_advance"]),
+    ],
+)
+def test_the_restart_point_moves_where_that_lets_go_of_much(
     source: PgChangeSource,
     sql: psycopg.Connection,
     settings: SourceSettings,
     moved_by: list[str],
     monkeypatch: pytest.MonkeyPatch,
+    kept: int,
+    copy: str,
+    moves: list[str],
 ) -> None:
-    monkeypatch.setattr(slot_moves, "_KEPT_BYTES", 1)
-    read(source, sql, settings)
-    assert "_advance" in moved_by[:2]
+    monkeypatch.setattr(slot_moves, "_KEPT_BYTES", kept)
+    # As if no stream lived long enough to read anything.
+    monkeypatch.setattr(SlotMoves, "_by_stream", lambda *_: not moved_by.append("confirm"))
+    end, (_, restart) = source.current_lsn(), standing(sql, settings)
+    copies = {"at the restart point": restart, "at the end": end, "none": None}
+    reading = SlotMoves(
+        settings, sql, lambda: copies.get(copy, Lsn(restart + (end - restart) // 3))
+    )
+    reading.move(end)
+    reading.settle()
+    assert moved_by == moves
+    if "_advance" in moves:
+        position, after = standing(sql, settings)
+        assert position == end
+        assert after > restart
 
 
 def test_a_slot_moves_where_no_stream_is_to_be_had(
