@@ -5,6 +5,7 @@
 check: lint types imports test
 
 lint:
+	! git grep -nE '^(<{7}|>{7}) '
 	uv run ruff format --check src tests benchmarks
 	uv run ruff check src tests benchmarks
 

@@ -229,6 +229,11 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
             f"{INTEGRATION}/destination/test_crashes.py::test_killed_at_random_moments",
             f"{END}/test_killed_snapshot.py::test_a_killed_snapshot_goes_on",
         ],
+        "What a killed snapshot read of a large table counts if it is as it was": [
+            f"{END}/test_killed_snapshot.py::test_a_killed_snapshot_goes_on_within_a_table",
+            f"{PG}/test_snapshot_parts.py::test_vacuum_changes_no_rows",
+            f"{RUNS}/test_read_parts.py::test_any_changes_between_any_kills",
+        ],
         "PostgreSQL restarts at once": [
             f"{END}/test_crashes.py::test_a_server_that_restarts_at_once",
         ],
