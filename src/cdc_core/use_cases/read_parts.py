@@ -79,7 +79,6 @@ def plan_parts(
 
 def keep_parts(
     table: TableReading,
-    parts: Parts,
     steps: Sequence[SchemaStep],
     destination: Destination,
     checkpoint: Checkpoint,
@@ -88,9 +87,9 @@ def keep_parts(
 
     The values that they could not hold are loaded with them.
     """
-    checkpoint = replace(checkpoint, reading=parts.reading)
+    checkpoint = replace(checkpoint, reading=table.parts.reading)
     target = target_table(table.state)
-    for part in parts.unread[:-1]:
+    for part in table.parts.unread[:-1]:
         reading = checkpoint.reading
         assert reading is not None
         # No two snapshots of a slot have one LSN: what a killed run left has another name.

@@ -14,7 +14,7 @@ from cdc_core.renames import table_renames
 from cdc_core.schema_change import first_state, reread_state, target_key, target_table
 from cdc_core.staging import EMPTY_BATCH, LoadBatch, Replacement
 from cdc_core.unrepresentable import joined
-from cdc_core.use_cases.read_parts import Parts, keep_parts, plan_parts
+from cdc_core.use_cases.read_parts import keep_parts, plan_parts
 from cdc_core.use_cases.table_reading import TableReading, TablesRead
 
 if TYPE_CHECKING:
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from cdc_core.checkpoint import Checkpoint, KeptPart, TableState
+    from cdc_core.checkpoint import Checkpoint, TableState
     from cdc_core.ports.catalog import SourceTable
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.progress import Progress
     from cdc_core.ports.snapshot_source import Snapshot
     from cdc_core.staging import ColumnRename, SchemaStep
+    from cdc_core.use_cases.read_parts import Parts
 
 #: Tables are loaded together up to this estimate of their bytes at the source.
 GROUP_BYTES = 512 << 20
@@ -84,33 +85,12 @@ def read_tables(
         readings = []
         for table, target in group:
             state, renames = _state(checkpoint, table, target, snapshot)
-            readings.append(TableReading(snapshot, table, state, counts, progress))
+            exact = not begun_anew or state.oid in checkpoint.tables or state.target in known
+            parts = plans[state.oid]
+            readings.append(TableReading(snapshot, table, state, parts, exact, counts, progress))
             steps += renames
-        replacements = []
         try:
-            for reading in readings:
-                state, parts = reading.state, plans[reading.state.oid]
-                progress.table_started(
-                    str(reading.table.relation.table),
-                    max(0, reading.table.estimated_rows - parts.reading.rows),
-                )
-                kept: tuple[KeptPart, ...] = ()
-                if not parts.one:
-                    checkpoint = keep_parts(reading, parts, steps, destination, checkpoint)
-                    assert checkpoint.reading is not None
-                    steps, kept = [], checkpoint.reading.parts
-                exact = not begun_anew or state.oid in checkpoint.tables or state.target in known
-                replacements.append(
-                    Replacement(
-                        target_table(state),
-                        reading.whole(parts.unread[-1:]),
-                        target_key(state),
-                        exact=exact,
-                        kept=tuple(part.name for part in kept),
-                    )
-                )
-            batch = LoadBatch(steps=tuple(steps), replacements=tuple(replacements))
-            destination.load(batch, checkpoint)
+            checkpoint = _load_group(readings, steps, destination, checkpoint)
         except (CdcError, ValueError):  # of reading what has another type by now, too
             if not _changed(group, look()):
                 raise
@@ -133,6 +113,35 @@ def read_tables(
             destination.load(LoadBatch(unrepresentable=joined(leftover)), checkpoint)
             leftover = []
     return checkpoint, LoadBatch(unrepresentable=joined(leftover)), counts
+
+
+def _load_group(
+    readings: Sequence[TableReading],
+    steps: Sequence[SchemaStep],
+    destination: Destination,
+    checkpoint: Checkpoint,
+) -> Checkpoint:
+    """Replace these tables; the checkpoint with what is kept of one that is read in parts."""
+    for reading in readings:
+        reading.begin()
+    kept: tuple[str, ...] = ()
+    if not readings[0].parts.one:
+        (large,) = readings
+        checkpoint = keep_parts(large, steps, destination, checkpoint)
+        assert checkpoint.reading is not None
+        steps, kept = (), tuple(part.name for part in checkpoint.reading.parts)
+    replacements = tuple(
+        Replacement(
+            target_table(reading.state),
+            reading.last_rows(),
+            target_key(reading.state),
+            exact=reading.exact,
+            kept=kept,
+        )
+        for reading in readings
+    )
+    destination.load(LoadBatch(steps=tuple(steps), replacements=replacements), checkpoint)
+    return checkpoint
 
 
 def _changed(group: Sequence[tuple[SourceTable, str]], now: Sequence[SourceTable]) -> set[int]:

@@ -12,12 +12,13 @@ from cdc_core.staging import METADATA_FIELDS
 from cdc_core.unrepresentable import unrepresentable_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from cdc_core.checkpoint import TableState
     from cdc_core.ports.catalog import SourceTable
     from cdc_core.ports.progress import Progress
     from cdc_core.ports.snapshot_source import Snapshot
+    from cdc_core.use_cases.read_parts import Parts
 
 
 @dataclass
@@ -32,18 +33,24 @@ class TablesRead:
 
 @dataclass
 class TableReading:
-    """`state` is the table's own after the reading."""
+    """`state` is the table's own after the reading, `exact` as a `Replacement` has it."""
 
     snapshot: Snapshot
     table: SourceTable
     state: TableState
+    parts: Parts
+    exact: bool
     counts: TablesRead
     progress: Progress
     _unrepresentable: list[pa.Table] = field(default_factory=list)
 
-    def whole(self, parts: Sequence[str]) -> Iterator[pa.Table]:
-        """The rows of the last parts; after them the table is read."""
-        for part in parts:
+    def begin(self) -> None:
+        rows = max(0, self.table.estimated_rows - self.parts.reading.rows)
+        self.progress.table_started(str(self.table.relation.table), rows)
+
+    def last_rows(self) -> Iterator[pa.Table]:
+        """Rows of the last part, or of the whole table; after them it is read."""
+        for part in self.parts.unread[-1:]:
             yield from self.rows(part)
         self.counts.tables += 1
         self.progress.table_finished(str(self.table.relation.table))
