@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -137,7 +137,7 @@ class OpenSnapshot:
     def types_of(self, relation: Relation) -> TypeMap:
         return self._types({column.type_oid for column in relation.columns})
 
-    @property
+    @cached_property
     def horizon(self) -> int:
         with source_errors("looking for open transactions"):
             row: Any = self.connection.execute(
