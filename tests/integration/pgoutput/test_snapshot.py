@@ -11,6 +11,7 @@ from adapters.pgoutput import page_ranges, range_readers, row_sessions
 from adapters.pgoutput.snapshot_source import PgSnapshotSource
 from adapters.pgoutput.sql_database import SqlDatabaseSnapshotSource
 from cdc_core.errors import CdcError
+from cdc_core.ports.snapshot_source import WHOLE
 
 if TYPE_CHECKING:
     import psycopg
@@ -242,7 +243,7 @@ def test_tables_are_read_side_by_side(
     tables = catalog.publish()
     relations = [table.relation for table in tables]
     with PgSnapshotSource(replace(settings, parallelism=2)).begin(create_slot=False) as snapshot:
-        snapshot.expect(relations)
+        snapshot.expect([(relation, WHOLE) for relation in relations])
         give_up = time.monotonic() + 20
         while len(begun) < 2 and time.monotonic() < give_up:
             time.sleep(0.01)
