@@ -48,9 +48,9 @@ def _container(
 ) -> Container:
     settings = settings_of(chosen, needs_source=needs_source, needs_destination=needs_destination)
     from entrypoints.container import Container
-    from entrypoints.memory import choose_allocator
+    from entrypoints.memory import prepare_arrow
 
-    choose_allocator()
+    prepare_arrow()
     return Container.from_settings(settings)
 
 

@@ -167,9 +167,9 @@ def _run(chosen: argparse.Namespace) -> int:
 
     from entrypoints import commands
     from entrypoints.container import Container
-    from entrypoints.memory import choose_allocator
+    from entrypoints.memory import prepare_arrow
 
-    choose_allocator()
+    prepare_arrow()
     container = Container.from_settings(settings)
     match chosen.mode:
         case "snapshot":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import psycopg
 
+from adapters.first_array import make_first_array
 from adapters.pgoutput import cluster, slot
 from adapters.pgoutput.bulk_reader import BulkReader, BulkRefused
 from adapters.pgoutput.bulk_steps import step_bytes
@@ -113,6 +114,7 @@ class PgChangeSource:
         self._refusal = ""
 
     def __enter__(self) -> Self:
+        make_first_array()
         control = connect(self._settings)
         try:
             take_writer_lock(control, self._settings.slot_name)

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import psycopg
 
+from adapters.first_array import make_first_array
 from adapters.pgoutput.catalog_types import CatalogTypes
 from adapters.pgoutput.cluster import NOW, require_logical_wal
 from adapters.pgoutput.connection import Connection, connect, server_major
@@ -283,6 +284,7 @@ class PgSnapshotSource:
 
     @contextmanager
     def begin(self, *, create_slot: bool) -> Iterator[CopySnapshot]:
+        make_first_array()
         with (
             exported_snapshot(self._settings, create_slot=create_slot) as exported,
             reader_connection(self._settings, exported) as connection,
