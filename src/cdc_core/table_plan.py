@@ -260,6 +260,14 @@ class TablePlan:
         for oid in oids:
             self.to_read.pop(oid, None)
 
+    def read_anew(self, oid: int, why: str) -> None:
+        """Have a table read, whatever is known of it."""
+        known = self.checkpoint.tables.get(oid)
+        if known is not None and known.status is TableStatus.STREAMING:
+            self._wait_for_reading(oid, why)
+        else:
+            self.to_read[oid] = why
+
     def read_refused(self, oid: int, why: str) -> None:
         self.to_read.pop(oid, None)
         self._set_aside(oid, why)

@@ -86,7 +86,8 @@ class StreamChanges:
         or past the WAL position at which this began. Source and destination are open."""
         until = self.source.current_lsn()
         plan = self._plan(checkpoint, until)
-        plan.to_read.update(unread)
+        for oid, why in unread.items():
+            plan.read_anew(oid, why)
         report = StreamReport(checkpoint.lsn)
         self._drain(plan, until, report, lambda: False, idle_seconds=math.inf)
         warn_of_unrepresentable(self.progress, report.unrepresentable)

@@ -199,3 +199,20 @@ def test_an_error_keeps_as_a_kill_does() -> None:
     world.faults = FaultPlan()
     assert take(world).kept == 2
     world.assert_equal()
+
+
+@pytest.mark.parametrize("kills", range(6, 24, 3))
+def test_the_stream_after_a_going_on_that_was_killed(kills: int) -> None:
+    """It skips changes of tables that it was about to read; a later run must not take them for
+    loaded."""
+    call, reached = 0, True
+    while reached:
+        world, oids = build(35, batch_transactions=1)
+        world.snapshot()
+        work(world, oids, 3)
+        world.crashing(kills, "snapshot")
+        work(world, oids, 3)
+        reached = world.crashing(call, "snapshot")
+        world.cdc()
+        world.assert_equal()
+        call += 1
