@@ -268,6 +268,12 @@ class TablePlan:
         else:
             self.to_read[oid] = why
 
+    def forget_reading(self) -> None:
+        """What is kept of a table that need not be read is of no use."""
+        reading = self.checkpoint.reading
+        if reading is not None and reading.oid not in self.to_read:
+            self.checkpoint = replace(self.checkpoint, reading=None)
+
     def read_refused(self, oid: int, why: str) -> None:
         self.to_read.pop(oid, None)
         self._set_aside(oid, why)

@@ -85,9 +85,7 @@ class StreamChanges:
         """Read the tables `unread` (by oid, with the reason) and bring all tables to one commit, at
         or past the WAL position at which this began. Source and destination are open."""
         until = self.source.current_lsn()
-        plan = self._plan(checkpoint, until)
-        for oid, why in unread.items():
-            plan.read_anew(oid, why)
+        plan = self._plan(checkpoint, until, unread)
         report = StreamReport(checkpoint.lsn)
         self._drain(plan, until, report, lambda: False, idle_seconds=math.inf)
         warn_of_unrepresentable(self.progress, report.unrepresentable)
@@ -95,7 +93,9 @@ class StreamChanges:
             raise TablesNeedSnapshot(plan.set_aside)
         return plan.checkpoint, report
 
-    def _plan(self, checkpoint: Checkpoint, until: Lsn) -> TablePlan:
+    def _plan(
+        self, checkpoint: Checkpoint, until: Lsn, unread: Mapping[int, str] | None = None
+    ) -> TablePlan:
         plan = TablePlan(
             checkpoint,
             self.first_schema,
@@ -106,6 +106,9 @@ class StreamChanges:
         before = plan.followed_targets
         plan.look(self.catalog.publish(), until)
         plan.read_lost(self.destination.missing, before)
+        for oid, why in (unread or {}).items():
+            plan.read_anew(oid, why)
+        plan.forget_reading()
         return plan
 
     def _run(self, until: Lsn, *, follow: bool, stop: Callable[[], bool]) -> StreamReport:
@@ -189,8 +192,6 @@ class StreamChanges:
                 until = max(until, self._read_again(plan, report, attempts))
                 attempts += 1
                 continue
-            # Nothing is left to be read, so that parts of a table would be kept for nothing.
-            plan.checkpoint = replace(plan.checkpoint, reading=None)
             behind = reached - plan.checkpoint.lsn
             if behind > 0 and (behind >= IDLE_BYTES or idle_seconds >= IDLE_SECONDS):
                 self._advance(plan, reached)

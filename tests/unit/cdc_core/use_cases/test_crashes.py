@@ -231,7 +231,7 @@ ACTIONS = st.sampled_from(["cdc", "cdc", "snapshot", "snapshot_one", "repair", "
     seed=st.integers(0, 10**6),
     part_rows=st.sampled_from([None, 1, 2]),
     steps=st.lists(
-        st.tuples(ACTIONS, st.integers(0, 40), st.sampled_from(list(FAULTS))), max_size=6
+        st.tuples(ACTIONS, st.integers(0, 60), st.sampled_from(list(FAULTS))), max_size=6
     ),
 )
 def test_any_sequence_of_failed_runs_is_cured(
