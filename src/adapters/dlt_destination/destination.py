@@ -97,19 +97,14 @@ class DltDestination:
     def stage(self, rows: pa.Table) -> StagedParquet:
         with self._failures("staging"):
             self._open()
-            assert self._folder is not None
-            folder = self._folder.path / FILES
-            folder.mkdir(exist_ok=True)
             self._staged += 1
-            path = folder / f"staged-{self._staged}.parquet"
+            path = self._files() / f"staged-{self._staged}.parquet"
             return StagedParquet(write_table(rows, path), len(rows), rows.schema)
 
     def keep(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
         with self._failures(f"keeping rows of table {target.name!r}"):
             self._open()
-            assert self._folder is not None
-            folder = self._folder.path / FILES
-            folder.mkdir(exist_ok=True)
+            folder = self._files()
             paths, count = write_pieces(rows, pa.schema(all_fields(target)), folder, "part")
             with self._opened_client() as client:
                 if not self._keeps:
@@ -127,9 +122,7 @@ class DltDestination:
         with self._failures("loading"):
             packages = self._open()
             self._plan.clear()
-            assert self._folder is not None
-            folder = self._folder.path / FILES
-            folder.mkdir(exist_ok=True)
+            folder = self._files()
             # Open to the end, so that what dlt opens meanwhile shares the connection where it can.
             with self._opened_client() as client:
                 for step in batch.steps:
@@ -204,6 +197,13 @@ class DltDestination:
             factory = self._store.factory(self._plan)
             self._packages = Packages(self._settings, factory, self._folder.path)
         return self._packages
+
+    def _files(self) -> Path:
+        """The folder of the batch in hand."""
+        assert self._folder is not None
+        folder = self._folder.path / FILES
+        folder.mkdir(exist_ok=True)
+        return folder
 
     def _close(self) -> None:
         self._packages = None

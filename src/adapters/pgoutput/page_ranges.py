@@ -23,7 +23,7 @@ PART_PAGES = 32_768
 PARTS = 64
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class PageRange:
     """Pages from `start` up to, not with, `end`; None: all that follow."""
 

@@ -62,9 +62,11 @@ def read_tables(
     done: set[int] = set()
     targets = {table.relation.oid: target for table, target in tables}
     steps: list[SchemaStep] = [*table_renames(checkpoint.tables, targets).possible]
+    states: dict[int, tuple[TableState, tuple[ColumnRename, ...]]] = {}
     plans: dict[int, Parts] = {}
     for table, target in tables:
-        state, _ = _state(checkpoint, table, target, snapshot)
+        state, renames = _state(checkpoint, table, target, snapshot)
+        states[state.oid] = state, renames
         plans[state.oid] = plan_parts(
             snapshot, table, state, destination, checkpoint.reading, progress
         )
@@ -83,8 +85,8 @@ def read_tables(
     for number, group in enumerate(groups):
         known = {state.target for state in checkpoint.tables.values()}
         readings = []
-        for table, target in group:
-            state, renames = _state(checkpoint, table, target, snapshot)
+        for table, _ in group:
+            state, renames = states[table.relation.oid]
             exact = not begun_anew or state.oid in checkpoint.tables or state.target in known
             parts = plans[state.oid]
             readings.append(TableReading(snapshot, table, state, parts, exact, counts, progress))
@@ -101,14 +103,14 @@ def read_tables(
             return checkpoint, EMPTY_BATCH, counts
         changed = _changed(group, look())
         counts.unsteady |= changed
-        states = [reading.state for reading in readings]
-        states = [_unsteady(state) if state.oid in changed else state for state in states]
-        checkpoint = checkpoint.with_table(*states)
+        read = [reading.state for reading in readings]
+        read = [_unsteady(state) if state.oid in changed else state for state in read]
+        checkpoint = checkpoint.with_table(*read)
         if checkpoint.reading is not None and checkpoint.reading.oid in plans:
             checkpoint = replace(checkpoint, reading=None)
         steps = []
         leftover = [cells for reading in readings for cells in reading.take_unrepresentable()]
-        done |= {state.oid for state in states}
+        done |= {state.oid for state in read}
         if number < len(groups) - 1:
             destination.load(LoadBatch(unrepresentable=joined(leftover)), checkpoint)
             leftover = []

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from adapters.pgoutput.catalog import PgCatalog
     from adapters.pgoutput.settings import SourceSettings
+    from cdc_core.changes import ChangeBatch
 
 BATCHES = 8
 
@@ -72,13 +73,17 @@ def standing(sql: psycopg.Connection, settings: SourceSettings) -> tuple[Lsn, Ls
     return Lsn.parse(row[0]), Lsn.parse(row[1])
 
 
+def backlog(source: PgChangeSource, sql: psycopg.Connection, after: Lsn) -> Iterator[ChangeBatch]:
+    tables = [row[0] for row in sql.execute("SELECT 'a'::regclass::oid::int").fetchall()]
+    return source.read(after, source.current_lsn(), tables)
+
+
 def read(
     source: PgChangeSource, sql: psycopg.Connection, settings: SourceSettings
 ) -> list[tuple[Lsn, Lsn]]:
     """Where the slot stood before and after each batch, and at the end."""
     found = [standing(sql, settings)]
-    tables = [row[0] for row in sql.execute("SELECT 'a'::regclass::oid::int").fetchall()]
-    for batch in source.read(found[0][0], source.current_lsn(), tables):
+    for batch in backlog(source, sql, found[0][0]):
         if batch.complete and batch.changes:
             source.confirm(batch.end_lsn)
             found.append(standing(sql, settings))
@@ -154,18 +159,16 @@ def test_a_slot_moves_where_no_stream_is_to_be_had(
     assert len(moved_by) == BATCHES
 
 
+@pytest.mark.usefixtures("moved_by")
 def test_a_slot_that_another_process_has_is_not_moved(
     source: PgChangeSource,
     sql: psycopg.Connection,
     settings: SourceSettings,
-    moved_by: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    del moved_by
     monkeypatch.setattr("adapters.pgoutput.slot._IN_USE_SECONDS", 0.2)
     before, _ = standing(sql, settings)
-    tables = [row[0] for row in sql.execute("SELECT 'a'::regclass::oid::int").fetchall()]
-    batches = source.read(before, source.current_lsn(), tables)
+    batches = backlog(source, sql, before)
     first = next(batch for batch in batches if batch.complete)
     other = StreamingReader(settings, sql, before)
     try:
