@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from cdc_core.lsn import Lsn
     from cdc_core.staging import KeyedMerge, MultisetMerge
 
-#: A temporary table for rows that must be known before any is deleted.
+#: Temporary tables: of rows that must be known before any is deleted, and of keys that stay.
 SCRATCH = "_cdc_scratch"
+HELD = "_cdc_held"
 
 
 def keyed(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) -> list[str]:
@@ -36,13 +37,16 @@ def keyed(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) -> list
         f"DELETE FROM {target} AS t USING {source} AS s "
         f"WHERE {rules.on} AND t.{LSN_COLUMN} < s.{LSN_COLUMN} AND s.{OP_COLUMN} <> '{HOP}'"
     )
-    # Of the target only what has a key of the batch: else DuckDB holds all of it in memory.
+    # Mostly empty, and a table of its own, whose size is known: else DuckDB makes the hash to find
+    # absent keys from the batch's whole rows, or from all keys of the target.
     keys = ", ".join(f"t.{dialect.quote(name)}" for name in merge.key)
     held = f"SELECT {keys} FROM {target} AS t SEMI JOIN {source} AS s ON {rules.on}"
+    statements.append(f"CREATE TEMP TABLE {HELD} AS {held}")
     statements.append(
         f"{_insert(dialect, rules, target)} FROM {source} AS s WHERE s.{OP_COLUMN} = '{UPSERT}' "
-        f"AND NOT EXISTS (SELECT 1 FROM ({held}) AS t WHERE {rules.on})"
+        f"AND NOT EXISTS (SELECT 1 FROM {HELD} AS t WHERE {rules.on})"
     )
+    statements.append(f"DROP TABLE {HELD}")
     if merge.unchanged_columns:
         statements.append(f"DROP TABLE {SCRATCH}")
     return statements

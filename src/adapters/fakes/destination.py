@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
@@ -28,7 +30,7 @@ from cdc_core.staging import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 Row = dict[str, Any]
 
@@ -58,16 +60,14 @@ class Lake:
 
 @dataclass
 class InMemoryRows:
-    """`StagedRows`; gone after the load behind their staging."""
+    """`StagedRows`."""
 
-    rows: pa.Table | None
+    rows: pa.Table
 
     def __len__(self) -> int:
-        return len(self.read())
+        return len(self.rows)
 
     def read(self) -> pa.Table:
-        if self.rows is None:
-            raise RuntimeError("staged rows were used after the load")
         return self.rows
 
 
@@ -78,7 +78,8 @@ class InMemoryDestination:
 
     lake: Lake = field(default_factory=Lake)
     faults: FaultPlan = field(default_factory=FaultPlan)
-    _staged: list[InMemoryRows] = field(default_factory=list)
+    #: Whether a load that was begun is done when it is waited for, or else at once.
+    late: bool = False
     #: Whether the checkpoint speaks of rows that are kept, or soon will.
     _keeps: bool = False
 
@@ -98,8 +99,7 @@ class InMemoryDestination:
 
     def stage(self, rows: pa.Table) -> InMemoryRows:
         self.faults.pass_by("destination.stage")
-        self._staged.append(InMemoryRows(rows))
-        return self._staged[-1]
+        return InMemoryRows(rows)
 
     def keep(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:  # noqa: ARG002 - any rows
         self.faults.pass_by("destination.keep")
@@ -147,10 +147,18 @@ class InMemoryDestination:
         if checkpoint.reading is None:
             self.lake.kept.clear()
             self._keeps = False
-        for staged in self._staged:
-            staged.rows = None
-        self._staged.clear()
         self.faults.pass_by("destination.load.done")
+
+    def begin_load(self, batch: LoadBatch, checkpoint: Checkpoint) -> Callable[[], None]:
+        if self.late:
+            return partial(self.load, batch, checkpoint)
+        done: Future[None] = Future()
+        try:
+            self.load(batch, checkpoint)
+            done.set_result(None)
+        except BaseException as error:  # noqa: BLE001 - who waits raises it
+            done.set_exception(error)
+        return done.result
 
     def missing(self, tables: Collection[str]) -> frozenset[str]:
         self.faults.pass_by("destination.missing")

@@ -22,10 +22,15 @@ class FaultPlan:
     at: dict[int, BaseException] = field(default_factory=dict)
     named: dict[str, BaseException] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    _crash: InjectedCrash | None = None
 
     def pass_by(self, call: str) -> None:
+        if self._crash is not None:
+            raise self._crash  # a process that was killed makes no more calls
         number = len(self.calls)
         self.calls.append(call)
         fault = self.at.get(number) or self.named.get(call)
+        if isinstance(fault, InjectedCrash):
+            self._crash = fault
         if fault is not None:
             raise fault

@@ -47,6 +47,8 @@ from tests.unit.cdc_core.use_cases.test_convergence import COLUMNS, World, build
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.usefixtures("moment_of_loads")
+
 FAULTS: dict[str, Callable[[], BaseException]] = {
     "killed": InjectedCrash,
     "source gone": lambda: SourceUnavailable("gone"),
@@ -68,12 +70,11 @@ class BusyWorld(World):
 
     def repair(self) -> None:
         source = self.source()
-        destination = InMemoryDestination(self.lake, self.faults)
-        VerifyParity(source, source, source, destination).run(repair=True)
+        VerifyParity(source, source, source, self.destination()).run(repair=True)
 
     def cleanup(self) -> None:
         source = self.source()
-        Reset(source, source, InMemoryDestination(self.lake, self.faults)).run()
+        Reset(source, source, self.destination()).run()
 
     def snapshot_one(self) -> None:
         self.snapshot("keyed", "heap")
@@ -287,7 +288,8 @@ def test_every_call_of_every_port_can_fail(port: type, name: str) -> None:
     world = busy(1)
     world.snapshot()
     prefix, make = PORTS[port]
-    call = f"{prefix}.{'open' if name == '__enter__' else name}"
+    as_called = {"__enter__": "open", "begin_load": "load"}
+    call = f"{prefix}.{as_called.get(name, name)}"
     faults = FaultPlan(named={call: InjectedCrash()})
     part = make(world, faults)
     if port is ChangeSource and name != "__enter__":
@@ -300,7 +302,10 @@ def test_every_call_of_every_port_can_fail(port: type, name: str) -> None:
 
     def run_through() -> None:
         needed = [p for p in inspect.signature(method).parameters.values() if p.default is p.empty]
-        list(method(*[None for _ in needed]))
+        begun = method(*[None for _ in needed])
+        if name == "begin_load":
+            begun()
+        list(begun)
 
     with pytest.raises(InjectedCrash):
         begin() if name == "begin" else run_through()
