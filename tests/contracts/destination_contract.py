@@ -21,7 +21,7 @@ from cdc_core.checkpoint import (
     SourceIdentity,
     TableState,
 )
-from cdc_core.errors import CdcError, SourceUnavailable
+from cdc_core.errors import CdcError
 from cdc_core.lsn import Lsn
 from cdc_core.relation import TableName
 from cdc_core.staging import (
@@ -192,44 +192,6 @@ class DestinationContract:
                 (4, None),
             ]
             assert content(destination, "lines", "what") == [("b",)]
-
-    def test_rows_are_staged_while_a_load_is_under_way(
-        self, opened: Callable[[], Destination]
-    ) -> None:
-        with opened() as destination:
-            first = destination.stage(keyed(ORDERS, [{"id": 1, "_cdc_lsn": 9}]).rows)
-            batch = LoadBatch(merges=(keyed(ORDERS, [], staged=(first,)),))
-            ended = destination.begin_load(batch, checkpoint(9))
-            more = [{"id": n, "_cdc_lsn": 12} for n in range(2, 5)]
-            staged = tuple(destination.stage(keyed(ORDERS, [row]).rows) for row in more)
-            ended()
-            assert content(destination, "orders", "id") == [(1,)]
-            batch = LoadBatch(merges=(keyed(ORDERS, [], staged=staged),))
-            destination.begin_load(batch, checkpoint(12))()
-        with opened() as destination:
-            assert content(destination, "orders", "id") == [(1,), (2,), (3,), (4,)]
-            found = destination.read_checkpoint()
-            assert found is not None
-            assert found.lsn == 12
-
-    def test_a_load_that_failed_is_told_to_who_waits_for_it(
-        self, opened: Callable[[], Destination]
-    ) -> None:
-        def broken() -> Iterator[pa.Table]:
-            raise SourceUnavailable("gone")
-            yield
-
-        with opened() as destination:
-            destination.load(LoadBatch(), checkpoint(5))
-            ended = destination.begin_load(
-                LoadBatch(replacements=(Replacement(ORDERS, broken()),)), checkpoint(9)
-            )
-            with pytest.raises(SourceUnavailable):
-                ended()
-        with opened() as destination:
-            found = destination.read_checkpoint()
-            assert found is not None
-            assert found.lsn == 5
 
     def test_rows_are_inserted_updated_and_deleted(self, opened: Callable[[], Destination]) -> None:
         first = keyed(ORDERS, [{"id": n, "note": "a", "_cdc_lsn": 10} for n in range(4)])

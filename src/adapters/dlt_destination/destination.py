@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
@@ -33,15 +32,7 @@ from cdc_core.staging import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        Callable,
-        Collection,
-        Iterable,
-        Iterator,
-        Mapping,
-        MutableMapping,
-        Sequence,
-    )
+    from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
     from pathlib import Path
 
     from adapters.dlt_destination.packages import Packages
@@ -49,9 +40,8 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.store import TableStore
     from cdc_core.staging import SchemaStep
 
-#: Folders within the run's: of the batch in hand, and of rows that wait for a load.
+#: Folder of the batch in hand, within the run's.
 FILES = "files"
-STAGED = "staged"
 
 #: The table of unrepresentable values as a target: its own columns without the metadata columns.
 UNREPRESENTABLE = TargetTable(
@@ -77,8 +67,6 @@ class DltDestination:
         self._packages: Packages | None = None
         self._columns: MutableMapping[str, pa.Schema] | None = None
         self._staged = 0
-        #: The thread of loads that nobody waits for yet.
-        self._loader: ThreadPoolExecutor | None = None
         #: Whether the checkpoint speaks of rows that are kept, or soon will.
         self._keeps = False
 
@@ -88,9 +76,6 @@ class DltDestination:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._loader is not None:
-            self._loader.shutdown()
-            self._loader = None
         self._close()
 
     def read_checkpoint(self) -> Checkpoint | None:
@@ -110,11 +95,10 @@ class DltDestination:
         return checkpoint
 
     def stage(self, rows: pa.Table) -> StagedParquet:
-        # A load may be under way: an error here must not close what that uses.
-        with self._translated("staging"):
+        with self._failures("staging"):
             self._open()
             self._staged += 1
-            path = self._files(STAGED) / f"{self._staged}.parquet"
+            path = self._files() / f"staged-{self._staged}.parquet"
             return StagedParquet(write_table(rows, path), len(rows), rows.schema)
 
     def keep(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
@@ -155,11 +139,6 @@ class DltDestination:
                     self._store.forget_kept(client)
                     self._keeps = False
             shutil.rmtree(folder)
-
-    def begin_load(self, batch: LoadBatch, checkpoint: Checkpoint) -> Callable[[], None]:
-        if self._loader is None:
-            self._loader = ThreadPoolExecutor(1, "wal2delta-load")
-        return self._loader.submit(self.load, batch, checkpoint).result
 
     def missing(self, tables: Collection[str]) -> frozenset[str]:
         with self._failures("looking for tables"), self._opened_client() as client:
@@ -219,9 +198,10 @@ class DltDestination:
             self._packages = Packages(self._settings, factory, self._folder.path)
         return self._packages
 
-    def _files(self, name: str = FILES) -> Path:
+    def _files(self) -> Path:
+        """The folder of the batch in hand."""
         assert self._folder is not None
-        folder = self._folder.path / name
+        folder = self._folder.path / FILES
         folder.mkdir(exist_ok=True)
         return folder
 
@@ -242,17 +222,9 @@ class DltDestination:
     def _failures(self, doing: str) -> Iterator[None]:
         """Turn what goes wrong into one of our errors, and start afresh after it."""
         try:
-            with self._translated(doing):
-                yield
-        except CdcError:
-            self._close()
-            raise
-
-    @contextmanager
-    def _translated(self, doing: str) -> Iterator[None]:
-        try:
             yield
         except CdcError:
+            self._close()
             raise
         except Exception as error:  # noqa: BLE001 - dlt and the stores raise any kind
             where = f"{self._store.kind} dataset {self._settings.dataset_name!r}, {doing}"
@@ -260,6 +232,7 @@ class DltDestination:
             if self._plan.failures:
                 table, cause = self._plan.failures[0]
                 where += f" table {table!r}"
+            self._close()
             root = root_cause(cause)
             if isinstance(root, CdcError):
                 raise root from None

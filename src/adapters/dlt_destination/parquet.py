@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,16 +23,13 @@ FILE_BYTES = 256 * 1024 * 1024
 _CALENDAR = {"org.apache.spark.version": "3.5.0"}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class StagedParquet:
-    """`StagedRows` in a file, which goes when nothing refers to them any more."""
+    """`StagedRows` in a file."""
 
     path: Path
     rows: int
     schema: pa.Schema
-
-    def __post_init__(self) -> None:
-        weakref.finalize(self, self.path.unlink, missing_ok=True).atexit = False
 
     def __len__(self) -> int:
         return self.rows

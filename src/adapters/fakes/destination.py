@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
@@ -30,7 +28,7 @@ from cdc_core.staging import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 Row = dict[str, Any]
 
@@ -60,14 +58,16 @@ class Lake:
 
 @dataclass
 class InMemoryRows:
-    """`StagedRows`."""
+    """`StagedRows`; gone after the load behind their staging."""
 
-    rows: pa.Table
+    rows: pa.Table | None
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.read())
 
     def read(self) -> pa.Table:
+        if self.rows is None:
+            raise RuntimeError("staged rows were used after the load")
         return self.rows
 
 
@@ -78,8 +78,7 @@ class InMemoryDestination:
 
     lake: Lake = field(default_factory=Lake)
     faults: FaultPlan = field(default_factory=FaultPlan)
-    #: Whether a load that was begun is done when it is waited for, or else at once.
-    late: bool = False
+    _staged: list[InMemoryRows] = field(default_factory=list)
     #: Whether the checkpoint speaks of rows that are kept, or soon will.
     _keeps: bool = False
 
@@ -99,7 +98,8 @@ class InMemoryDestination:
 
     def stage(self, rows: pa.Table) -> InMemoryRows:
         self.faults.pass_by("destination.stage")
-        return InMemoryRows(rows)
+        self._staged.append(InMemoryRows(rows))
+        return self._staged[-1]
 
     def keep(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:  # noqa: ARG002 - any rows
         self.faults.pass_by("destination.keep")
@@ -147,18 +147,10 @@ class InMemoryDestination:
         if checkpoint.reading is None:
             self.lake.kept.clear()
             self._keeps = False
+        for staged in self._staged:
+            staged.rows = None
+        self._staged.clear()
         self.faults.pass_by("destination.load.done")
-
-    def begin_load(self, batch: LoadBatch, checkpoint: Checkpoint) -> Callable[[], None]:
-        if self.late:
-            return partial(self.load, batch, checkpoint)
-        done: Future[None] = Future()
-        try:
-            self.load(batch, checkpoint)
-            done.set_result(None)
-        except BaseException as error:  # noqa: BLE001 - who waits raises it
-            done.set_exception(error)
-        return done.result
 
     def missing(self, tables: Collection[str]) -> frozenset[str]:
         self.faults.pass_by("destination.missing")

@@ -103,7 +103,7 @@ class PgChangeSource:
         self._types = CatalogTypes(lambda: self._locked)
         self._relations: dict[Relation, Relation] = {}
         self._stream: _Stream | None = None
-        #: Since a reading in bulk began, until the next reading.
+        #: While reading in bulk.
         self._moves: SlotMoves | None = None
         self._started: _Started | None = None
         self._read_before = False
@@ -178,7 +178,6 @@ class PgChangeSource:
         stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[ChangeBatch]:
         oids, refusal, position = frozenset(tables), self._refusal, after
-        self._moves = None
         finished, whole = False, True
         try:
             while True:
@@ -283,9 +282,10 @@ class PgChangeSource:
                             if stop() or again.reader is not Reader.BULK:
                                 break
                 finally:
+                    self._moves = None
                     ahead.close()
                     bulk.close()
-                    moves.ended = True
+                moves.settle()
 
     def _choose(
         self,

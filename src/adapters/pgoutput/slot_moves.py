@@ -8,7 +8,6 @@ Manual: "Replication Management Functions", "Streaming Replication Protocol".
 from __future__ import annotations
 
 import logging
-from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -37,7 +36,7 @@ class SlotMoves:
     """The moves of one reading, or of none. `control` has the writer lock; nobody has the slot.
 
     `copy_restarts_at` tells from where a copy of the slot that is read in its place decodes: the
-    slot's `restart_lsn` would move up to there. `ended` says that nothing more is read.
+    slot's `restart_lsn` would move up to there.
     """
 
     def __init__(
@@ -49,30 +48,40 @@ class SlotMoves:
         self._settings = settings
         self._control = control
         self._copy_restarts_at = copy_restarts_at
-        self.ended = False
+        self._owed: Lsn | None = None
 
     def move(self, lsn: Lsn) -> None:
-        """Move the position; `restart_lsn` too, unless it may wait for a later move or would stay
-        where it is."""
+        """Move the position; `restart_lsn` too unless it may wait for a later move."""
         state, confirmed = slot.usable_slot(self._control, self._settings)
         if lsn <= confirmed:
             return
         distance = lsn - (state.restart_lsn or confirmed)
-        waits = self._restart_may_wait(state, lsn, distance)
-        if not (waits and distance > _SOON_READ_BYTES and self._by_stream(lsn)):
-            name = self._settings.slot_name
-            move = partial(slot.advance, self._control, name, lsn)
-            slot.when_not_in_use(self._control, name, move)
+        freed = self._freed(state)
+        waits = freed is not None and freed < max(_KEPT_BYTES, distance // 2)
+        if waits and distance > _SOON_READ_BYTES and self._by_stream(lsn):
+            self._owed = lsn
+        else:
+            self._advance(lsn)
 
-    def _restart_may_wait(self, state: SlotState, lsn: Lsn, distance: int) -> bool:
+    def settle(self) -> None:
+        """At the end: `restart_lsn` follows, if it can, and lets go of the WAL before."""
+        if self._owed is None:
+            return
+        state, _ = slot.usable_slot(self._control, self._settings)
+        if self._freed(state) != 0:
+            self._advance(self._owed)
+
+    def _freed(self, state: SlotState) -> int | None:
+        """WAL that a move of `restart_lsn` lets go; None: not known."""
         copy = self._copy_restarts_at()
         if copy is None or state.restart_lsn is None:
-            return False
-        freed = max(0, copy - state.restart_lsn)
-        if self.ended:
-            return not freed
-        # A move to before where the copy restarts would not bring it there.
-        return lsn < copy or freed < max(_KEPT_BYTES, distance // 2)
+            return None
+        return max(0, copy - state.restart_lsn)
+
+    def _advance(self, lsn: Lsn) -> None:
+        name = self._settings.slot_name
+        slot.when_not_in_use(self._control, name, lambda: slot.advance(self._control, name, lsn))
+        self._owed = None
 
     def _by_stream(self, lsn: Lsn) -> bool:
         """False where no replication connection is to be had."""

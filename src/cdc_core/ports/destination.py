@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 class Destination(Protocol):
     """Opened (as a context manager) before use; opening starts clean of whatever a killed run left.
 
-    Calls come from one thread; while a load is under way that `begin_load` began, only `stage`.
-    Each table changes by one atomic step per call, so that a reader
+    Calls come from one thread. Each table changes by one atomic step per call, so that a reader
     sees it before or after, never between.
     """
 
@@ -30,8 +29,8 @@ class Destination(Protocol):
         ...
 
     def stage(self, rows: pa.Table) -> StagedRows:
-        """Keep rows of a batch that is too large for memory, for the merges of a `load` to name.
-        They are gone once nothing refers to them."""
+        """Keep rows of a batch that is too large for memory, until the next `load`, which may name
+        them in its merges, has ended. What is not named there is gone."""
         ...
 
     def keep(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
@@ -54,10 +53,6 @@ class Destination(Protocol):
         tables of the batch may then be applied and others not, and the checkpoint is the one
         before, until the same changes are loaded again.
         """
-        ...
-
-    def begin_load(self, batch: LoadBatch, checkpoint: Checkpoint) -> Callable[[], None]:
-        """Begin a `load`; what is returned waits for its end, and raises what it raises."""
         ...
 
     def missing(self, tables: Collection[str]) -> frozenset[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from cdc_core.errors import DefinitionChanged, OperatorNeeded, TablesNeedSnapshot
@@ -15,7 +14,6 @@ from cdc_core.ports.progress import Progress, SilentProgress
 from cdc_core.staging import EMPTY_BATCH
 from cdc_core.table_plan import TablePlan
 from cdc_core.unrepresentable import warn_of_unrepresentable
-from cdc_core.use_cases.loads_behind import LoadsBehind
 from cdc_core.use_cases.read_tables import READ_ATTEMPTS, read_tables
 from cdc_core.use_cases.watch_budget import BudgetWatch
 
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.change_source import ChangeSource
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.snapshot_source import SnapshotSource
+    from cdc_core.staging import LoadBatch
 
 #: While following an idle database: how often, and after how much WAL, the position is made
 #: durable.
@@ -206,43 +205,24 @@ class StreamChanges:
         reached = plan.checkpoint.lsn
         changes = transactions = 0
         plan.forget_parts()
-        batches = self.source.read(plan.checkpoint.lsn, until, plan.followed, stop)
-        with LoadsBehind(self.destination) as loads:
-            for batch in batches:
-                changes, transactions = changes + batch.changes, transactions + batch.transactions
-                if batch.complete:
-                    reached = max(reached, batch.end_lsn)
-                if not (batch.changes or plan.holds_parts):
-                    continue
-                load = plan.apply(batch)
-                if load is None:
-                    continue
-                plan.checkpoint = plan.checkpoint.advanced(batch.end_lsn, batch.last_committed_at)
-                then = partial(
-                    self._loaded, plan.checkpoint, report, changes, transactions,
-                    lag_bytes=max(0, until - batch.end_lsn),
-                )  # fmt: skip
-                loads.begin(load, plan.checkpoint, then)
-                changes = transactions = 0
-                if stop():
-                    break
+        for batch in self.source.read(plan.checkpoint.lsn, until, plan.followed, stop):
+            changes, transactions = changes + batch.changes, transactions + batch.transactions
+            if batch.complete:
+                reached = max(reached, batch.end_lsn)
+            if not (batch.changes or plan.holds_parts):
+                continue
+            load = plan.apply(batch)
+            if load is None:
+                continue
+            self._commit(plan, load, batch.end_lsn, batch.last_committed_at)
+            report.changes += changes
+            report.transactions += transactions
+            report.batches += 1
+            self.progress.batch_loaded(changes, transactions, max(0, until - batch.end_lsn))
+            changes = transactions = 0
+            if stop():
+                break
         return reached
-
-    def _loaded(
-        self,
-        checkpoint: Checkpoint,
-        report: StreamReport,
-        changes: int,
-        transactions: int,
-        *,
-        lag_bytes: int,
-    ) -> None:
-        """A batch and its checkpoint are durable."""
-        self.source.confirm(confirmable(checkpoint))
-        report.changes += changes
-        report.transactions += transactions
-        report.batches += 1
-        self.progress.batch_loaded(changes, transactions, lag_bytes)
 
     def _load_definitions(self, plan: TablePlan) -> None:
         load = plan.pending()
@@ -255,11 +235,14 @@ class StreamChanges:
         if load is not None:
             self.destination.load(load, plan.checkpoint)
 
+    def _commit(self, plan: TablePlan, load: LoadBatch, lsn: Lsn, committed_at: int | None) -> None:
+        plan.checkpoint = plan.checkpoint.advanced(lsn, committed_at)
+        self.destination.load(load, plan.checkpoint)
+        self.source.confirm(confirmable(plan.checkpoint))
+
     def _advance(self, plan: TablePlan, lsn: Lsn) -> None:
         """Make a position without changes durable, so that an idle database pins no WAL."""
-        plan.checkpoint = plan.checkpoint.advanced(lsn, None)
-        self.destination.load(EMPTY_BATCH, plan.checkpoint)
-        self.source.confirm(confirmable(plan.checkpoint))
+        self._commit(plan, EMPTY_BATCH, lsn, None)
 
     def _read_again(self, plan: TablePlan, report: StreamReport, attempt: int) -> Lsn:
         """Read new tables, and those that the stream could not follow; the LSN to drain up to.

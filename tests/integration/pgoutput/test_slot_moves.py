@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from adapters.pgoutput import slot, slot_moves
+from adapters.pgoutput import slot_moves
 from adapters.pgoutput.change_source import PgChangeSource
 from adapters.pgoutput.slot_moves import SlotMoves
 from adapters.pgoutput.streaming_reader import StreamingReader
@@ -32,18 +32,18 @@ def moved_by(sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> list[s
     monkeypatch.setattr(slot_moves, "_SOON_READ_BYTES", 0)
     moves: list[str] = []
 
-    def noted(kind: Any, name: str) -> None:
+    def noted(kind: type, name: str) -> None:
         original = getattr(kind, name)
 
-        def call(*args: Any) -> Any:
-            done = original(*args)
+        def call(self: Any, *args: Any) -> Any:
+            done = original(self, *args)
             moves.append(name)
             return done
 
         monkeypatch.setattr(kind, name, call)
 
     noted(StreamingReader, "confirm")
-    noted(slot, "advance")
+    noted(SlotMoves, "_advance")
     return moves
 
 
@@ -81,22 +81,14 @@ def backlog(source: PgChangeSource, sql: psycopg.Connection, after: Lsn) -> Iter
 def read(
     source: PgChangeSource, sql: psycopg.Connection, settings: SourceSettings
 ) -> list[tuple[Lsn, Lsn]]:
-    """Where the slot stood at first and after each batch, which is confirmed when the next one has
-    come or none will."""
+    """Where the slot stood before and after each batch, and at the end."""
     found = [standing(sql, settings)]
-    read: list[Lsn] = []
-
-    def confirm() -> None:
-        source.confirm(read.pop())
-        found.append(standing(sql, settings))
-
     for batch in backlog(source, sql, found[0][0]):
         if batch.complete and batch.changes:
-            if read:
-                confirm()
-            read.append(batch.end_lsn)
-    confirm()
-    return found
+            source.confirm(batch.end_lsn)
+            found.append(standing(sql, settings))
+            assert found[-1][0] == batch.end_lsn
+    return [*found, standing(sql, settings)]
 
 
 def test_a_position_moves_after_each_batch_and_the_restart_point_at_the_end(
@@ -105,28 +97,22 @@ def test_a_position_moves_after_each_batch_and_the_restart_point_at_the_end(
     settings: SourceSettings,
     moved_by: list[str],
 ) -> None:
-    found = read(source, sql, settings)
-    positions, restarts = zip(*found, strict=True)
-    assert len(positions) == BATCHES + 1
-    assert list(positions) == sorted(set(positions))
-    assert restarts[-1] > restarts[0]
-    # The last stream may have lived long enough to move it.
-    assert moved_by[:-1] == ["confirm"] * (BATCHES - 1)
+    begin, *between, end = read(source, sql, settings)
+    assert len(between) == BATCHES
+    positions = [position for position, _ in (begin, *between)]
+    assert positions == sorted(set(positions))
+    assert end[1] > begin[1]
+    assert moved_by[: BATCHES - 1] == ["confirm"] * (BATCHES - 1)
 
 
 @pytest.mark.parametrize(
-    ("kept", "copy", "ended", "moved"),
+    ("kept", "copy", "moves"),
     [
-        (1 << 30, "at the restart point", False, "confirm"),
-        (1 << 30, "at the restart point", True, "confirm"),
-        (1 << 30, "at the end", False, "confirm"),
-        (1 << 30, "at the end", True, "advance"),
-        (1, "at the end", False, "advance"),
-        (1, "beyond the end", False, "confirm"),
-        (1, "beyond the end", True, "advance"),
-        (1, "a little further", False, "confirm"),
-        (1, "a little further", True, "advance"),
-        (1, "none", False, "advance"),
+        (1 << 30, "at the restart point", ["confirm"]),
+        (1 << 30, "at the end", ["confirm", "_advance"]),
+        (1, "at the end", ["_advance"]),
+        (1, "a little further", ["confirm", "_advance"]),
+        (1, "none", ["_advance"]),
     ],
 )
 def test_the_restart_point_moves_where_that_lets_go_of_much(
@@ -137,25 +123,20 @@ def test_the_restart_point_moves_where_that_lets_go_of_much(
     monkeypatch: pytest.MonkeyPatch,
     kept: int,
     copy: str,
-    ended: bool,
-    moved: str,
+    moves: list[str],
 ) -> None:
     monkeypatch.setattr(slot_moves, "_KEPT_BYTES", kept)
     # As if no stream lived long enough to read anything.
     monkeypatch.setattr(SlotMoves, "_by_stream", lambda *_: not moved_by.append("confirm"))
     end, (_, restart) = source.current_lsn(), standing(sql, settings)
-    copies = {
-        "at the restart point": restart,
-        "a little further": Lsn(restart + (end - restart) // 3),
-        "at the end": end,
-        "beyond the end": Lsn(end + 1),
-        "none": None,
-    }
-    moves = SlotMoves(settings, sql, lambda: copies[copy])
-    moves.ended = ended
-    moves.move(end)
-    assert moved_by == [moved]
-    if moved == "advance":
+    copies = {"at the restart point": restart, "at the end": end, "none": None}
+    reading = SlotMoves(
+        settings, sql, lambda: copies.get(copy, Lsn(restart + (end - restart) // 3))
+    )
+    reading.move(end)
+    reading.settle()
+    assert moved_by == moves
+    if "_advance" in moves:
         position, after = standing(sql, settings)
         assert position == end
         assert after > restart
@@ -174,7 +155,8 @@ def test_a_slot_moves_where_no_stream_is_to_be_had(
 
     monkeypatch.setattr(StreamingReader, "open", refuse)
     read(source, sql, settings)
-    assert moved_by == ["advance"] * BATCHES
+    assert set(moved_by) == {"_advance"}
+    assert len(moved_by) == BATCHES
 
 
 @pytest.mark.usefixtures("moved_by")

@@ -13,7 +13,7 @@ import pytest
 from adapters.dlt_destination.columns import dlt_columns, same, widens
 from adapters.dlt_destination.dialect import DUCKDB, SPARK, Dialect
 from adapters.dlt_destination.failures import root_cause, scrubbed
-from adapters.dlt_destination.parquet import StagedParquet, write_pieces, write_table
+from adapters.dlt_destination.parquet import write_pieces
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,11 +122,3 @@ def test_naming_a_destination_does_not_import_dlt() -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.stdout == "set()\n", result.stderr
-
-
-def test_staged_rows_are_gone_once_nothing_refers_to_them(tmp_path: Path) -> None:
-    path = write_table(pa.table({"id": [1]}), tmp_path / "1.parquet")
-    staged = StagedParquet(path, 1, pa.schema([("id", pa.int64())]))
-    assert staged.read().num_rows == 1
-    del staged
-    assert not path.exists()

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
@@ -45,14 +45,8 @@ if TYPE_CHECKING:
 COLUMNS = {"id": pa.int64(), "n": pa.int32(), "big": pa.string()}
 
 
-pytestmark = pytest.mark.usefixtures("moment_of_loads")
-
-
 @dataclass
 class World:
-    #: See `InMemoryDestination.late`.
-    late: ClassVar[bool] = False
-
     postgres: InMemoryPostgres = field(default_factory=InMemoryPostgres)
     lake: Lake = field(default_factory=Lake)
     random: random.Random = field(default_factory=lambda: random.Random(0))
@@ -72,15 +66,13 @@ class World:
             part_rows=self.part_rows,
         )
 
-    def destination(self) -> InMemoryDestination:
-        return InMemoryDestination(self.lake, self.faults, self.late)
-
     def snapshot(self, *globs: str) -> None:
         source = self.source()
-        TakeSnapshot(source, source, source, self.destination()).run(globs)
+        TakeSnapshot(source, source, source, InMemoryDestination(self.lake, self.faults)).run(globs)
 
     def cdc(self, *, freeze: bool = False) -> None:
-        source, destination = self.source(), self.destination()
+        source = self.source()
+        destination = InMemoryDestination(self.lake, self.faults)
         StreamChanges(source, source, source, destination, freeze_schema=freeze).run()
 
     def crashing(self, call: int, action: str) -> bool:
