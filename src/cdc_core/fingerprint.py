@@ -1,6 +1,6 @@
 """Whether a table must be read again, because something changed its rows without row events.
 
-Source: PostgreSQL manual, `pg_class.relfilenode`, `pg_attribute`, `pg_inherits`.
+Source: PostgreSQL manual, `pg_class.relfilenode`, `pg_attribute`, `pg_inherits`, `pg_enum`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ class Fingerprint:
       later took its rows with it; one with new files was truncated by itself, or may have been.
     - `publication` changes when the table was published otherwise for a time, or not at all: what
       was done to it then may be missing. Empty: not published, or not known.
+    - `labels` holds the labels of the enums in its columns, each with a number that it keeps when
+      it gets another name: then rows from before read otherwise.
     """
 
     storage: str = ""
     definition: str = ""
     partitions: tuple[tuple[int, bool, int], ...] = ()
     publication: str = ""
+    labels: tuple[tuple[int, str], ...] = ()
 
     def to_text(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))
@@ -38,7 +41,8 @@ class Fingerprint:
         fields = json.loads(text)
         partitions = tuple((oid, attached, node) for oid, attached, node in fields["partitions"])
         publication = fields.get("publication", "")
-        return cls(fields["storage"], fields["definition"], partitions, publication)
+        labels = tuple((number, label) for number, label in fields.get("labels", ()))
+        return cls(fields["storage"], fields["definition"], partitions, publication, labels)
 
     def reread_reason(self, before: Fingerprint) -> str:
         """Why rows may differ from what the stream told since `before`; empty if they cannot."""
@@ -52,6 +56,9 @@ class Fingerprint:
             return "a partition was truncated or rewritten"
         if self.storage != before.storage and self.definition != before.definition:
             return "the table was rewritten"
+        labels = dict(before.labels)
+        if any(labels.get(number, label) != label for number, label in self.labels):
+            return "a label of an enum was renamed"
         if before.publication and self.publication not in ("", before.publication):
             return "its publication was changed"
         return ""

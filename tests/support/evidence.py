@@ -216,6 +216,7 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
             HARD_TEST,
             f"{END}/test_set_aside.py::test_a_table_that_may_not_be_read",
             f"{PG}/test_catalog.py::test_fingerprints_tell_what_leaves_no_row_events",
+            f"{PG}/test_catalog.py::test_fingerprints_tell_that_a_label_was_renamed",
         ],
         "8. Loud, never silent": [
             f"{UNIT}/test_history.py::test_every_break_says_what_happened_and_what_mends_it",

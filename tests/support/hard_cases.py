@@ -539,6 +539,32 @@ DEFINITIONS = (
     ),
     case(
         8,
+        "a label of an enum renamed: tables with it, also within another type, are read again",
+        "labelled labelled_within",
+        """
+CREATE TYPE shade AS ENUM ('red', 'green', 'blue');
+CREATE DOMAIN some_shade AS shade; CREATE TYPE shade_range AS RANGE (subtype = shade);
+CREATE TYPE paint AS (name text, shade shade);
+CREATE TABLE labelled (id int PRIMARY KEY, s shade);
+CREATE TABLE labelled_within (id int PRIMARY KEY, a shade[], d some_shade, r shade_range, p paint);
+INSERT INTO labelled VALUES (1, 'red'), (2, 'green'), (3, 'blue');
+INSERT INTO labelled_within VALUES (1, '{red,blue}', 'red', '[red,blue]', '(x,red)');
+""",
+        (
+            "UPDATE labelled SET s = 'green' WHERE id = 1",
+            "ALTER TYPE shade RENAME VALUE 'green' TO 'lime'; ALTER TYPE shade ADD VALUE 'pink'",
+            "INSERT INTO labelled VALUES (4, 'lime')",
+            "ALTER TYPE shade RENAME VALUE 'red' TO 'crimson'",
+            "UPDATE labelled SET s = 'pink' WHERE id = 3",
+        ),
+        (
+            "ALTER TYPE shade RENAME VALUE 'blue' TO 'x'",
+            "ALTER TYPE shade RENAME VALUE 'crimson' TO 'blue'",
+            "ALTER TYPE shade RENAME VALUE 'x' TO 'crimson'",
+        ),
+    ),
+    case(
+        8,
         "another key, another identity, a key gained and lost",
         "rekeyed ided gained",
         _rows("rekeyed", "id int PRIMARY KEY, other int NOT NULL UNIQUE, v int", "i, 100 - i, i")

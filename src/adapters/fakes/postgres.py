@@ -45,6 +45,8 @@ class Table:
     rows: list[Row] = field(default_factory=list)
     definition: int = 0
     storage: int = 0
+    #: Labels of enums, by number.
+    labels: dict[int, str] = field(default_factory=dict)
     #: Columns whose value an update that does not touch them leaves unsent.
     toasted: frozenset[str] = frozenset()
     created_at: Lsn = Lsn(0)  # noqa: RUF009
@@ -100,8 +102,12 @@ class InMemoryPostgres:
         toasted: Sequence[str] = (),
         schema: str = "public",
         identity: ReplicaIdentity | None = None,
+        labels: Sequence[str] = (),
     ) -> int:
-        """Create a table; without a key its replica identity is FULL, if not given. Its oid."""
+        """Create a table; without a key its replica identity is FULL, if not given. Its oid.
+
+        `labels` are those texts of its columns that stand for labels of an enum.
+        """
         self._oid += 1
         relation = Relation(
             oid=self._oid,
@@ -113,7 +119,9 @@ class InMemoryPostgres:
             identity=identity or (ReplicaIdentity.DEFAULT if key else ReplicaIdentity.FULL),
             key=tuple(key),
         )
-        self.tables[self._oid] = Table(relation, toasted=frozenset(toasted))
+        self.tables[self._oid] = Table(
+            relation, labels=dict(enumerate(labels)), toasted=frozenset(toasted)
+        )
         self.write_wal()
         return self._oid
 
@@ -171,6 +179,15 @@ class InMemoryPostgres:
         for row in table.rows:
             row[name] = using(row[name])
 
+    def rename_label(self, oid: int, name: str, old: str, new: str) -> None:
+        """ALTER TYPE ... RENAME VALUE: rows read otherwise, and no event tells."""
+        table = self.tables[oid]
+        number = next(n for n, label in table.labels.items() if label == old)
+        table.labels[number] = new
+        for row in table.rows:
+            row[name] = new if row[name] == old else row[name]
+        self.write_wal()
+
     @contextmanager
     def transaction(self) -> Iterator[Writer]:
         before = {oid: [dict(row) for row in table.rows] for oid, table in self.tables.items()}
@@ -188,7 +205,11 @@ class InMemoryPostgres:
 
     def fingerprint(self, oid: int) -> Fingerprint:
         table = self.tables[oid]
-        return Fingerprint(storage=str(table.storage), definition=str(table.definition))
+        return Fingerprint(
+            storage=str(table.storage),
+            definition=str(table.definition),
+            labels=tuple(table.labels.items()),
+        )
 
     def _redefine(self, table: Table, columns: tuple[Column, ...]) -> None:
         seen = self._all_columns(table)

@@ -151,6 +151,7 @@ def fingerprint(row: TableRow, publication: Publication | None) -> Fingerprint:
         definition=row.stored.definition,
         partitions=tuple((leaf.oid, leaf.attached, leaf.filenode) for leaf in row.leaves),
         publication=publication.mark_of(row) if publication is not None else "",
+        labels=row.labels,
     )
 
 

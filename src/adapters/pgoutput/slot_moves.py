@@ -56,8 +56,10 @@ class SlotMoves:
         if lsn <= confirmed:
             return
         distance = lsn - (state.restart_lsn or confirmed)
-        freed = self._freed(state)
-        waits = freed is not None and freed < max(_KEPT_BYTES, distance // 2)
+        freed, copy = self._freed(state), self._copy_restarts_at()
+        # A copy that is ahead has come to a restart point that the slot would not come to.
+        ahead = copy is not None and copy > lsn
+        waits = freed is not None and (ahead or freed < max(_KEPT_BYTES, distance // 2))
         if waits and distance > _SOON_READ_BYTES and self._by_stream(lsn):
             self._owed = lsn
         else:

@@ -1,6 +1,6 @@
 """Rows of the system catalog that describe tables: one query each, no locks on the tables.
 
-Manual: `pg_class`, `pg_attribute`, `pg_index`, `pg_inherits`, `pg_partition_tree`.
+Manual: `pg_class`, `pg_attribute`, `pg_index`, `pg_inherits`, `pg_partition_tree`, `pg_enum`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cdc_core.relation import ReplicaIdentity, TableName
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from adapters.pgoutput.connection import Connection
 
@@ -71,6 +71,8 @@ class TableRow:
     leaves: tuple[StoredRow, ...]
     estimated_rows: int
     total_bytes: int
+    #: Labels of the enums that its columns are made of, with their oids.
+    labels: tuple[tuple[int, str], ...] = ()
 
 
 #: Names of a key's columns in column order; a deferrable or invalid index identifies nothing.
@@ -143,6 +145,29 @@ ORDER BY a.attrelid, a.attnum
 """
 
 
+#: Types of `initdb` and of users have such oids; every enum is a user's.
+_FIRST_USER_OID = 16384
+
+#: Of each type the enums in it: it may be a domain, an array, a range or a row of some.
+_LABELS = """
+WITH RECURSIVE parts (whole, part) AS (
+  SELECT oid, oid FROM pg_type WHERE oid = ANY (%s)
+  UNION
+  SELECT p.whole, n.part FROM parts p JOIN LATERAL (
+    SELECT unnest(ARRAY[t.typbasetype, t.typelem]) FROM pg_type t WHERE t.oid = p.part
+    UNION ALL
+    SELECT r.rngsubtype FROM pg_range r WHERE p.part IN (r.rngtypid, r.rngmultitypid)
+    UNION ALL
+    SELECT a.atttypid FROM pg_type t JOIN pg_attribute a ON a.attrelid = t.typrelid
+    WHERE t.oid = p.part AND a.attnum > 0 AND NOT a.attisdropped
+  ) n (part) ON n.part <> 0
+)
+SELECT p.whole, e.oid, e.enumlabel::text
+FROM parts p JOIN pg_enum e ON e.enumtypid = p.part
+ORDER BY e.oid
+"""
+
+
 def read_tables(connection: Connection, schemas: Sequence[str]) -> list[TableRow]:
     """Ordinary and partitioned tables of the schemas, by name; partitions only in their root."""
     cursor = connection.cursor()
@@ -151,13 +176,14 @@ def read_tables(connection: Connection, schemas: Sequence[str]) -> list[TableRow
     columns: dict[int, list[ColumnRow]] = {oid: [] for oid in oids}
     for oid, *fields in _rows(connection, _COLUMNS, oids):
         columns[oid].append(ColumnRow(*fields))
+    labels = _labels(connection, {c.type_oid for of_table in columns.values() for c in of_table})
     roots = [row[0] for row in tables if row[9]]
     leaves: dict[int, list[tuple[StoredRow, float, int]]] = {oid: [] for oid in roots}
     if roots:
         for row in _rows(connection, _LEAVES, roots):
             stored = _stored(row[:9], attached=row[10])
             leaves[row[9]].append((stored, row[11], row[12]))
-    return [_table(row, columns[row[0]], leaves.get(row[0], [])) for row in tables]
+    return [_table(row, columns[row[0]], leaves.get(row[0], []), labels) for row in tables]
 
 
 def primary_key(connection: Connection, oid: int) -> tuple[str, ...]:
@@ -175,12 +201,24 @@ def column_numbers(connection: Connection, oids: Sequence[int]) -> Mapping[int, 
     return numbers
 
 
+def _labels(connection: Connection, types: Collection[int]) -> dict[int, list[tuple[int, str]]]:
+    """Enum labels by the type that they occur in."""
+    labels: dict[int, list[tuple[int, str]]] = {}
+    users = [oid for oid in types if oid >= _FIRST_USER_OID]
+    for whole, oid, label in _rows(connection, _LABELS, users) if users else ():
+        labels.setdefault(whole, []).append((oid, label))
+    return labels
+
+
 def _rows(connection: Connection, query: str, oids: list[int]) -> list[Any]:
     return connection.execute(query, [oids]).fetchall()
 
 
 def _table(
-    row: Any, columns: list[ColumnRow], leaves: list[tuple[StoredRow, float, int]]
+    row: Any,
+    columns: list[ColumnRow],
+    leaves: list[tuple[StoredRow, float, int]],
+    labels: Mapping[int, list[tuple[int, str]]],
 ) -> TableRow:
     partitioned, schema_oid, tuples, size = row[9:13]
     if partitioned:
@@ -194,6 +232,7 @@ def _table(
         tuple(stored for stored, _, _ in leaves),
         max(int(tuples), 0),
         size,
+        tuple(sorted({label for c in columns for label in labels.get(c.type_oid, ())})),
     )
 
 

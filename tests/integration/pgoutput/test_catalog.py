@@ -284,6 +284,28 @@ def test_fingerprints_tell_what_leaves_no_row_events(
     assert reread("CREATE TABLE sub_1 PARTITION OF sub FOR VALUES FROM (50) TO (55)") == ""
 
 
+@pytest.mark.parametrize("type_", ["shade", "shade[]", "domains", "shades", "shades[]", "paint"])
+def test_fingerprints_tell_that_a_label_was_renamed(
+    catalog: PgCatalog, sql: psycopg.Connection, type_: str
+) -> None:
+    def reason(statement: str) -> str:
+        (before,) = catalog.tables()
+        sql.execute(statement.encode())
+        (after,) = catalog.tables()
+        return after.fingerprint.reread_reason(before.fingerprint)
+
+    sql.execute("CREATE TYPE shade AS ENUM ('red', 'blue'); CREATE TYPE other AS ENUM ('red')")
+    sql.execute("CREATE DOMAIN domain AS shade; CREATE DOMAIN domains AS domain[]")
+    sql.execute("CREATE TYPE shades AS RANGE (subtype = shade)")
+    sql.execute("CREATE TYPE paint AS (name text, shade shades)")
+    sql.execute(f"CREATE TABLE t (id int PRIMARY KEY, v {type_})".encode())
+    assert reason("ALTER TYPE shade ADD VALUE 'green' BEFORE 'blue'") == ""
+    assert reason("ALTER TYPE other RENAME VALUE 'red' TO 'scarlet'") == ""
+    assert "label" in reason("ALTER TYPE shade RENAME VALUE 'red' TO 'scarlet'")
+    assert reason("ALTER TABLE t ADD w other") == ""
+    assert reason("ALTER TABLE t DROP v") == ""
+
+
 def test_fingerprints_tell_that_a_table_was_published_otherwise(
     catalog: PgCatalog, settings: SourceSettings, sql: psycopg.Connection
 ) -> None:

@@ -111,6 +111,7 @@ def test_a_position_moves_after_each_batch_and_the_restart_point_at_the_end(
         (1 << 30, "at the restart point", ["confirm"]),
         (1 << 30, "at the end", ["confirm", "_advance"]),
         (1, "at the end", ["_advance"]),
+        (1, "beyond the end", ["confirm", "_advance"]),
         (1, "a little further", ["confirm", "_advance"]),
         (1, "none", ["_advance"]),
     ],
@@ -129,7 +130,10 @@ def test_the_restart_point_moves_where_that_lets_go_of_much(
     # As if no stream lived long enough to read anything.
     monkeypatch.setattr(SlotMoves, "_by_stream", lambda *_: not moved_by.append("confirm"))
     end, (_, restart) = source.current_lsn(), standing(sql, settings)
-    copies = {"at the restart point": restart, "at the end": end, "none": None}
+    copies = {
+        "at the restart point": restart, "at the end": end, "beyond the end": Lsn(end + 1),
+        "none": None,
+    }  # fmt: skip
     reading = SlotMoves(
         settings, sql, lambda: copies.get(copy, Lsn(restart + (end - restart) // 3))
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cdc_core.checkpoint import (
@@ -87,7 +89,7 @@ def test_tables_that_need_a_snapshot_are_named_with_the_command() -> None:
     assert "wal2delta snapshot --tables public.a public.b" in error.cure
 
 
-BEFORE = Fingerprint("1", "1", ((10, False, 5),))
+BEFORE = Fingerprint("1", "1", ((10, False, 5),), labels=((20, "red"), (22, "blue")))
 
 
 @pytest.mark.parametrize(
@@ -101,6 +103,9 @@ BEFORE = Fingerprint("1", "1", ((10, False, 5),))
         (Fingerprint("1", "1", ((10, False, 5), (11, True, 6))), "attached"),
         (Fingerprint("1", "1", ()), "detached or dropped"),
         (Fingerprint("1", "1", ((10, False, 8),)), "truncated or rewritten"),
+        (replace(BEFORE, labels=((20, "red"), (21, "green"), (22, "blue"))), ""),
+        (replace(BEFORE, labels=()), ""),
+        (replace(BEFORE, labels=((20, "blue"), (22, "red"))), "label of an enum was renamed"),
     ],
 )
 def test_what_leaves_no_row_events_asks_for_a_reading(now: Fingerprint, reason: str) -> None:

@@ -138,9 +138,9 @@ def one_statement(world: World, tx, oid: int) -> None:
 def build(seed: int, batch_transactions: int = 1000) -> tuple[World, list[int]]:
     world = World(random=random.Random(seed), batch_transactions=batch_transactions)
     oids = [
-        world.postgres.create_table("keyed", COLUMNS, toasted=("big",)),
+        world.postgres.create_table("keyed", COLUMNS, toasted=("big",), labels=("y",)),
         world.postgres.create_table("other", COLUMNS, toasted=("big",)),
-        world.postgres.create_table("heap", COLUMNS, key=()),
+        world.postgres.create_table("heap", COLUMNS, key=(), labels=("y",)),
     ]
     world.postgres.published.update(oids)
     work(world, oids, 5)
@@ -402,6 +402,8 @@ def change_schema(world: World, oid: int, change: str) -> None:
             postgres.rewrite(oid, "n", pa.string(), lambda n: f"<{n}>")
         case "rewrite in place":
             postgres.rewrite(oid, "n", pa.int32(), lambda n: None if n is None else n * 10)
+        case "rename label":
+            postgres.rename_label(oid, "big", "y", "why")
         case "rename table":
             postgres.rename_table(oid, "renamed")
         case "drop and add":
@@ -421,7 +423,7 @@ def change_schema(world: World, oid: int, change: str) -> None:
 
 CHANGES = (
     "add", "add with default", "drop", "rename", "rename key", "widen", "rewrite",
-    "rewrite in place", "rename table", "drop and add", "drop and rename", "swap",
+    "rewrite in place", "rename label", "rename table", "drop and add", "drop and rename", "swap",
 )  # fmt: skip
 
 
@@ -741,9 +743,9 @@ def test_a_column_added_while_the_run_reads() -> None:
 def test_a_definition_that_changes_around_a_reading(change: str, action: str, moment: str) -> None:
     world, _ = build(7)
     world.snapshot()
-    new = world.postgres.create_table("new", COLUMNS, toasted=("big",))
+    new = world.postgres.create_table("new", COLUMNS, toasted=("big",), labels=("y",))
     with world.postgres.transaction() as tx:
-        tx.insert(new, id=1, n=1, big="b")
+        tx.insert(new, id=1, n=1, big="y")
     source, done = world.source(), []
 
     def once() -> None:
