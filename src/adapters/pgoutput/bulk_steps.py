@@ -16,6 +16,7 @@ import psycopg
 
 from adapters.pgoutput.arrow_session import ArrowSession
 from adapters.pgoutput.read_ahead import ReadAhead
+from adapters.pgoutput.reader_choice import MOST_RESTART_BYTES
 from adapters.pgoutput.sql_text import literal
 from adapters.pgoutput.streamed_transactions import STREAMED, StreamedTransactions
 from adapters.pgoutput.wire_piece import WirePiece, end_of_batch, piece_of_arrow
@@ -55,7 +56,8 @@ class _Step:
 
 
 class Steps:
-    """What committed after `begin`, up to `until`, as the slot tells it.
+    """What committed after `begin`, up to `until`, as the slot tells it; less where a transaction
+    is so large that it is better streamed.
 
     The slot stands at `confirmed` and decodes from `restart_lsn`. Several steps take two sessions
     and two slots to spare, or one of each if no second is to be had; a single one needs no slot.
@@ -104,7 +106,8 @@ class Steps:
                 return
             self._step.source = None  # or all steps would be kept
             ended, last = piece.reached is not None, self._step.upto >= self._until
-            if self._next is None and not last and (ended or self._side_by_side):
+            goes_on = not last and not (ended and self._is_within_much())
+            if self._next is None and goes_on and (ended or self._side_by_side):
                 # The server has decoded a step once its first piece is here.
                 self._next = self._start(self._step)
             if ended and not last and self._step.told:
@@ -125,6 +128,12 @@ class Steps:
                 step.ahead.close()
         for session in self._sessions:
             session.close()
+
+    def _is_within_much(self) -> bool:
+        """Whether a step that ended seems to have ended within a transaction too large for this way
+        of reading, which the next step would decode again, and perhaps in vain."""
+        step = self._step
+        return not step.told and step.upto - step.restart_lsn > MOST_RESTART_BYTES
 
     def _open_second(self, server_major: int) -> bool:
         """Whether there is a second session now: the role or the server may have none left."""
@@ -194,10 +203,10 @@ class Steps:
 
     def _end(self, position: Lsn, restart_lsn: Lsn, *, quiet: bool = False) -> Lsn:
         step = step_bytes(self._settings, max(0, position - restart_lsn))
+        if quiet:
+            step = _QUIET_STEP_BYTES
         # The last step may be half as long again: a short one behind it would cost more.
         longest = step + step // 2
-        if quiet:
-            step = longest = _QUIET_STEP_BYTES
         return self._until if self._until - position <= longest else Lsn(position + step)
 
 

@@ -251,11 +251,11 @@ class PgChangeSource:
                 stream = self._streaming(position, tables)
                 pieces = stream.reader.read(until, stop)
                 for batch in self._batches(pieces, stream.decoder, position, tables):
-                    whole = batch.complete
+                    whole, end_lsn = batch.complete, batch.end_lsn
                     stream.told(batch)
                     yield batch
                     del batch
-                    if whole and stop():
+                    if whole and (stop() or self._bulk_pays(end_lsn, until, refusal)):
                         return
             case Reader.BULK:
                 self._close_stream()
@@ -304,6 +304,12 @@ class PgChangeSource:
             at_tail=at_tail,
             refusal=refusal,
         )
+
+    def _bulk_pays(self, position: Lsn, until: Lsn, refusal: str) -> bool:
+        """Whether what is left is better read in bulk: what held `restart_lsn` back has passed."""
+        state, _ = slot.usable_slot(self._locked, self._settings)
+        choice = self._choose(position, until, state.restart_lsn, at_tail=True, refusal=refusal)
+        return choice.reader is Reader.BULK
 
     def _streaming(self, position: Lsn, tables: frozenset[int]) -> _Stream:
         if self._stream is None or not self._stream.fits(position, tables):

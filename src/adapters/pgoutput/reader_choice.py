@@ -20,7 +20,7 @@ _TAIL_BYTES = 16 << 20
 
 #: A transaction open since `restart_lsn` may be as large as what lies between, and by SQL all of it
 #: goes through the server's temporary files.
-_MOST_RESTART_BYTES = 4 << 30
+MOST_RESTART_BYTES = 4 << 30
 
 
 class Reader(Enum):
@@ -57,7 +57,7 @@ def choose_reader(
     again = _AGAIN_FACTOR * restart_distance_bytes
     bulk = backlog_bytes + steps * again
     streaming = _STREAMING_FACTOR * backlog_bytes + again + _OPENING_BYTES
-    if bulk <= streaming and restart_distance_bytes <= _MOST_RESTART_BYTES:
+    if bulk <= streaming and restart_distance_bytes <= MOST_RESTART_BYTES:
         return Choice(Reader.BULK, f"{backlog}, restart_lsn {_mb(restart_distance_bytes)} behind")
     return Choice(
         Reader.STREAMING,

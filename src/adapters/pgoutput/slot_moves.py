@@ -87,7 +87,7 @@ class SlotMoves:
 
     def _by_stream(self, lsn: Lsn) -> bool:
         """False where no replication connection is to be had."""
-        stream = StreamingReader(self._settings, self._control, lsn)
+        stream = StreamingReader(self._settings, self._control, lsn, begin=lsn)
         try:
             stream.open()
             return stream.confirm(lsn)

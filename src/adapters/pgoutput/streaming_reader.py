@@ -67,14 +67,22 @@ _CONFIRM_SECONDS = 2.0
 class StreamingReader:
     """`WireReader` on a replication connection; reads go on where the last one ended.
 
-    `control` is a connection for short statements, `after` up to where changes are known. Raises
-    the driver's errors.
+    `control` is a connection for short statements, `after` up to where changes are known. The
+    server tells what committed after `begin`, or after the slot's position, the later of both: a
+    transaction under way at `begin` it cannot tell in blocks. Raises the driver's errors.
     """
 
     def __init__(
-        self, settings: SourceSettings, control: Connection, after: Lsn, *, binary: bool = False
+        self,
+        settings: SourceSettings,
+        control: Connection,
+        after: Lsn,
+        *,
+        begin: Lsn = ZERO_LSN,
+        binary: bool = False,
     ) -> None:
         self._settings = settings
+        self._begin = begin
         self._options = {**plugin_options(settings.pub_name, binary=binary), **STREAMED}
         self._blocks = StreamedTransactions()
         self._piece_bytes = min(_PIECE_BYTES, settings.batch_max_bytes)
@@ -173,7 +181,7 @@ class StreamingReader:
         connection = connect(self._settings, replication=True)
         options = ", ".join(f"{name} {literal(value)}" for name, value in self._options.items())
         statement = (
-            f"START_REPLICATION SLOT {quote(self._settings.slot_name)} LOGICAL {self.position} "
+            f"START_REPLICATION SLOT {quote(self._settings.slot_name)} LOGICAL {self._begin} "
             f"({options})"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from adapters.pgoutput import bulk_reader
+from adapters.pgoutput import bulk_reader, bulk_steps, reader_choice
 from adapters.pgoutput.change_source import PgChangeSource
 from adapters.pgoutput.streamed_transactions import StreamedTransactions
 from tests.support.changes import stream
@@ -35,6 +36,12 @@ def marks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
     monkeypatch.setattr(StreamedTransactions, "put", noted)
     return seen
+
+
+def decode_in_little_memory(sql: psycopg.Connection, database: str) -> None:
+    name = database.rpartition("/")[2]
+    for setting in ("logical_decoding_work_mem = '64kB'", "effective_cache_size = '8kB'"):
+        sql.execute(f'ALTER DATABASE "{name}" SET {setting}')
 
 
 def fill(sql: psycopg.Connection, note: str, first: int, rows: int = ROWS) -> None:
@@ -69,9 +76,7 @@ def test_large_transactions_tell_the_same_in_blocks_and_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(bulk_reader, "_SMALL_BYTES", 1 << 40)
-    name = database.rpartition("/")[2]
-    for setting in ("logical_decoding_work_mem = '64kB'", "effective_cache_size = '8kB'"):
-        sql.execute(f'ALTER DATABASE "{name}" SET {setting}')
+    decode_in_little_memory(sql, database)
     sql.execute("CREATE TYPE mood AS ENUM ('well')")
     sql.execute("CREATE TABLE a (id int PRIMARY KEY, note text, big text)")
     sql.execute("ALTER TABLE a ALTER big SET STORAGE EXTERNAL")
@@ -126,3 +131,45 @@ def test_large_transactions_tell_the_same_in_blocks_and_whole(
                 assert {b"c", b"A"} <= {*marks}
                 assert told == whole
     assert len([1 for event in whole if event[0] == "public.b"]) == 2010
+
+
+def test_a_transaction_too_large_for_bulk_is_streamed_in_blocks_and_what_follows_is_not(
+    settings: SourceSettings,
+    catalog: PgCatalog,
+    sql: psycopg.Connection,
+    database: str,
+    marks: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(bulk_reader, "_SMALL_BYTES", 1)
+    monkeypatch.setattr(bulk_steps, "_QUIET_STEP_BYTES", 200_000)
+    for module in (bulk_steps, reader_choice):
+        monkeypatch.setattr(module, "MOST_RESTART_BYTES", 200_000)
+    for name in ("_TAIL_BYTES", "_OPENING_BYTES"):
+        monkeypatch.setattr(reader_choice, name, 0)
+    decode_in_little_memory(sql, database)
+    sql.execute("CREATE TABLE a (id int PRIMARY KEY, note text, big text)")
+    tables = {t.relation.oid for t in catalog.publish()}
+    settings = replace(settings, batch_max_bytes=30_000)
+    with PgChangeSource(settings) as source, caplog.at_level(logging.INFO):
+        position = source.create_slot()
+        fill(sql, "large", 1, 20_000)
+        for number in range(100):
+            fill(sql, "small", 30_000 + number * 50, 50)
+            sql.execute("SELECT pg_log_standby_snapshot()")  # where a slot can restart
+        told = []
+        for batch in source.read(position, source.current_lsn(), tables):
+            told.append(batch)
+            if batch.complete and batch.changes:
+                source.confirm(batch.end_lsn)
+    readers = [r.getMessage() for r in caplog.records if r.getMessage().startswith("reading by")]
+    assert [reader.split()[2].rstrip(":") for reader in readers] == ["bulk", "streaming", "bulk"]
+    assert b"c" in marks
+    assert [event[3][0] for event in stream(told)] == [*range(1, 20_001), *range(30_000, 35_000)]
+    row: Any = sql.execute(
+        "SELECT spill_txns, stream_txns FROM pg_stat_replication_slots WHERE slot_name = %s",
+        [settings.slot_name],
+    ).fetchone()
+    assert row[0] == 0
+    assert row[1] > 0
