@@ -106,7 +106,7 @@ class Steps:
                 return
             self._step.source = None  # or all steps would be kept
             ended, last = piece.reached is not None, self._step.upto >= self._until
-            goes_on = not last and not (ended and self._is_within_much())
+            goes_on = not last and not (ended and self._seems_within_large_transaction())
             if self._next is None and goes_on and (ended or self._side_by_side):
                 # The server has decoded a step once its first piece is here.
                 self._next = self._start(self._step)
@@ -129,9 +129,9 @@ class Steps:
         for session in self._sessions:
             session.close()
 
-    def _is_within_much(self) -> bool:
-        """Whether a step that ended seems to have ended within a transaction too large for this way
-        of reading, which the next step would decode again, and perhaps in vain."""
+    def _seems_within_large_transaction(self) -> bool:
+        """Whether the step that ended told nothing for so long that a transaction too large for
+        this way of reading is likely: the next step would decode it again, and perhaps in vain."""
         step = self._step
         return not step.told and step.upto - step.restart_lsn > MOST_RESTART_BYTES
 

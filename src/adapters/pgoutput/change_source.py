@@ -255,7 +255,9 @@ class PgChangeSource:
                     stream.told(batch)
                     yield batch
                     del batch
-                    if whole and (stop() or self._bulk_pays(end_lsn, until, refusal)):
+                    if not whole:
+                        continue
+                    if stop() or (end_lsn < until and self._bulk_pays(end_lsn, until, refusal)):
                         return
             case Reader.BULK:
                 self._close_stream()

@@ -145,7 +145,7 @@ ORDER BY a.attrelid, a.attnum
 """
 
 
-#: Types of `initdb` and of users have such oids; every enum is a user's.
+#: Oids of what is made after `initdb` begin here; every enum is.
 _FIRST_USER_OID = 16384
 
 #: Of each type the enums in it: it may be a domain, an array, a range or a row of some.

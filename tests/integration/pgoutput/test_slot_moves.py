@@ -131,12 +131,13 @@ def test_the_restart_point_moves_where_that_lets_go_of_much(
     monkeypatch.setattr(SlotMoves, "_by_stream", lambda *_: not moved_by.append("confirm"))
     end, (_, restart) = source.current_lsn(), standing(sql, settings)
     copies = {
-        "at the restart point": restart, "at the end": end, "beyond the end": Lsn(end + 1),
+        "at the restart point": restart,
+        "a little further": Lsn(restart + (end - restart) // 3),
+        "at the end": end,
+        "beyond the end": Lsn(end + 1),
         "none": None,
-    }  # fmt: skip
-    reading = SlotMoves(
-        settings, sql, lambda: copies.get(copy, Lsn(restart + (end - restart) // 3))
-    )
+    }
+    reading = SlotMoves(settings, sql, lambda: copies[copy])
     reading.move(end)
     reading.settle()
     assert moved_by == moves
