@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 #: What separates sentence and cure in `SourceTable.not_streamed`.
 _RUN = "; run: "
 
+#: Types whose text names other objects as they are called now. Manual: "Object Identifier Types".
+_NAMES_OF_OTHERS = frozenset({
+    "aclitem", "regclass", "regcollation", "regconfig", "regdictionary", "regnamespace", "regoper",
+    "regoperator", "regproc", "regprocedure", "regrole", "regtype",
+})  # fmt: skip
+
 
 def tables_findings(
     tables: Sequence[SourceTable],
@@ -118,6 +124,16 @@ def _shape(table: SourceTable) -> Iterator[Finding]:
             name,
             f"kept as STRING, since no DECIMAL holds every digit: {columns}",
             f"none needed; or ALTER TABLE {qualified(table.relation.table)} {alter}",
+        )
+    of_others = [
+        c for c in table.relation.columns if c.pg_type.removesuffix("[]") in _NAMES_OF_OTHERS
+    ]
+    if of_others:
+        columns = ", ".join(f"{c.name} {c.pg_type}" for c in of_others)
+        yield warn(
+            name,
+            f"columns whose text changes without an event if what they name is renamed: {columns}",
+            f"none needed; after a rename: wal2delta verify --tables {name} --repair",
         )
 
 

@@ -69,13 +69,8 @@ class BulkReader:
         self._steps: Steps | None = None
 
     @property
-    def restart_lsn(self) -> Lsn:
-        """From where what comes next is decoded."""
-        return self._restart_lsn if self._steps is None else self._steps.restart_lsn
-
-    @property
     def copy_restarts_at(self) -> Lsn | None:
-        """The same, if it is a copy of the slot that is read."""
+        """From where what comes next is decoded, if it is a copy of the slot that is read."""
         steps = self._steps
         return steps.restart_lsn if steps is not None and steps.use_copies else None
 

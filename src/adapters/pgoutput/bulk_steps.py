@@ -105,18 +105,18 @@ class Steps:
             if piece is None:
                 return
             self._step.source = None  # or all steps would be kept
-            ended, last = piece.reached is not None, self._step.upto >= self._until
-            goes_on = not last and not (ended and self._seems_within_large_transaction())
-            if self._next is None and goes_on and (ended or self._side_by_side):
+            ended = piece.reached is not None
+            if ended:
+                self.restart_lsn = self._step.restart_lsn
+            if self._next is None and (ended or self._side_by_side) and self._goes_on():
                 # The server has decoded a step once its first piece is here.
                 self._next = self._start(self._step)
-            if ended and not last and self._step.told:
+            if ended and self._next is not None and self._step.told:
                 # A batch is larger than most steps.
                 piece = end_of_batch(None)
             yield piece
             del piece
             if ended:
-                self.restart_lsn = self._step.restart_lsn
                 if self._next is None:
                     return
                 self._step.ahead.close()
@@ -129,11 +129,11 @@ class Steps:
         for session in self._sessions:
             session.close()
 
-    def _seems_within_large_transaction(self) -> bool:
-        """Whether the step that ended told nothing for so long that a transaction too large for
-        this way of reading is likely: the next step would decode it again, and perhaps in vain."""
-        step = self._step
-        return not step.told and step.upto - step.restart_lsn > MOST_RESTART_BYTES
+    def _goes_on(self) -> bool:
+        """Whether there is a next step, and not so far from `restart_lsn` that a stream is better:
+        what is decoded already is taken in any case."""
+        upto = self._step.upto
+        return upto < self._until and upto - self.restart_lsn <= MOST_RESTART_BYTES
 
     def _open_second(self, server_major: int) -> bool:
         """Whether there is a second session now: the role or the server may have none left."""

@@ -276,13 +276,11 @@ class PgChangeSource:
                 )
                 try:
                     for batch in iter(ahead.take, None):
-                        whole, end_lsn = batch.complete, batch.end_lsn
+                        whole = batch.complete
                         yield batch
                         del batch
-                        if whole:
-                            again = self._choose(end_lsn, until, bulk.restart_lsn)
-                            if stop() or again.reader is not Reader.BULK:
-                                break
+                        if whole and stop():
+                            break
                 finally:
                     self._moves = None
                     ahead.close()

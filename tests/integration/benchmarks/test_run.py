@@ -30,6 +30,16 @@ def test_command_measures_and_keeps_results(tmp_path, capsys):
     assert "wal2delta cdc --follow" in capsys.readouterr().out
 
 
+def test_growth_is_told_of_whole_runs_and_of_imported_ones(tmp_path):
+    path = tmp_path / "results.json"
+    main(["growth-cdc", *SMALL, "--json", str(path)])
+    (case,) = read_report(path).cases
+    assert [f.rows for f in case.figures[::2]] == [1000, 200, 400, 800, 1600]
+    for whole, imported in zip(case.figures[::2], case.figures[1::2], strict=True):
+        assert 0 < imported.seconds < whole.seconds
+    assert len(case.values) == 4
+
+
 def test_an_unknown_case_or_peer_is_refused(capsys):
     for wrong in (["insert"], ["inserts", "--peers", "debezum"]):
         with pytest.raises(SystemExit):

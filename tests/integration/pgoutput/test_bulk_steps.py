@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
+from adapters.pgoutput import bulk_steps
 from adapters.pgoutput.bulk_steps import Steps
 from adapters.pgoutput.catalog import PgCatalog
 from adapters.pgoutput.change_source import PgChangeSource
@@ -125,6 +126,15 @@ def test_a_step_is_decoded_while_the_one_before_it_is_taken(
     told = ends(iter([first])) + ends(pieces)
     assert told == sorted(set(told))
     assert len(told) == 120 + 2 + 120
+
+
+def test_steps_that_end_before_the_end_have_told_whole_transactions(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk_steps, "MOST_RESTART_BYTES", 50_000)
+    pieces = list(steps.read(lambda: False))
+    assert pieces[-1].reached is not None
+    assert 0 < len(ends(iter(pieces))) < 120
 
 
 def test_steps_leave_no_copy_of_the_slot(steps: Steps, sql: psycopg.Connection) -> None:

@@ -133,21 +133,75 @@ def test_large_transactions_tell_the_same_in_blocks_and_whole(
     assert len([1 for event in whole if event[0] == "public.b"]) == 2010
 
 
+@pytest.fixture
+def near(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`restart_lsn` is soon too far for bulk, and small reads are none."""
+    monkeypatch.setattr(bulk_reader, "_SMALL_BYTES", 1)
+    for module in (bulk_steps, reader_choice):
+        monkeypatch.setattr(module, "MOST_RESTART_BYTES", 200_000)
+    for name in ("_TAIL_BYTES", "_OPENING_BYTES"):
+        monkeypatch.setattr(reader_choice, name, 0)
+
+
+def readers(log: pytest.LogCaptureFixture) -> list[str]:
+    """Which readers were chosen, in order."""
+    told = [r.getMessage() for r in log.records if r.getMessage().startswith("reading by")]
+    return [message.split()[2].rstrip(":") for message in told]
+
+
+def test_what_the_server_has_decoded_is_taken_however_far_restart_lsn_is(
+    settings: SourceSettings,
+    catalog: PgCatalog,
+    sql: psycopg.Connection,
+    near: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sql.execute("CREATE TABLE a (id int PRIMARY KEY, note text, big text)")
+    tables = {t.relation.oid for t in catalog.publish()}
+    with PgChangeSource(settings) as source:
+        source.create_slot()
+    fill(sql, "large", 1, 20_000)
+    fill(sql, "behind it", 20_001, 10)
+    fill(sql, "another", 30_001, 10)
+    with caplog.at_level(logging.INFO):
+        told = read(replace(settings, batch_max_bytes=30_000), tables)
+    assert readers(caplog) == ["bulk"]
+    assert [event[3][0] for event in told] == [*range(1, 20_011), *range(30_001, 30_011)]
+
+
+def test_an_open_transaction_ends_bulk_between_two_steps(
+    settings: SourceSettings,
+    catalog: PgCatalog,
+    sql: psycopg.Connection,
+    database: str,
+    near: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sql.execute("CREATE TABLE a (id int PRIMARY KEY, note text, big text)")
+    tables = {t.relation.oid for t in catalog.publish()}
+    with PgChangeSource(settings) as source:
+        source.create_slot()
+    with psycopg.connect(database) as one, caplog.at_level(logging.INFO):
+        fill(one, "open", 1, 10)
+        for number in range(100):
+            fill(sql, "small", 10_000 + number * 50, 50)
+            sql.execute("SELECT pg_log_standby_snapshot()")
+        told = read(replace(settings, batch_max_bytes=30_000), tables)
+    assert readers(caplog) == ["bulk", "streaming"]
+    assert [event[3][0] for event in told] == [*range(10_000, 15_000)]
+
+
 def test_a_transaction_too_large_for_bulk_is_streamed_in_blocks_and_what_follows_is_not(
     settings: SourceSettings,
     catalog: PgCatalog,
     sql: psycopg.Connection,
     database: str,
     marks: list[bytes],
+    near: None,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(bulk_reader, "_SMALL_BYTES", 1)
     monkeypatch.setattr(bulk_steps, "_QUIET_STEP_BYTES", 200_000)
-    for module in (bulk_steps, reader_choice):
-        monkeypatch.setattr(module, "MOST_RESTART_BYTES", 200_000)
-    for name in ("_TAIL_BYTES", "_OPENING_BYTES"):
-        monkeypatch.setattr(reader_choice, name, 0)
     decode_in_little_memory(sql, database)
     sql.execute("CREATE TABLE a (id int PRIMARY KEY, note text, big text)")
     tables = {t.relation.oid for t in catalog.publish()}
@@ -163,8 +217,7 @@ def test_a_transaction_too_large_for_bulk_is_streamed_in_blocks_and_what_follows
             told.append(batch)
             if batch.complete and batch.changes:
                 source.confirm(batch.end_lsn)
-    readers = [r.getMessage() for r in caplog.records if r.getMessage().startswith("reading by")]
-    assert [reader.split()[2].rstrip(":") for reader in readers] == ["bulk", "streaming", "bulk"]
+    assert readers(caplog) == ["bulk", "streaming", "bulk"]
     assert b"c" in marks
     assert [event[3][0] for event in stream(told)] == [*range(1, 20_001), *range(30_000, 35_000)]
     row: Any = sql.execute(

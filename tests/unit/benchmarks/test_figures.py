@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import xml.etree.ElementTree as ET
 
@@ -18,7 +19,7 @@ from benchmarks.processes import CommandFailed, weigh
 from benchmarks.report import as_markdown, as_text
 from benchmarks.run import parser
 from benchmarks.scenarios.choice import CASES
-from benchmarks.scenarios.growth import exponent
+from benchmarks.scenarios.growth import exponent, exponents
 from benchmarks.scenarios.latency import Timeline, delays_of
 
 TOTAL = "SELECT count(*), sum(quantity) FROM {table}"
@@ -51,12 +52,18 @@ def test_rows_lost_by_a_contender_are_told():
     assert figure("c", "x", "", 1000, [_run(1.0, rows_out=1000)]).note == ""
 
 
-def test_exponent_of_growth_is_told_with_and_without_the_fixed_cost():
-    sizes = [Figure("c", "x", "", n, 1, 2.0 + n / 1000) for n in (1000, 2000, 4000, 8000)]
-    assert exponent(sizes, 2.0) == 1.0
-    assert exponent(sizes) < 0.6
-    square = [Figure("c", "x", "", n, 1, n * n / 1e6) for n in (1000, 2000, 4000)]
-    assert exponent(square) == 2.0
+def test_exponents_of_growth_are_told_with_and_without_the_fixed_cost():
+    whole = [
+        Figure("c", "x", "", n, 1, 2.0 + n / 1000, cpu_seconds=1.5 + n / 500, server_cpu_seconds=k)
+        for n, k in ((0, 0.5), (1000, 1.5), (2000, 4.5), (4000, 16.5), (8000, 64.5))
+    ]
+    imported = [Figure("c", "x", "", n, 1, n * n / 1e6) for n in (0, 1000, 2000, 4000, 8000)]
+    once_imported, cpu, seconds, without = exponents(whole, imported).values()
+    assert once_imported == 2.0
+    assert cpu == exponent([1000, 2000, 4000, 8000], [3, 8, 24, 80])
+    assert seconds < 0.6
+    assert without == 1.0
+    assert math.isnan(exponent([1000, 2000], [1, 2], 1.0))
 
 
 def test_latency_ends_at_the_first_moment_that_confirms_the_commit():

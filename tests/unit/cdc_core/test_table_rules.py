@@ -98,6 +98,13 @@ CASES = [
         Level.WARN,
         "ALTER COLUMN n TYPE numeric(38, 10)",
     ),
+    (
+        table("orders", "public", Column("of", pa.string(), 2210, pg_type="regclass[]")),
+        FACTS,
+        {},
+        Level.WARN,
+        "verify --tables public.orders --repair",
+    ),
     (table("a.b"), FACTS, {}, Level.WARN, 'ALTER TABLE public."a.b" RENAME TO'),
     (table(), replace(FACTS, generated_columns=("total",)), {}, Level.WARN, "PostgreSQL 18"),
 ]
