@@ -1,9 +1,9 @@
 """Whether cost grows linearly: the exponent k of `cost = a * rows ** k`, fitted over four sizes.
 
-What a run pays once (mostly imports) makes small sizes look dear and the exponent too good. To take
-off what a run of a few rows needs leaves less than the rows take at small sizes: the server decodes
-while the program still starts. So runs are measured once more in processes that have imported what
-they need, and in CPU seconds, of which nothing hides.
+What a run pays once makes small sizes look dear and the exponent too good, so what a run of a few
+rows takes is taken off. Of whole runs that is too much at small sizes, as the server decodes while
+the program still starts: they are measured once more in processes that have imported what they
+need, and in CPU seconds, of which nothing hides.
 """
 
 from __future__ import annotations
@@ -81,14 +81,20 @@ def _growth(
 def exponents(whole: Sequence[Figure], imported: Sequence[Figure]) -> dict[str, float]:
     """By name. Both begin with the figure of a few rows."""
     rows = [figure.rows for figure in whole[1:]]
-    few_seconds, *seconds = (figure.seconds for figure in whole)
-    few_cpu, *cpu = (figure.cpu_seconds + figure.server_cpu_seconds for figure in whole)
     without = f"without those of {whole[0].rows:,} rows"
+
+    def of(figures: Sequence[Figure], cost: Callable[[Figure], float]) -> float:
+        few, *costs = map(cost, figures)
+        return exponent(rows, costs, few)
+
+    def cpu_seconds(figure: Figure) -> float:
+        return figure.cpu_seconds + figure.server_cpu_seconds
+
     return {
-        "exponent of seconds, once imported": exponent(rows, [f.seconds for f in imported[1:]]),
-        f"exponent of CPU seconds, the server's too, {without}": exponent(rows, cpu, few_cpu),
-        "exponent of seconds, whole runs": exponent(rows, seconds),
-        f"exponent of seconds, whole runs, {without}": exponent(rows, seconds, few_seconds),
+        f"exponent of seconds, once imported, {without}": of(imported, lambda f: f.seconds),
+        f"exponent of CPU seconds, the server's too, {without}": of(whole, cpu_seconds),
+        f"exponent of seconds, {without}": of(whole, lambda f: f.seconds),
+        "exponent of seconds": exponent(rows, [figure.seconds for figure in whole[1:]]),
     }
 
 
