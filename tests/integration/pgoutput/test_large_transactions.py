@@ -185,7 +185,7 @@ def test_an_open_transaction_ends_bulk_between_two_steps(
         fill(one, "open", 1, 10)
         for number in range(100):
             fill(sql, "small", 10_000 + number * 50, 50)
-            sql.execute("SELECT pg_log_standby_snapshot()")
+            sql.execute("CHECKPOINT")
         told = read(replace(settings, batch_max_bytes=30_000), tables)
     assert readers(caplog) == ["bulk", "streaming"]
     assert [event[3][0] for event in told] == [*range(10_000, 15_000)]
@@ -211,7 +211,7 @@ def test_a_transaction_too_large_for_bulk_is_streamed_in_blocks_and_what_follows
         fill(sql, "large", 1, 20_000)
         for number in range(100):
             fill(sql, "small", 30_000 + number * 50, 50)
-            sql.execute("SELECT pg_log_standby_snapshot()")  # where a slot can restart
+            sql.execute("CHECKPOINT")  # from which a slot can decode later
         told = []
         for batch in source.read(position, source.current_lsn(), tables):
             told.append(batch)

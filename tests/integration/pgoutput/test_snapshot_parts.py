@@ -134,6 +134,8 @@ def test_a_row_filter_counts(
     settings: SourceSettings,
 ) -> None:
     """Rows that the publication leaves out are neither read nor looked at."""
+    if sql.info.server_version < 150000:
+        pytest.skip("publications have filters from PostgreSQL 15 on")
     sql.execute(
         f"ALTER PUBLICATION {settings.pub_name} SET TABLE large WHERE (id % 2 = 0)".encode()
     )
