@@ -81,6 +81,14 @@ def history_findings(
             return
     if slot is None:
         yield ok(subject, "does not exist yet; wal2delta snapshot creates it")
+    elif slot.database != facts.database:
+        yield fail(
+            subject,
+            f"belongs to database {slot.database!r}"
+            if slot.database
+            else "is a physical slot, which nothing can be decoded from",
+            "set sources.pg_replication.slot_name to another name",
+        )
     elif checkpoint is None:
         yield warn(
             subject,

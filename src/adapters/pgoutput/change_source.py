@@ -151,7 +151,7 @@ class PgChangeSource:
     def drop_slot(self) -> bool:
         self._close_started()
         self._close_stream()
-        return slot.drop_slot(self._locked, self._settings.slot_name)
+        return slot.drop_slot(self._locked, self._settings)
 
     def note_transactions(self) -> None:
         cluster.note_transactions(self._locked)

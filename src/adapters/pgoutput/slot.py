@@ -84,23 +84,27 @@ def usable_slot(connection: Connection, settings: SourceSettings) -> tuple[SlotS
     name = settings.slot_name
     if slot is None:
         raise HistoryLost(f"replication slot {name!r} does not exist", RESNAPSHOT)
-    if slot.plugin != settings.plugin_name:
-        raise OperatorNeeded(
-            f"replication slot {name!r} has the output plugin {slot.plugin!r}, not "
-            f"{settings.plugin_name!r}",
-            "set sources.pg_replication.slot_name to another name",
-        )
-    if slot.database != connection.info.dbname:
-        raise OperatorNeeded(
-            f"replication slot {name!r} belongs to database {slot.database!r}",
-            "set sources.pg_replication.slot_name to another name",
-        )
+    _require_own(slot, connection, settings)
     if slot.lost or slot.confirmed_flush_lsn is None:
         raise HistoryLost(
             f"replication slot {name!r} is lost (wal_status = {slot.wal_status})",
             f"raise max_slot_wal_keep_size or run cdc more often; {RESNAPSHOT}",
         )
     return slot, slot.confirmed_flush_lsn
+
+
+def _require_own(slot: SlotState, connection: Connection, settings: SourceSettings) -> None:
+    """Slots are the cluster's: one of that name may be another database's or another program's."""
+    cure = "set sources.pg_replication.slot_name to another name"
+    if slot.database and slot.database != connection.info.dbname:
+        raise OperatorNeeded(
+            f"replication slot {slot.name!r} belongs to database {slot.database!r}", cure
+        )
+    if slot.plugin != settings.plugin_name:
+        has = f"has the output plugin {slot.plugin!r}" if slot.plugin else "is a physical slot"
+        raise OperatorNeeded(
+            f"replication slot {slot.name!r} {has}, not {settings.plugin_name!r}", cure
+        )
 
 
 _UNDER_WAY = """
@@ -165,10 +169,14 @@ def advance(connection: Connection, name: str, lsn: Lsn) -> None:
     connection.execute("SELECT pg_replication_slot_advance(%s, %s::pg_lsn)", [name, str(lsn)])
 
 
-def drop_slot(connection: Connection, name: str) -> bool:
-    """Drop the slot; False if there was none. Raises `WriterBusy` while another process has it."""
-    if read_slot(connection, name) is None:
+def drop_slot(connection: Connection, settings: SourceSettings) -> bool:
+    """Drop the slot; False if there was none. Raises `WriterBusy` while another process has it,
+    and `OperatorNeeded` for one that is not this pipeline's."""
+    name = settings.slot_name
+    slot = read_slot(connection, name)
+    if slot is None:
         return False
+    _require_own(slot, connection, settings)
 
     def drop() -> None:
         connection.execute("SELECT pg_drop_replication_slot(%s)", [name])

@@ -40,6 +40,38 @@ def test_a_slot_whose_wal_is_gone(shop):
     assert shop.lake_sql("SELECT id, x FROM bronze.t ORDER BY id") == rows
 
 
+def test_a_slot_of_another_database_or_program_is_left_alone(shop):
+    slot = shop.database
+    shop.sql("CREATE TABLE t (id int PRIMARY KEY)")
+    shop.run("snapshot")
+    shop.sql(f"CREATE DATABASE {slot}_other")
+    before = dict(shop.environ)
+    dsn = before["SOURCES__PG_REPLICATION__CREDENTIALS"]
+    other = f"{dsn.removesuffix(slot)}{slot}_other"
+    try:
+        shop.environ["SOURCES__PG_REPLICATION__CREDENTIALS"] = other
+        shop.environ["DESTINATION__DUCKDB__CREDENTIALS"] = "other.duckdb"
+        told = f"replication slot '{slot}' belongs to database '{slot}'"
+        for command in (["snapshot"], ["slot", "drop"], ["cleanup", "--yes"]):
+            assert told in shop.run(*command, code=3).line
+        assert f"belongs to database '{slot}'" in shop.run("check", code=3).out
+        for arguments, has in (
+            (f"'{slot}_else', 'test_decoding'", "has the output plugin 'test_decoding'"),
+            (f"'{slot}_else'", "is a physical slot"),
+        ):
+            kind = "logical" if "test" in arguments else "physical"
+            with psycopg.connect(other, autocommit=True) as sql:
+                sql.execute(f"SELECT pg_create_{kind}_replication_slot({arguments})")
+                shop.environ["SOURCES__PG_REPLICATION__SLOT_NAME"] = f"{slot}_else"
+                assert has in shop.run("snapshot", code=3).line
+                assert has in shop.run("slot", "drop", code=3).line
+                sql.execute("SELECT pg_drop_replication_slot(%s)", [f"{slot}_else"])
+    finally:
+        shop.sql(f"DROP DATABASE {slot}_other WITH (FORCE)")
+    shop.environ.update(before)
+    shop.run("cdc")
+
+
 def test_the_second_of_two_runs_ends_at_once(shop):
     shop.sql("CREATE TABLE t (id int PRIMARY KEY)")
     shop.run("snapshot")
