@@ -20,7 +20,9 @@ from cdc_core.row_hash import hash_rows
 from cdc_core.staging import (
     COMMITTED_AT_COLUMN,
     DELETE,
+    KEYED_CONTROL_FIELDS,
     LSN_COLUMN,
+    METADATA_FIELDS,
     OP_COLUMN,
     UNCHANGED_COLUMN,
     KeyedMerge,
@@ -39,8 +41,9 @@ if TYPE_CHECKING:
 
 #: Folded rows that wait in memory. Beyond it the largest are staged, down to half of it.
 HELD_BYTES = 48 << 20
-#: So many folded rows are folded again at a time.
+#: So many folded rows, of about so many bytes, are folded again at a time.
 REGROUP_ROWS = 1 << 19
+REGROUP_BYTES = 64 << 20
 
 
 class Entangled(Exception):
@@ -54,6 +57,8 @@ class _Part:
     relation: Relation
     #: Least and greatest value of the key's first column; None where they have no order.
     keys: tuple[object, object] | None
+    #: Of its rows, wherever they are.
+    nbytes: int
 
     @property
     def held_bytes(self) -> int:
@@ -86,7 +91,8 @@ class BatchParts:
         oid = relation.oid
         if merge.truncated_at is not None:
             self._parts.pop(oid, None)  # but the next `_cdc_ref` stays above those given
-        self._parts.setdefault(oid, []).append(_Part(merge, relation, _key_range(merge)))
+        part = _Part(merge, relation, _key_range(merge), merge.rows.nbytes)
+        self._parts.setdefault(oid, []).append(part)
         self._rows[oid] = self.rows_of(oid) + len(merge.rows)
 
     def make_room(self) -> None:
@@ -137,7 +143,10 @@ class BatchParts:
     ) -> KeyedMerge:
         relation, truncated_at = parts[-1].relation, parts[0].merge.truncated_at
         total = sum(len(part.merge.rows) + sum(map(len, part.merge.staged)) for part in parts)
-        groups = -(-total // REGROUP_ROWS)
+        if not total:
+            schema = pa.schema([*target.schema, *METADATA_FIELDS, *KEYED_CONTROL_FIELDS])
+            return KeyedMerge(target, key, schema.empty_table(), truncated_at)
+        groups = max(-(-total // REGROUP_ROWS), sum(p.nbytes for p in parts) // REGROUP_BYTES)
         merges: list[KeyedMerge] = []
         if groups <= 1:
             events = _events(pa.concat_tables(list(_relaid(parts, target))), relation, target)

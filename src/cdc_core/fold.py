@@ -154,6 +154,8 @@ def _codes(column: pa.ChunkedArray) -> tuple[Indexes, int]:
         if bool((numbers[1:] > numbers[:-1]).all()):
             # Rows inserted by a sequence: all keys differ.
             return np.arange(len(numbers), dtype=np.int64), len(numbers)
+    if pa.types.is_floating(column.type):
+        column = pc.add(column, pa.scalar(0, column.type))  # -0.0 is the key 0.0
     encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 
     Key = TypeVar("Key", bound=Hashable)
 
+#: Names that a merge gives to columns of its own. All begin with `_cdc_`.
+MERGE_COLUMNS = tuple(
+    f"_cdc_{name}"
+    for name in (
+        "applied_lsn", "copy_number", "has_events", "hop_of", "hop_rank", "last_committed_at",
+        "last_lsn", "last_steps", "new_count", "removal",
+    )
+)  # fmt: skip
 #: Column names that a table's own columns must not take.
 RESERVED_COLUMNS = (
     LSN_COLUMN,
@@ -32,6 +40,7 @@ RESERVED_COLUMNS = (
     OP_COLUMN,
     UNCHANGED_COLUMN,
     REF_COLUMN,
+    *MERGE_COLUMNS,
 )
 RESERVED_TABLES = (UNREPRESENTABLE_TABLE,)
 
@@ -75,7 +84,7 @@ def map_tables(
     tables = list(dict.fromkeys(tables))
     bare = [(table, table.name) for table in tables if table.schema == first_schema]
     prefixed = [
-        (table, natural_name(table, first_schema))
+        (table, _shown(natural_name(table, first_schema)))
         for table in tables
         if table.schema != first_schema
     ]
@@ -92,30 +101,35 @@ def is_name_of(
     target: str, table: TableName, first_schema: str, forbidden: str = FORBIDDEN_IN_TABLES
 ) -> bool:
     """Whether the target is the table's natural name, or that name made distinct."""
-    natural = natural_name(table, first_schema).translate(_replaced(forbidden))
+    natural = _possible(_shown(natural_name(table, first_schema)), forbidden)
     return re.fullmatch(re.escape(natural) + r"(_\d+)?", target) is not None
 
 
-def _replaced(forbidden: str) -> dict[int, str]:
-    return str.maketrans(dict.fromkeys(forbidden, "_"))
+def _possible(name: str, forbidden: str) -> str:
+    return name.translate({ord(character): "_" for character in forbidden})
+
+
+def _shown(table: str) -> str:
+    """Not a name like those of dlt's own tables, which no reader is shown."""
+    return f"_{table}" if table.casefold().startswith("_dlt") else table
 
 
 def _assign(
     wanted: Sequence[tuple[Key, str]], reserved: Collection[str], forbidden: str
 ) -> dict[Key, str]:
-    replace = _replaced(forbidden)
     taken = {name.casefold() for name in reserved}
     kept: dict[Key, str] = {}
     for key, name in wanted:
-        if name == name.translate(replace) and name.casefold() not in taken:
+        if name == _possible(name, forbidden) and name.casefold() not in taken:
             kept[key] = name
             taken.add(name.casefold())
     mapping: dict[Key, str] = {}
     for key, name in wanted:
-        candidate, number = kept.get(key, name.translate(replace)), 1
+        possible, number = _possible(name, forbidden), 1
+        candidate = kept.get(key, possible)
         while key not in kept and candidate.casefold() in taken:
             number += 1
-            candidate = f"{name.translate(replace)}_{number}"
+            candidate = f"{possible}_{number}"
         taken.add(candidate.casefold())
         mapping[key] = candidate
     return mapping

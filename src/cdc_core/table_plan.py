@@ -166,8 +166,12 @@ class TablePlan:
         names = {*before.values(), *now.values()}
         held = names - missing(names)
         for step in self._steps:
-            if isinstance(step, TableRename) and step.old in held and step.new not in held:
-                held = held - {step.old} | {step.new}
+            if isinstance(step, TableRename) and step.old in held:
+                # In the way of the new name may be what a dropped table left.
+                clash = step.new in held
+                held -= {step.old, step.new}
+                if not clash:
+                    held |= {step.new}
         lost = {oid: target for oid, target in now.items() if target not in held}
         for oid, target in lost.items():
             self._wait_for_reading(oid, f"the destination has no table {target}")

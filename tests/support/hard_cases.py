@@ -181,6 +181,15 @@ TOAST = (
 KEYS = (
     case(
         2,
+        "a zero changes its sign, and a NaN has one",
+        "float_key",
+        "CREATE TABLE float_key (a float8 PRIMARY KEY, v int);"
+        "INSERT INTO float_key VALUES (0, 1), (1, 1), ('inf'::float8 - 'inf'::float8, 1)",
+        "UPDATE float_key SET a = '-0' WHERE a = 0; UPDATE float_key SET v = 2 WHERE a = 'nan'",
+        "UPDATE float_key SET a = 0, v = 3 WHERE a = 0; DELETE FROM float_key WHERE a = 'nan'",
+    ),
+    case(
+        2,
         "swaps, chains and shifts of keys in one transaction",
         "key_moves",
         "CREATE TABLE key_moves (id int PRIMARY KEY, v text);"
@@ -412,6 +421,20 @@ def _rows(name: str, columns: str, values: str, setting: str = "") -> str:
 
 
 DEFINITIONS = (
+    case(
+        8,
+        "a table takes the name of one that took a dropped one's",
+        "heir_1 heir_2 heir_3 checkpoint",
+        "CREATE TABLE heir_1 (id int PRIMARY KEY, v text); INSERT INTO heir_1 VALUES (1, 'one');"
+        "CREATE TABLE heir_2 (id int PRIMARY KEY, v text); INSERT INTO heir_2 VALUES (2, 'two');"
+        "CREATE TABLE heir_3 (id int PRIMARY KEY, v text); INSERT INTO heir_3 VALUES (3, 'three');"
+        "CREATE TABLE checkpoint (id int PRIMARY KEY)",
+        Round(("DROP TABLE heir_1; ALTER TABLE heir_2 RENAME TO heir_1",), ("heir_1", "heir_3")),
+        Round(
+            ("ALTER TABLE heir_3 RENAME TO heir_2; INSERT INTO heir_2 VALUES (4, 'four')",),
+            ("heir_1", "heir_2"),
+        ),
+    ),
     case(
         8,
         "columns added: nullable, with a constant, volatile or domain's default, NOT NULL, identity",

@@ -420,7 +420,9 @@ def _query(sql: str, step: StagedMerge | StagedCells, target: Any = None) -> pa.
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
         connection.execute("SET temp_directory = ?", [str(step.paths[0].parent / "spill")])
-        staged = connection.read_parquet([str(path) for path in step.paths])
+        staged = connection.read_parquet(
+            [str(path) for path in step.paths], hive_partitioning=False
+        )
         connection.register("staged", staged)
         if target is not None:
             connection.register("target", target)

@@ -314,4 +314,5 @@ def _definitions(target: TargetTable) -> str:
 
 def _files(paths: Iterable[Path | str]) -> str:
     quoted = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
-    return f"read_parquet([{quoted}])"
+    # A folder named `a=b` would be taken for a column.
+    return f"read_parquet([{quoted}], hive_partitioning = false)"

@@ -129,7 +129,8 @@ class Packages:
             self._dlt.current.source_state()[CHECKPOINT] = checkpoint
             yield from ()
 
-        return self._dlt.resource(state, name=CHECKPOINT)
+        # No table is called so: discovery leaves out what begins with `_dlt`.
+        return self._dlt.resource(state, name=f"_dlt_{CHECKPOINT}")
 
 
 def _file_name(table: str) -> str:

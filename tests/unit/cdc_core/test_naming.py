@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_core.naming import map_columns, map_names, map_tables
+from adapters.dlt_destination import merge_sql
+from cdc_core.naming import RESERVED_COLUMNS, is_name_of, map_columns, map_names, map_tables
 from cdc_core.relation import TableName
 
 
@@ -30,6 +34,19 @@ def test_a_forbidden_character_gives_way_to_the_plain_name() -> None:
 def test_tables_of_other_schemas_are_prefixed_and_never_merge() -> None:
     tables = [TableName("a", "b"), TableName("public", "a__b"), TableName("public", "o.rders")]
     assert list(map_tables(tables, "public").values()) == ["a__b_2", "a__b", "o_rders"]
+
+
+def test_no_table_has_a_name_like_dlts_own() -> None:
+    table = TableName("_DLT_app", "t")
+    assert map_tables([table], "public") == {table: "__DLT_app__t"}
+    assert is_name_of("__DLT_app__t", table, "public")
+
+
+def test_columns_of_a_merge_are_reserved() -> None:
+    own = set(re.findall(r"_cdc_[a-z_]+", Path(merge_sql.__file__).read_text()))
+    own -= {"_cdc_e", "_cdc_t"}  # tables
+    assert own
+    assert own <= set(RESERVED_COLUMNS)
 
 
 @given(
