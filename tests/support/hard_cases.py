@@ -181,10 +181,10 @@ TOAST = (
 KEYS = (
     case(
         2,
-        "a zero changes its sign, and a NaN has one",
+        "a zero changes its sign",
         "float_key",
         "CREATE TABLE float_key (a float8 PRIMARY KEY, v int);"
-        "INSERT INTO float_key VALUES (0, 1), (1, 1), ('inf'::float8 - 'inf'::float8, 1)",
+        "INSERT INTO float_key VALUES (0, 1), (1, 1), ('nan', 1)",
         "UPDATE float_key SET a = '-0' WHERE a = 0; UPDATE float_key SET v = 2 WHERE a = 'nan'",
         "UPDATE float_key SET a = 0, v = 3 WHERE a = 0; DELETE FROM float_key WHERE a = 'nan'",
     ),

@@ -106,12 +106,6 @@ def _of_numbers(numbers: Numbers, valid: Mask, oid: int) -> tuple[pa.Array, scal
             return _dates(numbers, valid)
         case types.TIMESTAMP | types.TIMESTAMPTZ:
             return _timestamps(numbers, valid, zoned=oid == types.TIMESTAMPTZ)
-        case types.FLOAT4 | types.FLOAT8:
-            # As a NaN in text reads: of its bits only those that say so.
-            undefined = np.isnan(numbers)
-            if undefined.any():
-                numbers = np.where(undefined, numbers.dtype.type("nan"), numbers)
-            return _array(numbers, valid), []
         case _:
             return _array(numbers, valid), []
 
