@@ -19,6 +19,8 @@ class Fingerprint:
     - `partitions` holds every leaf partition as `(oid, attached, file node)`; `attached` is False
       for one that was created in place, whose rows all came through the stream. A partition missing
       later took its rows with it; one with new files was truncated by itself, or may have been.
+    - `paths` changes for a leaf when it, or a partition above it, is attached once more. A leaf
+      without one: not known.
     - `publication` changes when the table was published otherwise for a time, or not at all: what
       was done to it then may be missing. Empty: not published, or not known.
     - `labels` holds the labels of the enums in its columns, each with a number that it keeps when
@@ -30,6 +32,7 @@ class Fingerprint:
     partitions: tuple[tuple[int, bool, int], ...] = ()
     publication: str = ""
     labels: tuple[tuple[int, str], ...] = ()
+    paths: tuple[tuple[int, str], ...] = ()
 
     def to_text(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))
@@ -42,7 +45,8 @@ class Fingerprint:
         partitions = tuple((oid, attached, node) for oid, attached, node in fields["partitions"])
         publication = fields.get("publication", "")
         labels = tuple((number, label) for number, label in fields.get("labels", ()))
-        return cls(fields["storage"], fields["definition"], partitions, publication, labels)
+        paths = tuple((oid, path) for oid, path in fields.get("paths", ()))
+        return cls(fields["storage"], fields["definition"], partitions, publication, labels, paths)
 
     def reread_reason(self, before: Fingerprint) -> str:
         """Why rows may differ from what the stream told since `before`; empty if they cannot."""
@@ -52,6 +56,9 @@ class Fingerprint:
             return "a partition was detached or dropped"
         if any(attached for oid, attached, _ in self.partitions if oid not in old):
             return "a partition was attached"
+        paths = dict(before.paths)
+        if any(paths.get(oid, path) != path for oid, path in self.paths):
+            return "a partition was detached and attached again"
         if any(old[oid] != node for oid, node in new.items() if oid in old):
             return "a partition was truncated or rewritten"
         if self.storage != before.storage and self.definition != before.definition:

@@ -152,6 +152,7 @@ def fingerprint(row: TableRow, publication: Publication | None) -> Fingerprint:
         partitions=tuple((leaf.oid, leaf.attached, leaf.filenode) for leaf in row.leaves),
         publication=publication.mark_of(row) if publication is not None else "",
         labels=row.labels,
+        paths=tuple((leaf.oid, leaf.path) for leaf in row.leaves),
     )
 
 

@@ -35,7 +35,8 @@ class StoredRow:
 
     `attached`: it was a table of its own before it became a partition. `primary_key` and
     `identity_index` are columns in their order. `persistence` is "p", "u" (unlogged) or "f" (a
-    foreign table). `definition` changes when any column's catalog row is written.
+    foreign table). `definition` changes when any column's catalog row is written, `path` when the
+    leaf or a partition above it is attached once more.
     """
 
     oid: int
@@ -47,6 +48,7 @@ class StoredRow:
     persistence: str
     definition: str = ""
     attached: bool = False
+    path: str = ""
 
     @property
     def stream_key(self) -> tuple[str, ...]:
@@ -104,15 +106,15 @@ ORDER BY n.nspname, c.relname
 """
 
 _LEAVES = f"""
-WITH RECURSIVE tree (root, oid, attached) AS (
-  SELECT r.oid, i.inhrelid, {{attached}}
+WITH RECURSIVE tree (root, oid, attached, path) AS (
+  SELECT r.oid, i.inhrelid, {{attached}}, i.xmin::text
   FROM pg_class r JOIN pg_inherits i ON i.inhparent = r.oid
   WHERE r.oid = ANY (%s)
   UNION ALL
-  SELECT t.root, i.inhrelid, t.attached OR {{attached}}
+  SELECT t.root, i.inhrelid, t.attached OR {{attached}}, t.path || '/' || i.xmin::text
   FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid
 )
-SELECT {_STORED}, t.root, t.attached, c.reltuples::float8,
+SELECT {_STORED}, t.root, t.attached, t.path, c.reltuples::float8,
   (c.relpages + coalesce((SELECT t.relpages FROM pg_class t WHERE t.oid = c.reltoastrelid), 0))
     * current_setting('block_size')::bigint
 FROM tree t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -181,8 +183,8 @@ def read_tables(connection: Connection, schemas: Sequence[str]) -> list[TableRow
     leaves: dict[int, list[tuple[StoredRow, float, int]]] = {oid: [] for oid in roots}
     if roots:
         for row in _rows(connection, _LEAVES, roots):
-            stored = _stored(row[:9], attached=row[10])
-            leaves[row[9]].append((stored, row[11], row[12]))
+            stored = _stored(row[:9], attached=row[10], path=row[11])
+            leaves[row[9]].append((stored, row[12], row[13]))
     return [_table(row, columns[row[0]], leaves.get(row[0], []), labels) for row in tables]
 
 
@@ -236,7 +238,7 @@ def _table(
     )
 
 
-def _stored(row: Any, *, attached: bool = False) -> StoredRow:
+def _stored(row: Any, *, attached: bool = False, path: str = "") -> StoredRow:
     oid, schema, name, filenode, identity, key, index, persistence, definition = row
     return StoredRow(
         oid,
@@ -248,4 +250,5 @@ def _stored(row: Any, *, attached: bool = False) -> StoredRow:
         persistence,
         definition or "",
         attached,
+        path,
     )
