@@ -18,7 +18,8 @@ class Fingerprint:
     - `definition` changes when any column's catalog row is written.
     - `partitions` holds every leaf partition as `(oid, attached, file node)`; `attached` is False
       for one that was created in place, whose rows all came through the stream. A partition missing
-      later took its rows with it; one with new files was truncated by itself, or may have been.
+      later took its rows with it; one with new files was truncated by itself, or may have been. The
+      first file node is the oid.
     - `paths` changes for a leaf when it, or a partition above it, is attached once more. A leaf
       without one: not known.
     - `publication` changes when the table was published otherwise for a time, or not at all: what
@@ -56,6 +57,9 @@ class Fingerprint:
             return "a partition was detached or dropped"
         if any(attached for oid, attached, _ in self.partitions if oid not in old):
             return "a partition was attached"
+        # A foreign table has no files: 0.
+        if any(node not in (0, oid) for oid, node in new.items() if oid not in old):
+            return "a new partition was truncated or rewritten"
         paths = dict(before.paths)
         if any(paths.get(oid, path) != path for oid, path in self.paths):
             return "a partition was detached and attached again"

@@ -282,6 +282,9 @@ def test_fingerprints_tell_what_leaves_no_row_events(
         "CREATE TABLE sub PARTITION OF p FOR VALUES FROM (50) TO (60) PARTITION BY RANGE (id)"
     )
     assert reread("CREATE TABLE sub_1 PARTITION OF sub FOR VALUES FROM (50) TO (55)") == ""
+    create = "CREATE TABLE p_9 PARTITION OF p FOR VALUES FROM (90) TO (100)"
+    filled = create, "INSERT INTO p VALUES (90, 1)"
+    assert "new partition was truncated" in reread(*filled, "TRUNCATE p_9")
     for part, low, high in (("p_2", 10, 20), ("sub", 50, 60)):
         detach = f"ALTER TABLE p DETACH PARTITION {part}"
         assert "attached again" in reread(detach, attach.format(part, low, high))
