@@ -22,6 +22,8 @@ class Fingerprint:
       first file node is the oid.
     - `paths` changes for a leaf when it, or a partition above it, is attached once more. A leaf
       without one: not known.
+    - `attributes` changes for a composite type in its columns when an attribute is added, dropped
+      or changes type: then rows from before print otherwise. Renaming one changes no text.
     - `publication` changes when the table was published otherwise for a time, or not at all: what
       was done to it then may be missing. Empty: not published, or not known.
     - `labels` holds the labels of the enums in its columns, each with a number that it keeps when
@@ -34,6 +36,7 @@ class Fingerprint:
     publication: str = ""
     labels: tuple[tuple[int, str], ...] = ()
     paths: tuple[tuple[int, str], ...] = ()
+    attributes: tuple[tuple[int, str], ...] = ()
 
     def to_text(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))
@@ -47,7 +50,16 @@ class Fingerprint:
         publication = fields.get("publication", "")
         labels = tuple((number, label) for number, label in fields.get("labels", ()))
         paths = tuple((oid, path) for oid, path in fields.get("paths", ()))
-        return cls(fields["storage"], fields["definition"], partitions, publication, labels, paths)
+        attributes = tuple((number, mark) for number, mark in fields.get("attributes", ()))
+        return cls(
+            fields["storage"],
+            fields["definition"],
+            partitions,
+            publication,
+            labels,
+            paths,
+            attributes,
+        )
 
     def reread_reason(self, before: Fingerprint) -> str:
         """Why rows may differ from what the stream told since `before`; empty if they cannot."""
@@ -70,6 +82,9 @@ class Fingerprint:
         labels = dict(before.labels)
         if any(labels.get(number, label) != label for number, label in self.labels):
             return "a label of an enum was renamed"
+        attributes = dict(before.attributes)
+        if any(attributes.get(number, mark) != mark for number, mark in self.attributes):
+            return "attributes of a composite type were changed"
         if before.publication and self.publication not in ("", before.publication):
             return "its publication was changed"
         return ""

@@ -153,6 +153,7 @@ def fingerprint(row: TableRow, publication: Publication | None) -> Fingerprint:
         publication=publication.mark_of(row) if publication is not None else "",
         labels=row.labels,
         paths=tuple((leaf.oid, leaf.path) for leaf in row.leaves),
+        attributes=row.attributes,
     )
 
 

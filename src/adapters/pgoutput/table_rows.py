@@ -75,6 +75,8 @@ class TableRow:
     total_bytes: int
     #: Labels of the enums that its columns are made of, with their oids.
     labels: tuple[tuple[int, str], ...] = ()
+    #: Marks of the attributes of the composite types that its columns are made of, by oid.
+    attributes: tuple[tuple[int, str], ...] = ()
 
 
 #: Names of a key's columns in column order; a deferrable or invalid index identifies nothing.
@@ -150,8 +152,8 @@ ORDER BY a.attrelid, a.attnum
 #: Oids of what is made after `initdb` begin here; every enum is.
 _FIRST_USER_OID = 16384
 
-#: Of each type the enums in it: it may be a domain, an array, a range or a row of some.
-_LABELS = """
+#: Of each type the types in it: it may be a domain, an array, a range or a row of some.
+_PARTS = """
 WITH RECURSIVE parts (whole, part) AS (
   SELECT oid, oid FROM pg_type WHERE oid = ANY (%s)
   UNION
@@ -164,9 +166,21 @@ WITH RECURSIVE parts (whole, part) AS (
     WHERE t.oid = p.part AND a.attnum > 0 AND NOT a.attisdropped
   ) n (part) ON n.part <> 0
 )
+"""
+
+_LABELS = f"""{_PARTS}
 SELECT p.whole, e.oid, e.enumlabel::text
 FROM parts p JOIN pg_enum e ON e.enumtypid = p.part
 ORDER BY e.oid
+"""
+
+#: Names are not in a row's text. A dropped attribute was in that of rows sent before.
+_ATTRIBUTES = f"""{_PARTS}
+SELECT p.whole, p.part, md5(string_agg(
+  concat_ws(':', a.attnum, a.atttypid, a.atttypmod, a.attisdropped), ',' ORDER BY a.attnum))
+FROM parts p JOIN pg_type t ON t.oid = p.part
+JOIN pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0
+GROUP BY p.whole, p.part
 """
 
 
@@ -178,14 +192,18 @@ def read_tables(connection: Connection, schemas: Sequence[str]) -> list[TableRow
     columns: dict[int, list[ColumnRow]] = {oid: [] for oid in oids}
     for oid, *fields in _rows(connection, _COLUMNS, oids):
         columns[oid].append(ColumnRow(*fields))
-    labels = _labels(connection, {c.type_oid for of_table in columns.values() for c in of_table})
+    types = {c.type_oid for of_table in columns.values() for c in of_table}
+    labels = _by_type(connection, _LABELS, types)
+    attributes = _by_type(connection, _ATTRIBUTES, types)
     roots = [row[0] for row in tables if row[9]]
     leaves: dict[int, list[tuple[StoredRow, float, int]]] = {oid: [] for oid in roots}
     if roots:
         for row in _rows(connection, _LEAVES, roots):
             stored = _stored(row[:9], attached=row[10], path=row[11])
             leaves[row[9]].append((stored, row[12], row[13]))
-    return [_table(row, columns[row[0]], leaves.get(row[0], []), labels) for row in tables]
+    return [
+        _table(row, columns[row[0]], leaves.get(row[0], []), labels, attributes) for row in tables
+    ]
 
 
 def primary_key(connection: Connection, oid: int) -> tuple[str, ...]:
@@ -203,13 +221,15 @@ def column_numbers(connection: Connection, oids: Sequence[int]) -> Mapping[int, 
     return numbers
 
 
-def _labels(connection: Connection, types: Collection[int]) -> dict[int, list[tuple[int, str]]]:
-    """Enum labels by the type that they occur in."""
-    labels: dict[int, list[tuple[int, str]]] = {}
+def _by_type(
+    connection: Connection, query: str, types: Collection[int]
+) -> dict[int, list[tuple[int, str]]]:
+    """Enum labels, or marks of composite types, by the type that they occur in."""
+    found: dict[int, list[tuple[int, str]]] = {}
     users = [oid for oid in types if oid >= _FIRST_USER_OID]
-    for whole, oid, label in _rows(connection, _LABELS, users) if users else ():
-        labels.setdefault(whole, []).append((oid, label))
-    return labels
+    for whole, oid, text in _rows(connection, query, users) if users else ():
+        found.setdefault(whole, []).append((oid, text))
+    return found
 
 
 def _rows(connection: Connection, query: str, oids: list[int]) -> list[Any]:
@@ -221,6 +241,7 @@ def _table(
     columns: list[ColumnRow],
     leaves: list[tuple[StoredRow, float, int]],
     labels: Mapping[int, list[tuple[int, str]]],
+    attributes: Mapping[int, list[tuple[int, str]]],
 ) -> TableRow:
     partitioned, schema_oid, tuples, size = row[9:13]
     if partitioned:
@@ -235,6 +256,7 @@ def _table(
         max(int(tuples), 0),
         size,
         tuple(sorted({label for c in columns for label in labels.get(c.type_oid, ())})),
+        tuple(sorted({mark for c in columns for mark in attributes.get(c.type_oid, ())})),
     )
 
 

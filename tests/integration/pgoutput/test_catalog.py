@@ -312,6 +312,27 @@ def test_fingerprints_tell_that_a_label_was_renamed(
     assert reason("ALTER TABLE t DROP v") == ""
 
 
+@pytest.mark.parametrize("type_", ["pair", "pair[]", "pairs", "holder"])
+def test_fingerprints_tell_that_attributes_were_changed(
+    catalog: PgCatalog, sql: psycopg.Connection, type_: str
+) -> None:
+    def reason(statement: str) -> str:
+        before = by_name(catalog.tables())["public.t"]
+        sql.execute(statement.encode())
+        after = by_name(catalog.tables())["public.t"]
+        return after.fingerprint.reread_reason(before.fingerprint)
+
+    sql.execute("CREATE TYPE pair AS (a int, b text); CREATE DOMAIN pairs AS pair[]")
+    sql.execute("CREATE TABLE holder (p pairs)")
+    sql.execute(f"CREATE TABLE t (id int PRIMARY KEY, v {type_})".encode())
+    assert reason("ALTER TYPE pair RENAME ATTRIBUTE a TO c") == ""
+    assert "attributes" in reason("ALTER TYPE pair ADD ATTRIBUTE d int")
+    assert "attributes" in reason("ALTER TYPE pair DROP ATTRIBUTE c")
+    assert ("attributes" in reason("ALTER TABLE holder ADD q int")) == (type_ == "holder")
+    assert reason("CREATE TYPE other AS (a int); ALTER TABLE t ADD w other") == ""
+    assert reason("ALTER TABLE t DROP v") == ""
+
+
 def test_fingerprints_tell_that_a_table_was_published_otherwise(
     catalog: PgCatalog, settings: SourceSettings, sql: psycopg.Connection
 ) -> None:

@@ -90,6 +90,7 @@ def test_tables_that_need_a_snapshot_are_named_with_the_command() -> None:
 
 
 BEFORE = Fingerprint("1", "1", ((10, False, 5),), labels=((20, "red"), (22, "blue")))
+BEFORE = replace(BEFORE, attributes=((30, "x"),))
 
 
 @pytest.mark.parametrize(
@@ -107,6 +108,8 @@ BEFORE = Fingerprint("1", "1", ((10, False, 5),), labels=((20, "red"), (22, "blu
         (replace(BEFORE, labels=((20, "red"), (21, "green"), (22, "blue"))), ""),
         (replace(BEFORE, labels=()), ""),
         (replace(BEFORE, labels=((20, "blue"), (22, "red"))), "label of an enum was renamed"),
+        (replace(BEFORE, attributes=((30, "y"), (31, "x"))), "attributes of a composite type"),
+        (replace(BEFORE, attributes=((31, "x"),)), ""),
     ],
 )
 def test_what_leaves_no_row_events_asks_for_a_reading(now: Fingerprint, reason: str) -> None:
@@ -116,6 +119,6 @@ def test_what_leaves_no_row_events_asks_for_a_reading(now: Fingerprint, reason: 
 
 def test_marks_that_an_older_checkpoint_lacks_are_no_change() -> None:
     old = '{"storage":"1","definition":"1","partitions":[[10,false,5]]}'
-    now = Fingerprint("1", "1", ((10, False, 5),), paths=((10, "7/8"),))
+    now = Fingerprint("1", "1", ((10, False, 5),), paths=((10, "7/8"),), attributes=((30, "x"),))
     assert now.reread_reason(Fingerprint.from_text(old)) == ""
     assert Fingerprint.from_text(now.to_text()) == now
