@@ -24,6 +24,7 @@ class Fingerprint:
       without one: not known.
     - `attributes` changes for a composite type in its columns when an attribute is added, dropped
       or changes type: then rows from before print otherwise. Renaming one changes no text.
+    - `unsent` holds the numbers of columns that the stream leaves out, such as generated ones.
     - `publication` changes when the table was published otherwise for a time, or not at all: what
       was done to it then may be missing. Empty: not published, or not known.
     - `labels` holds the labels of the enums in its columns, each with a number that it keeps when
@@ -37,6 +38,7 @@ class Fingerprint:
     labels: tuple[tuple[int, str], ...] = ()
     paths: tuple[tuple[int, str], ...] = ()
     attributes: tuple[tuple[int, str], ...] = ()
+    unsent: tuple[int, ...] = ()
 
     def to_text(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))
@@ -59,6 +61,7 @@ class Fingerprint:
             labels,
             paths,
             attributes,
+            tuple(fields.get("unsent", ())),
         )
 
     def reread_reason(self, before: Fingerprint) -> str:

@@ -124,6 +124,8 @@ def evolve(state: TableState, source: SourceTable) -> Evolution:
         changes.append(f"column {new_column.name} added")
         if new_column.has_default:
             reread = reread or f"column {new_column.name} was added with a default"
+        if new_column.attnum in old.unsent:
+            reread = reread or f"column {new_column.name} was not sent before"
     # A dropped column's name comes back with another column: old values must not show in it.
     gone = {c.target.casefold() for c in followed.columns if c.dropped}
     taken = gone & _new_names(state, relation)

@@ -24,7 +24,7 @@ from cdc_core.ports.catalog import SourceTable
 from cdc_core.relation import Column, Relation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from adapters.pgoutput.connection import Connection
     from adapters.pgoutput.publication import Publication
@@ -136,7 +136,7 @@ class PgCatalog:
         )
         return SourceTable(
             relation,
-            fingerprint(row, publication),
+            fingerprint(row, publication, {column.attnum for column in columns}),
             published,
             _not_streamed(row, publication, may_add=may_add),
             row.estimated_rows,
@@ -144,8 +144,11 @@ class PgCatalog:
         )
 
 
-def fingerprint(row: TableRow, publication: Publication | None) -> Fingerprint:
-    """Marks of the table's files and definition; see `Fingerprint` for what they tell."""
+def fingerprint(
+    row: TableRow, publication: Publication | None, sent: Collection[int]
+) -> Fingerprint:
+    """Marks of the table's files and definition; see `Fingerprint` for what they tell. `sent` are
+    the numbers of the columns in the stream."""
     return Fingerprint(
         storage="" if row.partitioned else str(row.stored.filenode),
         definition=row.stored.definition,
@@ -154,6 +157,7 @@ def fingerprint(row: TableRow, publication: Publication | None) -> Fingerprint:
         labels=row.labels,
         paths=tuple((leaf.oid, leaf.path) for leaf in row.leaves),
         attributes=row.attributes,
+        unsent=tuple(c.attnum for c in row.columns if c.attnum not in sent),
     )
 
 

@@ -134,6 +134,7 @@ def test_generated_columns_come_where_postgres_sends_them(
     names = table.relation.column_names
     assert names == (("id", "g") if major(sql) >= 18 else ("id",))
     assert [tuple(row) for _, _, row in events(batches)] == [names]
+    assert table.fingerprint.unsent == (() if "g" in names else (2,))
 
 
 def test_what_cannot_be_streamed_is_named_and_not_published(
