@@ -24,6 +24,8 @@ class Fingerprint:
       without one: not known.
     - `attributes` changes for a composite type in its columns when an attribute is added, dropped
       or changes type: then rows from before print otherwise. Renaming one changes no text.
+    - `place` changes when the table is put into a schema. Empty: it is not published by its schema,
+      or not known.
     - `unsent` holds the numbers of columns that the stream leaves out, such as generated ones.
     - `publication` changes when the table was published otherwise for a time, or not at all: what
       was done to it then may be missing. Empty: not published, or not known.
@@ -39,6 +41,7 @@ class Fingerprint:
     paths: tuple[tuple[int, str], ...] = ()
     attributes: tuple[tuple[int, str], ...] = ()
     unsent: tuple[int, ...] = ()
+    place: str = ""
 
     def to_text(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))
@@ -62,6 +65,7 @@ class Fingerprint:
             paths,
             attributes,
             tuple(fields.get("unsent", ())),
+            fields.get("place", ""),
         )
 
     def reread_reason(self, before: Fingerprint) -> str:
@@ -90,4 +94,6 @@ class Fingerprint:
             return "attributes of a composite type were changed"
         if before.publication and self.publication not in ("", before.publication):
             return "its publication was changed"
+        if before.place and self.place not in ("", before.place):
+            return "it was moved out of its schema and back"
         return ""

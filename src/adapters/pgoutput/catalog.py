@@ -157,6 +157,7 @@ def fingerprint(
         labels=row.labels,
         paths=tuple((leaf.oid, leaf.path) for leaf in row.leaves),
         attributes=row.attributes,
+        place=publication.place_of(row) if publication is not None else "",
         unsent=tuple(c.attnum for c in row.columns if c.attnum not in sent),
     )
 

@@ -75,6 +75,8 @@ class TableRow:
     total_bytes: int
     #: Labels of the enums that its columns are made of, with their oids.
     labels: tuple[tuple[int, str], ...] = ()
+    #: Changes when the table is put into a schema.
+    place: str = ""
     #: Marks of the attributes of the composite types that its columns are made of, by oid.
     attributes: tuple[tuple[int, str], ...] = ()
 
@@ -100,7 +102,10 @@ _STORED = f"""
 _TABLES = f"""
 SELECT {_STORED}, c.relkind = 'p', n.oid, c.reltuples::float8,
   (c.relpages + coalesce((SELECT t.relpages FROM pg_class t WHERE t.oid = c.reltoastrelid), 0))
-    * current_setting('block_size')::bigint
+    * current_setting('block_size')::bigint,
+  (SELECT d.xmin::text FROM pg_depend d
+   WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0
+     AND d.refclassid = 'pg_namespace'::regclass)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = ANY (%s) AND c.relkind IN ('r', 'p') AND NOT c.relispartition
   AND c.relpersistence <> 't'
@@ -243,7 +248,7 @@ def _table(
     labels: Mapping[int, list[tuple[int, str]]],
     attributes: Mapping[int, list[tuple[int, str]]],
 ) -> TableRow:
-    partitioned, schema_oid, tuples, size = row[9:13]
+    partitioned, schema_oid, tuples, size, place = row[9:14]
     if partitioned:
         tuples = sum(max(tuples, 0) for _, tuples, _ in leaves)
         size = sum(size for _, _, size in leaves)
@@ -256,6 +261,7 @@ def _table(
         max(int(tuples), 0),
         size,
         tuple(sorted({label for c in columns for label in labels.get(c.type_oid, ())})),
+        place or "",
         tuple(sorted({mark for c in columns for mark in attributes.get(c.type_oid, ())})),
     )
 

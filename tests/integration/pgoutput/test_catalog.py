@@ -366,6 +366,29 @@ def test_fingerprints_tell_that_a_table_was_published_otherwise(
         assert reread(filtered) == {"o": changed, "t": changed}
 
 
+def test_fingerprints_tell_that_a_table_left_its_schema(
+    catalog: PgCatalog, settings: SourceSettings, sql: psycopg.Connection
+) -> None:
+    if major(sql) < 15:
+        pytest.skip("publications of schemas come with PostgreSQL 15")
+
+    def reason(*statements: str) -> str:
+        (before,) = catalog.tables()
+        for statement in statements:
+            sql.execute(statement.encode())
+        (after,) = catalog.tables()
+        return after.fingerprint.reread_reason(before.fingerprint)
+
+    name = settings.pub_name
+    sql.execute("CREATE SCHEMA o; CREATE TABLE t (id int PRIMARY KEY)")
+    moved = "ALTER TABLE t SET SCHEMA o", "ALTER TABLE o.t SET SCHEMA public"
+    sql.execute(f"CREATE PUBLICATION {name} FOR TABLES IN SCHEMA public".encode())
+    assert reason("ALTER TABLE t RENAME TO u", "ALTER TABLE u RENAME TO t", "ANALYZE") == ""
+    assert "schema" in reason(*moved)
+    sql.execute(f"DROP PUBLICATION {name}; CREATE PUBLICATION {name} FOR TABLE t".encode())
+    assert reason(*moved) == ""
+
+
 def test_a_publication_of_another_owner_is_used_as_it_is(
     settings: SourceSettings, sql: psycopg.Connection, reader: str
 ) -> None:

@@ -120,6 +120,6 @@ def test_what_leaves_no_row_events_asks_for_a_reading(now: Fingerprint, reason: 
 def test_marks_that_an_older_checkpoint_lacks_are_no_change() -> None:
     old = '{"storage":"1","definition":"1","partitions":[[10,false,5]]}'
     now = Fingerprint("1", "1", ((10, False, 5),), paths=((10, "7/8"),), attributes=((30, "x"),))
-    now = replace(now, unsent=(2,))
+    now = replace(now, unsent=(2,), place="9")
     assert now.reread_reason(Fingerprint.from_text(old)) == ""
     assert Fingerprint.from_text(now.to_text()) == now
