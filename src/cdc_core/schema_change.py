@@ -32,6 +32,10 @@ _ARROW_TYPES: dict[str, pa.DataType] = {
     )
 }  # fmt: skip
 
+#: `text` and `varchar`, whose values print alike; other types that become text may not (`cidr` and
+#: `inet`), though a column goes from one to the other without its rows being rewritten.
+_PRINTS_AS_IT_IS = frozenset({25, 1043})
+
 
 @dataclass(frozen=True)
 class Evolution:
@@ -110,7 +114,9 @@ def evolve(state: TableState, source: SourceTable) -> Evolution:
             changes.append(f"column {column.name} renamed to {current.name}")
         if (current.type_oid, current.typmod) != (column.type_oid, column.typmod):
             changes.append(f"column {current.name} changed type to {current.pg_type}")
-            if not widens(_arrow_type(column.arrow_type), current.arrow_type):
+            if not widens(_arrow_type(column.arrow_type), current.arrow_type) or _prints_otherwise(
+                column, current
+            ):
                 reread = reread or f"type of column {current.name} changed"
 
     added = [c for c in relation.columns if c.attnum not in before]
@@ -118,6 +124,8 @@ def evolve(state: TableState, source: SourceTable) -> Evolution:
         changes.append(f"column {new_column.name} added")
         if new_column.has_default:
             reread = reread or f"column {new_column.name} was added with a default"
+        if new_column.attnum in old.unsent:
+            reread = reread or f"column {new_column.name} was not sent before"
     # A dropped column's name comes back with another column: old values must not show in it.
     gone = {c.target.casefold() for c in followed.columns if c.dropped}
     taken = gone & _new_names(state, relation)
@@ -243,6 +251,12 @@ def _renamed(
 ) -> set[str]:
     attnums = {c.name: c.attnum for c in before.values() if not c.dropped}
     return {now[attnums[name]].name for name in key if attnums.get(name) in now}
+
+
+def _prints_otherwise(old: ColumnState, new: Column) -> bool:
+    """Whether a text in the destination may be another one in the new type."""
+    types = {old.type_oid, new.type_oid}
+    return len(types) > 1 and new.arrow_type == pa.string() and not types <= _PRINTS_AS_IT_IS
 
 
 def widens(old: pa.DataType, new: pa.DataType) -> bool:

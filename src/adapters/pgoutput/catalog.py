@@ -24,7 +24,7 @@ from cdc_core.ports.catalog import SourceTable
 from cdc_core.relation import Column, Relation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from adapters.pgoutput.connection import Connection
     from adapters.pgoutput.publication import Publication
@@ -136,7 +136,7 @@ class PgCatalog:
         )
         return SourceTable(
             relation,
-            fingerprint(row, publication),
+            fingerprint(row, publication, {column.attnum for column in columns}),
             published,
             _not_streamed(row, publication, may_add=may_add),
             row.estimated_rows,
@@ -144,14 +144,21 @@ class PgCatalog:
         )
 
 
-def fingerprint(row: TableRow, publication: Publication | None) -> Fingerprint:
-    """Marks of the table's files and definition; see `Fingerprint` for what they tell."""
+def fingerprint(
+    row: TableRow, publication: Publication | None, sent: Collection[int]
+) -> Fingerprint:
+    """Marks of the table's files and definition; see `Fingerprint` for what they tell. `sent` are
+    the numbers of the columns in the stream."""
     return Fingerprint(
         storage="" if row.partitioned else str(row.stored.filenode),
         definition=row.stored.definition,
         partitions=tuple((leaf.oid, leaf.attached, leaf.filenode) for leaf in row.leaves),
         publication=publication.mark_of(row) if publication is not None else "",
         labels=row.labels,
+        paths=tuple((leaf.oid, leaf.path) for leaf in row.leaves),
+        attributes=row.attributes,
+        place=publication.place_of(row) if publication is not None else "",
+        unsent=tuple(c.attnum for c in row.columns if c.attnum not in sent),
     )
 
 

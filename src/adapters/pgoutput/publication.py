@@ -64,6 +64,11 @@ class Publication:
         own = self.schemas.get(table.schema_oid) or self.marks.get(table.stored.oid, "")
         return f"{self.mark} {'' if self.all_tables else own}".strip()
 
+    def place_of(self, table: TableRow) -> str:
+        """Another one once the table was in another schema, where it is published by its schema."""
+        by_schema = not self.all_tables and table.schema_oid in self.schemas
+        return table.place if by_schema else ""
+
     def obstacle(self, table: TableRow) -> str:
         """Why the stream would not tell all of the table; empty if it would."""
         name = quote(self.name)

@@ -35,7 +35,8 @@ class StoredRow:
 
     `attached`: it was a table of its own before it became a partition. `primary_key` and
     `identity_index` are columns in their order. `persistence` is "p", "u" (unlogged) or "f" (a
-    foreign table). `definition` changes when any column's catalog row is written.
+    foreign table). `definition` changes when any column's catalog row is written, `path` when the
+    leaf or a partition above it is attached once more.
     """
 
     oid: int
@@ -47,6 +48,7 @@ class StoredRow:
     persistence: str
     definition: str = ""
     attached: bool = False
+    path: str = ""
 
     @property
     def stream_key(self) -> tuple[str, ...]:
@@ -73,6 +75,10 @@ class TableRow:
     total_bytes: int
     #: Labels of the enums that its columns are made of, with their oids.
     labels: tuple[tuple[int, str], ...] = ()
+    #: Changes when the table is put into a schema.
+    place: str = ""
+    #: Marks of the attributes of the composite types that its columns are made of, by oid.
+    attributes: tuple[tuple[int, str], ...] = ()
 
 
 #: Names of a key's columns in column order; a deferrable or invalid index identifies nothing.
@@ -96,7 +102,10 @@ _STORED = f"""
 _TABLES = f"""
 SELECT {_STORED}, c.relkind = 'p', n.oid, c.reltuples::float8,
   (c.relpages + coalesce((SELECT t.relpages FROM pg_class t WHERE t.oid = c.reltoastrelid), 0))
-    * current_setting('block_size')::bigint
+    * current_setting('block_size')::bigint,
+  (SELECT d.xmin::text FROM pg_depend d
+   WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0
+     AND d.refclassid = 'pg_namespace'::regclass)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = ANY (%s) AND c.relkind IN ('r', 'p') AND NOT c.relispartition
   AND c.relpersistence <> 't'
@@ -104,15 +113,15 @@ ORDER BY n.nspname, c.relname
 """
 
 _LEAVES = f"""
-WITH RECURSIVE tree (root, oid, attached) AS (
-  SELECT r.oid, i.inhrelid, {{attached}}
+WITH RECURSIVE tree (root, oid, attached, path) AS (
+  SELECT r.oid, i.inhrelid, {{attached}}, i.xmin::text
   FROM pg_class r JOIN pg_inherits i ON i.inhparent = r.oid
   WHERE r.oid = ANY (%s)
   UNION ALL
-  SELECT t.root, i.inhrelid, t.attached OR {{attached}}
+  SELECT t.root, i.inhrelid, t.attached OR {{attached}}, t.path || '/' || i.xmin::text
   FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid
 )
-SELECT {_STORED}, t.root, t.attached, c.reltuples::float8,
+SELECT {_STORED}, t.root, t.attached, t.path, c.reltuples::float8,
   (c.relpages + coalesce((SELECT t.relpages FROM pg_class t WHERE t.oid = c.reltoastrelid), 0))
     * current_setting('block_size')::bigint
 FROM tree t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -148,8 +157,8 @@ ORDER BY a.attrelid, a.attnum
 #: Oids of what is made after `initdb` begin here; every enum is.
 _FIRST_USER_OID = 16384
 
-#: Of each type the enums in it: it may be a domain, an array, a range or a row of some.
-_LABELS = """
+#: Of each type the types in it: it may be a domain, an array, a range or a row of some.
+_PARTS = """
 WITH RECURSIVE parts (whole, part) AS (
   SELECT oid, oid FROM pg_type WHERE oid = ANY (%s)
   UNION
@@ -162,9 +171,21 @@ WITH RECURSIVE parts (whole, part) AS (
     WHERE t.oid = p.part AND a.attnum > 0 AND NOT a.attisdropped
   ) n (part) ON n.part <> 0
 )
+"""
+
+_LABELS = f"""{_PARTS}
 SELECT p.whole, e.oid, e.enumlabel::text
 FROM parts p JOIN pg_enum e ON e.enumtypid = p.part
 ORDER BY e.oid
+"""
+
+#: Names are not in a row's text. A dropped attribute was in that of rows sent before.
+_ATTRIBUTES = f"""{_PARTS}
+SELECT p.whole, p.part, md5(string_agg(
+  concat_ws(':', a.attnum, a.atttypid, a.atttypmod, a.attisdropped), ',' ORDER BY a.attnum))
+FROM parts p JOIN pg_type t ON t.oid = p.part
+JOIN pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0
+GROUP BY p.whole, p.part
 """
 
 
@@ -176,14 +197,18 @@ def read_tables(connection: Connection, schemas: Sequence[str]) -> list[TableRow
     columns: dict[int, list[ColumnRow]] = {oid: [] for oid in oids}
     for oid, *fields in _rows(connection, _COLUMNS, oids):
         columns[oid].append(ColumnRow(*fields))
-    labels = _labels(connection, {c.type_oid for of_table in columns.values() for c in of_table})
+    types = {c.type_oid for of_table in columns.values() for c in of_table}
+    labels = _by_type(connection, _LABELS, types)
+    attributes = _by_type(connection, _ATTRIBUTES, types)
     roots = [row[0] for row in tables if row[9]]
     leaves: dict[int, list[tuple[StoredRow, float, int]]] = {oid: [] for oid in roots}
     if roots:
         for row in _rows(connection, _LEAVES, roots):
-            stored = _stored(row[:9], attached=row[10])
-            leaves[row[9]].append((stored, row[11], row[12]))
-    return [_table(row, columns[row[0]], leaves.get(row[0], []), labels) for row in tables]
+            stored = _stored(row[:9], attached=row[10], path=row[11])
+            leaves[row[9]].append((stored, row[12], row[13]))
+    return [
+        _table(row, columns[row[0]], leaves.get(row[0], []), labels, attributes) for row in tables
+    ]
 
 
 def primary_key(connection: Connection, oid: int) -> tuple[str, ...]:
@@ -201,13 +226,15 @@ def column_numbers(connection: Connection, oids: Sequence[int]) -> Mapping[int, 
     return numbers
 
 
-def _labels(connection: Connection, types: Collection[int]) -> dict[int, list[tuple[int, str]]]:
-    """Enum labels by the type that they occur in."""
-    labels: dict[int, list[tuple[int, str]]] = {}
+def _by_type(
+    connection: Connection, query: str, types: Collection[int]
+) -> dict[int, list[tuple[int, str]]]:
+    """Enum labels, or marks of composite types, by the type that they occur in."""
+    found: dict[int, list[tuple[int, str]]] = {}
     users = [oid for oid in types if oid >= _FIRST_USER_OID]
-    for whole, oid, label in _rows(connection, _LABELS, users) if users else ():
-        labels.setdefault(whole, []).append((oid, label))
-    return labels
+    for whole, oid, text in _rows(connection, query, users) if users else ():
+        found.setdefault(whole, []).append((oid, text))
+    return found
 
 
 def _rows(connection: Connection, query: str, oids: list[int]) -> list[Any]:
@@ -219,8 +246,9 @@ def _table(
     columns: list[ColumnRow],
     leaves: list[tuple[StoredRow, float, int]],
     labels: Mapping[int, list[tuple[int, str]]],
+    attributes: Mapping[int, list[tuple[int, str]]],
 ) -> TableRow:
-    partitioned, schema_oid, tuples, size = row[9:13]
+    partitioned, schema_oid, tuples, size, place = row[9:14]
     if partitioned:
         tuples = sum(max(tuples, 0) for _, tuples, _ in leaves)
         size = sum(size for _, _, size in leaves)
@@ -233,10 +261,12 @@ def _table(
         max(int(tuples), 0),
         size,
         tuple(sorted({label for c in columns for label in labels.get(c.type_oid, ())})),
+        place or "",
+        tuple(sorted({mark for c in columns for mark in attributes.get(c.type_oid, ())})),
     )
 
 
-def _stored(row: Any, *, attached: bool = False) -> StoredRow:
+def _stored(row: Any, *, attached: bool = False, path: str = "") -> StoredRow:
     oid, schema, name, filenode, identity, key, index, persistence, definition = row
     return StoredRow(
         oid,
@@ -248,4 +278,5 @@ def _stored(row: Any, *, attached: bool = False) -> StoredRow:
         persistence,
         definition or "",
         attached,
+        path,
     )

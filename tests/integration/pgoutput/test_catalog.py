@@ -134,6 +134,7 @@ def test_generated_columns_come_where_postgres_sends_them(
     names = table.relation.column_names
     assert names == (("id", "g") if major(sql) >= 18 else ("id",))
     assert [tuple(row) for _, _, row in events(batches)] == [names]
+    assert table.fingerprint.unsent == (() if "g" in names else (2,))
 
 
 def test_what_cannot_be_streamed_is_named_and_not_published(
@@ -282,6 +283,12 @@ def test_fingerprints_tell_what_leaves_no_row_events(
         "CREATE TABLE sub PARTITION OF p FOR VALUES FROM (50) TO (60) PARTITION BY RANGE (id)"
     )
     assert reread("CREATE TABLE sub_1 PARTITION OF sub FOR VALUES FROM (50) TO (55)") == ""
+    create = "CREATE TABLE p_9 PARTITION OF p FOR VALUES FROM (90) TO (100)"
+    filled = create, "INSERT INTO p VALUES (90, 1)"
+    assert "new partition was truncated" in reread(*filled, "TRUNCATE p_9")
+    for part, low, high in (("p_2", 10, 20), ("sub", 50, 60)):
+        detach = f"ALTER TABLE p DETACH PARTITION {part}"
+        assert "attached again" in reread(detach, attach.format(part, low, high))
 
 
 @pytest.mark.parametrize("type_", ["shade", "shade[]", "domains", "shades", "shades[]", "paint"])
@@ -303,6 +310,27 @@ def test_fingerprints_tell_that_a_label_was_renamed(
     assert reason("ALTER TYPE other RENAME VALUE 'red' TO 'scarlet'") == ""
     assert "label" in reason("ALTER TYPE shade RENAME VALUE 'red' TO 'scarlet'")
     assert reason("ALTER TABLE t ADD w other") == ""
+    assert reason("ALTER TABLE t DROP v") == ""
+
+
+@pytest.mark.parametrize("type_", ["pair", "pair[]", "pairs", "holder"])
+def test_fingerprints_tell_that_attributes_were_changed(
+    catalog: PgCatalog, sql: psycopg.Connection, type_: str
+) -> None:
+    def reason(statement: str) -> str:
+        before = by_name(catalog.tables())["public.t"]
+        sql.execute(statement.encode())
+        after = by_name(catalog.tables())["public.t"]
+        return after.fingerprint.reread_reason(before.fingerprint)
+
+    sql.execute("CREATE TYPE pair AS (a int, b text); CREATE DOMAIN pairs AS pair[]")
+    sql.execute("CREATE TABLE holder (p pairs)")
+    sql.execute(f"CREATE TABLE t (id int PRIMARY KEY, v {type_})".encode())
+    assert reason("ALTER TYPE pair RENAME ATTRIBUTE a TO c") == ""
+    assert "attributes" in reason("ALTER TYPE pair ADD ATTRIBUTE d int")
+    assert "attributes" in reason("ALTER TYPE pair DROP ATTRIBUTE c")
+    assert ("attributes" in reason("ALTER TABLE holder ADD q int")) == (type_ == "holder")
+    assert reason("CREATE TYPE other AS (a int); ALTER TABLE t ADD w other") == ""
     assert reason("ALTER TABLE t DROP v") == ""
 
 
@@ -336,6 +364,29 @@ def test_fingerprints_tell_that_a_table_was_published_otherwise(
         assert reread(f"ALTER PUBLICATION {name} SET TABLE t (id), o, late") == {"t": changed}
         filtered = f"ALTER PUBLICATION {name} SET TABLE t, o WHERE (id > 5), late"
         assert reread(filtered) == {"o": changed, "t": changed}
+
+
+def test_fingerprints_tell_that_a_table_left_its_schema(
+    catalog: PgCatalog, settings: SourceSettings, sql: psycopg.Connection
+) -> None:
+    if major(sql) < 15:
+        pytest.skip("publications of schemas come with PostgreSQL 15")
+
+    def reason(*statements: str) -> str:
+        (before,) = catalog.tables()
+        for statement in statements:
+            sql.execute(statement.encode())
+        (after,) = catalog.tables()
+        return after.fingerprint.reread_reason(before.fingerprint)
+
+    name = settings.pub_name
+    sql.execute("CREATE SCHEMA o; CREATE TABLE t (id int PRIMARY KEY)")
+    moved = "ALTER TABLE t SET SCHEMA o", "ALTER TABLE o.t SET SCHEMA public"
+    sql.execute(f"CREATE PUBLICATION {name} FOR TABLES IN SCHEMA public".encode())
+    assert reason("ALTER TABLE t RENAME TO u", "ALTER TABLE u RENAME TO t", "ANALYZE") == ""
+    assert "schema" in reason(*moved)
+    sql.execute(f"DROP PUBLICATION {name}; CREATE PUBLICATION {name} FOR TABLE t".encode())
+    assert reason(*moved) == ""
 
 
 def test_a_publication_of_another_owner_is_used_as_it_is(

@@ -90,6 +90,7 @@ def test_tables_that_need_a_snapshot_are_named_with_the_command() -> None:
 
 
 BEFORE = Fingerprint("1", "1", ((10, False, 5),), labels=((20, "red"), (22, "blue")))
+BEFORE = replace(BEFORE, attributes=((30, "x"),))
 
 
 @pytest.mark.parametrize(
@@ -99,15 +100,26 @@ BEFORE = Fingerprint("1", "1", ((10, False, 5),), labels=((20, "red"), (22, "blu
         (Fingerprint("2", "1", ((10, False, 5),)), ""),
         (Fingerprint("1", "2", ((10, False, 5),)), ""),
         (Fingerprint("2", "2", ((10, False, 5),)), "rewritten"),
-        (Fingerprint("1", "1", ((10, False, 5), (11, False, 6))), ""),
+        (Fingerprint("1", "1", ((10, False, 5), (11, False, 11), (12, False, 0))), ""),
+        (Fingerprint("1", "1", ((10, False, 5), (11, False, 6))), "new partition was truncated"),
         (Fingerprint("1", "1", ((10, False, 5), (11, True, 6))), "attached"),
         (Fingerprint("1", "1", ()), "detached or dropped"),
         (Fingerprint("1", "1", ((10, False, 8),)), "truncated or rewritten"),
         (replace(BEFORE, labels=((20, "red"), (21, "green"), (22, "blue"))), ""),
         (replace(BEFORE, labels=()), ""),
         (replace(BEFORE, labels=((20, "blue"), (22, "red"))), "label of an enum was renamed"),
+        (replace(BEFORE, attributes=((30, "y"), (31, "x"))), "attributes of a composite type"),
+        (replace(BEFORE, attributes=((31, "x"),)), ""),
     ],
 )
 def test_what_leaves_no_row_events_asks_for_a_reading(now: Fingerprint, reason: str) -> None:
     assert reason in now.reread_reason(BEFORE)
     assert bool(now.reread_reason(BEFORE)) is bool(reason)
+
+
+def test_marks_that_an_older_checkpoint_lacks_are_no_change() -> None:
+    old = '{"storage":"1","definition":"1","partitions":[[10,false,5]]}'
+    now = Fingerprint("1", "1", ((10, False, 5),), paths=((10, "7/8"),), attributes=((30, "x"),))
+    now = replace(now, unsent=(2,), place="9")
+    assert now.reread_reason(Fingerprint.from_text(old)) == ""
+    assert Fingerprint.from_text(now.to_text()) == now
