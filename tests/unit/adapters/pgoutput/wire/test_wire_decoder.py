@@ -173,6 +173,17 @@ def test_full_identity_with_primary_key_fills_unchanged_values() -> None:
     assert changes.unchanged == {}
 
 
+def test_full_identity_of_a_root_over_a_leaf_that_tells_its_key_alone() -> None:
+    changes = decode(
+        relation("f", ALL_KEY),
+        encoder.update(OID, ["2", UNCHANGED, None], old=["1", None, None]),
+        key=("id",),
+    )
+    assert values(changes) == [("D", 1, None, None), ("U", 2, None, None)]
+    assert changes.moved_from.tolist() == [-1, 0]
+    assert {name: mask.tolist() for name, mask in changes.unchanged.items()} == {"a": [False, True]}
+
+
 @pytest.mark.parametrize("key", [None, (), ("renamed",)])
 def test_full_identity_without_key_is_a_multiset(key: tuple[str, ...] | None) -> None:
     changes = decode(
