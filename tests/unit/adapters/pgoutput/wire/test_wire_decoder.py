@@ -423,6 +423,7 @@ def test_a_table_without_columns_has_rows() -> None:
 HEAD = [encoder.begin(100), relation()]
 TAIL = [encoder.commit(100, 120)]
 GOOD = encoder.insert(OID, ["1", "x", "y"])
+PREPARED = (b"b", b"P", b"K", b"r", b"p")
 OLD = encoder.update(OID, ["1", "x", "y"], key=["1", None, None])
 
 
@@ -481,6 +482,7 @@ OLD = encoder.update(OID, ["1", "x", "y"], key=["1", None, None])
         ([*HEAD, relation(columns=COLUMNS[:1] * 2), *TAIL], "malformed"),
         ([*HEAD, relation(name="tt").replace(b"tt", b"t\xff"), *TAIL], "not UTF-8"),
         ([*HEAD, b"", *TAIL], "offsets"),
+        *(([*HEAD, *TAIL, kind + bytes(30)], "prepared transaction") for kind in PREPARED),
     ],
 )
 def test_what_breaks_the_protocol_is_refused(messages: list[bytes], told: str) -> None:
