@@ -34,13 +34,22 @@ def confirmable(durable: Checkpoint) -> Lsn:
     return durable.lsn
 
 
+def has_two_phase(slot_name: str) -> OperatorNeeded:
+    return OperatorNeeded(
+        f"replication slot {slot_name!r} has two_phase: prepared transactions come before they are "
+        "committed, in messages that are not read",
+        f"run on a replication connection (PostgreSQL 18): ALTER_REPLICATION_SLOT {slot_name} "
+        f"(TWO_PHASE false); else {RESNAPSHOT}",
+    )
+
+
 def break_in_history(
     checkpoint: Checkpoint,
     source: SourceIdentity,
     slot: SlotState | None,
     current_lsn: Lsn | None = None,
     left_timeline: Callable[[int], Lsn | None] | None = None,
-) -> HistoryLost | None:
+) -> OperatorNeeded | None:
     """Why the stream cannot go on from the checkpoint; None if it can.
 
     `current_lsn` is the source's position and `left_timeline` its method of that name; without
@@ -76,6 +85,8 @@ def break_in_history(
             f"replication slot {name!r} is lost (wal_status = {slot.wal_status})",
             f"raise max_slot_wal_keep_size or run cdc more often; {RESNAPSHOT}",
         )
+    if slot.two_phase:
+        return has_two_phase(name)
     if slot.confirmed_flush_lsn > checkpoint.lsn:
         return HistoryLost(
             f"replication slot {name!r} is at {slot.confirmed_flush_lsn}, past the checkpoint "

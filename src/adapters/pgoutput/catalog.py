@@ -114,7 +114,9 @@ class PgCatalog:
         may_add: bool,
     ) -> SourceTable:
         published = publication is not None and publication.holds(row)
-        columns = _sent_columns(row, publication, server_major(connection))
+        major = server_major(connection)
+        columns = _sent_columns(row, publication, major)
+        unsent = {*row.stored.stream_key} - {column.name for column in columns}
         types = self._types({column.type_oid for column in columns})
         relation = Relation(
             row.stored.oid,
@@ -132,13 +134,16 @@ class PgCatalog:
                 for column in columns
             ),
             row.stored.identity,
-            row.stored.stream_key,
+            () if unsent else row.stored.stream_key,
         )
+        not_streamed = _not_streamed(row, publication, may_add=may_add)
+        if unsent and not not_streamed:
+            not_streamed = _key_unsent(row, publication, unsent, major)
         return SourceTable(
             relation,
             fingerprint(row, publication, {column.attnum for column in columns}),
             published,
-            _not_streamed(row, publication, may_add=may_add),
+            not_streamed,
             row.estimated_rows,
             row.total_bytes,
         )
@@ -193,3 +198,18 @@ def _not_streamed(row: TableRow, publication: Publication | None, *, may_add: bo
         f"owner of both: ALTER PUBLICATION {quote(publication.name)} "
         f"ADD TABLE {quoted(row.stored)}"
     )
+
+
+def _key_unsent(
+    row: TableRow, publication: Publication | None, unsent: Collection[str], major: int
+) -> str:
+    """What is left of a key identifies no row."""
+    name = quoted(row.stored)
+    cure = f"ALTER TABLE {name} REPLICA IDENTITY USING INDEX <a unique index without them>"
+    if publication is not None:
+        alter = f"ALTER PUBLICATION {quote(publication.name)}"
+        if publication.column_list(row) is not None:
+            cure = f"{alter} DROP TABLE {name}, then {alter} ADD TABLE {name}"
+        elif major >= 18:
+            cure = f"{alter} SET (publish_generated_columns = stored)"
+    return f"its key has columns that are not sent: {', '.join(sorted(unsent))}; run: {cure}"

@@ -16,7 +16,7 @@ from adapters.pgoutput.connection import server_major
 from adapters.pgoutput.lock import end_if_dead, is_ours, who
 from adapters.pgoutput.source_errors import REPLICATION_CURE, source_errors
 from cdc_core.errors import HistoryLost, OperatorNeeded, WriterBusy
-from cdc_core.history import RESNAPSHOT
+from cdc_core.history import RESNAPSHOT, has_two_phase
 from cdc_core.lsn import Lsn
 from cdc_core.ports.change_source import SlotState
 
@@ -58,13 +58,13 @@ def read_slot(connection: Connection, name: str) -> SlotState | None:
                   coalesce(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery()
                       THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
                     restart_lsn), 0)::bigint,
-                  safe_wal_size
+                  safe_wal_size, two_phase
                 FROM pg_replication_slots WHERE slot_name = %s""",
             [name],
         ).fetchone()
     if row is None:
         return None
-    plugin, database, active_pid, restart, confirmed, status, retained, safe = row
+    plugin, database, active_pid, restart, confirmed, status, retained, safe, two_phase = row
     return SlotState(
         name,
         plugin,
@@ -75,6 +75,7 @@ def read_slot(connection: Connection, name: str) -> SlotState | None:
         status,
         max(retained, 0),
         safe,
+        two_phase,
     )
 
 
@@ -90,6 +91,8 @@ def usable_slot(connection: Connection, settings: SourceSettings) -> tuple[SlotS
             f"replication slot {name!r} is lost (wal_status = {slot.wal_status})",
             f"raise max_slot_wal_keep_size or run cdc more often; {RESNAPSHOT}",
         )
+    if slot.two_phase:
+        raise has_two_phase(name)
     return slot, slot.confirmed_flush_lsn
 
 

@@ -32,6 +32,7 @@ from adapters.pgoutput.sql_text import literal
 from adapters.pgoutput.streamability import quote
 from adapters.pgoutput.wire.codec import TextColumn, decode_column
 from adapters.pgoutput.wire.results import ReadRows
+from adapters.pgoutput.wire.text import table_of
 from cdc_core.changes import Unrepresentable
 from cdc_core.errors import CdcError
 from cdc_core.ports.snapshot_source import WHOLE
@@ -173,7 +174,9 @@ def _decoded(
             Unrepresentable(column.name, row, odd) for row, odd in decoded.unrepresentable
         ]
     schema = pa.schema([(column.name, column.arrow_type) for column in relation.columns])
-    return ReadRows(pa.Table.from_arrays(columns, schema=schema), tuple(unrepresentable))
+    return ReadRows(
+        table_of(schema, [c.chunks for c in columns], len(rows)), tuple(unrepresentable)
+    )
 
 
 def _text_column(values: Sequence[str | None]) -> TextColumn:

@@ -31,7 +31,7 @@ def stream_obstacle(table: TableRow) -> str:
         obstacle = _unlogged(leaf) or _unidentified(leaf)
         if obstacle:
             return f"its partition {leaf.table} {obstacle}"
-        if leaf.identity is not ReplicaIdentity.FULL and leaf.stream_key != stored.stream_key:
+        if leaf.identity is not ReplicaIdentity.FULL and {*leaf.stream_key} != {*stored.stream_key}:
             return (
                 f"its partition {leaf.table} identifies rows by other columns than the table; "
                 f"run: ALTER TABLE {quoted(leaf)} REPLICA IDENTITY FULL"

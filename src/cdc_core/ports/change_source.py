@@ -28,6 +28,8 @@ class SlotState:
     #: limit).
     retained_bytes: int
     safe_bytes: int | None
+    #: Prepared transactions come when they are prepared, in messages of their own.
+    two_phase: bool = False
 
     @property
     def lost(self) -> bool:

@@ -100,6 +100,19 @@ def test_slot_recreated(filled):
     _refused(filled, "cdc", code=3, told="past the checkpoint")
 
 
+def test_slot_with_two_phase(filled):
+    filled.run("snapshot")
+    filled.run("slot", "drop")
+    filled.sql(
+        f"SELECT pg_create_logical_replication_slot('{filled.database}', 'pgoutput', false, true)"
+    )
+    told = f"replication slot '{filled.database}' has two_phase"
+    _refused(filled, "cdc", code=3, told=told)
+    assert told in filled.run("check", code=3).out
+    filled.run("snapshot")
+    filled.run("cdc")
+
+
 def test_slot_of_another_database(filled):
     filled.run("snapshot")
     other = filled.server.database_dsn("postgres")

@@ -137,6 +137,31 @@ def test_generated_columns_come_where_postgres_sends_them(
     assert table.fingerprint.unsent == (() if "g" in names else (2,))
 
 
+def test_a_key_that_is_not_sent_identifies_nothing(
+    catalog: PgCatalog, sql: psycopg.Connection
+) -> None:
+    sql.execute(
+        "CREATE TABLE made (id int, at int, year int GENERATED ALWAYS AS (at / 100) STORED,"
+        " PRIMARY KEY (id, year)); CREATE TABLE listed (id int PRIMARY KEY, a int)"
+    )
+    columns = "(a)" if major(sql) >= 15 else ""
+    sql.execute(f"CREATE PUBLICATION wal2delta_pub FOR TABLE made, listed {columns}".encode())
+    tables = by_name(catalog.tables())
+    told = {"public.made": "not sent: year; run: "}
+    if columns:
+        told["public.listed"] = "not sent: id; run: ALTER PUBLICATION"
+    for name, reason in told.items():
+        assert reason in tables[name].not_streamed
+        assert tables[name].relation.key == ()
+    for name in told:
+        cure = tables[name].not_streamed.partition("; run: ")[2]
+        for statement in cure.split(", then ") if "PUBLICATION" in cure else ():
+            sql.execute(statement.encode())
+    mended = by_name(catalog.tables())
+    assert mended["public.listed"].relation.key == ("id",)
+    assert mended["public.made"].relation.key == (("id", "year") if major(sql) >= 18 else ())
+
+
 def test_what_cannot_be_streamed_is_named_and_not_published(
     catalog: PgCatalog, sql: psycopg.Connection
 ) -> None:

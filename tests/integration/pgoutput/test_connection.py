@@ -204,6 +204,20 @@ def test_a_server_that_lacks_something() -> None:
     assert not server.data_dir.exists()
 
 
+def test_a_slot_with_two_phase_is_not_read(
+    settings: SourceSettings, sql: psycopg.Connection
+) -> None:
+    sql.execute(
+        "SELECT pg_create_logical_replication_slot(%s, 'pgoutput', false, true)",
+        [settings.slot_name],
+    )
+    with PgChangeSource(settings) as source:
+        now = source.current_lsn()
+        with pytest.raises(OperatorNeeded, match="has two_phase"):
+            list(source.read(now, now, set()))
+        source.drop_slot()
+
+
 def test_slots_of_standby_sync(settings: SourceSettings, sql: psycopg.Connection) -> None:
     failover = replace(settings, failover=True)
     with PgChangeSource(failover) as source:

@@ -96,6 +96,17 @@ def test_reads_what_the_stream_would_tell(
         assert rows(snapshot, part.relation) == [(4,)]
 
 
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_table_without_columns_has_rows(
+    source: Any, settings: SourceSettings, catalog: PgCatalog, sql: psycopg.Connection
+) -> None:
+    sql.execute("CREATE TABLE bare (); ALTER TABLE bare REPLICA IDENTITY FULL")
+    sql.execute("INSERT INTO bare DEFAULT VALUES; INSERT INTO bare DEFAULT VALUES")
+    (bare,) = catalog.publish()
+    with source(settings).begin(create_slot=False) as snapshot:
+        assert sum(piece.rows.num_rows for piece in snapshot.read(bare.relation)) == 2
+
+
 SESSIONS = ["socket", "packing"]
 
 

@@ -58,6 +58,13 @@ def test_every_break_says_what_happened_and_what_mends_it(
     assert broken.exit_code == 3
 
 
+def test_a_slot_with_two_phase_is_refused() -> None:
+    broken = break_in_history(CHECKPOINT, SOURCE, replace(SLOT, two_phase=True))
+    assert broken is not None
+    assert "TWO_PHASE false" in broken.cure
+    assert broken.exit_code == 3
+
+
 def test_without_a_checkpoint_there_is_nothing_to_go_on_from() -> None:
     with pytest.raises(OperatorNeeded, match="run: wal2delta snapshot"):
         require_checkpoint(None)

@@ -25,6 +25,9 @@ ROW_KINDS = (INSERT, UPDATE, DELETE, TRUNCATE)
 #: Messages that carry no rows, by name; a kind that is in no list here is counted as unknown.
 SKIPPED_KINDS = {ord("O"): "origin", ord("Y"): "type", ord("M"): "message"}
 UNKNOWN = "unknown"
+#: Begin Prepare, Prepare, Commit Prepared, Rollback Prepared, Stream Prepare: of a slot that has
+#: two_phase.
+PREPARED_KINDS = frozenset(b"bPKrp")
 
 BEGIN_LENGTH, COMMIT_LENGTH = 21, 26
 #: From PostgreSQL's epoch, 2000-01-01, to 1970-01-01.
@@ -247,10 +250,18 @@ def truncations(messages: Messages, indexes: Positions) -> tuple[Positions, Posi
 
 
 def count_skipped(messages: Messages, known: Positions) -> dict[str, int]:
-    """How many messages of each kind were not read; `known` are the indexes of those that were."""
+    """How many messages of each kind were not read; `known` are the indexes of those that were.
+
+    `DecodeError` for those of prepared transactions: with them rows would be left out.
+    """
     if len(known) == len(messages):
         return {}
     kinds, counts = np.unique(np.delete(messages.kinds, known), return_counts=True)
+    if not PREPARED_KINDS.isdisjoint(kinds.tolist()):
+        raise DecodeError(
+            "messages of a prepared transaction came, which are not read",
+            "the replication slot must not have two_phase; run: wal2delta check",
+        )
     skipped: dict[str, int] = {}
     for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True):
         name = SKIPPED_KINDS.get(kind, UNKNOWN)

@@ -228,11 +228,15 @@ def _inverse(rows: Positions, count: int) -> Positions:
 
 
 def _fill_unchanged(new: Values, old: Values, told: Mask, old_row: Positions) -> None:
-    """Give values of `new` that were not sent the old row's, where that has them (`told`)."""
+    """Give values of `new` that were not sent the old row's, where that has them (`told`).
+
+    Under a root's REPLICA IDENTITY FULL the old row may be of a leaf that tells its key alone: a
+    NULL there is not the old value, for NULL is always sent.
+    """
     if new.unchanged is None:
         return
     rows = np.flatnonzero(new.unchanged & (old_row != NONE))
-    rows = rows[told[old_row[rows]]]
+    rows = rows[(told & old.valid)[old_row[rows]]]
     sources = old_row[rows]
     new.starts[rows] = old.starts[sources]
     new.ends[rows] = old.ends[sources]

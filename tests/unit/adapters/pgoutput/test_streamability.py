@@ -13,6 +13,7 @@ KEYED = StoredRow(1, TableName("public", "t"), 1, ReplicaIdentity.DEFAULT, ("id"
 FULL = replace(KEYED, identity=ReplicaIdentity.FULL, primary_key=())
 BARE = replace(KEYED, primary_key=())
 NOTHING = replace(KEYED, identity=ReplicaIdentity.NOTHING)
+PAIRED = replace(KEYED, primary_key=("a", "b"))
 INDEXED = replace(BARE, identity=ReplicaIdentity.INDEX, identity_index=("b",))
 
 
@@ -35,6 +36,7 @@ def table(stored: StoredRow, *leaves: StoredRow, partitioned: bool = False) -> T
         (table(KEYED, KEYED, NOTHING), "its partition public.t", True),
         (table(KEYED, replace(KEYED, persistence="f")), "foreign table", False),
         (table(KEYED, INDEXED), "by other columns", False),
+        (table(PAIRED, replace(PAIRED, primary_key=("b", "a"))), "", False),
         (table(BARE, FULL), "ADD PRIMARY KEY", False),
         (table(FULL, FULL), "ADD PRIMARY KEY", False),
         (table(NOTHING, KEYED), "REPLICA IDENTITY DEFAULT", False),

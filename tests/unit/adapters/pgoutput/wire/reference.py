@@ -155,8 +155,8 @@ class ReferenceDecoder:
         new = cursor.tuple()
         if old is not None:
             new = [
-                old[i] if v is ... and (tag == b"O" or i in shape.key) else v
-                for i, v in enumerate(new)
+                before if v is ... and before is not None and (tag == b"O" or i in shape.key) else v
+                for i, (before, v) in enumerate(zip(old, new, strict=True))
             ]
         if kind == "I" or old is None:
             add(into, kind, new)

@@ -173,6 +173,17 @@ def test_full_identity_with_primary_key_fills_unchanged_values() -> None:
     assert changes.unchanged == {}
 
 
+def test_full_identity_of_a_root_over_a_leaf_that_tells_its_key_alone() -> None:
+    changes = decode(
+        relation("f", ALL_KEY),
+        encoder.update(OID, ["2", UNCHANGED, None], old=["1", None, None]),
+        key=("id",),
+    )
+    assert values(changes) == [("D", 1, None, None), ("U", 2, None, None)]
+    assert changes.moved_from.tolist() == [-1, 0]
+    assert {name: mask.tolist() for name, mask in changes.unchanged.items()} == {"a": [False, True]}
+
+
 @pytest.mark.parametrize("key", [None, (), ("renamed",)])
 def test_full_identity_without_key_is_a_multiset(key: tuple[str, ...] | None) -> None:
     changes = decode(
@@ -412,6 +423,7 @@ def test_a_table_without_columns_has_rows() -> None:
 HEAD = [encoder.begin(100), relation()]
 TAIL = [encoder.commit(100, 120)]
 GOOD = encoder.insert(OID, ["1", "x", "y"])
+PREPARED = (b"b", b"P", b"K", b"r", b"p")
 OLD = encoder.update(OID, ["1", "x", "y"], key=["1", None, None])
 
 
@@ -470,6 +482,7 @@ OLD = encoder.update(OID, ["1", "x", "y"], key=["1", None, None])
         ([*HEAD, relation(columns=COLUMNS[:1] * 2), *TAIL], "malformed"),
         ([*HEAD, relation(name="tt").replace(b"tt", b"t\xff"), *TAIL], "not UTF-8"),
         ([*HEAD, b"", *TAIL], "offsets"),
+        *(([*HEAD, *TAIL, kind + bytes(30)], "prepared transaction") for kind in PREPARED),
     ],
 )
 def test_what_breaks_the_protocol_is_refused(messages: list[bytes], told: str) -> None:
