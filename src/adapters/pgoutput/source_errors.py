@@ -105,27 +105,27 @@ def described(error: psycopg.Error) -> str:
 
 def connection_refused(error: psycopg.Error, secrets: tuple[str, ...], doing: str) -> CdcError:
     """Our error for a connection that did not come about."""
-    said = _one_line(str(error))
-    for secret in secrets:
-        said = said.replace(secret, "***")
-    if _SENDERS.search(said):
+    # Told by the whole text: a password may be one of the words that tell it.
+    text = _one_line(str(error))
+    said = _scrubbed(text, secrets)
+    if _SENDERS.search(text):
         return OperatorNeeded(
             f"no WAL sender is free: {said}",
             "end an unused replication connection, or raise max_wal_senders and restart PostgreSQL",
         )
-    if _REPLICATION_ROLE.search(said):
+    if _REPLICATION_ROLE.search(text):
         return OperatorNeeded(f"privilege missing while {doing}: {said}", REPLICATION_CURE)
-    if _CONNECT_PRIVILEGE.search(said):
+    if _CONNECT_PRIVILEGE.search(text):
         return OperatorNeeded(
             f"privilege missing while {doing}: {said}",
             "run: GRANT CONNECT ON DATABASE <database> TO <role>",
         )
-    if _POOLER.search(said):
+    if _POOLER.search(text):
         return SettingsError(
             f"a connection pooler refuses {doing}: {said}",
             f"have {CREDENTIALS_KEY} name the server itself (Neon: the host without -pooler)",
         )
-    if _AUTHENTICATION.search(said) or _TLS.search(said):
+    if _AUTHENTICATION.search(text) or _TLS.search(text):
         return SettingsError(
             f"PostgreSQL refuses the connection: {said}", f"correct {CREDENTIALS_KEY}"
         )
@@ -143,6 +143,14 @@ REPLICATION_CURE = (
 
 def slot_missing(slot_name: str) -> HistoryLost:
     return HistoryLost(f"replication slot {slot_name!r} does not exist", RESNAPSHOT)
+
+
+def _scrubbed(text: str, secrets: tuple[str, ...]) -> str:
+    """The text without the secrets; a short one is struck out as a word only."""
+    for secret in secrets:
+        part = re.escape(secret)
+        text = re.sub(part if len(secret) > 3 else rf"(?<!\w){part}(?!\w)", "***", text)
+    return text
 
 
 def _one_line(text: str) -> str:

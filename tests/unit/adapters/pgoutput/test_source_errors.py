@@ -52,6 +52,24 @@ def test_a_password_in_the_drivers_text_is_hidden() -> None:
 
 
 @pytest.mark.parametrize(
+    ("password", "said", "told"),
+    [
+        ("a", 'FATAL:  password authentication failed for user "u"', "authentication failed"),
+        ("e", 'FATAL:  password authentication failed for user "u"', "authentication failed"),
+        ("auth", 'FATAL:  password authentication failed for user "u"', "***entication failed"),
+        ("authentication failed", "FATAL:  password authentication failed", "password ***"),
+        ("database", 'FATAL:  database "d" does not exist', '*** "d" does not exist'),
+    ],
+)
+def test_a_password_that_is_a_word_of_the_error_changes_nothing(
+    password: str, said: str, told: str
+) -> None:
+    error = connection_refused(psycopg.OperationalError(HEAD + said), (password,), "connecting")
+    assert type(error) is SettingsError
+    assert told in str(error)
+
+
+@pytest.mark.parametrize(
     ("error", "kind"),
     [
         (psycopg.errors.InsufficientPrivilege, OperatorNeeded),
