@@ -36,6 +36,12 @@ _AUTHENTICATION = re.compile(
 _TLS = re.compile(
     r"certificate|does not support SSL|SSL was required|sslmode|GSSAPI|root\.crt|private key"
 )
+_WRONG_VALUE = re.compile(
+    r"invalid \S+ value:|invalid integer value|invalid SSL protocol version range"
+    r"|could not match \d+|definition of service|could not parse network address"
+    r"|unrecognized configuration parameter|invalid value for parameter"
+    r"|invalid command-line argument"
+)
 _POOLER = re.compile(r"unsupported startup parameter|pgbouncer", re.IGNORECASE)
 _SENDERS = re.compile(r"max_wal_senders|number of requested standby connections")
 _REPLICATION_ROLE = re.compile(r"WAL sender|walsender|replication role|REPLICATION attribute")
@@ -125,7 +131,7 @@ def connection_refused(error: psycopg.Error, secrets: tuple[str, ...], doing: st
             f"a connection pooler refuses {doing}: {said}",
             f"have {CREDENTIALS_KEY} name the server itself (Neon: the host without -pooler)",
         )
-    if _AUTHENTICATION.search(text) or _TLS.search(text):
+    if any(found.search(text) for found in (_AUTHENTICATION, _TLS, _WRONG_VALUE)):
         return SettingsError(
             f"PostgreSQL refuses the connection: {said}", f"correct {CREDENTIALS_KEY}"
         )
