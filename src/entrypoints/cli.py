@@ -152,6 +152,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def guarded(work: Callable[[], int], told: list[str] | None = None) -> int:
     """Run `work`; an error becomes one line on standard error, and in `told`, and its exit code."""
+    if sys.stderr is None:
+        # It was closed before: what is told must not go to standard output instead.
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - as long as the process
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     # Python allows handlers in its main thread only; a task may be run in another.

@@ -182,6 +182,17 @@ def test_a_reader_that_goes_away_is_told_by_tables_too():
     assert done.stderr == "wal2delta: the reader of the output went away\n"
 
 
+def test_without_standard_error_the_exit_code_tells_it_alone():
+    done = subprocess.run(
+        f"{sys.executable} -m entrypoints.cli slot show 2>&-",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+
+
 def test_an_interrupt_that_comes_out_as_a_drivers_error_is_one_all_the_same(capsys):
     def work() -> int:
         try:
