@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
         if action.choices is not None and value not in action.choices:
-            choices = [str(choice) for choice in action.choices]
+            choices = [str(choice) for choice in action.choices if choice]
             name = "/".join(action.option_strings) or action.dest
             near = get_close_matches(str(value), choices, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(choices)}"
