@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
         if action.choices is not None and value not in action.choices:
-            choices = [str(choice) for choice in action.choices]
+            choices = [str(choice) for choice in action.choices if choice]
             name = "/".join(action.option_strings) or action.dest
             near = get_close_matches(str(value), choices, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(choices)}"
@@ -152,6 +152,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def guarded(work: Callable[[], int], told: list[str] | None = None) -> int:
     """Run `work`; an error becomes one line on standard error, and in `told`, and its exit code."""
+    if sys.stderr is None:
+        # It was closed before: what is told must not go to standard output instead.
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - as long as the process
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     # Python allows handlers in its main thread only; a task may be run in another.

@@ -46,6 +46,8 @@ SECTIONS = (
     "destination.databricks",
 )
 
+_DUCKDB_SCHEMAS = ("main", "information_schema", "pg_catalog", "temp", "system")
+
 #: With one of them the Databricks SDK, and so dlt, finds the workspace and its own way in.
 _WORKSPACE_VARIABLES = ("DATABRICKS_HOST", "DATABRICKS_CONFIG_PROFILE")
 
@@ -383,7 +385,7 @@ def load_settings(
             case "databricks":
                 _check_databricks(settings.databricks.credentials, environ)
             case "duckdb":
-                _check_duckdb(settings.duckdb.credentials)
+                _check_duckdb(settings.duckdb.credentials, settings.pipeline.dataset_name)
             case "delta":
                 pass
     return settings
@@ -438,9 +440,14 @@ def _check_databricks(credentials: DatabricksCredentials, environ: Mapping[str, 
         raise SettingsError(f"{_missing(key)} (or client_id and client_secret)", _cure(key))
 
 
-def _check_duckdb(credentials: str) -> None:
+def _check_duckdb(credentials: str, dataset: str) -> None:
     """A file that can be made; other forms (`md:…`) are dlt's and DuckDB's to judge."""
     key = "destination.duckdb.credentials"
+    name = "pipeline.dataset_name"
+    if dataset.lower() in _DUCKDB_SCHEMAS:
+        raise SettingsError(
+            f"{name} = {dataset!r} is DuckDB's own, which nothing can drop", _cure(name)
+        )
     if credentials == ":memory:":
         raise SettingsError(f"{key} is :memory:, which a run does not outlive", "name a file")
     if re.match(r"(?!duckdb:///)[a-z]+:", credentials):
@@ -450,6 +457,14 @@ def _check_duckdb(credentials: str) -> None:
         raise SettingsError(f"{key} = {credentials!r} is a folder", "name a file in it")
     if not file.absolute().parent.is_dir():
         raise SettingsError(f"{key} = {credentials!r}: its folder does not exist", "create it")
+    # DuckDB names the database after its file, and takes a name that is both for neither.
+    database = next((part for part in file.name.split(".") if part), "").lower()
+    if database == dataset.lower():
+        raise SettingsError(
+            f"{key} = {credentials!r} and {name} = {dataset!r} give the database the name of a "
+            "schema in it, which DuckDB cannot tell apart",
+            f"name the file or the dataset otherwise: {_cure(key)}; {_cure(name)}",
+        )
 
 
 def _first_of(error: ValidationError, providers: DltProviders) -> SettingsError:

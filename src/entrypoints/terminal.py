@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -11,10 +11,8 @@ if TYPE_CHECKING:
 
 @cache
 def console() -> Console:
-    from rich.console import Console
-
     # Output that is piped is for programs: full width, so that no name is cut.
-    found = Console(highlight=False, soft_wrap=False)
+    found = _made(soft_wrap=False)
     if not found.is_terminal:
         found.width = 160
     return found
@@ -22,6 +20,16 @@ def console() -> Console:
 
 @cache
 def error_console() -> Console:
+    return _made(stderr=True)
+
+
+def _made(**options: Any) -> Console:
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    class OneBoundary(Console):
+        """rich would end the process by itself, without a word."""
+
+        def on_broken_pipe(self) -> NoReturn:
+            raise BrokenPipeError
+
+    return OneBoundary(highlight=False, **options)

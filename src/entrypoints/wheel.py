@@ -129,7 +129,8 @@ def build_parser(program: str, mode: str | None = None) -> Parser:
         )
     parser.add_argument("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR")
     for name, key in PARAMETERS.items():
-        choices = DESTINATIONS if name == "destination" else None
+        # An empty parameter is none.
+        choices = (*DESTINATIONS, "") if name == "destination" else None
         parser.add_argument(
             f"--{name}", choices=choices, metavar="VALUE", help=f"the setting {key}"
         )

@@ -36,6 +36,12 @@ _AUTHENTICATION = re.compile(
 _TLS = re.compile(
     r"certificate|does not support SSL|SSL was required|sslmode|GSSAPI|root\.crt|private key"
 )
+_WRONG_VALUE = re.compile(
+    r"invalid \S+ value:|invalid integer value|invalid SSL protocol version range"
+    r"|could not match \d+|definition of service|could not parse network address"
+    r"|unrecognized configuration parameter|invalid value for parameter"
+    r"|invalid command-line argument"
+)
 _POOLER = re.compile(r"unsupported startup parameter|pgbouncer", re.IGNORECASE)
 _SENDERS = re.compile(r"max_wal_senders|number of requested standby connections")
 _REPLICATION_ROLE = re.compile(r"WAL sender|walsender|replication role|REPLICATION attribute")
@@ -105,27 +111,27 @@ def described(error: psycopg.Error) -> str:
 
 def connection_refused(error: psycopg.Error, secrets: tuple[str, ...], doing: str) -> CdcError:
     """Our error for a connection that did not come about."""
-    said = _one_line(str(error))
-    for secret in secrets:
-        said = said.replace(secret, "***")
-    if _SENDERS.search(said):
+    # Told by the whole text: a password may be one of the words that tell it.
+    text = _one_line(str(error))
+    said = _scrubbed(text, secrets)
+    if _SENDERS.search(text):
         return OperatorNeeded(
             f"no WAL sender is free: {said}",
             "end an unused replication connection, or raise max_wal_senders and restart PostgreSQL",
         )
-    if _REPLICATION_ROLE.search(said):
+    if _REPLICATION_ROLE.search(text):
         return OperatorNeeded(f"privilege missing while {doing}: {said}", REPLICATION_CURE)
-    if _CONNECT_PRIVILEGE.search(said):
+    if _CONNECT_PRIVILEGE.search(text):
         return OperatorNeeded(
             f"privilege missing while {doing}: {said}",
             "run: GRANT CONNECT ON DATABASE <database> TO <role>",
         )
-    if _POOLER.search(said):
+    if _POOLER.search(text):
         return SettingsError(
             f"a connection pooler refuses {doing}: {said}",
             f"have {CREDENTIALS_KEY} name the server itself (Neon: the host without -pooler)",
         )
-    if _AUTHENTICATION.search(said) or _TLS.search(said):
+    if any(found.search(text) for found in (_AUTHENTICATION, _TLS, _WRONG_VALUE)):
         return SettingsError(
             f"PostgreSQL refuses the connection: {said}", f"correct {CREDENTIALS_KEY}"
         )
@@ -143,6 +149,14 @@ REPLICATION_CURE = (
 
 def slot_missing(slot_name: str) -> HistoryLost:
     return HistoryLost(f"replication slot {slot_name!r} does not exist", RESNAPSHOT)
+
+
+def _scrubbed(text: str, secrets: tuple[str, ...]) -> str:
+    """The text without the secrets; a short one is struck out as a word only."""
+    for secret in secrets:
+        part = re.escape(secret)
+        text = re.sub(part if len(secret) > 3 else rf"(?<!\w){part}(?!\w)", "***", text)
+    return text
 
 
 def _one_line(text: str) -> str:

@@ -68,6 +68,9 @@ CONNECTIONS = [
     ("{role}:{password}@no-such-host.invalid/{db}", 1, "cannot be reached"),
     ("{role}:{password}@127.0.0.1:{port}/{db}?sslmode=require", 2, "SSL"),
     ("{role}:{password}@127.0.0.1:{port}/{db}?sslmode=verify-ca&sslrootcert=/x", 2, "SSL"),
+    ("{role}:{password}@127.0.0.1:{port}/{db}?service=none", 2, 'service "none" not found'),
+    ("{role}:{password}@127.0.0.1:{port}/{db}?options=garbage", 2, "invalid command-line"),
+    ("{role}:{password}@127.0.0.1:{port}/{db}?options=-cnosuch%3D1", 2, "unrecognized"),
 ]
 
 

@@ -167,6 +167,32 @@ def test_broken_pipe_is_no_traceback():
     assert "Traceback" not in done.stderr
 
 
+def test_a_reader_that_goes_away_is_told_by_tables_too():
+    code = (
+        "from entrypoints.cli import guarded; from entrypoints.terminal import console\n"
+        "raise SystemExit(guarded(lambda: console().print('x')))"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert done.returncode == 1
+    assert done.stderr == "wal2delta: the reader of the output went away\n"
+
+
+def test_without_standard_error_the_exit_code_tells_it_alone():
+    done = subprocess.run(
+        f"{sys.executable} -m entrypoints.cli slot show 2>&-",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+
+
 def test_an_interrupt_that_comes_out_as_a_drivers_error_is_one_all_the_same(capsys):
     def work() -> int:
         try:

@@ -221,6 +221,11 @@ def test_every_keyword_of_libpq_is_known():
     assert theirs <= connection_string.KEYWORDS | {"requiressl", "authtype", "tty"}
 
 
+def test_a_service_file_is_named_by_the_environment_only():
+    with pytest.raises(ValueError, match="unknown parameter"):
+        connection_string.checked("host=db servicefile=/etc/pg_service.conf")
+
+
 def test_driver_in_the_scheme_is_dropped():
     assert connection_string.checked("postgresql+psycopg2://a@b/c") == "postgresql://a@b/c"
 

@@ -45,6 +45,7 @@ def _chosen(*arguments, mode=None):
         ("--mode snapshot --mode", "--mode"),
         ("--mode cdc --log-level LOUD", "LOG_LEVEL"),
         ("--mode cdc --destination lake", "unknown --destination 'lake'"),
+        ("--mode cdc --destination lake", "one of: databricks, duckdb, delta; see"),
         ("--mode cdc --slot-name X", "sources.pg_replication.slot_name"),
         ("--mode cdc --warehouse x", "--warehouse"),
         ("--mode cdc --destination duckdb", "credentials is missing"),
@@ -116,6 +117,13 @@ def test_an_empty_parameter_is_none(monkeypatch):
     assert settings.source.batch_max_rows == Settings().source.batch_max_rows
     assert wheel._tables(chosen) == []
     assert chosen.follow == 0
+
+
+def test_an_empty_destination_is_none_too(monkeypatch):
+    monkeypatch.setenv("SOURCES__PG_REPLICATION__CREDENTIALS", DSN)
+    monkeypatch.setenv("PIPELINE__DESTINATION", "duckdb")
+    settings = wheel._settings(_chosen("--destination=", mode="snapshot"))
+    assert settings.pipeline.destination == "duckdb"
 
 
 @pytest.mark.parametrize(

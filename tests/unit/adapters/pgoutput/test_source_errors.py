@@ -28,6 +28,17 @@ HEAD = 'connection to server at "db", port 5432 failed: '
         ('FATAL:  role "u" is not permitted to log in', SettingsError),
         ("server does not support SSL, but SSL was required", SettingsError),
         ("SSL error: certificate verify failed", SettingsError),
+        ('invalid channel_binding value: "bogus"', SettingsError),
+        ('invalid "ssl_min_protocol_version" value: "TLSv9"', SettingsError),
+        ("invalid SSL protocol version range", SettingsError),
+        ('invalid integer value "abc" for connection option "keepalives"', SettingsError),
+        ('definition of service "none" not found', SettingsError),
+        ('could not parse network address "nope": Name or service not known', SettingsError),
+        ("could not match 3 port numbers to 2 hosts", SettingsError),
+        ("could not match 2 host names with 1 hostaddr values", SettingsError),
+        ('FATAL:  invalid value for parameter "client_encoding": "bogus"', SettingsError),
+        ('FATAL:  unrecognized configuration parameter "nosuch"', SettingsError),
+        ("FATAL:  invalid command-line argument for server process: garbage", SettingsError),
         ("FATAL:  the database system is starting up", SourceUnavailable),
         ("FATAL:  sorry, too many clients already", SourceUnavailable),
         ("Connection refused", SourceUnavailable),
@@ -49,6 +60,24 @@ def test_a_password_in_the_drivers_text_is_hidden() -> None:
     error = connection_refused(psycopg.OperationalError("bad: hunter2\nmore"), ("hunter2",), "x")
     assert "hunter2" not in str(error)
     assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("password", "said", "told"),
+    [
+        ("a", 'FATAL:  password authentication failed for user "u"', "authentication failed"),
+        ("e", 'FATAL:  password authentication failed for user "u"', "authentication failed"),
+        ("auth", 'FATAL:  password authentication failed for user "u"', "***entication failed"),
+        ("authentication failed", "FATAL:  password authentication failed", "password ***"),
+        ("database", 'FATAL:  database "d" does not exist', '*** "d" does not exist'),
+    ],
+)
+def test_a_password_that_is_a_word_of_the_error_changes_nothing(
+    password: str, said: str, told: str
+) -> None:
+    error = connection_refused(psycopg.OperationalError(HEAD + said), (password,), "connecting")
+    assert type(error) is SettingsError
+    assert told in str(error)
 
 
 @pytest.mark.parametrize(
