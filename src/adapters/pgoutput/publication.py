@@ -6,6 +6,7 @@ tables can be published is not decided here (see `streamability`).
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ _ACTIONS = ("insert", "update", "delete", "truncate")
 
 #: Of a catalog row, new whenever it is written.
 _MARK = "oid || '/' || xmin::text"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -191,12 +194,18 @@ def complete_publication(
 
 
 def drop_publication(connection: Connection, name: str) -> bool:
-    with source_errors(
-        f"dropping publication {name!r}", f"run as its owner: DROP PUBLICATION {quote(name)}"
-    ):
+    """False where there is none, or one that its owner made, whose it stays."""
+    with source_errors(f"dropping publication {name!r}"):
         if read_publication(connection, name) is None:
             return False
-        connection.execute(f"DROP PUBLICATION IF EXISTS {quote(name)}".encode())
+        statement = f"DROP PUBLICATION IF EXISTS {quote(name)}"
+        try:
+            connection.execute(statement.encode())
+        except psycopg.errors.InsufficientPrivilege:
+            _log.warning(
+                "publication %s is another role's and stays; its owner may run: %s", name, statement
+            )
+            return False
         return True
 
 

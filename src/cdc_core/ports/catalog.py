@@ -45,5 +45,5 @@ class Catalog(Protocol):
         ...
 
     def drop_publication(self) -> bool:
-        """Drop the publication; False if there was none."""
+        """Drop the publication; False if there was none, or it is another role's and stays."""
         ...

@@ -99,6 +99,10 @@ def test_what_the_page_grants_is_enough(
     pipeline.run("verify", "--repair")
     pipeline.run("slot", "drop")
     assert written(sql) == before
+    sql.execute(f"ALTER ROLE {role} RESET default_transaction_read_only".encode())
+    told = " ".join(pipeline.run("cleanup", "--yes").split())
+    assert "another role's and stays; its owner may run: DROP PUBLICATION" in told
+    sql.execute("DROP PUBLICATION dlt_cdc_pub")
 
 
 def written(sql: psycopg.Connection) -> list[tuple[object, ...]]:
