@@ -211,7 +211,8 @@ def resolve_columns(
 
     `states` are descriptions of the same table at moments before and after the message, newest
     last. A column that none knows was added and dropped again in between: None in the result. None
-    for the whole if the names allow no reading with rising column numbers.
+    for the whole if the names allow no reading with rising column numbers in which every column is
+    that must have been there.
     """
     attnums = _attnums(relation.column_names, states)
     if attnums is None:
@@ -237,7 +238,16 @@ def _attnums(names: tuple[str, ...], states: Sequence[TableState]) -> Sequence[i
             return None
         attnums.append(option)
         last = option or last
-    return attnums
+    # What is there now and before was there in between, under whatever name; so was what is there
+    # now with a lower number than a column of the message, for numbers rise. A single state may be
+    # of a moment after the message, as a run that was cut short leaves it.
+    before = _live_numbers(states[0]) if len(states) > 1 else frozenset()
+    needed = {a for a in _live_numbers(states[-1]) if a in before or a < last}
+    return attnums if needed <= set(attnums) else None
+
+
+def _live_numbers(state: TableState) -> frozenset[int]:
+    return frozenset(column.attnum for column in state.columns if not column.dropped)
 
 
 def _column_state(column: Column, target: str) -> ColumnState:

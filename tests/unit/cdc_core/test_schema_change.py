@@ -9,7 +9,7 @@ from cdc_core.fingerprint import Fingerprint
 from cdc_core.lsn import Lsn
 from cdc_core.ports.catalog import SourceTable
 from cdc_core.relation import Column, Relation, ReplicaIdentity, TableName
-from cdc_core.schema_change import evolve, first_state
+from cdc_core.schema_change import evolve, first_state, resolve_columns
 
 ID = Column("id", pa.int64(), 20, attnum=1)
 TEXT, CIDR, INET, VARCHAR, DOMAIN = 25, 650, 869, 1043, 16400
@@ -48,3 +48,36 @@ def test_a_column_that_was_not_sent_has_values_already(
     before = first_state(table(unsent=unsent), "t", Lsn(1))
     evolution = evolve(before, table(Column("g", pa.int32(), 23, attnum=2)))
     assert evolution.reread == reason
+
+
+@pytest.mark.parametrize(
+    ("states", "message", "numbers"),
+    [
+        # Exactly the names of a moment.
+        ("id1 a2 | id1 b2", "id a", [1, 2]),
+        ("id1 a2 | id1 b2 a3", "id a", [1, 2]),
+        # Dropped before another one was added; added and dropped in between.
+        ("id1 a2 b3 | id1 a2 c4", "id a", [1, 2]),
+        ("id1 a2 | id1 a2", "id a x", [1, 2, None]),
+        # RENAME b TO c; the message; RENAME c TO d; ADD c.
+        ("id1 b2 | id1 d2 c3", "id c", None),
+        ("id1 d2 c3", "id c", None),
+        # DROP a; RENAME b TO a; the message; RENAME a TO c.
+        ("id1 a2 b3 | id1 c3", "id a", None),
+        # A run that was cut short knows the added column already.
+        ("id1 a2 b3", "id a", [1, 2]),
+        # Names that other columns had before, in another order.
+        ("id1 a2 b3 | id1 b2 c3", "id b a", None),
+    ],
+)
+def test_names_that_are_columns_of_a_moment_in_between(
+    states: str, message: str, numbers: list[int | None] | None
+) -> None:
+    def described(columns: str) -> SourceTable:
+        found = (Column(c[:-1], pa.string(), TEXT, attnum=int(c[-1])) for c in columns.split()[1:])
+        return table(*found)
+
+    known = [first_state(described(state), "t", Lsn(1)) for state in states.split("|")]
+    relation = table(*(Column(name, pa.string(), TEXT) for name in message.split()[1:])).relation
+    found = resolve_columns(relation, known)
+    assert (found and [c and c.attnum for c in found]) == numbers
