@@ -12,6 +12,7 @@ import pytest
 
 from adapters.pgoutput.change_source import PgChangeSource
 from adapters.pgoutput.cluster import current_lsn
+from adapters.pgoutput.value_format import all_read_binary
 from cdc_core.changes import Op
 from cdc_core.errors import HistoryLost, OperatorNeeded, SourceUnavailable
 from cdc_core.lsn import Lsn
@@ -192,6 +193,31 @@ def test_a_type_that_is_not_read_in_binary_is_asked_for_as_text(
             assert stream(first) == told
         assert len(told) == 2001
         assert sum(len(str(event[3][-1])) == 36 for event in told) == 1
+
+
+KINDS = ["FOR TABLE a, b, parts", "FOR ALL TABLES", "FOR TABLES IN SCHEMA public"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_format_is_chosen_while_a_published_table_is_locked(
+    kind: str, database: str, sql: psycopg.Connection
+) -> None:
+    if "SCHEMA" in kind and sql.info.server_version < 150000:
+        pytest.skip("publications have schemas from PostgreSQL 15 on")
+    sql.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int, t text)")
+    sql.execute("CREATE TABLE parts (id int) PARTITION BY RANGE (id)")
+    sql.execute(f"CREATE PUBLICATION pub {kind}".encode())
+    sql.execute("SET lock_timeout = '2s'")
+    with psycopg.connect(database) as other:
+        other.execute("LOCK TABLE b IN ACCESS EXCLUSIVE MODE")
+        assert all_read_binary(sql, "pub")
+    for table in ("b", "parts"):
+        sql.execute(f"ALTER TABLE {table} ADD u uuid".encode())
+        assert not all_read_binary(sql, "pub")
+        sql.execute(f"ALTER TABLE {table} DROP u".encode())
+    assert all_read_binary(sql, "pub")
+    sql.execute("DROP PUBLICATION pub; CREATE PUBLICATION pub")
+    assert not all_read_binary(sql, "pub")
 
 
 @pytest.mark.parametrize("reader", READERS)
