@@ -223,7 +223,8 @@ class SourceSettings(_Section):
     snapshot_reader: Literal["copy", "sql_database"] = "copy"
     parallelism: Annotated[Count, Field(le=64)] = 2
     batch_max_rows: Count = 1_000_000
-    batch_max_bytes: Size = 256 << 20
+    # Offsets in a piece are 64 bits wide, and this is added to them.
+    batch_max_bytes: Annotated[Size, Field(le=1 << 50)] = 256 << 20
     batch_max_seconds: Annotated[float, BeforeValidator(_not_bool), Field(gt=0)] = 10.0
     failover: bool = False
     max_retained_wal: Size | None = None

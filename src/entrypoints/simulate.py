@@ -125,19 +125,30 @@ def simulate(
     source: SourceSettings, schema: str, *, inserts: int, updates: int, deletes: int
 ) -> Written:
     """Write random transactions, to demo tables that are created if they are missing."""
+    import psycopg
+
     from adapters.pgoutput.connection import connect
-    from adapters.pgoutput.source_errors import source_errors
+    from adapters.pgoutput.source_errors import translated
 
-    with (
-        connect(source) as connection,
-        source_errors("writing demo rows", _cure(schema, connection.info.user)),
-    ):
-        create_tables(connection, schema)
-        return write(connection, schema, inserts=inserts, updates=updates, deletes=deletes)
+    with connect(source) as connection:
+        role = connection.info.user
+        try:
+            create_tables(connection, schema)
+            return write(connection, schema, inserts=inserts, updates=updates, deletes=deletes)
+        except psycopg.Error as error:
+            cure = _cure(error.sqlstate or "", schema, role)
+            raise translated(error, "writing demo rows", cure) from error
 
 
-def _cure(schema: str, role: str) -> str:
-    return f"run: GRANT CREATE, USAGE ON SCHEMA {quote(schema)} TO {quote(role)}"
+def _cure(state: str, schema: str, role: str) -> str:
+    if state == "42501":
+        return f"run: GRANT CREATE, USAGE ON SCHEMA {quote(schema)} TO {quote(role)}"
+    if not state.startswith(("22", "23", "42")):
+        return ""
+    return (
+        f"the tables demo_* of schema {quote(schema)} are not as simulate makes them: rename or "
+        "drop them, or name another schema first in sources.pg_replication.schemas"
+    )
 
 
 def create_tables(connection: Connection, schema: str) -> bool:

@@ -186,7 +186,17 @@ def test_table_that_breaks_a_constraint_of_the_simulation(filled):
     filled.sql("ALTER TABLE demo_orders ADD CONSTRAINT refused CHECK (quantity < 0) NOT VALID")
     filled.sql("ALTER TABLE demo_customers ADD CONSTRAINT refused CHECK (balance > 1e9) NOT VALID")
     filled.sql("ALTER TABLE demo_documents ADD CONSTRAINT refused CHECK (revision < 0) NOT VALID")
-    _refused(filled, "simulate", "5", "0", "0", code=1, told="SQLSTATE 23514")
+    done = _refused(filled, "simulate", "5", "0", "0", code=1, told="SQLSTATE 23514")
+    assert "demo_* of schema" in done.line
+    assert "GRANT" not in done.line
+
+
+def test_table_that_is_not_of_the_simulation(filled):
+    filled.sql(
+        f"CREATE TABLE demo_orders (id int PRIMARY KEY);ALTER TABLE demo_orders OWNER TO {ROLE};"
+    )
+    done = _refused(filled, "simulate", "50", "0", "0", code=1, told="demo_* of schema")
+    assert "GRANT" not in done.line
 
 
 def test_publication_of_a_dba_is_used_and_its_absence_is_named(filled):

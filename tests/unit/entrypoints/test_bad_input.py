@@ -67,6 +67,7 @@ BAD_VALUES = [
     ("BATCH_MAX_ROWS", "1.5", "integer"),
     ("BATCH_MAX_ROWS", "-1", "greater than or equal to 1"),
     ("BATCH_MAX_BYTES", "12 parsecs", "must be a size"),
+    ("BATCH_MAX_BYTES", "9000000TB", "less than or equal to 1125899906842624"),
     ("BATCH_MAX_SECONDS", "0", "greater than 0"),
     ("MAX_RETAINED_WAL", "10 GBit", "must be a size"),
     ("FAILOVER", "perhaps", "valid boolean"),
