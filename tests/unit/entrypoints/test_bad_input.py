@@ -171,6 +171,11 @@ BAD_FILES = [
         "did you mean 'password'",
     ),
     (f"[sources.pg_replication.credentials]\npassword = '{PASSWORD}'", "names no database"),
+    ("[sources.pg_replication.credentials]\ndatabase = 'd'\nquery = 5", "query that is neither"),
+    (
+        f"[sources.pg_replication.credentials]\ndatabase = 'd'\nquery = ['{PASSWORD}']",
+        "sources.pg_replication.credentials has a query that is neither",
+    ),
     ("[destination.databricks]\ncredentials = 'x'", "destination.databricks.credentials"),
 ]
 
