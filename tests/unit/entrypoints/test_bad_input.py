@@ -93,6 +93,7 @@ BAD_OTHERS = [
     ("DESTINATION__DUCKDB__CREDENTIALS", ".", "is a folder"),
     ("DESTINATION__DUCKDB__CREDENTIALS", "duckdb:///.", "is a folder"),
     ("DESTINATION__DUCKDB__CREDENTIALS", ":memory:", "name a file"),
+    ("DESTINATION__DUCKDB__CREDENTIALS", "duckdb:///:memory:", "is :memory:"),
     ("DESTINATION__DUCKDB__CREDENTIALS", "BRONZE.v1.duckdb", "pipeline.dataset_name = 'bronze'"),
     ("DESTINATION__DUCKDB__CREDENTIALS", "duckdb:///bronze.db", "cannot tell apart"),
     ("DESTINATION__FILESYSTEM__BUCKET_URL", " ", "is empty"),
