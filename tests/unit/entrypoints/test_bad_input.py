@@ -253,7 +253,9 @@ def test_nothing_is_dropped_unasked(capsys, monkeypatch):
     monkeypatch.setenv(f"{SOURCE}CREDENTIALS", DSN)
     monkeypatch.setattr("sys.stdin", None)
     assert main(["cleanup", "--destination", "duckdb"]) == 2
-    assert "--yes" in capsys.readouterr().err.splitlines()[-1]
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("wal2delta: cleanup asks first")
+    assert "--yes" in line
 
 
 def _write(folder: Path, name: str, text: str) -> None:
