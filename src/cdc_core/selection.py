@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from cdc_core.errors import SettingsError
@@ -17,7 +18,7 @@ def choose_tables(found: Sequence[SourceTable], globs: Sequence[str]) -> list[So
     vain = [glob for glob in globs if not any(t.relation.table.matches((glob,)) for t in found)]
     if vain:
         raise SettingsError(
-            f"--tables {' '.join(vain)} matches none of the {len(found)} tables found",
+            f"--tables {shlex.join(vain)} matches none of the {len(found)} tables found",
             "globs match schema.table, or the bare name; wal2delta check lists the tables",
         )
     return [table for table in found if not globs or table.relation.table.matches(globs)]

@@ -198,6 +198,8 @@ def _ask(goes: str) -> None:
     print(f"This drops: {goes}.\nDrop it all? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
     answer = sys.stdin.readline() if sys.stdin and not sys.stdin.closed else ""
     if not answer:
+        # Nobody has ended the question's line.
+        print(file=sys.stderr)  # noqa: T201
         raise SettingsError("cleanup asks first, and nobody answered", "to do it unasked: --yes")
     if answer.strip().lower() not in ("y", "yes"):
         raise Declined("nothing was dropped")

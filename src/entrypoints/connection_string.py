@@ -81,8 +81,13 @@ def _from_table(table: Mapping[str, Any]) -> str:
         if key in ("drivername", "query"):
             continue
         pairs[TABLE_KEYS.get(key, key)] = str(value)
-    query = table.get("query", {})
-    pairs.update(parse_qsl(query) if isinstance(query, str) else query)
+    match table.get("query", {}):
+        case str() as query:
+            pairs.update(parse_qsl(query))
+        case dict() as query:
+            pairs.update(query)
+        case _:
+            raise ValueError("has a query that is neither a table nor key=value pairs joined by &")
     _check(pairs.items())
     if not pairs.get("dbname"):
         raise ValueError("names no database")

@@ -449,7 +449,7 @@ def _check_duckdb(credentials: str, dataset: str) -> None:
         raise SettingsError(
             f"{name} = {dataset!r} is DuckDB's own, which nothing can drop", _cure(name)
         )
-    if credentials == ":memory:":
+    if credentials.removeprefix("duckdb:///").startswith(":memory:"):
         raise SettingsError(f"{key} is :memory:, which a run does not outlive", "name a file")
     if re.match(r"(?!duckdb:///)[a-z]+:", credentials):
         return

@@ -93,6 +93,7 @@ BAD_OTHERS = [
     ("DESTINATION__DUCKDB__CREDENTIALS", ".", "is a folder"),
     ("DESTINATION__DUCKDB__CREDENTIALS", "duckdb:///.", "is a folder"),
     ("DESTINATION__DUCKDB__CREDENTIALS", ":memory:", "name a file"),
+    ("DESTINATION__DUCKDB__CREDENTIALS", "duckdb:///:memory:", "is :memory:"),
     ("DESTINATION__DUCKDB__CREDENTIALS", "BRONZE.v1.duckdb", "pipeline.dataset_name = 'bronze'"),
     ("DESTINATION__DUCKDB__CREDENTIALS", "duckdb:///bronze.db", "cannot tell apart"),
     ("DESTINATION__FILESYSTEM__BUCKET_URL", " ", "is empty"),
@@ -171,6 +172,11 @@ BAD_FILES = [
         "did you mean 'password'",
     ),
     (f"[sources.pg_replication.credentials]\npassword = '{PASSWORD}'", "names no database"),
+    ("[sources.pg_replication.credentials]\ndatabase = 'd'\nquery = 5", "query that is neither"),
+    (
+        f"[sources.pg_replication.credentials]\ndatabase = 'd'\nquery = ['{PASSWORD}']",
+        "sources.pg_replication.credentials has a query that is neither",
+    ),
     ("[destination.databricks]\ncredentials = 'x'", "destination.databricks.credentials"),
 ]
 
@@ -247,7 +253,9 @@ def test_nothing_is_dropped_unasked(capsys, monkeypatch):
     monkeypatch.setenv(f"{SOURCE}CREDENTIALS", DSN)
     monkeypatch.setattr("sys.stdin", None)
     assert main(["cleanup", "--destination", "duckdb"]) == 2
-    assert "--yes" in capsys.readouterr().err.splitlines()[-1]
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("wal2delta: cleanup asks first")
+    assert "--yes" in line
 
 
 def _write(folder: Path, name: str, text: str) -> None:
