@@ -46,6 +46,7 @@ _POOLER = re.compile(r"unsupported startup parameter|pgbouncer", re.IGNORECASE)
 _SENDERS = re.compile(r"max_wal_senders|number of requested standby connections")
 _REPLICATION_ROLE = re.compile(r"WAL sender|walsender|replication role|REPLICATION attribute")
 _CONNECT_PRIVILEGE = re.compile(r"permission denied for database")
+_EXECUTE_PRIVILEGE = re.compile(r"permission denied for function (\S+)")
 
 #: SQLSTATE classes whose primary message names objects and settings, never a row's values.
 _NAMES_OBJECTS = ("08", "0A", "25", "28", "3D", "40", "42", "53", "54", "55", "57", "58", "XX")
@@ -68,7 +69,7 @@ def translated(error: psycopg.Error, doing: str, cure: str = "") -> CdcError:
         case _, "42501":
             return OperatorNeeded(
                 f"privilege missing while {doing}: {said}",
-                cure or "grant it to the role and run again",
+                _function_cure(said) or cure or "grant it to the role and run again",
             )
         case _, "53400" | "55000":
             return OperatorNeeded(f"PostgreSQL refuses {doing}: {said}", cure)
@@ -157,6 +158,12 @@ def _scrubbed(text: str, secrets: tuple[str, ...]) -> str:
         part = re.escape(secret)
         text = re.sub(part if len(secret) > 3 else rf"(?<!\w){part}(?!\w)", "***", text)
     return text
+
+
+def _function_cure(said: str) -> str:
+    """What mends a function that the role may not call; no right on a table does."""
+    found = _EXECUTE_PRIVILEGE.search(said)
+    return f"run: GRANT EXECUTE ON FUNCTION {found[1]} TO <role>" if found else ""
 
 
 def _one_line(text: str) -> str:

@@ -521,6 +521,23 @@ def test_row_level_security_is_never_a_silent_filter(
         take_snapshot(settings, table.relation)
 
 
+def test_a_function_that_the_role_may_not_call_is_named(
+    settings: SourceSettings, sql: psycopg.Connection, reader: str
+) -> None:
+    sql.execute(f"CREATE TABLE t (id uuid PRIMARY KEY); GRANT SELECT ON t TO {role_of(reader)}")
+    sql.execute("CREATE PUBLICATION wal2delta_pub FOR TABLE t")
+    sql.execute("REVOKE EXECUTE ON FUNCTION uuid_out FROM PUBLIC")
+    settings = replace(settings, conninfo=reader)
+    catalog = PgCatalog(settings)
+    (table,) = catalog.tables()
+    catalog.close()
+    with pytest.raises(OperatorNeeded, match="GRANT EXECUTE") as told:
+        take_snapshot(settings, table.relation)
+    cure = told.value.cure.removeprefix("run: ").replace("<role>", role_of(reader))
+    sql.execute(cure.encode())
+    take_snapshot(settings, table.relation)
+
+
 def test_our_ddl_does_not_wait_for_long(
     settings: SourceSettings, sql: psycopg.Connection, database: str
 ) -> None:
