@@ -9,38 +9,14 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import time
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from adapters.redaction import Redactor
 
 #: Loggers of this project; all else is other people's.
 OURS = ("wal2delta", "cdc_core", "adapters", "entrypoints")
-STRUCK_OUT = "***"
-
-
-class Redactor:
-    """Strikes known secrets out of text."""
-
-    def __init__(self) -> None:
-        self._secrets: set[str] = set()
-        self._pattern: re.Pattern[str] | None = None
-
-    def add(self, secrets: Iterable[str]) -> None:
-        self._secrets |= {secret for secret in secrets if secret}
-        # Longest first, so that a secret within another leaves no rest. A short one only as a word.
-        parts = [
-            re.escape(secret) if len(secret) > 3 else rf"(?<!\w){re.escape(secret)}(?!\w)"
-            for secret in sorted(self._secrets, key=len, reverse=True)
-        ]
-        self._pattern = re.compile("|".join(parts)) if parts else None
-
-    def __call__(self, text: str) -> str:
-        return self._pattern.sub(STRUCK_OUT, text) if self._pattern else text
-
 
 redact = Redactor()
 

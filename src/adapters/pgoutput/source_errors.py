@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from adapters.pgoutput.settings import CREDENTIALS_KEY
+from adapters.redaction import Redactor
 from cdc_core.errors import (
     CdcError,
     HistoryLost,
@@ -114,7 +115,7 @@ def connection_refused(error: psycopg.Error, secrets: tuple[str, ...], doing: st
     """Our error for a connection that did not come about."""
     # Told by the whole text: a password may be one of the words that tell it.
     text = _one_line(str(error))
-    said = _scrubbed(text, secrets)
+    said = Redactor(secrets)(text)
     if _SENDERS.search(text):
         return OperatorNeeded(
             f"no WAL sender is free: {said}",
@@ -150,14 +151,6 @@ REPLICATION_CURE = (
 
 def slot_missing(slot_name: str) -> HistoryLost:
     return HistoryLost(f"replication slot {slot_name!r} does not exist", RESNAPSHOT)
-
-
-def _scrubbed(text: str, secrets: tuple[str, ...]) -> str:
-    """The text without the secrets; a short one is struck out as a word only."""
-    for secret in secrets:
-        part = re.escape(secret)
-        text = re.sub(part if len(secret) > 3 else rf"(?<!\w){part}(?!\w)", "***", text)
-    return text
 
 
 def _function_cure(said: str) -> str:

@@ -55,11 +55,10 @@ def test_a_slot_of_another_database_or_program_is_left_alone(shop):
         for command in (["snapshot"], ["slot", "drop"], ["cleanup", "--yes"]):
             assert told in shop.run(*command, code=3).line
         assert f"belongs to database '{slot}'" in shop.run("check", code=3).out
-        for arguments, has in (
-            (f"'{slot}_else', 'test_decoding'", "has the output plugin 'test_decoding'"),
-            (f"'{slot}_else'", "is a physical slot"),
+        for kind, arguments, has in (
+            ("logical", f"'{slot}_else', 'test_decoding'", "has the output plugin 'test_decoding'"),
+            ("physical", f"'{slot}_else'", "is a physical slot"),
         ):
-            kind = "logical" if "test" in arguments else "physical"
             with psycopg.connect(other, autocommit=True) as sql:
                 sql.execute(f"SELECT pg_create_{kind}_replication_slot({arguments})")
                 shop.environ["SOURCES__PG_REPLICATION__SLOT_NAME"] = f"{slot}_else"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -506,6 +507,12 @@ def test_a_role_that_owns_nothing_is_told_what_to_run(
         source.drop_slot()
 
 
+def only_table(settings: SourceSettings) -> SourceTable:
+    with closing(PgCatalog(settings)) as catalog:
+        (table,) = catalog.tables()
+    return table
+
+
 def test_row_level_security_is_never_a_silent_filter(
     settings: SourceSettings, sql: psycopg.Connection, reader: str
 ) -> None:
@@ -514,9 +521,7 @@ def test_row_level_security_is_never_a_silent_filter(
     sql.execute("CREATE PUBLICATION wal2delta_pub FOR TABLE t")
     sql.execute("INSERT INTO t VALUES (1), (2)")
     settings = replace(settings, conninfo=reader)
-    catalog = PgCatalog(settings)
-    (table,) = catalog.tables()
-    catalog.close()
+    table = only_table(settings)
     with pytest.raises(OperatorNeeded, match="BYPASSRLS"):
         take_snapshot(settings, table.relation)
 
@@ -528,9 +533,7 @@ def test_a_function_that_the_role_may_not_call_is_named(
     sql.execute("CREATE PUBLICATION wal2delta_pub FOR TABLE t")
     sql.execute("REVOKE EXECUTE ON FUNCTION uuid_out FROM PUBLIC")
     settings = replace(settings, conninfo=reader)
-    catalog = PgCatalog(settings)
-    (table,) = catalog.tables()
-    catalog.close()
+    table = only_table(settings)
     with pytest.raises(OperatorNeeded, match="GRANT EXECUTE") as told:
         take_snapshot(settings, table.relation)
     cure = told.value.cure.removeprefix("run: ").replace("<role>", role_of(reader))

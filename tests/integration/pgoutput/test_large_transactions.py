@@ -44,6 +44,15 @@ def decode_in_little_memory(sql: psycopg.Connection, database: str) -> None:
         sql.execute(f'ALTER DATABASE "{name}" SET {setting}')
 
 
+def followed(settings: SourceSettings, catalog: PgCatalog, sql: psycopg.Connection) -> set[int]:
+    """An empty table, published, and a slot."""
+    sql.execute("CREATE TABLE a (id int PRIMARY KEY, note text, big text)")
+    tables = {t.relation.oid for t in catalog.publish()}
+    with PgChangeSource(settings) as source:
+        source.create_slot()
+    return tables
+
+
 def fill(sql: psycopg.Connection, note: str, first: int, rows: int = ROWS) -> None:
     sql.execute(
         "INSERT INTO a SELECT i, %s, CASE WHEN i %% 500 = 0 THEN repeat('x', 5000) END "
@@ -156,10 +165,7 @@ def test_what_the_server_has_decoded_is_taken_however_far_restart_lsn_is(
     near: None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    sql.execute("CREATE TABLE a (id int PRIMARY KEY, note text, big text)")
-    tables = {t.relation.oid for t in catalog.publish()}
-    with PgChangeSource(settings) as source:
-        source.create_slot()
+    tables = followed(settings, catalog, sql)
     fill(sql, "large", 1, 20_000)
     fill(sql, "behind it", 20_001, 10)
     fill(sql, "another", 30_001, 10)
@@ -177,10 +183,7 @@ def test_an_open_transaction_ends_bulk_between_two_steps(
     near: None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    sql.execute("CREATE TABLE a (id int PRIMARY KEY, note text, big text)")
-    tables = {t.relation.oid for t in catalog.publish()}
-    with PgChangeSource(settings) as source:
-        source.create_slot()
+    tables = followed(settings, catalog, sql)
     with psycopg.connect(database) as one, caplog.at_level(logging.INFO):
         fill(one, "open", 1, 10)
         for number in range(100):

@@ -29,7 +29,7 @@ STAGED = pa.schema([*OWN, *METADATA_FIELDS, *KEYED_CONTROL_FIELDS])
 
 @dataclass
 class Stage:
-    """Staged rows in memory, and how many bytes each piece has."""
+    """Staged rows that are in memory."""
 
     rows: pa.Table
 

@@ -89,8 +89,9 @@ def test_tables_that_need_a_snapshot_are_named_with_the_command() -> None:
     assert "wal2delta snapshot --tables public.a public.b" in error.cure
 
 
-BEFORE = Fingerprint("1", "1", ((10, False, 5),), labels=((20, "red"), (22, "blue")))
-BEFORE = replace(BEFORE, attributes=((30, "x"),))
+BEFORE = Fingerprint(
+    "1", "1", ((10, False, 5),), labels=((20, "red"), (22, "blue")), attributes=((30, "x"),)
+)
 
 
 @pytest.mark.parametrize(

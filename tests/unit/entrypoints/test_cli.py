@@ -156,14 +156,18 @@ def test_unreachable_source_is_exit_1_in_one_line(monkeypatch):
     assert PASSWORD not in done.stdout + done.stderr
 
 
-def test_broken_pipe_is_no_traceback():
-    done = subprocess.run(
-        f"{sys.executable} -m entrypoints.cli --help | true",
+def _in_a_shell(arguments):
+    return subprocess.run(
+        f"{sys.executable} -m entrypoints.cli {arguments}",
         shell=True,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_broken_pipe_is_no_traceback():
+    done = _in_a_shell("--help | true")
     assert "Traceback" not in done.stderr
 
 
@@ -183,13 +187,7 @@ def test_a_reader_that_goes_away_is_told_by_tables_too():
 
 
 def test_without_standard_error_the_exit_code_tells_it_alone():
-    done = subprocess.run(
-        f"{sys.executable} -m entrypoints.cli slot show 2>&-",
-        shell=True,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = _in_a_shell("slot show 2>&-")
     assert (done.returncode, done.stdout) == (2, "")
 
 
