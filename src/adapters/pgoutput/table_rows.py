@@ -157,8 +157,10 @@ ORDER BY a.attrelid, a.attnum
 #: Oids of what is made after `initdb` begin here; every enum is.
 _FIRST_USER_OID = 16384
 
-#: Of each type the types in it: it may be a domain, an array, a range or a row of some.
-_PARTS = """
+#: Of each type, labels of the enums and marks of the composites in it: it may be a domain, an
+#: array, a range or a row of some. Names of attributes are not in a row's text. A dropped attribute
+#: was in that of rows sent before.
+_IN_TYPES = """
 WITH RECURSIVE parts (whole, part) AS (
   SELECT oid, oid FROM pg_type WHERE oid = ANY (%s)
   UNION
@@ -171,17 +173,10 @@ WITH RECURSIVE parts (whole, part) AS (
     WHERE t.oid = p.part AND a.attnum > 0 AND NOT a.attisdropped
   ) n (part) ON n.part <> 0
 )
-"""
-
-_LABELS = f"""{_PARTS}
-SELECT p.whole, e.oid, e.enumlabel::text
+SELECT p.whole, true, e.oid, e.enumlabel::text
 FROM parts p JOIN pg_enum e ON e.enumtypid = p.part
-ORDER BY e.oid
-"""
-
-#: Names are not in a row's text. A dropped attribute was in that of rows sent before.
-_ATTRIBUTES = f"""{_PARTS}
-SELECT p.whole, p.part, md5(string_agg(
+UNION ALL
+SELECT p.whole, false, p.part, md5(string_agg(
   concat_ws(':', a.attnum, a.atttypid, a.atttypmod, a.attisdropped), ',' ORDER BY a.attnum))
 FROM parts p JOIN pg_type t ON t.oid = p.part
 JOIN pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0
@@ -198,8 +193,7 @@ def read_tables(connection: Connection, schemas: Sequence[str]) -> list[TableRow
     for oid, *fields in _rows(connection, _COLUMNS, oids):
         columns[oid].append(ColumnRow(*fields))
     types = {c.type_oid for of_table in columns.values() for c in of_table}
-    labels = _by_type(connection, _LABELS, types)
-    attributes = _by_type(connection, _ATTRIBUTES, types)
+    labels, attributes = _in_types(connection, types)
     roots = [row[0] for row in tables if row[9]]
     leaves: dict[int, list[tuple[StoredRow, float, int]]] = {oid: [] for oid in roots}
     if roots:
@@ -226,15 +220,16 @@ def column_numbers(connection: Connection, oids: Sequence[int]) -> Mapping[int, 
     return numbers
 
 
-def _by_type(
-    connection: Connection, query: str, types: Collection[int]
-) -> dict[int, list[tuple[int, str]]]:
-    """Enum labels, or marks of composite types, by the type that they occur in."""
-    found: dict[int, list[tuple[int, str]]] = {}
+def _in_types(
+    connection: Connection, types: Collection[int]
+) -> tuple[dict[int, list[tuple[int, str]]], dict[int, list[tuple[int, str]]]]:
+    """Enum labels, and marks of composites, by the type that they occur in."""
+    labels: dict[int, list[tuple[int, str]]] = {}
+    attributes: dict[int, list[tuple[int, str]]] = {}
     users = [oid for oid in types if oid >= _FIRST_USER_OID]
-    for whole, oid, text in _rows(connection, query, users) if users else ():
-        found.setdefault(whole, []).append((oid, text))
-    return found
+    for whole, is_label, oid, text in _rows(connection, _IN_TYPES, users) if users else ():
+        (labels if is_label else attributes).setdefault(whole, []).append((oid, text))
+    return labels, attributes
 
 
 def _rows(connection: Connection, query: str, oids: list[int]) -> list[Any]:

@@ -80,6 +80,13 @@ def test_a_password_that_is_a_word_of_the_error_changes_nothing(
     assert told in str(error)
 
 
+def test_a_secret_within_another_leaves_no_rest() -> None:
+    refused = psycopg.OperationalError("connection to long-secret failed")
+    assert "connection to *** failed" in str(
+        connection_refused(refused, ("secret", "long-secret"), "connecting")
+    )
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
