@@ -56,12 +56,24 @@ class ColumnState:
 
 
 @dataclass(frozen=True)
+class FormerColumns:
+    """Columns that the stream sent of a table before others, names by number; `last` is the
+    greatest number that a column had until then. Changes that commit past `until` are not of them.
+    """
+
+    names: Mapping[int, str]
+    last: int
+    until: Lsn
+
+
+@dataclass(frozen=True)
 class TableState:
     """A table as it was last loaded.
 
     Changes that committed at or before `snapshot_lsn` are in its data already. `fingerprint` is the
     source adapter's own mark of everything that, when it changes without row events, makes a new
-    reading necessary (file node, partitions, ...); opaque here.
+    reading necessary (file node, partitions, ...); opaque here. `former` are of moments before, as
+    long as changes of them may come, oldest first.
     """
 
     oid: int
@@ -73,6 +85,18 @@ class TableState:
     status: TableStatus = TableStatus.STREAMING
     reason: str = ""
     fingerprint: str = ""
+    former: tuple[FormerColumns, ...] = ()
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Columns that the stream sends, by number."""
+        return {column.attnum: column.name for column in self.columns if not column.dropped}
+
+    def past(self, lsn: Lsn) -> TableState:
+        """This table where what is to come has committed at or after `lsn`."""
+        if not self.former:
+            return self
+        return replace(self, former=tuple(f for f in self.former if f.until >= lsn))
 
     def dropped(self) -> TableState:
         """This table, no longer found at the source."""
@@ -135,7 +159,10 @@ class Checkpoint:
 
     def advanced(self, lsn: Lsn, committed_at: int | None = None) -> Checkpoint:
         """This checkpoint at a later position; never moves back."""
-        return replace(self, lsn=max(self.lsn, lsn), committed_at=committed_at or self.committed_at)
+        lsn = max(self.lsn, lsn)
+        tables = {oid: state.past(lsn) for oid, state in self.tables.items()}
+        committed_at = committed_at or self.committed_at
+        return replace(self, lsn=lsn, committed_at=committed_at, tables=tables)
 
     def with_table(self, *states: TableState) -> Checkpoint:
         """With these states, in the place of dropped tables whose targets they have."""
@@ -208,6 +235,7 @@ def _table_to_state(state: TableState) -> dict[str, Any]:
         "status": state.status.value,
         "reason": state.reason,
         "fingerprint": state.fingerprint,
+        "former": [[list(f.names.items()), f.last, str(f.until)] for f in state.former],
     }
 
 
@@ -222,4 +250,9 @@ def _table_from_state(state: Mapping[str, Any]) -> TableState:
         status=TableStatus(state["status"]),
         reason=state["reason"],
         fingerprint=state["fingerprint"],
+        # Checkpoints of older versions have none.
+        former=tuple(
+            FormerColumns(dict(names), last, Lsn.parse(until))
+            for names, last, until in state.get("former", ())
+        ),
     )

@@ -26,6 +26,7 @@ class Fingerprint:
       or changes type: then rows from before print otherwise. Renaming one changes no text.
     - `place` changes when the table is put into a schema. Empty: it is not published by its schema,
       or not known.
+    - `last_column` is the greatest number that a column ever had, dropped ones too. 0: not known.
     - `unsent` holds the numbers of columns that the stream leaves out, such as generated ones.
     - `publication` changes when the table was published otherwise for a time, or not at all: what
       was done to it then may be missing. Empty: not published, or not known.
@@ -42,6 +43,7 @@ class Fingerprint:
     attributes: tuple[tuple[int, str], ...] = ()
     unsent: tuple[int, ...] = ()
     place: str = ""
+    last_column: int = 0
 
     def to_text(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))
@@ -66,6 +68,7 @@ class Fingerprint:
             attributes,
             tuple(fields.get("unsent", ())),
             fields.get("place", ""),
+            fields.get("last_column", 0),
         )
 
     def reread_reason(self, before: Fingerprint) -> str:

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from cdc_core.lsn import Lsn
     from cdc_core.staging import TargetTable
 
-    Versions = Sequence[tuple[TableChanges, Sequence[ColumnState | None]]]
+    Versions = Sequence[tuple[TableChanges, Sequence[ColumnState]]]
 
 
 def lay_out(versions: Versions, target: TargetTable, snapshot_lsn: Lsn) -> TableChanges:
     """One `TableChanges` with exactly the target's columns, from versions in stream order.
 
-    Each version comes with the target column of each of its columns (None: left out). Changes that
-    committed before `snapshot_lsn` are in the table already and go.
+    Each version comes with the target column of each of its columns. Changes that committed before
+    `snapshot_lsn` are in the table already and go.
     """
     parts = [
         _place(_after(changes, snapshot_lsn), columns, target) for changes, columns in versions
@@ -76,10 +76,10 @@ def _after(changes: TableChanges, snapshot_lsn: Lsn) -> TableChanges:
 
 
 def _place(
-    changes: TableChanges, columns: Sequence[ColumnState | None], target: TargetTable
+    changes: TableChanges, columns: Sequence[ColumnState], target: TargetTable
 ) -> TableChanges:
-    names = [column.target if column else None for column in columns]
-    sources = {name: changes.rows.column(i) for i, name in enumerate(names) if name is not None}
+    names = [column.target for column in columns]
+    sources = {name: changes.rows.column(i) for i, name in enumerate(names)}
     count = len(changes)
     placed = [
         sources[field.name].cast(field.type)
@@ -88,11 +88,7 @@ def _place(
         for field in target.schema
     ]
     by_source = dict(zip(changes.relation.column_names, names, strict=True))
-    unchanged = {
-        target_name: mask
-        for source_name, mask in changes.unchanged.items()
-        if (target_name := by_source[source_name]) is not None
-    }
+    unchanged = {by_source[name]: mask for name, mask in changes.unchanged.items()}
     rows = pa.table(placed, schema=target.schema)
     return TableChanges(
         relation=changes.relation,

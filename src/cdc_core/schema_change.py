@@ -18,8 +18,10 @@ from cdc_core.renames import Renames, in_order
 from cdc_core.staging import ColumnRename, TargetTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
+    from cdc_core.checkpoint import FormerColumns
     from cdc_core.lsn import Lsn
     from cdc_core.ports.catalog import SourceTable
     from cdc_core.relation import Column, Relation
@@ -195,59 +197,72 @@ def dropped_columns(state: TableState) -> tuple[str, ...]:
     return tuple(c.target for c in state.columns if c.dropped)
 
 
-def has_names(relation: Relation, states: Iterable[TableState]) -> bool:
-    """Whether a Relation message has the columns of one of the states, by name."""
-    return any(_live_names(state) == relation.column_names for state in states)
+def last_column(state: TableState) -> int:
+    """The greatest number that a column of the table had, whether it is still there or not."""
+    return Fingerprint.from_text(state.fingerprint).last_column
 
 
-def _live_names(state: TableState) -> tuple[str, ...]:
-    return tuple(column.name for column in state.columns if not column.dropped)
+def has_names(relation: Relation, state: TableState, former: Iterable[FormerColumns]) -> bool:
+    """Whether a Relation message has the columns of one of these moments, by name."""
+    moments = (state.names, *(moment.names for moment in former))
+    return any(tuple(names.values()) == relation.column_names for names in moments)
 
 
 def resolve_columns(
-    relation: Relation, states: Sequence[TableState]
-) -> tuple[ColumnState | None, ...] | None:
+    relation: Relation, state: TableState, former: Sequence[FormerColumns]
+) -> tuple[ColumnState, ...] | None:
     """Which column of a state each column of a Relation message is.
 
-    `states` are descriptions of the same table at moments before and after the message, newest
-    last. A column that none knows was added and dropped again in between: None in the result. None
-    for the whole if the names allow no reading with rising column numbers in which every column is
-    that must have been there.
+    `former` are the moments before the state that the message may be of, or of one in between;
+    oldest first. None unless the names can be read in one way only, and in no other even where
+    columns were added and dropped again in between.
     """
-    attnums = _attnums(relation.column_names, states)
-    if attnums is None:
+    names = relation.column_names
+    moments = [*(moment.names for moment in former), state.names]
+    readings = {tuple(moment) for moment in moments if tuple(moment.values()) == names}
+    if former:
+        come_and_gone = range(former[0].last + 1, last_column(state) + 1)
+        unsent = Fingerprint.from_text(state.fingerprint).unsent
+        readings |= _readings(names, moments, {*come_and_gone} - {*unsent})
+    if len(readings) != 1:
         return None
-    newest = {c.attnum: c for c in states[-1].columns}
-    return tuple(None if a is None else newest.get(a) for a in attnums)
+    newest = {column.attnum: column for column in state.columns}
+    columns = [newest.get(attnum) for attnum in readings.pop()]
+    return None if None in columns else tuple(columns)  # type: ignore[arg-type]
 
 
-def _attnums(names: tuple[str, ...], states: Sequence[TableState]) -> Sequence[int | None] | None:
-    for state in states:
-        if _live_names(state) == names:
-            return [c.attnum for c in state.columns if not c.dropped]
-    known: dict[str, set[int]] = {}
-    for state in states:
-        for column in state.columns:
-            if not column.dropped:
-                known.setdefault(column.name, set()).add(column.attnum)
-    attnums: list[int | None] = []
-    last = 0
+def _readings(
+    names: tuple[str, ...], moments: Sequence[Mapping[int, str]], more: AbstractSet[int]
+) -> set[tuple[int, ...]]:
+    """Rising column numbers that names of a moment in between may stand for; two of the readings
+    where there are more. Of the numbers `more` no name is known but at those moments."""
+    known: dict[str, set[int]] = {name: set() for name in names}
+    for moment in moments:
+        for attnum, name in moment.items():
+            known.setdefault(name, set()).add(attnum)
+    unknown = more - {attnum for moment in moments for attnum in moment}
+    now = moments[-1]
+    # By the last number of each, what the names so far may stand for.
+    readings: dict[int, set[tuple[int, ...]]] = {0: {()}}
     for name in names:
-        option = min((attnum for attnum in known.get(name, ()) if attnum > last), default=None)
-        if option is None and name in known:
-            return None
-        attnums.append(option)
-        last = option or last
-    # What is there now and before was there in between, under whatever name; so was what is there
-    # now with a lower number than a column of the message, for numbers rise. A single state may be
-    # of a moment after the message, as a run that was cut short leaves it.
-    before = _live_numbers(states[0]) if len(states) > 1 else frozenset()
-    needed = {a for a in _live_numbers(states[-1]) if a in before or a < last}
-    return attnums if needed <= set(attnums) else None
-
-
-def _live_numbers(state: TableState) -> frozenset[int]:
-    return frozenset(column.attnum for column in state.columns if not column.dropped)
+        longer: dict[int, set[tuple[int, ...]]] = {}
+        for last, some in readings.items():
+            for attnum in known[name] | unknown:
+                # What is there now with a lower number was there when a higher one was.
+                if attnum > last and not any(last < between < attnum for between in now):
+                    found = longer.setdefault(attnum, set())
+                    found |= {(*numbers, attnum) for numbers in some}
+                    while len(found) > 2:
+                        found.pop()
+        readings = longer
+    # What is there now and before was there in between.
+    always = now.keys() & moments[0].keys()
+    return {
+        numbers
+        for last, some in readings.items()
+        if not any(attnum > last for attnum in always)
+        for numbers in some
+    }
 
 
 def _column_state(column: Column, target: str) -> ColumnState:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from cdc_core.batch_parts import BatchParts, Entangled
 from cdc_core.changes import Op
-from cdc_core.checkpoint import Checkpoint, TableState, TableStatus
+from cdc_core.checkpoint import Checkpoint, FormerColumns, TableState, TableStatus
 from cdc_core.fold import fold
 from cdc_core.layout import lay_out
 from cdc_core.lsn import ZERO_LSN, Lsn
@@ -19,6 +19,7 @@ from cdc_core.schema_change import (
     dropped_columns,
     evolve,
     has_names,
+    last_column,
     resolve_columns,
     target_key,
     target_table,
@@ -52,11 +53,13 @@ if TYPE_CHECKING:
 @dataclass
 class TablePlan:
     """The tables of a run, by oid. `refresh` asks the catalog again when the stream knows more,
-    `stage` puts rows at the destination that memory should not hold."""
+    `position` the source for its WAL's end; `stage` puts rows at the destination that memory should
+    not hold."""
 
     checkpoint: Checkpoint
     first_schema: str
     refresh: Callable[[], Sequence[SourceTable]]
+    position: Callable[[], Lsn]
     stage: Callable[[pa.Table], StagedRows]
     #: Changes of a known table's definition are not followed: the table is set aside.
     freeze: bool = False
@@ -73,7 +76,6 @@ class TablePlan:
     unrepresentable: int = 0
     sources: dict[int, SourceTable] = field(default_factory=dict)
     targets: dict[int, str] = field(default_factory=dict)
-    _before: dict[int, list[TableState]] = field(default_factory=dict)
     _steps: list[ColumnRename | TableRename] = field(default_factory=list)
     _empty_merges: list[Merge] = field(default_factory=list)
     _changed: bool = False
@@ -91,10 +93,6 @@ class TablePlan:
             for oid, state in self.checkpoint.tables.items()
             if state.status is TableStatus.STREAMING
         )
-
-    @property
-    def followed_targets(self) -> dict[int, str]:
-        return {oid: self.checkpoint.tables[oid].target for oid in self.followed}
 
     @property
     def to_read_names(self) -> list[str]:
@@ -156,29 +154,34 @@ class TablePlan:
         self.checkpoint = replace(self.checkpoint, tables=states)
 
     def read_lost(
-        self, missing: Callable[[Collection[str]], frozenset[str]], before: Mapping[int, str]
+        self,
+        columns: Callable[[Collection[str]], Mapping[str, Collection[str]]],
+        before: Mapping[int, TableState],
     ) -> None:
-        """Have tables read again that the destination has lost: the stream brings changes only.
+        """Have tables read again of which the destination has lost something: the stream brings
+        changes only.
 
-        `before` are the targets before the renames that are still to be done, or were done already.
+        `columns` tells what the destination has, `before` are the states before the look: its
+        renames are still to be done, or were done by a run that was killed before its checkpoint.
         """
-        now = self.followed_targets
-        names = {*before.values(), *now.values()}
-        held = names - missing(names)
+        now = {oid: self.checkpoint.tables[oid] for oid in self.followed}
+        held = dict(columns({state.target for oid in now for state in (before[oid], now[oid])}))
         for step in self._steps:
             if isinstance(step, TableRename) and step.old in held:
+                moved = held.pop(step.old)
                 # In the way of the new name may be what a dropped table left.
-                clash = step.new in held
-                held -= {step.old, step.new}
-                if not clash:
-                    held |= {step.new}
-        lost = {oid: target for oid, target in now.items() if target not in held}
-        for oid, target in lost.items():
-            self._wait_for_reading(oid, f"the destination has no table {target}")
-            self._changed = True
+                if held.pop(step.new, None) is None:
+                    held[step.new] = moved
+        lost = set()
+        for oid, state in now.items():
+            why = _lost(before[oid], state, held.get(state.target))
+            if why:
+                lost.add(state.target)
+                self._wait_for_reading(oid, why)
+                self._changed = True
         # An empty table in its place would not tell any more that it was lost.
         definitions = self._empty_merges
-        self._empty_merges = [m for m in definitions if m.target.name not in lost.values()]
+        self._empty_merges = [m for m in definitions if m.target.name not in lost]
 
     def pending(self) -> LoadBatch | None:
         """Changes of definition alone, to be loaded before any rows; None for none."""
@@ -224,7 +227,10 @@ class TablePlan:
 
     def _fold(self, oid: int, versions: list[TableChanges]) -> None:
         """Fold a table's changes, and hold them."""
-        columns = self._resolve(oid, versions)
+        # What the table's reading has already may have columns that are long gone.
+        read = self.checkpoint.tables[oid].snapshot_lsn
+        versions = [changes for changes in versions if Lsn(int(changes.commit_lsn[-1])) >= read]
+        columns = self._resolve(oid, versions) if versions else None
         if columns is None:
             return
         state = self.checkpoint.tables[oid]
@@ -319,16 +325,25 @@ class TablePlan:
         newest = Lsn(max(int(part.commit_lsn[-1]) for part in parts))
         for attempt in ("known", "asked again"):
             state = self.checkpoint.tables[oid]
-            states = [*self._before.get(oid, []), state]
-            columns = [resolve_columns(part.relation, states) for part in parts]
+            moments = [state.past(Lsn(int(part.commit_lsn[0]))).former for part in parts]
+            columns = [
+                resolve_columns(part.relation, state, former)
+                for part, former in zip(parts, moments, strict=True)
+            ]
             # Names of no known moment, which may still fit, as where a column was dropped, are of
             # one that passed before the look, or there is news.
             passed = newest <= self._looked
-            if (passed or all(has_names(part.relation, states) for part in parts)) and all(
-                resolved is not None and self._fits(part, resolved, state)
+            known = all(
+                has_names(part.relation, state, former)
+                for part, former in zip(parts, moments, strict=True)
+            )
+            fitting = [
+                resolved
                 for part, resolved in zip(parts, columns, strict=True)
-            ):
-                return columns  # type: ignore[return-value]
+                if resolved is not None and self._fits(part, resolved, state)
+            ]
+            if (passed or known) and len(fitting) == len(parts):
+                return fitting
             if attempt == "known":
                 self.look(self.refresh(), newest)
                 if oid in self.to_read or oid not in self.followed:
@@ -345,20 +360,14 @@ class TablePlan:
         self.checkpoint = self.checkpoint.with_table(waiting)
 
     @staticmethod
-    def _fits(part: TableChanges, columns: Sequence[ColumnState | None], state: TableState) -> bool:
+    def _fits(part: TableChanges, columns: Sequence[ColumnState], state: TableState) -> bool:
         """Whether a version's columns and key can be laid out in the state's."""
         targets = target_table(state).schema
         for column, resolved in zip(part.relation.columns, columns, strict=True):
-            if resolved is None:
-                return False
             wanted = targets.field(resolved.target).type
             if not widens(column.arrow_type, wanted):
                 return False
-        names = {
-            c.name: r.target
-            for c, r in zip(part.relation.columns, columns, strict=True)
-            if r is not None
-        }
+        names = {c.name: r.target for c, r in zip(part.relation.columns, columns, strict=True)}
         return {names[name] for name in part.relation.key} == set(target_key(state))
 
     def _unrepresentable(
@@ -419,7 +428,6 @@ class TablePlan:
                 reason = "its new name was another table's"
                 self.to_read.setdefault(oid, reason)
                 named = replace(named, status=TableStatus.NEEDS_SNAPSHOT, reason=reason)
-            self._before.setdefault(oid, []).append(state)
             self._changed = True
             states[oid] = named
 
@@ -436,12 +444,19 @@ class TablePlan:
             states[oid] = replace(known, status=TableStatus.NEEDS_SNAPSHOT, reason=evolution.reread)
             self._changed = True
         elif evolution.state != known:
-            self._before.setdefault(oid, []).append(known)
             self._changed = True
             self._steps += evolution.renames
             if evolution.changes:
                 self._empty_merges.append(_empty_merge(evolution.state))
-            states[oid] = evolution.state
+            states[oid] = self._with_former(evolution.state, known)
+
+    def _with_former(self, state: TableState, known: TableState) -> TableState:
+        last = last_column(known)
+        if state.names == known.names and last_column(state) == last:
+            return state
+        # Asked for after the look: what commits past it has the columns that the look saw.
+        former = FormerColumns(known.names, last, until=self.position())
+        return replace(state, former=(*known.former, former))
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -455,6 +470,19 @@ def _has_odd_key(part: TableChanges, state: TableState) -> bool:
         value.column in key and part.commit_lsn[value.row] >= np.uint64(state.snapshot_lsn)
         for value in part.unrepresentable
     )
+
+
+def _lost(before: TableState, state: TableState, held: Collection[str] | None) -> str:
+    """What a table at the destination has no more of what was loaded (empty: nothing)."""
+    if held is None:
+        return f"the destination has no table {state.target}"
+    now = {column.attnum: column.target for column in state.columns}
+    for column in before.columns:
+        names = {column.target, now[column.attnum]}
+        # Under both names, or neither, it was renamed in between: which values are its own?
+        if not column.dropped and len(names.intersection(held)) != 1:
+            return f"the destination has no column {column.target} of it as it was loaded"
+    return ""
 
 
 def _empty_merge(state: TableState) -> Merge:

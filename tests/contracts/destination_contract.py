@@ -657,13 +657,19 @@ class DestinationContract:
         with self.load(opened, batch) as destination:
             assert content(destination, "orders", "id", "note") == [(1, "n12"), (5, "s")]
 
-    def test_missing_tables_are_told(self, opened: Callable[[], Destination]) -> None:
+    def test_columns_of_tables_are_told(self, opened: Callable[[], Destination]) -> None:
         with opened() as destination:
-            assert destination.missing(["orders", "t0"]) == {"orders", "t0"}
+            assert not destination.columns(["orders", "t0"])
             row = keyed(ORDERS, [{"id": 1, "_cdc_lsn": 10}])
             destination.load(LoadBatch(merges=(row,)), checkpoint(10))
-            assert destination.missing(["orders", "t0"]) == {"t0"}
-            assert destination.missing([]) == frozenset()
+            (names,) = destination.columns(["orders", "t0"]).values()
+            assert {*names} >= {*ORDERS.schema.names}
+            assert not destination.columns([])
+            step = ColumnRename("orders", "note", "Remark")
+            destination.load(LoadBatch(steps=(step,)), checkpoint(11))
+            (names,) = destination.columns(["orders"]).values()
+            assert "Remark" in names
+            assert "note" not in names
 
     def test_many_tables_in_one_batch(self, opened: Callable[[], Destination]) -> None:
         targets = [TargetTable(f"t{n}", ORDERS.schema) for n in range(12)]
@@ -729,7 +735,8 @@ class DestinationContract:
             for name, key in ((target.name, 2), (bag.name, 1)):
                 assert content(destination, name, "id", *self.odd_names) == [(key, *row.values())]
             assert len(destination.tables()) == 2
-            assert destination.missing([target.name, bag.name, "odd"]) == {"odd"}
+            held = destination.columns([target.name, bag.name, "odd"])
+            assert held.keys() == {target.name, bag.name}
 
     def test_trying_to_write_leaves_nothing_behind(self, opened: Callable[[], Destination]) -> None:
         merge = keyed(ORDERS, [{"id": 1, "note": "a", "_cdc_lsn": 10}])

@@ -140,15 +140,10 @@ class DltDestination:
                     self._keeps = False
             shutil.rmtree(folder)
 
-    def missing(self, tables: Collection[str]) -> frozenset[str]:
+    def columns(self, tables: Collection[str]) -> Mapping[str, Sequence[str]]:
         with self._failures("looking for tables"), self._opened_client() as client:
             known = self._known_columns(client)
-            return frozenset(
-                # What has a name like dlt's own tables is among those that are not told.
-                table
-                for table in tables
-                if table not in known and not table.lower().startswith("_dlt")
-            )
+            return {table: known[table].names for table in tables if table in known}
 
     def tables(self) -> Mapping[str, int]:
         with self._failures("counting rows"), self._opened_client() as client:

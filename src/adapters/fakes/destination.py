@@ -152,9 +152,10 @@ class InMemoryDestination:
         self._staged.clear()
         self.faults.pass_by("destination.load.done")
 
-    def missing(self, tables: Collection[str]) -> frozenset[str]:
-        self.faults.pass_by("destination.missing")
-        return frozenset(tables) - self.lake.tables.keys()
+    def columns(self, tables: Collection[str]) -> Mapping[str, Sequence[str]]:
+        self.faults.pass_by("destination.columns")
+        held = self.lake.tables
+        return {table: list(held[table].columns) for table in tables if table in held}
 
     def tables(self) -> Mapping[str, int]:
         self.faults.pass_by("destination.tables")

@@ -209,6 +209,7 @@ class InMemoryPostgres:
             storage=str(table.storage),
             definition=str(table.definition),
             labels=tuple(table.labels.items()),
+            last_column=max(column.attnum for column in self._all_columns(table)),
         )
 
     def _redefine(self, table: Table, columns: tuple[Column, ...]) -> None:

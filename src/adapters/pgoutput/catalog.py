@@ -164,6 +164,7 @@ def fingerprint(
         attributes=row.attributes,
         place=publication.place_of(row) if publication is not None else "",
         unsent=tuple(c.attnum for c in row.columns if c.attnum not in sent),
+        last_column=row.last_column,
     )
 
 

@@ -79,6 +79,8 @@ class TableRow:
     place: str = ""
     #: Marks of the attributes of the composite types that its columns are made of, by oid.
     attributes: tuple[tuple[int, str], ...] = ()
+    #: The greatest number that a column ever had.
+    last_column: int = 0
 
 
 #: Names of a key's columns in column order; a deferrable or invalid index identifies nothing.
@@ -105,7 +107,7 @@ SELECT {_STORED}, c.relkind = 'p', n.oid, c.reltuples::float8,
     * current_setting('block_size')::bigint,
   (SELECT d.xmin::text FROM pg_depend d
    WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0
-     AND d.refclassid = 'pg_namespace'::regclass)
+     AND d.refclassid = 'pg_namespace'::regclass), c.relnatts
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = ANY (%s) AND c.relkind IN ('r', 'p') AND NOT c.relispartition
   AND c.relpersistence <> 't'
@@ -243,7 +245,7 @@ def _table(
     labels: Mapping[int, list[tuple[int, str]]],
     attributes: Mapping[int, list[tuple[int, str]]],
 ) -> TableRow:
-    partitioned, schema_oid, tuples, size, place = row[9:14]
+    partitioned, schema_oid, tuples, size, place, last_column = row[9:15]
     if partitioned:
         tuples = sum(max(tuples, 0) for _, tuples, _ in leaves)
         size = sum(size for _, _, size in leaves)
@@ -258,6 +260,7 @@ def _table(
         tuple(sorted({label for c in columns for label in labels.get(c.type_oid, ())})),
         place or "",
         tuple(sorted({mark for c in columns for mark in attributes.get(c.type_oid, ())})),
+        last_column,
     )
 
 

@@ -55,8 +55,8 @@ class Destination(Protocol):
         """
         ...
 
-    def missing(self, tables: Collection[str]) -> frozenset[str]:
-        """Those of these tables that the dataset does not have."""
+    def columns(self, tables: Collection[str]) -> Mapping[str, Sequence[str]]:
+        """Columns, metadata too, of those of these tables that the dataset has."""
         ...
 
     def tables(self) -> Mapping[str, int]:

@@ -100,12 +100,12 @@ class StreamChanges:
             checkpoint,
             self.first_schema,
             self.catalog.publish,
+            self.source.current_lsn,
             self.destination.stage,
             self.freeze_schema,
         )
-        before = plan.followed_targets
         plan.look(self.catalog.publish(), until)
-        plan.read_lost(self.destination.missing, before)
+        plan.read_lost(self.destination.columns, checkpoint.tables)
         for oid, why in (unread or {}).items():
             plan.read_anew(oid, why)
         plan.forget_reading()

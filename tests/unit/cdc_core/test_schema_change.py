@@ -5,21 +5,24 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
+from cdc_core.checkpoint import FormerColumns
 from cdc_core.fingerprint import Fingerprint
 from cdc_core.lsn import Lsn
 from cdc_core.ports.catalog import SourceTable
 from cdc_core.relation import Column, Relation, ReplicaIdentity, TableName
-from cdc_core.schema_change import evolve, first_state, resolve_columns
+from cdc_core.schema_change import evolve, first_state, last_column, resolve_columns
 
 ID = Column("id", pa.int64(), 20, attnum=1)
 TEXT, CIDR, INET, VARCHAR, DOMAIN = 25, 650, 869, 1043, 16400
 
 
-def table(*columns: Column, unsent: tuple[int, ...] = ()) -> SourceTable:
+def table(*columns: Column, unsent: tuple[int, ...] = (), last_column: int = 0) -> SourceTable:
     relation = Relation(
         1, TableName("public", "t"), (ID, *columns), ReplicaIdentity.DEFAULT, ("id",)
     )
-    return SourceTable(relation, Fingerprint(unsent=unsent), published=True)
+    return SourceTable(
+        relation, Fingerprint(unsent=unsent, last_column=last_column), published=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,33 +54,44 @@ def test_a_column_that_was_not_sent_has_values_already(
 
 
 @pytest.mark.parametrize(
-    ("states", "message", "numbers"),
+    ("moments", "message", "numbers"),
     [
         # Exactly the names of a moment.
         ("id1 a2 | id1 b2", "id a", [1, 2]),
         ("id1 a2 | id1 b2 a3", "id a", [1, 2]),
-        # Dropped before another one was added; added and dropped in between.
+        ("id1 b2 a3 | id1 a3", "id a", [1, 3]),
+        # Of two moments, with other columns.
+        ("id1 a2 | id1 b2 a3 | id1 a3", "id a", None),
+        # Dropped before another one was added; of no moment that is known.
         ("id1 a2 b3 | id1 a2 c4", "id a", [1, 2]),
-        ("id1 a2 | id1 a2", "id a x", [1, 2, None]),
+        ("id1 a2 | id1 a2 -3", "id a x", None),
+        ("id1 a2 | id1 a2", "id a x", None),
+        # Added, dropped and added again; a name that was lent to another column for a time.
+        ("id1 a2 | id1 a2 -3 x4", "id a x", None),
+        ("id1 a2 b3 | id1 a2 b3 -4", "id a z b", None),
         # RENAME b TO c; the message; RENAME c TO d; ADD c.
         ("id1 b2 | id1 d2 c3", "id c", None),
         ("id1 d2 c3", "id c", None),
         # DROP a; RENAME b TO a; the message; RENAME a TO c.
         ("id1 a2 b3 | id1 c3", "id a", None),
-        # A run that was cut short knows the added column already.
-        ("id1 a2 b3", "id a", [1, 2]),
+        # A single moment is the message's own.
+        ("id1 a2 b3", "id a", None),
         # Names that other columns had before, in another order.
         ("id1 a2 b3 | id1 b2 c3", "id b a", None),
     ],
 )
 def test_names_that_are_columns_of_a_moment_in_between(
-    states: str, message: str, numbers: list[int | None] | None
+    moments: str, message: str, numbers: list[int] | None
 ) -> None:
-    def described(columns: str) -> SourceTable:
-        found = (Column(c[:-1], pa.string(), TEXT, attnum=int(c[-1])) for c in columns.split()[1:])
-        return table(*found)
+    """`-4` is a column that was added and dropped."""
 
-    known = [first_state(described(state), "t", Lsn(1)) for state in states.split("|")]
+    def described(columns: str) -> SourceTable:
+        given = [c for c in columns.split()[1:] if c[0] != "-"]
+        found = (Column(c[:-1], pa.string(), TEXT, attnum=int(c[-1])) for c in given)
+        return table(*found, last_column=max(int(c[-1]) for c in columns.split()))
+
+    states = [first_state(described(moment), "t", Lsn(1)) for moment in moments.split("|")]
+    former = [FormerColumns(s.names, last_column(s), until=Lsn(9)) for s in states[:-1]]
     relation = table(*(Column(name, pa.string(), TEXT) for name in message.split()[1:])).relation
-    found = resolve_columns(relation, known)
-    assert (found and [c and c.attnum for c in found]) == numbers
+    found = resolve_columns(relation, states[-1], former)
+    assert (found and [c.attnum for c in found]) == numbers

@@ -186,6 +186,7 @@ def test_values_that_cannot_be_held_are_told_of_rows_that_bring_them() -> None:
             replace(state, tables=tables),
             "public",
             source.tables,
+            world.source().current_lsn,
             InMemoryDestination(world.lake, world.faults).stage,
         )
         plan.look(world.source().tables())
