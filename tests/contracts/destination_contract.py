@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
 import struct
 from collections import Counter
@@ -690,6 +691,39 @@ class DestinationContract:
             names = UNREPRESENTABLE_SCHEMA.names
             expected = sorted([tuple(cell[n] for n in names) for cell in cells], key=repr)
             assert content(destination, UNREPRESENTABLE_TABLE, *names) == expected
+
+    def test_unrepresentable_cells_follow_names(self, opened: Callable[[], Destination]) -> None:
+        names, odd = UNREPRESENTABLE_SCHEMA.names, 'it\'s \\ "so"'
+
+        def cell(table: str, column: str, **key: str) -> tuple[Any, ...]:
+            return table, column, json.dumps(key), "NaN", 10, THEN
+
+        held = [
+            cell("orders", "doc", id="1", note='"id": '),
+            cell("orders", "note", id="note", note="id"),
+            cell("more", "doc", id="1", note="orders"),
+        ]
+        rows = [dict(zip(names, values, strict=True)) for values in held]
+        tables = [TargetTable(name, ORDERS.schema) for name in ("orders", "more")]
+        first = LoadBatch(
+            merges=tuple(keyed(table, [{"id": 1, "_cdc_lsn": 10}]) for table in tables),
+            unrepresentable=pa.Table.from_pylist(rows, schema=UNREPRESENTABLE_SCHEMA),
+        )
+        # Chains, which would go on if they were done once more.
+        steps = (
+            TableRename("more", odd),
+            TableRename("orders", "more"),
+            ColumnRename("more", "note", odd),
+            ColumnRename("more", "id", "note"),
+        )
+        with self.load(opened, first, LoadBatch(steps=steps), LoadBatch(steps=steps)) as loaded:
+            found = content(loaded, UNREPRESENTABLE_TABLE, *names)
+        wanted = [
+            cell("more", "doc", **{"note": "1", odd: '"id": '}),
+            cell("more", odd, **{"note": "note", odd: "id"}),
+            cell(odd, "doc", id="1", note="orders"),
+        ]
+        assert found == sorted(wanted, key=repr)
 
     #: Names that break code which quotes carelessly.
     odd_names: ClassVar = [

@@ -256,14 +256,21 @@ class DltDestination:
             case ColumnRename(table, old, new):
                 names = known[table].names if table in known else []
                 if old in names and new not in names:
+                    self._rename_cells(client, step)
                     self._store.rename_column(client, table, old, new)
                     self._columns = None
                 packages.rename_column(table, old, new)
             case TableRename(old, new):
                 if old in known and new not in known:
+                    self._rename_cells(client, step)
                     self._store.rename_table(client, old, new)
                     self._columns = None
                 packages.rename_table(old, new)
+
+    def _rename_cells(self, client: Any, step: SchemaStep) -> None:
+        """Before the rename itself, which tells whether this is still to be done."""
+        if UNREPRESENTABLE_TABLE in self._known_columns(client):
+            self._store.rename_cells(client, step)
 
     def _replace(self, client: Any, batch: LoadBatch, folder: Path) -> None:
         """Whole tables, as the store takes them: row by row now, or from files by its job.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -201,12 +202,24 @@ class InMemoryDestination:
             case TableRename(old, new):
                 if old in self.lake.tables and new not in self.lake.tables:
                     self.lake.tables[new] = self.lake.tables.pop(old)
+                    for cell in self._cells(old):
+                        cell["table_name"] = new
             case ColumnRename(name, old, new):
                 table = self.lake.tables.get(name)
                 if table is None or old not in table.columns or new in table.columns:
                     return
                 table.columns = {new if k == old else k: v for k, v in table.columns.items()}
                 table.rows = [{new if k == old else k: v for k, v in r.items()} for r in table.rows]
+                for cell in self._cells(name):
+                    key = json.loads(cell["key"])
+                    key = {new if k == old else k: v for k, v in key.items()}
+                    cell["key"] = json.dumps(key, ensure_ascii=False)
+                    if cell["column_name"] == old:
+                        cell["column_name"] = new
+
+    def _cells(self, table: str) -> list[Row]:
+        cells = self.lake.tables.get(UNREPRESENTABLE_TABLE)
+        return [cell for cell in cells.rows if cell["table_name"] == table] if cells else []
 
 
 def _all_rows(merge: KeyedMerge | MultisetMerge) -> list[Row]:
