@@ -176,7 +176,8 @@ class LoadBatch:
     merges: tuple[Merge, ...] = ()
     steps: tuple[SchemaStep, ...] = ()
     replacements: tuple[Replacement, ...] = ()
-    unrepresentable: pa.Table | None = None
+    #: Rows of `UNREPRESENTABLE_SCHEMA`.
+    unrepresentable: tuple[pa.Table | StagedRows, ...] = ()
 
 
 EMPTY_BATCH = LoadBatch()

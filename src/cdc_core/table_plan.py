@@ -37,7 +37,7 @@ from cdc_core.staging import (
     TableRename,
 )
 from cdc_core.target_names import target_names
-from cdc_core.unrepresentable import joined, unrepresentable_rows
+from cdc_core.unrepresentable import HeldCells, unrepresentable_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -78,10 +78,10 @@ class TablePlan:
     _empty_merges: list[Merge] = field(default_factory=list)
     _changed: bool = False
     _looked: Lsn = ZERO_LSN
-    _cells: dict[int, list[pa.Table]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._parts = BatchParts(self.stage)
+        self._cells = HeldCells(self.stage)
 
     @property
     def followed(self) -> frozenset[int]:
@@ -191,12 +191,12 @@ class TablePlan:
     @property
     def holds_parts(self) -> bool:
         """Whether a batch has begun of which the last part is still to come."""
-        return bool(self._parts.oids or self._cells)
+        return bool(self._parts.oids or self._cells.oids)
 
     def forget_parts(self) -> None:
         """The reading ended within a batch, which will come again from its start."""
         self._parts.clear()
-        self._cells.clear()
+        self._cells.take()
 
     def apply(self, batch: ChangeBatch) -> LoadBatch | None:
         """What a batch of changes, with the parts of it that came before, leaves to load; None
@@ -212,15 +212,13 @@ class TablePlan:
             self._parts.make_room()
             return None
         merges = [merge for oid in self._parts.oids if (merge := self._merge(oid)) is not None]
-        cells = [cells for of_table in self._cells.values() for cells in of_table]
+        cells = self._cells.take()
         self.unrepresentable += sum(map(len, cells))
         self.forget_parts()
         pending = self.pending() or EMPTY_BATCH
         merged = {merge.target.name for merge in merges}
         definitions = [merge for merge in pending.merges if merge.target.name not in merged]
-        return LoadBatch(
-            merges=(*definitions, *merges), steps=pending.steps, unrepresentable=joined(cells)
-        )
+        return LoadBatch(merges=(*definitions, *merges), steps=pending.steps, unrepresentable=cells)
 
     def _fold(self, oid: int, versions: list[TableChanges]) -> None:
         """Fold a table's changes, and hold them."""
@@ -239,22 +237,27 @@ class TablePlan:
         )
         if merge is not None:
             self._parts.add(versions[-1].relation, merge)
-        if cells := self._unrepresentable(state, versions, columns):
-            self._cells.setdefault(oid, []).extend(cells)
+        for cells in self._unrepresentable(state, versions, columns):
+            self._cells.add(oid, cells)
 
     def _merge(self, oid: int) -> Merge | None:
         """What the parts of a table leave; None if it must be read again."""
         if oid in self.to_read or oid not in self.followed:
             self._parts.discard(oid)
-            self._cells.pop(oid, None)
+            self._cells.discard(oid)
             return None
         state = self.checkpoint.tables[oid]
+        target = target_table(state)
+        if oid in self._cells.oids and self._parts.renamed(oid, target):
+            # The values have the names of before, which no later rename would find.
+            self._parts.discard(oid)
+            self._cells.discard(oid)
+            self._wait_for_reading(oid, "it was renamed within a large transaction")
+            return None
         try:
-            return self._parts.take(
-                oid, target_table(state), target_key(state), dropped_columns(state)
-            )
+            return self._parts.take(oid, target, target_key(state), dropped_columns(state))
         except Entangled:
-            self._cells.pop(oid, None)
+            self._cells.discard(oid)
             self._wait_for_reading(oid, "keys changed all over a large transaction")
             return None
 

@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.store import TableStore
     from cdc_core.staging import SchemaStep
 
-#: Folder of the batch in hand, within the run's.
+#: Folders within the run's: of the batch in hand, and of what is staged, by turns.
 FILES = "files"
+STAGING = ("staging-1", "staging-2")
 
 #: The table of unrepresentable values as a target: its own columns without the metadata columns.
 UNREPRESENTABLE = TargetTable(
@@ -67,6 +68,8 @@ class DltDestination:
         self._packages: Packages | None = None
         self._columns: MutableMapping[str, pa.Schema] | None = None
         self._staged = 0
+        #: The folder of what is staged: until the load in hand has ended, or the next.
+        self._staging = STAGING[0]
         #: Whether the checkpoint speaks of rows that are kept, or soon will.
         self._keeps = False
 
@@ -98,13 +101,13 @@ class DltDestination:
         with self._failures("staging"):
             self._open()
             self._staged += 1
-            path = self._files() / f"staged-{self._staged}.parquet"
+            path = self._subfolder(self._staging) / f"staged-{self._staged}.parquet"
             return StagedParquet(write_table(rows, path), len(rows), rows.schema)
 
     def keep(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
         with self._failures(f"keeping rows of table {target.name!r}"):
             self._open()
-            folder = self._files()
+            folder = self._subfolder(FILES)
             paths, count = write_pieces(rows, pa.schema(all_fields(target)), folder, "part")
             with self._opened_client() as client:
                 if not self._keeps:
@@ -122,7 +125,8 @@ class DltDestination:
         with self._failures("loading"):
             packages = self._open()
             self._plan.clear()
-            folder = self._files()
+            folder, staged = self._subfolder(FILES), self._subfolder(self._staging)
+            self._staging = STAGING[self._staging == STAGING[0]]
             # Open to the end, so that what dlt opens meanwhile shares the connection where it can.
             with self._opened_client() as client:
                 for step in batch.steps:
@@ -139,6 +143,7 @@ class DltDestination:
                     self._store.forget_kept(client)
                     self._keeps = False
             shutil.rmtree(folder)
+            shutil.rmtree(staged)
 
     def missing(self, tables: Collection[str]) -> frozenset[str]:
         with self._failures("looking for tables"), self._opened_client() as client:
@@ -198,10 +203,9 @@ class DltDestination:
             self._packages = Packages(self._settings, factory, self._folder.path)
         return self._packages
 
-    def _files(self) -> Path:
-        """The folder of the batch in hand."""
+    def _subfolder(self, name: str) -> Path:
         assert self._folder is not None
-        folder = self._folder.path / FILES
+        folder = self._folder.path / name
         folder.mkdir(exist_ok=True)
         return folder
 
@@ -319,10 +323,14 @@ class DltDestination:
                 paths += (write_table(merge.rows, folder / f"merge-{number}.parquet"),)
             slim = replace(merge, rows=merge.rows.schema.empty_table(), staged=())
             self._plan.add(merge.target.name, StagedMerge(slim, paths, rows))
-        if batch.unrepresentable is not None and len(batch.unrepresentable):
-            cells = batch.unrepresentable.select(UNREPRESENTABLE_SCHEMA.names)
-            path = write_table(cells, folder / "unrepresentable.parquet")
-            self._plan.add(UNREPRESENTABLE_TABLE, StagedCells(path, len(cells)))
+        if rows := sum(map(len, batch.unrepresentable)):
+            paths = tuple(
+                cells.path
+                if isinstance(cells, StagedParquet)
+                else write_table(cells, folder / f"unrepresentable-{number}.parquet")
+                for number, cells in enumerate(batch.unrepresentable)
+            )
+            self._plan.add(UNREPRESENTABLE_TABLE, StagedCells(paths, rows))
 
     def _prepare_tables(self, client: Any, batch: LoadBatch) -> None:
         """Make tables and columns that are missing, widen those that are too narrow."""

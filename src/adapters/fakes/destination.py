@@ -118,6 +118,7 @@ class InMemoryDestination:
 
     def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:
         self.faults.pass_by("destination.load")
+        before, self._staged = self._staged, []
         for step in batch.steps:
             self.faults.pass_by("destination.step")
             self._step(step)
@@ -138,19 +139,20 @@ class InMemoryDestination:
             else:
                 table.rows = merge_multiset(table.rows, merge)
             table.rows = [{name: row.get(name) for name in table.columns} for row in table.rows]
-        if batch.unrepresentable is not None:
+        if batch.unrepresentable:
             self.faults.pass_by("destination.unrepresentable")
             columns = {f.name: f.type for f in UNREPRESENTABLE_SCHEMA}
             kept = self.lake.tables.setdefault(UNREPRESENTABLE_TABLE, LakeTable(columns))
-            kept.rows += [r for r in batch.unrepresentable.to_pylist() if r not in kept.rows]
+            for cells in batch.unrepresentable:
+                rows = cells if isinstance(cells, pa.Table) else cells.read()
+                kept.rows += [r for r in rows.to_pylist() if r not in kept.rows]
         self.faults.pass_by("destination.checkpoint")
         self.lake.checkpoint = checkpoint.to_state()
         if checkpoint.reading is None:
             self.lake.kept.clear()
             self._keeps = False
-        for staged in self._staged:
+        for staged in before:
             staged.rows = None
-        self._staged.clear()
         self.faults.pass_by("destination.load.done")
 
     def missing(self, tables: Collection[str]) -> frozenset[str]:
