@@ -418,7 +418,7 @@ class TablePlan:
         blocked = {rename.old for rename in renames.blocked}
         for oid, state in moved.items():
             named = replace(state, table=self.sources[oid].relation.table, target=self.targets[oid])
-            if state.target in blocked and state.status is TableStatus.STREAMING:
+            if state.target in blocked and state.status is not TableStatus.NEEDS_SNAPSHOT:
                 reason = "its new name was another table's"
                 self.to_read.setdefault(oid, reason)
                 named = replace(named, status=TableStatus.NEEDS_SNAPSHOT, reason=reason)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from cdc_core.checkpoint import Checkpoint
+from cdc_core.checkpoint import Checkpoint, TableStatus
 from cdc_core.errors import DefinitionChanged
 from cdc_core.history import break_in_history, confirmable
 from cdc_core.naming import is_name_of
@@ -84,7 +84,8 @@ class TakeSnapshot:
                 self.source.drop_slot()
             with self.snapshots.begin(create_slot=anew) as snapshot:
                 if checkpoint is None or anew:
-                    checkpoint = Checkpoint(identity, snapshot.lsn)
+                    waiting = self._waiting(checkpoint, identity, current)
+                    checkpoint = Checkpoint(identity, snapshot.lsn, waiting)
                 live = {t.relation.oid for t in found}
                 states = {
                     oid: state if oid in live else state.dropped()
@@ -168,6 +169,23 @@ class TakeSnapshot:
         return read_tables(
             snapshot, tables, self.catalog.tables, self.destination, checkpoint, self.progress
         )
+
+    def _waiting(
+        self, checkpoint: Checkpoint | None, identity: SourceIdentity, current: Lsn
+    ) -> Mapping[int, TableState]:
+        """Where only the slot is another: tables that the destination has, so that their names are
+        followed; each must be read. In a copy of the source other tables may have their oids."""
+        if checkpoint is None or checkpoint.lsn > current:
+            return {}
+        if replace(checkpoint.source, slot_name=identity.slot_name) != identity:
+            return {}
+        reason = "the slot was created anew"
+        return {
+            oid: state
+            if state.status is TableStatus.DROPPED
+            else replace(state, status=TableStatus.NEEDS_SNAPSHOT, reason=reason)
+            for oid, state in checkpoint.tables.items()
+        }
 
     def _known(
         self, checkpoint: Checkpoint | None, identity: SourceIdentity, *, all_tables: bool
