@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cdc_core.checkpoint import SourceIdentity, TableState
     from cdc_core.lsn import Lsn
     from cdc_core.ports.catalog import Catalog, SourceTable
-    from cdc_core.ports.change_source import ChangeSource
+    from cdc_core.ports.change_source import ChangeSource, SlotState
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.snapshot_source import Snapshot, SnapshotSource
     from cdc_core.staging import LoadBatch
@@ -80,7 +80,7 @@ class TakeSnapshot:
                 return self._go_on(replace(checkpoint, source=identity), found)
             anew = checkpoint is None or broken is not None
             if anew and slot is not None:
-                self.progress.note(f"slot {slot.name} has no usable checkpoint: creating it anew")
+                self._tell_of_slot(slot)
                 self.source.drop_slot()
             with self.snapshots.begin(create_slot=anew) as snapshot:
                 if checkpoint is None or anew:
@@ -168,6 +168,18 @@ class TakeSnapshot:
     ) -> tuple[Checkpoint, LoadBatch, TablesRead]:
         return read_tables(
             snapshot, tables, self.catalog.tables, self.destination, checkpoint, self.progress
+        )
+
+    def _tell_of_slot(self, slot: SlotState) -> None:
+        """It may be what a snapshot left that was killed, or another pipeline's: nothing there says
+        whose it is."""
+        anew = f"slot {slot.name} has no usable checkpoint in this destination: creating it anew"
+        if slot.lost:
+            self.progress.note(anew)
+            return
+        self.progress.warn(
+            f"{anew}; a pipeline of another destination that reads it needs a new snapshot then, "
+            "and a sources.pg_replication.slot_name and pub_name of its own"
         )
 
     def _waiting(
