@@ -67,6 +67,8 @@ class TablePlan:
     #: was done to them, with the reason; the others go on.
     refused: dict[int, str] = field(default_factory=dict)
     frozen: bool = False
+    #: Tables that cannot be published as long as other sessions have them locked.
+    locked: list[TableName] = field(default_factory=list)
     #: Sentences about what changed in the tables' definitions, and what became of it.
     notes: list[str] = field(default_factory=list)
     alerts: list[str] = field(default_factory=list)
@@ -121,6 +123,7 @@ class TablePlan:
         self._looked = max(self._looked, after)
         self.sources = {table.relation.oid: table for table in tables}
         self.to_read = {oid: why for oid, why in self.to_read.items() if oid in self.sources}
+        self.locked = [table.relation.table for table in tables if table.locked]
         states = dict(self.checkpoint.tables)
         names = {oid: table.relation.table for oid, table in self.sources.items()}
         self.targets = target_names(names, states, self.first_schema)
@@ -130,7 +133,7 @@ class TablePlan:
                 self._gone(states, state)
         for oid, table in self.sources.items():
             known = states.get(oid)
-            if oid in self.refused:
+            if oid in self.refused or table.locked:
                 continue
             if known is None or known.status is TableStatus.DROPPED:
                 held = self._held_by_refused(states, oid)

@@ -5,6 +5,7 @@ Manual: "System Catalogs", "Publication".
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from adapters.pgoutput.catalog_types import CatalogTypes
@@ -55,10 +56,11 @@ class PgCatalog:
         rows = self._discover(connection)
         publication = self._publication(connection)
         streamable = [row for row in rows if not stream_obstacle(row)]
+        locked: frozenset[int] = frozenset()
         if publication is None:
             create_publication(connection, self._settings.pub_name, streamable)
         elif publication.manageable:
-            complete_publication(
+            locked = complete_publication(
                 connection,
                 publication,
                 add=[row for row in streamable if not publication.holds(row)],
@@ -70,7 +72,13 @@ class PgCatalog:
             )
         publication = self._publication(connection)
         # What could be added is in by now.
-        return [self._source_table(row, publication, connection, may_add=False) for row in rows]
+        return [
+            replace(
+                self._source_table(row, publication, connection, may_add=False),
+                locked=row.stored.oid in locked,
+            )
+            for row in rows
+        ]
 
     def drop_publication(self) -> bool:
         return drop_publication(self._limited_connection(), self._settings.pub_name)

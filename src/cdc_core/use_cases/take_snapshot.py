@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from cdc_core.checkpoint import Checkpoint, TableStatus
-from cdc_core.errors import DefinitionChanged
+from cdc_core.errors import DefinitionChanged, TablesLocked
 from cdc_core.history import break_in_history, confirmable
 from cdc_core.naming import is_name_of
 from cdc_core.ports.progress import Progress, SilentProgress
@@ -76,6 +76,8 @@ class TakeSnapshot:
             known = self._known(checkpoint, identity, all_tables=not tables)
             targets = target_names(names, known, self.first_schema)
             chosen = choose_tables(found, tables)
+            if locked := [str(table.relation.table) for table in chosen if table.locked]:
+                raise TablesLocked(locked)
             if checkpoint and checkpoint.full_load and not (broken or tables):
                 return self._go_on(replace(checkpoint, source=identity), found)
             anew = checkpoint is None or broken is not None

@@ -226,3 +226,16 @@ def test_connection_is_cut_while_a_run_reads(filled):
     for secret in SECRETS:
         assert secret not in out + error
     assert "cdc done: 200,000 changes" in filled.run("cdc").error
+
+
+def test_a_new_table_that_is_locked_does_not_stop_the_others(shop):
+    shop.sql("CREATE TABLE a (id int PRIMARY KEY)")
+    shop.run("snapshot")
+    shop.sql("INSERT INTO a VALUES (1); CREATE TABLE b (id int PRIMARY KEY)")
+    with psycopg.connect(shop.dsn) as other:
+        other.execute("LOCK TABLE b")
+        line = shop.run("cdc", code=1).line
+    assert "not added to the publication: public.b; every other table is up to date; run" in line
+    assert shop.lake_sql("SELECT id FROM bronze.a") == [(1,)]
+    shop.run("cdc")
+    assert shop.lake_sql("SELECT count(*) FROM bronze.b") == [(0,)]

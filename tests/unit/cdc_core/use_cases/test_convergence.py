@@ -31,6 +31,7 @@ from cdc_core.errors import (
     HistoryLost,
     OperatorNeeded,
     SettingsError,
+    TablesLocked,
     TablesNeedSnapshot,
 )
 from cdc_core.lsn import Lsn
@@ -512,6 +513,28 @@ def test_a_new_table_that_may_not_be_read_does_not_stop_another_new_one() -> Non
         StreamChanges(source, source, source, InMemoryDestination(world.lake)).run()
     assert list(told.value.tables) == ["public.bad"]
     assert world.lake.rows("good") == [{"id": 1, "n": 1, "big": "b"}]
+    world.cdc()
+    world.assert_equal()
+
+
+def test_a_new_table_that_is_locked_does_not_stop_the_others() -> None:
+    world, oids = build(32)
+    world.snapshot()
+    locked, free = (world.postgres.create_table(name, COLUMNS) for name in ("locked", "free"))
+    world.postgres.locked.add(locked)
+    work(world, [*oids, locked, free], 6)
+    with pytest.raises(TablesLocked, match=r"public\.locked; every other table is up to") as told:
+        world.cdc()
+    assert told.value.exit_code == 1
+    assert "locked" not in world.lake.tables
+    waiting = world.postgres.tables.pop(locked)
+    world.assert_equal()
+    world.postgres.tables[locked] = waiting
+    with pytest.raises(TablesLocked, match=r"public\.locked; run again"):
+        world.snapshot()
+    world.snapshot("public.free")
+    work(world, [*oids, locked], 4)
+    world.postgres.locked.clear()
     world.cdc()
     world.assert_equal()
 
