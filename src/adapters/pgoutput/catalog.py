@@ -8,8 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import psycopg
+
 from adapters.pgoutput.catalog_types import CatalogTypes
 from adapters.pgoutput.connection import Session, server_major
+from adapters.pgoutput.odd_names import odd_names
 from adapters.pgoutput.publication import (
     complete_publication,
     create_publication,
@@ -100,7 +103,10 @@ class PgCatalog:
     def _discover(self, connection: Connection) -> list[TableRow]:
         settings = self._settings
         with source_errors("reading the catalog"):
-            rows = read_tables(connection, settings.schemas)
+            try:
+                rows = read_tables(connection, settings.schemas)
+            except psycopg.errors.CharacterNotInRepertoire:
+                raise odd_names(connection) from None
         return [
             row
             for row in rows
