@@ -207,8 +207,10 @@ class TablePlan:
         versions: dict[int, list[TableChanges]] = {}
         wanted = self.followed - self.to_read.keys()
         for changes in batch.tables:
-            if changes.relation.oid in wanted:
-                versions.setdefault(changes.relation.oid, []).append(changes)
+            oid = changes.relation.oid
+            # What a reading has already may be of a definition that nobody knows any more.
+            if oid in wanted and changes.commit_lsn[-1] >= self.checkpoint.tables[oid].snapshot_lsn:
+                versions.setdefault(oid, []).append(changes)
         for oid, versions_of_table in versions.items():
             self._fold(oid, versions_of_table)
         if not batch.complete:

@@ -517,6 +517,29 @@ def test_a_new_table_that_may_not_be_read_does_not_stop_another_new_one() -> Non
     world.assert_equal()
 
 
+@pytest.mark.parametrize("change", ["retype", "rename", "drop", "key"])
+def test_a_table_that_a_snapshot_read_is_not_read_again_for_changes_before_it(change: str) -> None:
+    world, oids = build(33, batch_transactions=100)
+    world.snapshot()
+    work(world, oids, 6)
+    (keyed, *_) = oids
+    match change:
+        case "retype":
+            world.postgres.rewrite(keyed, "n", pa.string(), str)
+        case "key":
+            world.postgres.rename_column(keyed, "id", "key")
+        case _:
+            change_schema(world, keyed, change)
+    world.snapshot("public.keyed")
+    for oid in oids:
+        with world.postgres.transaction() as tx:
+            _touch(world, tx, oid)
+    world.faults.calls.clear()
+    world.cdc()
+    assert "snapshot.begin" not in world.faults.calls
+    world.assert_equal()
+
+
 def test_a_new_table_that_is_locked_does_not_stop_the_others() -> None:
     world, oids = build(32)
     world.snapshot()
