@@ -87,6 +87,15 @@ class BatchParts:
         """Folded rows of a table so far; where the next part's `_cdc_ref` begins."""
         return self._rows.get(oid, 0)
 
+    def renamed(self, oid: int, target: TargetTable) -> bool:
+        """Whether a part has other names than its table, now `target`, has for the same columns."""
+        before = [part.merge.target for part in self._parts[oid]]
+        names = target.schema.names
+        return any(
+            (table.name, table.schema.names) != (target.name, names[: len(table.schema)])
+            for table in before
+        )
+
     def add(self, relation: Relation, merge: Merge) -> None:
         oid = relation.oid
         if merge.truncated_at is not None:

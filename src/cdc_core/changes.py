@@ -59,7 +59,7 @@ class TableChanges:
         return len(self.op)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unrepresentable:
     """A value that its destination type cannot hold: `text` is PostgreSQL's own, exact.
 

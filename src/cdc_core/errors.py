@@ -44,6 +44,17 @@ class SourceUnavailable(CdcError):
     """PostgreSQL cannot be reached or went away."""
 
 
+class TablesLocked(SourceUnavailable):
+    """Tables could not be added to the publication, for other sessions have locked them."""
+
+    def __init__(self, tables: Iterable[str], others: str = "") -> None:
+        names = ", ".join(sorted(tables))
+        super().__init__(
+            f"locked by another session, so not added to the publication: {names}{others}",
+            "run again when that session's transaction has ended",
+        )
+
+
 class DestinationUnavailable(CdcError):
     """The destination cannot be reached or went away."""
 

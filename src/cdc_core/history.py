@@ -91,7 +91,8 @@ def break_in_history(
         return HistoryLost(
             f"replication slot {name!r} is at {slot.confirmed_flush_lsn}, past the checkpoint "
             f"{checkpoint.lsn}: it was recreated, or something else read from it",
-            RESNAPSHOT,
+            "if another pipeline has it, set sources.pg_replication.slot_name to another; "
+            f"{RESNAPSHOT}",
         )
     if known.timeline and source.timeline != known.timeline and left_timeline is not None:
         left = left_timeline(known.timeline)

@@ -135,7 +135,10 @@ class Replacement:
 
 @dataclass(frozen=True)
 class ColumnRename:
-    """Done unless the old name is missing or the new one is there: then it was done before."""
+    """Done unless the old name is missing or the new one is there: then it was done before.
+
+    The cells of the column in `UNREPRESENTABLE_TABLE` take the name too.
+    """
 
     table: str
     old: str
@@ -173,7 +176,8 @@ class LoadBatch:
     merges: tuple[Merge, ...] = ()
     steps: tuple[SchemaStep, ...] = ()
     replacements: tuple[Replacement, ...] = ()
-    unrepresentable: pa.Table | None = None
+    #: Rows of `UNREPRESENTABLE_SCHEMA`.
+    unrepresentable: tuple[pa.Table | StagedRows, ...] = ()
 
 
 EMPTY_BATCH = LoadBatch()

@@ -38,7 +38,7 @@ from cdc_core.staging import (
     TableRename,
 )
 from cdc_core.target_names import target_names
-from cdc_core.unrepresentable import joined, unrepresentable_rows
+from cdc_core.unrepresentable import HeldCells, unrepresentable_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -70,6 +70,8 @@ class TablePlan:
     #: was done to them, with the reason; the others go on.
     refused: dict[int, str] = field(default_factory=dict)
     frozen: bool = False
+    #: Tables that cannot be published as long as other sessions have them locked.
+    locked: list[TableName] = field(default_factory=list)
     #: Sentences about what changed in the tables' definitions, and what became of it.
     notes: list[str] = field(default_factory=list)
     alerts: list[str] = field(default_factory=list)
@@ -80,10 +82,10 @@ class TablePlan:
     _empty_merges: list[Merge] = field(default_factory=list)
     _changed: bool = False
     _looked: Lsn = ZERO_LSN
-    _cells: dict[int, list[pa.Table]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._parts = BatchParts(self.stage)
+        self._cells = HeldCells(self.stage)
 
     @property
     def followed(self) -> frozenset[int]:
@@ -119,6 +121,7 @@ class TablePlan:
         self._looked = max(self._looked, after)
         self.sources = {table.relation.oid: table for table in tables}
         self.to_read = {oid: why for oid, why in self.to_read.items() if oid in self.sources}
+        self.locked = [table.relation.table for table in tables if table.locked]
         states = dict(self.checkpoint.tables)
         names = {oid: table.relation.table for oid, table in self.sources.items()}
         self.targets = target_names(names, states, self.first_schema)
@@ -128,7 +131,7 @@ class TablePlan:
                 self._gone(states, state)
         for oid, table in self.sources.items():
             known = states.get(oid)
-            if oid in self.refused:
+            if oid in self.refused or table.locked:
                 continue
             if known is None or known.status is TableStatus.DROPPED:
                 held = self._held_by_refused(states, oid)
@@ -194,12 +197,12 @@ class TablePlan:
     @property
     def holds_parts(self) -> bool:
         """Whether a batch has begun of which the last part is still to come."""
-        return bool(self._parts.oids or self._cells)
+        return bool(self._parts.oids or self._cells.oids)
 
     def forget_parts(self) -> None:
         """The reading ended within a batch, which will come again from its start."""
         self._parts.clear()
-        self._cells.clear()
+        self._cells.take()
 
     def apply(self, batch: ChangeBatch) -> LoadBatch | None:
         """What a batch of changes, with the parts of it that came before, leaves to load; None
@@ -207,23 +210,23 @@ class TablePlan:
         versions: dict[int, list[TableChanges]] = {}
         wanted = self.followed - self.to_read.keys()
         for changes in batch.tables:
-            if changes.relation.oid in wanted:
-                versions.setdefault(changes.relation.oid, []).append(changes)
+            oid = changes.relation.oid
+            # What a reading has already may be of a definition that nobody knows any more.
+            if oid in wanted and changes.commit_lsn[-1] >= self.checkpoint.tables[oid].snapshot_lsn:
+                versions.setdefault(oid, []).append(changes)
         for oid, versions_of_table in versions.items():
             self._fold(oid, versions_of_table)
         if not batch.complete:
             self._parts.make_room()
             return None
         merges = [merge for oid in self._parts.oids if (merge := self._merge(oid)) is not None]
-        cells = [cells for of_table in self._cells.values() for cells in of_table]
+        cells = self._cells.take()
         self.unrepresentable += sum(map(len, cells))
         self.forget_parts()
         pending = self.pending() or EMPTY_BATCH
         merged = {merge.target.name for merge in merges}
         definitions = [merge for merge in pending.merges if merge.target.name not in merged]
-        return LoadBatch(
-            merges=(*definitions, *merges), steps=pending.steps, unrepresentable=joined(cells)
-        )
+        return LoadBatch(merges=(*definitions, *merges), steps=pending.steps, unrepresentable=cells)
 
     def _fold(self, oid: int, versions: list[TableChanges]) -> None:
         """Fold a table's changes, and hold them."""
@@ -245,22 +248,27 @@ class TablePlan:
         )
         if merge is not None:
             self._parts.add(versions[-1].relation, merge)
-        if cells := self._unrepresentable(state, versions, columns):
-            self._cells.setdefault(oid, []).extend(cells)
+        for cells in self._unrepresentable(state, versions, columns):
+            self._cells.add(oid, cells)
 
     def _merge(self, oid: int) -> Merge | None:
         """What the parts of a table leave; None if it must be read again."""
         if oid in self.to_read or oid not in self.followed:
             self._parts.discard(oid)
-            self._cells.pop(oid, None)
+            self._cells.discard(oid)
             return None
         state = self.checkpoint.tables[oid]
+        target = target_table(state)
+        if oid in self._cells.oids and self._parts.renamed(oid, target):
+            # The values have the names of before, which no later rename would find.
+            self._parts.discard(oid)
+            self._cells.discard(oid)
+            self._wait_for_reading(oid, "it was renamed within a large transaction")
+            return None
         try:
-            return self._parts.take(
-                oid, target_table(state), target_key(state), dropped_columns(state)
-            )
+            return self._parts.take(oid, target, target_key(state), dropped_columns(state))
         except Entangled:
-            self._cells.pop(oid, None)
+            self._cells.discard(oid)
             self._wait_for_reading(oid, "keys changed all over a large transaction")
             return None
 
@@ -424,7 +432,7 @@ class TablePlan:
         blocked = {rename.old for rename in renames.blocked}
         for oid, state in moved.items():
             named = replace(state, table=self.sources[oid].relation.table, target=self.targets[oid])
-            if state.target in blocked and state.status is TableStatus.STREAMING:
+            if state.target in blocked and state.status is not TableStatus.NEEDS_SNAPSHOT:
                 reason = "its new name was another table's"
                 self.to_read.setdefault(oid, reason)
                 named = replace(named, status=TableStatus.NEEDS_SNAPSHOT, reason=reason)

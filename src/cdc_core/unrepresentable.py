@@ -3,25 +3,57 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from cdc_core.staging import UNREPRESENTABLE_SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
     import numpy as np
     import numpy.typing as npt
 
     from cdc_core.changes import Unrepresentable
     from cdc_core.ports.progress import Progress
+    from cdc_core.staging import StagedRows
 
 
-def joined(tables: Sequence[pa.Table]) -> pa.Table | None:
-    """Rows of several tables as a `LoadBatch` takes them: None for none."""
-    return pa.concat_tables(tables) if tables else None
+#: Rows that wait in memory for their load. Beyond it they are staged.
+HELD_BYTES = 16 << 20
+
+
+class HeldCells:
+    """Rows that wait for their load, by the oid of their table; memory holds a bounded part."""
+
+    def __init__(self, stage: Callable[[pa.Table], StagedRows]) -> None:
+        self._stage = stage
+        self._held: dict[int, list[pa.Table]] = {}
+        self._staged: dict[int, list[StagedRows]] = {}
+
+    @property
+    def oids(self) -> Set[int]:
+        return self._held.keys() | self._staged.keys()
+
+    def add(self, oid: int, cells: pa.Table) -> None:
+        self._held.setdefault(oid, []).append(cells)
+        if sum(cells.nbytes for held in self._held.values() for cells in held) > HELD_BYTES:
+            for table, held in self._held.items():
+                self._staged.setdefault(table, []).append(self._stage(pa.concat_tables(held)))
+            self._held.clear()
+
+    def discard(self, oid: int) -> None:
+        self._held.pop(oid, None)
+        self._staged.pop(oid, None)
+
+    def take(self) -> tuple[pa.Table | StagedRows, ...]:
+        """All of them, as a `LoadBatch` takes them; they are here no more."""
+        held = [cells for of_table in self._held.values() for cells in of_table]
+        staged = [cells for of_table in self._staged.values() for cells in of_table]
+        self._held.clear()
+        self._staged.clear()
+        return (*staged, pa.concat_tables(held)) if held else tuple(staged)
 
 
 def warn_of_unrepresentable(progress: Progress, count: int) -> None:
@@ -46,24 +78,23 @@ def unrepresentable_rows(
     LSN and time are one for all rows (a snapshot), or an array by row. The key is a JSON object of
     target column and text; of a table without key it is empty.
     """
-    records = []
-    for value in values:
-        if value.column not in columns:
-            continue
-        identity = key_texts(rows, value.row, {name: columns[name] for name in key})
-        lsn = commit_lsn if isinstance(commit_lsn, int) else int(commit_lsn[value.row])
-        time = committed_at if isinstance(committed_at, int) else int(committed_at[value.row])
-        records.append(
-            {
-                "table_name": target,
-                "column_name": columns[value.column],
-                "key": json.dumps(identity, ensure_ascii=False),
-                "value_text": value.text,
-                "_cdc_lsn": lsn,
-                "_cdc_committed_at": time,
-            }
-        )
-    return pa.Table.from_pylist(records, schema=UNREPRESENTABLE_SCHEMA)
+    found = [value for value in values if value.column in columns]
+    named = {name: columns[name] for name in key}
+    texts = (key_texts(rows, value.row, named) for value in found)
+    cells = (
+        [target] * len(found),
+        [columns[value.column] for value in found],
+        [json.dumps(identity, ensure_ascii=False) for identity in texts],
+        [value.text for value in found],
+        [_of_row(commit_lsn, value.row) for value in found],
+        [_of_row(committed_at, value.row) for value in found],
+    )
+    arrays = [pa.array(c, f.type) for c, f in zip(cells, UNREPRESENTABLE_SCHEMA, strict=True)]
+    return pa.table(arrays, schema=UNREPRESENTABLE_SCHEMA)
+
+
+def _of_row(of: npt.NDArray[Any] | int, row: int) -> int:
+    return of if isinstance(of, int) else int(of[row])
 
 
 def key_texts(rows: pa.Table, row: int, columns: Mapping[str, str]) -> dict[str, str | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
 import struct
 from collections import Counter
@@ -690,12 +691,73 @@ class DestinationContract:
             for text in ("NaN", "Infinity")
         ]
         table = pa.Table.from_pylist(cells, schema=UNREPRESENTABLE_SCHEMA)
-        batch = LoadBatch(unrepresentable=table)
+        batch = LoadBatch(unrepresentable=(table,))
         with self.load(opened, batch, batch) as destination:
             assert dict(destination.tables()) == {UNREPRESENTABLE_TABLE: 2}
             names = UNREPRESENTABLE_SCHEMA.names
             expected = sorted([tuple(cell[n] for n in names) for cell in cells], key=repr)
             assert content(destination, UNREPRESENTABLE_TABLE, *names) == expected
+
+    def test_cells_may_be_staged_while_a_load_takes_the_rows_that_have_them(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        def cells(text: str) -> pa.Table:
+            row = ("orders", "doc", "{}", text, 10, THEN)
+            names = UNREPRESENTABLE_SCHEMA.names
+            rows = [dict(zip(names, row, strict=True))]
+            return pa.Table.from_pylist(rows, schema=UNREPRESENTABLE_SCHEMA)
+
+        with opened() as destination:
+            first, second = destination.stage(cells("first")), None
+
+            def rows() -> Iterator[pa.Table]:
+                nonlocal second
+                yield from orders([1])
+                second = destination.stage(cells("second"))
+
+            load = LoadBatch(
+                replacements=(Replacement(ORDERS, rows()),), unrepresentable=(first, cells("held"))
+            )
+            destination.load(load, checkpoint(10))
+            assert second is not None
+            destination.load(LoadBatch(unrepresentable=(second,)), checkpoint(11))
+        with opened() as destination:
+            texts = [("first",), ("held",), ("second",)]
+            assert content(destination, UNREPRESENTABLE_TABLE, "value_text") == texts
+            assert content(destination, "orders", "id") == [(1,)]
+
+    def test_unrepresentable_cells_follow_names(self, opened: Callable[[], Destination]) -> None:
+        names, odd = UNREPRESENTABLE_SCHEMA.names, 'it\'s \\ "so"'
+
+        def cell(table: str, column: str, **key: str) -> tuple[Any, ...]:
+            return table, column, json.dumps(key), "NaN", 10, THEN
+
+        held = [
+            cell("orders", "doc", id="1", note='"id": '),
+            cell("orders", "note", id="note", note="id"),
+            cell("more", "doc", id="1", note="orders"),
+        ]
+        rows = [dict(zip(names, values, strict=True)) for values in held]
+        tables = [TargetTable(name, ORDERS.schema) for name in ("orders", "more")]
+        first = LoadBatch(
+            merges=tuple(keyed(table, [{"id": 1, "_cdc_lsn": 10}]) for table in tables),
+            unrepresentable=(pa.Table.from_pylist(rows, schema=UNREPRESENTABLE_SCHEMA),),
+        )
+        # Chains, which would go on if they were done once more.
+        steps = (
+            TableRename("more", odd),
+            TableRename("orders", "more"),
+            ColumnRename("more", "note", odd),
+            ColumnRename("more", "id", "note"),
+        )
+        with self.load(opened, first, LoadBatch(steps=steps), LoadBatch(steps=steps)) as loaded:
+            found = content(loaded, UNREPRESENTABLE_TABLE, *names)
+        wanted = [
+            cell("more", "doc", **{"note": "1", odd: '"id": '}),
+            cell("more", odd, **{"note": "note", odd: "id"}),
+            cell(odd, "doc", id="1", note="orders"),
+        ]
+        assert found == sorted(wanted, key=repr)
 
     #: Names that break code which quotes carelessly.
     odd_names: ClassVar = [

@@ -36,7 +36,12 @@ from adapters.dlt_destination.state_keeping import StateInTables
 from adapters.dlt_destination.unity_names import TablesByName, column_needs_mapping, table_name
 from adapters.dlt_destination.warehouse_errors import error_for
 from adapters.dlt_destination.warehouse_sessions import Sessions
-from cdc_core.staging import UNREPRESENTABLE_SCHEMA, KeyedMerge, MultisetMerge
+from cdc_core.staging import (
+    UNREPRESENTABLE_SCHEMA,
+    UNREPRESENTABLE_TABLE,
+    KeyedMerge,
+    MultisetMerge,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -45,7 +50,7 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.transient import Patience
     from adapters.dlt_destination.volume_staging import VolumeStaging
     from cdc_core.errors import CdcError
-    from cdc_core.staging import TargetTable
+    from cdc_core.staging import SchemaStep, TargetTable
 
 SCAN_ROWS = 100_000
 
@@ -219,6 +224,10 @@ class DatabricksStore:
             f"RENAME TO {_name(client, new)}",
             lambda: new in self.columns(client),
         )
+
+    def rename_cells(self, client: Any, rename: SchemaStep) -> None:
+        cells = _name(client, UNREPRESENTABLE_TABLE)
+        self._run(client, merge_sql.renaming_cells(SPARK, rename, cells))
 
     def _map_names(self, client: Any, table: str, names: Iterable[str]) -> None:
         if any(column_needs_mapping(name) for name in names):

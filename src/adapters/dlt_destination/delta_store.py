@@ -25,7 +25,7 @@ from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, Staged
 from adapters.dlt_destination.probe import probe_name
 from adapters.dlt_destination.state_keeping import StateInFiles
 from cdc_core.errors import DestinationFailed, DestinationUnavailable
-from cdc_core.staging import KeyedMerge, MultisetMerge
+from cdc_core.staging import UNREPRESENTABLE_TABLE, KeyedMerge, MultisetMerge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from adapters.dlt_destination.merge_sql import MergeRules
     from cdc_core.errors import CdcError
-    from cdc_core.staging import TargetTable
+    from cdc_core.staging import SchemaStep, TargetTable
 
 SCAN_ROWS = 100_000
 
@@ -192,6 +192,12 @@ class DeltaStore:
             # that is there would move it into that one.
             client.fs_client.rm(target, recursive=True)
         client.fs_client.mv(source, target, recursive=True)
+
+    def rename_cells(self, client: Any, rename: SchemaStep) -> None:
+        values, where = merge_sql.renamed_cells(DATAFUSION, rename)
+        self._open(client, UNREPRESENTABLE_TABLE).update(
+            values, predicate=where, writer_properties=_row_groups()
+        )
 
     def fill(self, client: Any, replacement: Any, rows: Any) -> bool:  # noqa: ARG002 - takes files
         return False

@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.store import TableStore
     from cdc_core.staging import SchemaStep
 
-#: Folder of the batch in hand, within the run's.
+#: Folders within the run's: of the batch in hand, and of what is staged, by turns.
 FILES = "files"
+STAGING = ("staging-1", "staging-2")
 
 #: The table of unrepresentable values as a target: its own columns without the metadata columns.
 UNREPRESENTABLE = TargetTable(
@@ -67,6 +68,8 @@ class DltDestination:
         self._packages: Packages | None = None
         self._columns: MutableMapping[str, pa.Schema] | None = None
         self._staged = 0
+        #: The folder of what is staged: until the load in hand has ended, or the next.
+        self._staging = STAGING[0]
         #: Whether the checkpoint speaks of rows that are kept, or soon will.
         self._keeps = False
 
@@ -98,13 +101,13 @@ class DltDestination:
         with self._failures("staging"):
             self._open()
             self._staged += 1
-            path = self._files() / f"staged-{self._staged}.parquet"
+            path = self._subfolder(self._staging) / f"staged-{self._staged}.parquet"
             return StagedParquet(write_table(rows, path), len(rows), rows.schema)
 
     def keep(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
         with self._failures(f"keeping rows of table {target.name!r}"):
             self._open()
-            folder = self._files()
+            folder = self._subfolder(FILES)
             paths, count = write_pieces(rows, pa.schema(all_fields(target)), folder, "part")
             with self._opened_client() as client:
                 if not self._keeps:
@@ -122,7 +125,8 @@ class DltDestination:
         with self._failures("loading"):
             packages = self._open()
             self._plan.clear()
-            folder = self._files()
+            folder, staged = self._subfolder(FILES), self._subfolder(self._staging)
+            self._staging = STAGING[self._staging == STAGING[0]]
             # Open to the end, so that what dlt opens meanwhile shares the connection where it can.
             with self._opened_client() as client:
                 for step in batch.steps:
@@ -139,6 +143,7 @@ class DltDestination:
                     self._store.forget_kept(client)
                     self._keeps = False
             shutil.rmtree(folder)
+            shutil.rmtree(staged)
 
     def columns(self, tables: Collection[str]) -> Mapping[str, Sequence[str]]:
         with self._failures("looking for tables"), self._opened_client() as client:
@@ -193,10 +198,9 @@ class DltDestination:
             self._packages = Packages(self._settings, factory, self._folder.path)
         return self._packages
 
-    def _files(self) -> Path:
-        """The folder of the batch in hand."""
+    def _subfolder(self, name: str) -> Path:
         assert self._folder is not None
-        folder = self._folder.path / FILES
+        folder = self._folder.path / name
         folder.mkdir(exist_ok=True)
         return folder
 
@@ -251,14 +255,21 @@ class DltDestination:
             case ColumnRename(table, old, new):
                 names = known[table].names if table in known else []
                 if old in names and new not in names:
+                    self._rename_cells(client, step)
                     self._store.rename_column(client, table, old, new)
                     self._columns = None
                 packages.rename_column(table, old, new)
             case TableRename(old, new):
                 if old in known and new not in known:
+                    self._rename_cells(client, step)
                     self._store.rename_table(client, old, new)
                     self._columns = None
                 packages.rename_table(old, new)
+
+    def _rename_cells(self, client: Any, step: SchemaStep) -> None:
+        """Before the rename itself, which tells whether this is still to be done."""
+        if UNREPRESENTABLE_TABLE in self._known_columns(client):
+            self._store.rename_cells(client, step)
 
     def _replace(self, client: Any, batch: LoadBatch, folder: Path) -> None:
         """Whole tables, as the store takes them: row by row now, or from files by its job.
@@ -307,10 +318,14 @@ class DltDestination:
                 paths += (write_table(merge.rows, folder / f"merge-{number}.parquet"),)
             slim = replace(merge, rows=merge.rows.schema.empty_table(), staged=())
             self._plan.add(merge.target.name, StagedMerge(slim, paths, rows))
-        if batch.unrepresentable is not None and len(batch.unrepresentable):
-            cells = batch.unrepresentable.select(UNREPRESENTABLE_SCHEMA.names)
-            path = write_table(cells, folder / "unrepresentable.parquet")
-            self._plan.add(UNREPRESENTABLE_TABLE, StagedCells(path, len(cells)))
+        if rows := sum(map(len, batch.unrepresentable)):
+            paths = tuple(
+                cells.path
+                if isinstance(cells, StagedParquet)
+                else write_table(cells, folder / f"unrepresentable-{number}.parquet")
+                for number, cells in enumerate(batch.unrepresentable)
+            )
+            self._plan.add(UNREPRESENTABLE_TABLE, StagedCells(paths, rows))
 
     def _prepare_tables(self, client: Any, batch: LoadBatch) -> None:
         """Make tables and columns that are missing, widen those that are too narrow."""

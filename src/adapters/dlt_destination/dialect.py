@@ -1,4 +1,4 @@
-"""What differs between the SQL of one table store and another's: quotes and type names.
+"""What differs between the SQL of one table store and another's: quotes, escapes, type names.
 
 Everything else is common SQL, written once in `merge_sql`. Sources: DuckDB documentation, "Data
 Types" and "Keywords and Identifiers"; Databricks SQL reference, "Data types", "Identifiers".
@@ -23,12 +23,17 @@ class Dialect:
     """`types` names the SQL type of every Arrow type but decimals."""
 
     quote_mark: str
+    #: Characters of a text that need a mark before them, with it.
+    escapes: Mapping[str, str]
     null_safe_equal: str
     types: Mapping[pa.DataType, str]
 
     def quote(self, name: str) -> str:
         mark = self.quote_mark
         return f"{mark}{name.replace(mark, mark + mark)}{mark}"
+
+    def literal(self, text: str) -> str:
+        return f"'{''.join(self.escapes.get(c, c) for c in text)}'"
 
     def column(self, alias: str, name: str) -> str:
         return f"{alias}.{self.quote(name)}"
@@ -59,6 +64,7 @@ _COMMON = {
 
 DUCKDB = Dialect(
     quote_mark='"',
+    escapes={"'": "''"},
     null_safe_equal="IS NOT DISTINCT FROM",
     types={
         **_COMMON,
@@ -74,6 +80,7 @@ DUCKDB = Dialect(
 
 SPARK = Dialect(
     quote_mark="`",
+    escapes={"'": "\\'", "\\": "\\\\"},
     null_safe_equal="<=>",
     types={
         **_COMMON,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from adapters.dlt_destination import kept_files, transaction_sql
+from adapters.dlt_destination import kept_files, merge_sql, transaction_sql
 from adapters.dlt_destination.columns import all_fields, plain, with_columns
 from adapters.dlt_destination.dialect import DUCKDB
 from adapters.dlt_destination.failures import root_cause, scrubbed
@@ -31,13 +31,13 @@ from adapters.dlt_destination.plan import (
 from adapters.dlt_destination.probe import probe_name
 from adapters.dlt_destination.state_keeping import StateInTables
 from cdc_core.errors import DestinationFailed, DestinationUnavailable
-from cdc_core.staging import KeyedMerge, MultisetMerge
+from cdc_core.staging import UNREPRESENTABLE_TABLE, KeyedMerge, MultisetMerge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from cdc_core.errors import CdcError
-    from cdc_core.staging import TargetTable
+    from cdc_core.staging import SchemaStep, TargetTable
 
 SCAN_ROWS = 100_000
 
@@ -147,6 +147,10 @@ class DuckDbStore:
 
     def rename_table(self, client: Any, old: str, new: str) -> None:
         self._run(client, f"ALTER TABLE {_name(client, old)} RENAME TO {DUCKDB.quote(new)}")
+
+    def rename_cells(self, client: Any, rename: SchemaStep) -> None:
+        cells = _name(client, UNREPRESENTABLE_TABLE)
+        self._run(client, merge_sql.renaming_cells(DUCKDB, rename, cells))
 
     def fill(self, client: Any, replacement: StagedReplacement, rows: pa.RecordBatchReader) -> bool:
         if not client.is_storage_initialized():

@@ -6,6 +6,7 @@ of the control columns is `cdc_core.staging`'s. Sources: DuckDB and Databricks S
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from cdc_core.staging import (
     UNCHANGED_COLUMN,
     UNREPRESENTABLE_SCHEMA,
     UPSERT,
+    TableRename,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from adapters.dlt_destination.dialect import Dialect
     from cdc_core.lsn import Lsn
-    from cdc_core.staging import KeyedMerge, MultisetMerge
+    from cdc_core.staging import ColumnRename, KeyedMerge, MultisetMerge
 
 METADATA = tuple(f.name for f in METADATA_FIELDS)
 
@@ -215,6 +217,33 @@ def cells_source(dialect: Dialect, staged: str) -> str:
     once = ", ".join(dialect.quote(name) for name in CELL_IDENTITY)
     committed = f"MAX({COMMITTED_AT_COLUMN}) AS {COMMITTED_AT_COLUMN}"
     return f"SELECT {once}, {committed} FROM {staged} AS f GROUP BY {once}"
+
+
+def renamed_cells(
+    dialect: Dialect, rename: ColumnRename | TableRename
+) -> tuple[dict[str, str], str]:
+    """What becomes of the cells' names where a table or a column is renamed: values by column, and
+    of which cells. To do it twice is to do it once."""
+    old, new = dialect.literal(rename.old), dialect.literal(rename.new)
+    table, column, key = map(dialect.quote, ("table_name", "column_name", "key"))
+    if isinstance(rename, TableRename):
+        return {table: new}, f"{table} = {old}"
+    # In a JSON text, a name's quotes and a colon after them are at no other place.
+    old_name, new_name = (
+        dialect.literal(f"{json.dumps(name, ensure_ascii=False)}: ")
+        for name in (rename.old, rename.new)
+    )
+    values = {
+        column: f"CASE WHEN {column} = {old} THEN {new} ELSE {column} END",
+        key: f"REPLACE({key}, {old_name}, {new_name})",
+    }
+    return values, f"{table} = {dialect.literal(rename.table)}"
+
+
+def renaming_cells(dialect: Dialect, rename: ColumnRename | TableRename, target: str) -> str:
+    values, where = renamed_cells(dialect, rename)
+    assigned = ", ".join(f"{name} = {value}" for name, value in values.items())
+    return f"UPDATE {target} SET {assigned} WHERE {where}"
 
 
 def _before(truncated_at: Lsn | None) -> str | None:

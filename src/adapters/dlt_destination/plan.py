@@ -59,12 +59,8 @@ class Filled:
 class StagedCells:
     """Cells for the table of unrepresentable values."""
 
-    path: Path
+    paths: tuple[Path, ...]
     rows: int
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        return (self.path,)
 
 
 Step = StagedMerge | StagedReplacement | Filled | StagedCells

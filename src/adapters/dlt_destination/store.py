@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from adapters.dlt_destination.plan import Plan, StagedReplacement, Step
     from cdc_core.errors import CdcError
-    from cdc_core.staging import TargetTable
+    from cdc_core.staging import SchemaStep, TargetTable
 
 
 class TableStore(Protocol):
@@ -52,6 +52,10 @@ class TableStore(Protocol):
     def rename_column(self, client: Any, table: str, old: str, new: str) -> None: ...
 
     def rename_table(self, client: Any, old: str, new: str) -> None: ...
+
+    def rename_cells(self, client: Any, rename: SchemaStep) -> None:
+        """Have the table of unrepresentable values name the table or column as it will be."""
+        ...
 
     def fill(self, client: Any, replacement: StagedReplacement, rows: pa.RecordBatchReader) -> bool:
         """Replace the whole table by rows as they come, in one step; they have the metadata

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -117,6 +118,7 @@ class InMemoryDestination:
 
     def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:
         self.faults.pass_by("destination.load")
+        before, self._staged = self._staged, []
         for step in batch.steps:
             self.faults.pass_by("destination.step")
             self._step(step)
@@ -137,19 +139,20 @@ class InMemoryDestination:
             else:
                 table.rows = merge_multiset(table.rows, merge)
             table.rows = [{name: row.get(name) for name in table.columns} for row in table.rows]
-        if batch.unrepresentable is not None:
+        if batch.unrepresentable:
             self.faults.pass_by("destination.unrepresentable")
             columns = {f.name: f.type for f in UNREPRESENTABLE_SCHEMA}
             kept = self.lake.tables.setdefault(UNREPRESENTABLE_TABLE, LakeTable(columns))
-            kept.rows += [r for r in batch.unrepresentable.to_pylist() if r not in kept.rows]
+            for cells in batch.unrepresentable:
+                rows = cells if isinstance(cells, pa.Table) else cells.read()
+                kept.rows += [r for r in rows.to_pylist() if r not in kept.rows]
         self.faults.pass_by("destination.checkpoint")
         self.lake.checkpoint = checkpoint.to_state()
         if checkpoint.reading is None:
             self.lake.kept.clear()
             self._keeps = False
-        for staged in self._staged:
+        for staged in before:
             staged.rows = None
-        self._staged.clear()
         self.faults.pass_by("destination.load.done")
 
     def columns(self, tables: Collection[str]) -> Mapping[str, Sequence[str]]:
@@ -202,12 +205,24 @@ class InMemoryDestination:
             case TableRename(old, new):
                 if old in self.lake.tables and new not in self.lake.tables:
                     self.lake.tables[new] = self.lake.tables.pop(old)
+                    for cell in self._cells(old):
+                        cell["table_name"] = new
             case ColumnRename(name, old, new):
                 table = self.lake.tables.get(name)
                 if table is None or old not in table.columns or new in table.columns:
                     return
                 table.columns = {new if k == old else k: v for k, v in table.columns.items()}
                 table.rows = [{new if k == old else k: v for k, v in r.items()} for r in table.rows]
+                for cell in self._cells(name):
+                    key = json.loads(cell["key"])
+                    key = {new if k == old else k: v for k, v in key.items()}
+                    cell["key"] = json.dumps(key, ensure_ascii=False)
+                    if cell["column_name"] == old:
+                        cell["column_name"] = new
+
+    def _cells(self, table: str) -> list[Row]:
+        cells = self.lake.tables.get(UNREPRESENTABLE_TABLE)
+        return [cell for cell in cells.rows if cell["table_name"] == table] if cells else []
 
 
 def _all_rows(merge: KeyedMerge | MultisetMerge) -> list[Row]:

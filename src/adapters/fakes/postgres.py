@@ -67,6 +67,8 @@ class InMemoryPostgres:
         #: Whether the publication exists, and what it holds.
         self.publication = False
         self.published: set[int] = set()
+        #: Tables that another session has locked.
+        self.locked: set[int] = set()
         self.slot: Lsn | None = None
         #: Who holds the writer lock, and who else reads the slot; None: nobody.
         self.writer: str | None = None

@@ -233,10 +233,11 @@ class InMemorySource:
         for table in self._tables():
             if table.not_streamed:
                 self.postgres.published.discard(table.relation.oid)
-            else:
+            elif table.relation.oid not in self.postgres.locked:
                 self.postgres.published.add(table.relation.oid)
         self.faults.pass_by("catalog.publish.done")
-        return self._tables()
+        waiting = self.postgres.locked - self.postgres.published
+        return [replace(t, locked=t.relation.oid in waiting) for t in self._tables()]
 
     def drop_publication(self) -> bool:
         self.faults.pass_by("catalog.drop_publication")

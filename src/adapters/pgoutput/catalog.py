@@ -5,10 +5,14 @@ Manual: "System Catalogs", "Publication".
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import psycopg
 
 from adapters.pgoutput.catalog_types import CatalogTypes
 from adapters.pgoutput.connection import Session, server_major
+from adapters.pgoutput.odd_names import odd_names
 from adapters.pgoutput.publication import (
     complete_publication,
     create_publication,
@@ -55,10 +59,11 @@ class PgCatalog:
         rows = self._discover(connection)
         publication = self._publication(connection)
         streamable = [row for row in rows if not stream_obstacle(row)]
+        locked: frozenset[int] = frozenset()
         if publication is None:
             create_publication(connection, self._settings.pub_name, streamable)
         elif publication.manageable:
-            complete_publication(
+            locked = complete_publication(
                 connection,
                 publication,
                 add=[row for row in streamable if not publication.holds(row)],
@@ -70,7 +75,13 @@ class PgCatalog:
             )
         publication = self._publication(connection)
         # What could be added is in by now.
-        return [self._source_table(row, publication, connection, may_add=False) for row in rows]
+        return [
+            replace(
+                self._source_table(row, publication, connection, may_add=False),
+                locked=row.stored.oid in locked,
+            )
+            for row in rows
+        ]
 
     def drop_publication(self) -> bool:
         return drop_publication(self._limited_connection(), self._settings.pub_name)
@@ -92,7 +103,10 @@ class PgCatalog:
     def _discover(self, connection: Connection) -> list[TableRow]:
         settings = self._settings
         with source_errors("reading the catalog"):
-            rows = read_tables(connection, settings.schemas)
+            try:
+                rows = read_tables(connection, settings.schemas)
+            except psycopg.errors.CharacterNotInRepertoire:
+                raise odd_names(connection) from None
         return [
             row
             for row in rows

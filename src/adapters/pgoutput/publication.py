@@ -168,12 +168,13 @@ def complete_publication(
     publication: Publication,
     add: Sequence[TableRow],
     remove: Sequence[TableRow],
-) -> None:
+) -> frozenset[int]:
     """Give the publication all actions and roots, take tables out, and add others one by one.
 
-    A table that the role does not own is left as it is: PostgreSQL lets only its owner add it.
+    A table that the role does not own is left as it is: PostgreSQL lets only its owner add it. So
+    is one that another session has locked; the oids of those.
     """
-    name = quote(publication.name)
+    name, locked = quote(publication.name), set()
     with source_errors(f"altering publication {publication.name!r}"):
         for table in remove:
             connection.execute(
@@ -191,6 +192,9 @@ def complete_publication(
                 connection.execute(f"ALTER PUBLICATION {name} ADD TABLE {_only(table)}".encode())
             except psycopg.errors.InsufficientPrivilege:
                 continue
+            except psycopg.errors.LockNotAvailable:
+                locked.add(table.stored.oid)
+    return frozenset(locked)
 
 
 def drop_publication(connection: Connection, name: str) -> bool:

@@ -72,6 +72,12 @@ def translated(error: psycopg.Error, doing: str, cure: str = "") -> CdcError:
                 f"privilege missing while {doing}: {said}",
                 _function_cure(said) or cure or "grant it to the role and run again",
             )
+        case _, "22021" | "22P05":
+            return OperatorNeeded(
+                f"text that is not UTF-8, of a database that holds any bytes, met while {doing}",
+                "make it UTF-8 (Latin 1 in a column x: SET x = convert_from(convert(convert_to("
+                "x, 'SQL_ASCII'), 'LATIN1', 'UTF8'), 'SQL_ASCII')), then run: wal2delta snapshot",
+            )
         case _, "53400" | "55000":
             return OperatorNeeded(f"PostgreSQL refuses {doing}: {said}", cure)
         case _, "55006":

@@ -27,6 +27,8 @@ class SourceTable:
     not_streamed: str = ""
     estimated_rows: int = 0
     total_bytes: int = 0
+    #: Another session has it locked, so that it could not be added to the publication.
+    locked: bool = False
 
 
 class Catalog(Protocol):
@@ -38,7 +40,8 @@ class Catalog(Protocol):
     def publish(self) -> Sequence[SourceTable]:
         """Create or complete the publication, then `tables()`.
 
-        Adds tables that can be streamed, takes out those whose updates PostgreSQL would refuse.
+        Adds tables that can be streamed, but for those that are `locked`, takes out those whose
+        updates PostgreSQL would refuse.
         A publication that the role does not own is used as it is. Raises `OperatorNeeded` with the
         statement to run where a privilege is missing and nothing is published yet.
         """

@@ -30,7 +30,9 @@ class Destination(Protocol):
 
     def stage(self, rows: pa.Table) -> StagedRows:
         """Keep rows of a batch that is too large for memory, until the next `load`, which may name
-        them in its merges, has ended. What is not named there is gone."""
+        them in its merges, has ended. What is not named there is gone.
+
+        May also be called by what gives a `load` or `keep` its rows: until the load after it."""
         ...
 
     def keep(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:

@@ -14,7 +14,6 @@ from cdc_core.checkpoint import KeptPart, PartialReading
 from cdc_core.ports.snapshot_source import WHOLE
 from cdc_core.schema_change import target_table
 from cdc_core.staging import LoadBatch
-from cdc_core.unrepresentable import joined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +96,7 @@ def keep_parts(
         name = f"{reading.oid}-{table.snapshot.lsn:X}-{len(reading.parts)}"
         kept = KeptPart(part, name, destination.keep(name, target, table.rows(part)))
         checkpoint = replace(checkpoint, reading=replace(reading, parts=(*reading.parts, kept)))
-        cells = joined(table.take_unrepresentable())
+        cells = table.cells.take()
         destination.load(LoadBatch(steps=tuple(steps), unrepresentable=cells), checkpoint)
         steps = ()
     return checkpoint

@@ -13,15 +13,13 @@ from cdc_core.errors import CdcError
 from cdc_core.renames import table_renames
 from cdc_core.schema_change import first_state, reread_state, target_key, target_table
 from cdc_core.staging import EMPTY_BATCH, LoadBatch, Replacement
-from cdc_core.unrepresentable import joined
+from cdc_core.unrepresentable import HeldCells
 from cdc_core.use_cases.read_parts import keep_parts, plan_parts
 from cdc_core.use_cases.table_reading import TableReading, TablesRead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from collections.abc import Set as AbstractSet
-
-    import pyarrow as pa
 
     from cdc_core.checkpoint import Checkpoint, TableState
     from cdc_core.ports.catalog import SourceTable
@@ -58,7 +56,7 @@ def read_tables(
     count as read, nor do those whose reading failed because of that.
     """
     counts = TablesRead()
-    leftover: list[pa.Table] = []
+    cells = HeldCells(destination.stage)
     done: set[int] = set()
     targets = {table.relation.oid: target for table, target in tables}
     steps: list[SchemaStep] = [*table_renames(checkpoint.tables, targets).possible]
@@ -89,7 +87,9 @@ def read_tables(
             state, renames = states[table.relation.oid]
             exact = not begun_anew or state.oid in checkpoint.tables or state.target in known
             parts = plans[state.oid]
-            readings.append(TableReading(snapshot, table, state, parts, exact, counts, progress))
+            readings.append(
+                TableReading(snapshot, table, state, parts, exact, counts, progress, cells)
+            )
             steps += renames
         try:
             checkpoint = _load_group(readings, steps, destination, checkpoint)
@@ -109,12 +109,10 @@ def read_tables(
         if checkpoint.reading is not None and checkpoint.reading.oid in plans:
             checkpoint = replace(checkpoint, reading=None)
         steps = []
-        leftover = [cells for reading in readings for cells in reading.take_unrepresentable()]
         done |= {state.oid for state in read}
         if number < len(groups) - 1:
-            destination.load(LoadBatch(unrepresentable=joined(leftover)), checkpoint)
-            leftover = []
-    return checkpoint, LoadBatch(unrepresentable=joined(leftover)), counts
+            destination.load(LoadBatch(unrepresentable=cells.take()), checkpoint)
+    return checkpoint, LoadBatch(unrepresentable=cells.take()), counts
 
 
 def _load_group(

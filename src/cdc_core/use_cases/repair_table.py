@@ -138,7 +138,7 @@ class RepairTable:
         rows = pa.concat_tables(self._rows)
         batch = LoadBatch(
             merges=(self._merge(rows, operation),),
-            unrepresentable=pa.concat_tables(self._cells) if self._cells else None,
+            unrepresentable=tuple(self._cells),
         )
         self._rows, self._cells = [], []
         self.sides.destination.load(batch, self.checkpoint)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from cdc_core.errors import DefinitionChanged, OperatorNeeded, TablesNeedSnapshot
+from cdc_core.errors import DefinitionChanged, OperatorNeeded, TablesLocked, TablesNeedSnapshot
 from cdc_core.history import break_in_history, confirmable, require_checkpoint
 from cdc_core.ports.change_source import ReadAgain
 from cdc_core.ports.clock import Clock, SystemClock
@@ -89,8 +89,7 @@ class StreamChanges:
         report = StreamReport(checkpoint.lsn)
         self._drain(plan, until, report, lambda: False, idle_seconds=math.inf)
         warn_of_unrepresentable(self.progress, report.unrepresentable)
-        if plan.set_aside:
-            raise TablesNeedSnapshot(plan.set_aside)
+        _require_all(plan)
         return plan.checkpoint, report
 
     def _plan(
@@ -138,8 +137,7 @@ class StreamChanges:
                 self._advance(plan, plan.checkpoint.lsn)
             warn_of_unrepresentable(self.progress, report.unrepresentable)
             exceeded = watch.lasting if follow else self._exceeded(watch, plan, report)
-            if plan.set_aside:
-                raise TablesNeedSnapshot(plan.set_aside, frozen=plan.frozen)
+            _require_all(plan)
             if exceeded is not None:
                 raise exceeded
             return report
@@ -285,3 +283,11 @@ class StreamChanges:
         report.tables_read += counts.tables
         report.rows_read += counts.rows
         return lsn
+
+
+def _require_all(plan: TablePlan) -> None:
+    """Raise what keeps tables from being followed, now that all others are up to date."""
+    if plan.set_aside:
+        raise TablesNeedSnapshot(plan.set_aside, frozen=plan.frozen)
+    if plan.locked:
+        raise TablesLocked(map(str, plan.locked), "; every other table is up to date")

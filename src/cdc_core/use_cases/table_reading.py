@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.catalog import SourceTable
     from cdc_core.ports.progress import Progress
     from cdc_core.ports.snapshot_source import Snapshot
+    from cdc_core.unrepresentable import HeldCells
     from cdc_core.use_cases.read_parts import Parts
 
 
@@ -42,7 +43,8 @@ class TableReading:
     exact: bool
     counts: TablesRead
     progress: Progress
-    _unrepresentable: list[pa.Table] = field(default_factory=list)
+    #: Where values go that their columns cannot hold.
+    cells: HeldCells
 
     def begin(self) -> None:
         rows = max(0, self.table.estimated_rows - self.parts.reading.rows)
@@ -74,13 +76,8 @@ class TableReading:
                     state.target, names, relation.key, rows, piece.unrepresentable,
                     int(snapshot.lsn), snapshot.taken_at,
                 )  # fmt: skip
-                self._unrepresentable.append(found)
+                self.cells.add(state.oid, found)
                 self.counts.unrepresentable += len(found)
             self.counts.rows += count
             self.progress.rows_read(str(relation.table), count)
             yield pa.table(columns, schema=schema)
-
-    def take_unrepresentable(self) -> list[pa.Table]:
-        """Values of the rows given so far that their columns cannot hold; each once."""
-        taken, self._unrepresentable = self._unrepresentable, []
-        return taken

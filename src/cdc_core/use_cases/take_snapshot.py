@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from cdc_core.checkpoint import Checkpoint
-from cdc_core.errors import DefinitionChanged
+from cdc_core.checkpoint import Checkpoint, TableStatus
+from cdc_core.errors import DefinitionChanged, TablesLocked
 from cdc_core.history import break_in_history, confirmable
 from cdc_core.naming import is_name_of
 from cdc_core.ports.progress import Progress, SilentProgress
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cdc_core.checkpoint import SourceIdentity, TableState
     from cdc_core.lsn import Lsn
     from cdc_core.ports.catalog import Catalog, SourceTable
-    from cdc_core.ports.change_source import ChangeSource
+    from cdc_core.ports.change_source import ChangeSource, SlotState
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.snapshot_source import Snapshot, SnapshotSource
     from cdc_core.staging import LoadBatch
@@ -76,15 +76,18 @@ class TakeSnapshot:
             known = self._known(checkpoint, identity, all_tables=not tables)
             targets = target_names(names, known, self.first_schema)
             chosen = choose_tables(found, tables)
+            if locked := [str(table.relation.table) for table in chosen if table.locked]:
+                raise TablesLocked(locked)
             if checkpoint and checkpoint.full_load and not (broken or tables):
                 return self._go_on(replace(checkpoint, source=identity), found)
             anew = checkpoint is None or broken is not None
             if anew and slot is not None:
-                self.progress.note(f"slot {slot.name} has no usable checkpoint: creating it anew")
+                self._tell_of_slot(slot)
                 self.source.drop_slot()
             with self.snapshots.begin(create_slot=anew) as snapshot:
                 if checkpoint is None or anew:
-                    checkpoint = Checkpoint(identity, snapshot.lsn)
+                    waiting = self._waiting(checkpoint, identity, current)
+                    checkpoint = Checkpoint(identity, snapshot.lsn, waiting)
                 live = {t.relation.oid for t in found}
                 states = {
                     oid: state if oid in live else state.dropped()
@@ -168,6 +171,35 @@ class TakeSnapshot:
         return read_tables(
             snapshot, tables, self.catalog.tables, self.destination, checkpoint, self.progress
         )
+
+    def _tell_of_slot(self, slot: SlotState) -> None:
+        """It may be what a snapshot left that was killed, or another pipeline's: nothing there says
+        whose it is."""
+        anew = f"slot {slot.name} has no usable checkpoint in this destination: creating it anew"
+        if slot.lost:
+            self.progress.note(anew)
+            return
+        self.progress.warn(
+            f"{anew}; a pipeline of another destination that reads it needs a new snapshot then, "
+            "and a sources.pg_replication.slot_name and pub_name of its own"
+        )
+
+    def _waiting(
+        self, checkpoint: Checkpoint | None, identity: SourceIdentity, current: Lsn
+    ) -> Mapping[int, TableState]:
+        """Where only the slot is another: tables that the destination has, so that their names are
+        followed; each must be read. In a copy of the source other tables may have their oids."""
+        if checkpoint is None or checkpoint.lsn > current:
+            return {}
+        if replace(checkpoint.source, slot_name=identity.slot_name) != identity:
+            return {}
+        reason = "the slot was created anew"
+        return {
+            oid: state
+            if state.status is TableStatus.DROPPED
+            else replace(state, status=TableStatus.NEEDS_SNAPSHOT, reason=reason)
+            for oid, state in checkpoint.tables.items()
+        }
 
     def _known(
         self, checkpoint: Checkpoint | None, identity: SourceIdentity, *, all_tables: bool

@@ -226,3 +226,78 @@ def test_connection_is_cut_while_a_run_reads(filled):
     for secret in SECRETS:
         assert secret not in out + error
     assert "cdc done: 200,000 changes" in filled.run("cdc").error
+
+
+def test_a_new_table_that_is_locked_does_not_stop_the_others(shop):
+    shop.sql("CREATE TABLE a (id int PRIMARY KEY)")
+    shop.run("snapshot")
+    shop.sql("INSERT INTO a VALUES (1); CREATE TABLE b (id int PRIMARY KEY)")
+    with psycopg.connect(shop.dsn) as other:
+        other.execute("LOCK TABLE b")
+        line = shop.run("cdc", code=1).line
+    assert "not added to the publication: public.b; every other table is up to date; run" in line
+    assert shop.lake_sql("SELECT id FROM bronze.a") == [(1,)]
+    shop.run("cdc")
+    assert shop.lake_sql("SELECT count(*) FROM bronze.b") == [(0,)]
+
+
+@pytest.fixture
+def latin1(shop):
+    """A database that holds any bytes; what is executed there is sent as Latin 1."""
+    name = f"{shop.database}_bytes"
+    with psycopg.connect(shop.server.dsn, autocommit=True) as admin:
+        admin.execute(
+            f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0 "
+            "LC_COLLATE 'C' LC_CTYPE 'C'".encode()
+        )
+    dsn = shop.server.database_dsn(name)
+    shop.environ["SOURCES__PG_REPLICATION__CREDENTIALS"] = dsn
+
+    def execute(statement):
+        with psycopg.connect(dsn, autocommit=True, client_encoding="SQL_ASCII") as connection:
+            result = connection.pgconn.exec_(statement.encode("latin1"))
+            assert not result.error_message
+
+    yield execute
+    with psycopg.connect(shop.server.dsn, autocommit=True) as admin:
+        admin.execute(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
+            "WHERE database = %s",
+            [name],
+        )
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def test_names_that_are_not_utf8_are_named(shop, latin1):
+    latin1("CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a VALUES (1)")
+    latin1("CREATE TYPE mood AS ENUM ('gut', 'gen\xfcgend')")
+    latin1('CREATE TABLE "caf\xe9" (id int PRIMARY KEY); CREATE TABLE b ("\xfcber" int)')
+    told = (
+        r"names that are not UTF-8: table public.caf\xe9, column public.b.\xfcber, "
+        r"label public.mood.gen\xfcgend; rename them"
+    )
+    for command in (["snapshot"], ["status"]):
+        assert told in shop.run(*command, code=3).line
+    assert f"fail source: {told}" in shop.run("check", code=3).out
+    latin1('ALTER TABLE "caf\xe9" RENAME TO cafe; ALTER TABLE b RENAME "\xfcber" TO ueber')
+    shop.run("snapshot")
+    assert shop.lake_sql("SELECT id FROM bronze.a") == [(1,)]
+
+
+def test_values_that_are_not_utf8_are_refused_and_nothing_is_lost(shop, latin1):
+    latin1("CREATE TABLE a (id int PRIMARY KEY, x text); INSERT INTO a VALUES (1, 'x')")
+    shop.run("snapshot")
+    latin1("INSERT INTO a VALUES (2, 'caf\xe9')")
+    for command, where in (("cdc", "replication slot"), ("snapshot", "table public.a")):
+        for _ in range(2):
+            line = shop.run(command, code=3).line
+            assert "text that is not UTF-8, of a database that holds any bytes" in line
+            assert f"met while reading {where}" in line
+            assert "caf" not in line
+    mended = line.split("SET x = ")[1].split("), then run")[0]
+    latin1(f"UPDATE a SET x = {mended} WHERE id = 2")
+    shop.run("snapshot")
+    latin1("INSERT INTO a VALUES (3, 'y')")
+    shop.run("cdc")
+    rows = [(1, "x"), (2, "caf\xe9"), (3, "y")]
+    assert shop.lake_sql("SELECT id, x FROM bronze.a ORDER BY id") == rows

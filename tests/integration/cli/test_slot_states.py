@@ -40,6 +40,30 @@ def test_a_slot_whose_wal_is_gone(shop):
     assert shop.lake_sql("SELECT id, x FROM bronze.t ORDER BY id") == rows
 
 
+def test_a_slot_that_a_second_destination_takes_over(shop):
+    shop.sql("CREATE TABLE t (id int PRIMARY KEY)")
+    first = shop.run("snapshot")
+    assert "WARNING" not in first.error
+    second = {"PIPELINE__NAME": "second", "DESTINATION__DUCKDB__CREDENTIALS": "second.duckdb"}
+    told = shop.run("snapshot", **second).error
+    assert f"WARNING slot {shop.database} has no usable checkpoint in this destination" in told
+    assert "slot_name and pub_name of its own" in told
+    shop.sql("INSERT INTO t VALUES (1)")
+    for command in (["cdc"], ["snapshot", "--tables", "t"]):
+        refused = shop.run(*command, code=3).line
+        assert "it was recreated, or something else read from it" in refused
+        assert "set sources.pg_replication.slot_name to another" in refused
+    shop.run("cdc", **second)
+    # With a slot of its own each goes on.
+    own = {"SOURCES__PG_REPLICATION__SLOT_NAME": f"{shop.database}_own"}
+    try:
+        assert "WARNING" not in shop.run("snapshot", **own).error
+        shop.run("cdc", **second)
+        assert shop.lake_sql("SELECT id FROM bronze.t") == [(1,)]
+    finally:
+        shop.run("slot", "drop", **own)
+
+
 def test_a_slot_of_another_database_or_program_is_left_alone(shop):
     slot = shop.database
     shop.sql("CREATE TABLE t (id int PRIMARY KEY)")

@@ -553,4 +553,10 @@ def test_our_ddl_does_not_wait_for_long(
             catalog.publish()
         assert getattr(told.value, "exit_code", None) == 1
     assert [t.published for t in catalog.publish()] == [True]
+    sql.execute("CREATE TABLE u (id int PRIMARY KEY); CREATE TABLE v (id int PRIMARY KEY)")
+    with psycopg.connect(database) as other:
+        other.execute("LOCK TABLE u")
+        found = [(t.published, t.locked) for t in catalog.publish()]
+    assert found == [(True, False), (False, True), (True, False)]
+    assert [(t.published, t.locked) for t in catalog.publish()] == [(True, False)] * 3
     catalog.close()

@@ -69,3 +69,22 @@ def test_what_was_loaded_is_equal_and_what_was_damaged_is_named_and_mended(
     sql.execute("DELETE FROM plain WHERE id >= 1000")
     pipeline.cdc()
     assert_equal(sql, pipeline.lake)
+
+
+def test_values_that_no_column_holds_follow_names(
+    pipeline: Pipeline, sql: psycopg.Connection
+) -> None:
+    sql.execute(
+        "CREATE TABLE prices (id int PRIMARY KEY, price numeric(5, 2));"
+        "CREATE TABLE days (day date); ALTER TABLE days REPLICA IDENTITY FULL;"
+        "INSERT INTO prices VALUES (1, 'NaN'); INSERT INTO days VALUES ('infinity')"
+    )
+    pipeline.snapshot()
+    sql.execute(
+        "ALTER TABLE prices RENAME TO rates; ALTER TABLE rates RENAME price TO rate;"
+        "ALTER TABLE rates RENAME id TO key; ALTER TABLE days RENAME TO dates"
+    )
+    pipeline.cdc()
+    report = pipeline.verify()
+    assert {found.table for found in report.tables} == {"public.rates", "public.dates"}
+    assert report.equal, report

@@ -190,8 +190,10 @@ def test_values_that_cannot_be_held_are_told_of_rows_that_bring_them() -> None:
             InMemoryDestination(world.lake, world.faults).stage,
         )
         plan.look(world.source().tables())
-        cells = plan.apply(told).unrepresentable
-        return [] if cells is None else cells.column("value_text").to_pylist(), plan.unrepresentable
+        load = plan.apply(told)
+        assert load is not None
+        cells = [text for c in load.unrepresentable for text in c.column("value_text").to_pylist()]
+        return cells, plan.unrepresentable
 
     first, last = int(changes.commit_lsn[0]), int(changes.commit_lsn[-1])
     # What a DELETE carries brings nothing; what the snapshot holds was told by its reading.
@@ -199,6 +201,35 @@ def test_values_that_cannot_be_held_are_told_of_rows_that_bring_them() -> None:
     assert apply(first + 1) == (["infinity 4"], 1)
     assert apply(last) == (["infinity 4"], 1)
     assert apply(last + 1) == ([], 0)
+
+
+@pytest.mark.parametrize("change", ["table", "column"])
+def test_values_told_before_their_table_was_renamed_are_not_left_under_its_old_name(
+    change: str,
+) -> None:
+    world, (keyed, *_) = loaded()
+    insert(world, keyed, 70)
+    with world.source() as source:
+        state = Checkpoint.from_state(world.lake.checkpoint or {})
+        batches = list(source.read(state.lsn, source.current_lsn(), {keyed}))
+    (batch,) = [batch for batch in batches if batch.changes]
+    (changes,) = batch.tables
+    odd = (Unrepresentable("big", 0, "infinity"),)
+    part = replace(batch, tables=[replace(changes, unrepresentable=odd)], complete=False)
+    plan = TablePlan(
+        state, "public", source.tables, InMemoryDestination(world.lake, world.faults).stage
+    )
+    plan.look(world.source().tables())
+    assert plan.apply(part) is None
+    if change == "table":
+        world.postgres.rename_table(keyed, "renamed")
+    else:
+        world.postgres.rename_column(keyed, "big", "huge")
+    plan.look(world.source().tables())
+    load = plan.apply(replace(batch, tables=[]))
+    assert load is not None
+    assert not load.unrepresentable
+    assert keyed in plan.to_read
 
 
 def test_a_key_that_the_stream_has_no_longer_is_read_again() -> None:

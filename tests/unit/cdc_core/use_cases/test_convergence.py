@@ -31,9 +31,11 @@ from cdc_core.errors import (
     HistoryLost,
     OperatorNeeded,
     SettingsError,
+    TablesLocked,
     TablesNeedSnapshot,
 )
 from cdc_core.lsn import Lsn
+from cdc_core.relation import ReplicaIdentity
 from cdc_core.use_cases.stream_changes import StreamChanges
 from cdc_core.use_cases.take_snapshot import TakeSnapshot
 
@@ -515,6 +517,51 @@ def test_a_new_table_that_may_not_be_read_does_not_stop_another_new_one() -> Non
     world.assert_equal()
 
 
+@pytest.mark.parametrize("change", ["retype", "rename", "drop", "key"])
+def test_a_table_that_a_snapshot_read_is_not_read_again_for_changes_before_it(change: str) -> None:
+    world, oids = build(33, batch_transactions=100)
+    world.snapshot()
+    work(world, oids, 6)
+    (keyed, *_) = oids
+    match change:
+        case "retype":
+            world.postgres.rewrite(keyed, "n", pa.string(), str)
+        case "key":
+            world.postgres.rename_column(keyed, "id", "key")
+        case _:
+            change_schema(world, keyed, change)
+    world.snapshot("public.keyed")
+    for oid in oids:
+        with world.postgres.transaction() as tx:
+            _touch(world, tx, oid)
+    world.faults.calls.clear()
+    world.cdc()
+    assert "snapshot.begin" not in world.faults.calls
+    world.assert_equal()
+
+
+def test_a_new_table_that_is_locked_does_not_stop_the_others() -> None:
+    world, oids = build(32)
+    world.snapshot()
+    locked, free = (world.postgres.create_table(name, COLUMNS) for name in ("locked", "free"))
+    world.postgres.locked.add(locked)
+    work(world, [*oids, locked, free], 6)
+    with pytest.raises(TablesLocked, match=r"public\.locked; every other table is up to") as told:
+        world.cdc()
+    assert told.value.exit_code == 1
+    assert "locked" not in world.lake.tables
+    waiting = world.postgres.tables.pop(locked)
+    world.assert_equal()
+    world.postgres.tables[locked] = waiting
+    with pytest.raises(TablesLocked, match=r"public\.locked; run again"):
+        world.snapshot()
+    world.snapshot("public.free")
+    work(world, [*oids, locked], 4)
+    world.postgres.locked.clear()
+    world.cdc()
+    world.assert_equal()
+
+
 def _touch(world: World, tx, oid: int) -> None:
     """A statement that fits whatever columns the table has."""
     table = world.postgres.tables[oid]
@@ -606,6 +653,61 @@ def test_a_crash_while_names_are_followed_is_cured(change: str, action: str) -> 
         assert_no_column_is_doubled(world)
         call += 1
     assert call > 8
+
+
+@pytest.mark.parametrize("change", NAME_CHANGES)
+def test_a_snapshot_after_the_slot_was_dropped_follows_names(change: str) -> None:
+    world, oids = build(29, batch_transactions=2)
+    world.snapshot()
+    world.postgres.slot = None
+    change_names(world, oids, change)
+    world.snapshot()
+    world.assert_equal()
+    assert_no_column_is_doubled(world)
+    live = {table.relation.table.name for table in world.postgres.tables.values()}
+    # What has the name of a dropped table is read anew there.
+    assert world.lake.tables.keys() == live | ({"keyed"} if "dropped table" in change else set())
+    work(world, [oids[2]], 3)
+    world.cdc()
+    world.assert_equal()
+
+
+@pytest.mark.parametrize("again", ["cdc", "snapshot"])
+@pytest.mark.parametrize("change", ["swap tables", "rename"])
+def test_a_crash_of_a_snapshot_after_the_slot_was_dropped_is_cured(change: str, again: str) -> None:
+    call, reached = 0, True
+    while reached:
+        world, oids = build(30, batch_transactions=2)
+        world.snapshot()
+        work(world, oids, 2)
+        world.postgres.slot = None
+        work(world, oids, 2)
+        change_names(world, oids, change)
+        reached = world.crashing(call, "snapshot")
+        work(world, [oids[2]], 2)
+        try:
+            getattr(world, again)()
+        except HistoryLost:
+            world.snapshot()
+        world.assert_equal()
+        assert_no_column_is_doubled(world)
+        call += 1
+    assert call > 8
+
+
+def test_tables_that_are_not_streamed_and_exchange_names_are_read_again() -> None:
+    world, _ = build(31)
+    first, second = (world.postgres.create_table(name, COLUMNS, key=()) for name in ("a", "b"))
+    for number, oid in enumerate((first, second)):
+        world.postgres.set_identity(oid, ReplicaIdentity.NOTHING)
+        with world.postgres.transaction() as tx:
+            tx.insert(oid, id=number, n=1, big="b")
+    world.snapshot()
+    world.postgres.rename_table(first, "spare")
+    world.postgres.rename_table(second, "a")
+    world.postgres.rename_table(first, "b")
+    world.cdc()
+    world.assert_equal()
 
 
 @pytest.mark.parametrize("action", ["cdc", "snapshot"])

@@ -1,0 +1,37 @@
+"""Values that no column holds wait for their load in bounded memory."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from adapters.fakes import InMemoryDestination
+from cdc_core import unrepresentable
+from cdc_core.staging import UNREPRESENTABLE_SCHEMA
+from cdc_core.unrepresentable import HeldCells
+
+
+def cells(table: str, text: str) -> pa.Table:
+    row = {"table_name": table, "column_name": "day", "key": "{}", "value_text": text}
+    rows = [row | {"_cdc_lsn": 1, "_cdc_committed_at": 0}]
+    return pa.Table.from_pylist(rows, schema=UNREPRESENTABLE_SCHEMA)
+
+
+@pytest.mark.parametrize("held", [0, 1 << 20])
+def test_what_memory_should_not_hold_is_staged(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unrepresentable, "HELD_BYTES", held)
+    waiting = HeldCells(InMemoryDestination().stage)
+    for number in range(3):
+        waiting.add(1, cells("a", f"a{number}"))
+        waiting.add(2, cells("b", f"b{number}"))
+    waiting.discard(2)
+    assert waiting.oids == {1}
+    taken = waiting.take()
+    assert not waiting.oids
+    rows = [piece if isinstance(piece, pa.Table) else piece.read() for piece in taken]
+    assert [text for piece in rows for text in piece.column("value_text").to_pylist()] == [
+        "a0",
+        "a1",
+        "a2",
+    ]
+    assert sum(isinstance(piece, pa.Table) for piece in taken) == bool(held)
