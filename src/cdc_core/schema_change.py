@@ -18,7 +18,7 @@ from cdc_core.renames import Renames, in_order
 from cdc_core.staging import ColumnRename, TargetTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
     from cdc_core.checkpoint import FormerColumns
@@ -214,52 +214,54 @@ def resolve_columns(
     """Which column of a state each column of a Relation message is.
 
     `former` are the moments before the state that the message may be of, or of one in between;
-    oldest first. None unless the names can be read in one way only, and in no other even where
-    columns were added and dropped again in between.
+    oldest first. None unless the names can be read in one way only: a column that was not there at
+    all moments may have had any name in between, and some may have come and gone.
     """
-    names = relation.column_names
     moments = [*(moment.names for moment in former), state.names]
-    readings = {tuple(moment) for moment in moments if tuple(moment.values()) == names}
+    columns = {column.attnum: column for column in state.columns}
+    readings = {
+        tuple(moment) for moment in moments if tuple(moment.values()) == relation.column_names
+    }
     if former:
-        come_and_gone = range(former[0].last + 1, last_column(state) + 1)
+        known = {attnum for moment in moments for attnum in moment}
         unsent = Fingerprint.from_text(state.fingerprint).unsent
-        readings |= _readings(names, moments, {*come_and_gone} - {*unsent})
+        unknown = {*range(former[0].last + 1, last_column(state) + 1)} - known - {*unsent}
+        # What is there now and before was there in between.
+        always = moments[0].keys() & moments[-1].keys()
+        options = [
+            {attnum for attnum in known if any(m.get(attnum) == column.name for m in moments)}
+            | {n for n in known - always if _same_type(column.type_oid, columns[n].type_oid)}
+            | unknown
+            for column in relation.columns
+        ]
+        readings |= _rising(options, {*moments[-1]}, always)
     if len(readings) != 1:
         return None
-    newest = {column.attnum: column for column in state.columns}
-    columns = [newest.get(attnum) for attnum in readings.pop()]
-    return None if None in columns else tuple(columns)  # type: ignore[arg-type]
+    resolved = [columns.get(attnum) for attnum in readings.pop()]
+    return None if None in resolved else tuple(resolved)  # type: ignore[arg-type]
 
 
-def _readings(
-    names: tuple[str, ...], moments: Sequence[Mapping[int, str]], more: AbstractSet[int]
+def _rising(
+    options: Sequence[AbstractSet[int]], now: AbstractSet[int], always: AbstractSet[int]
 ) -> set[tuple[int, ...]]:
-    """Rising column numbers that names of a moment in between may stand for; two of the readings
-    where there are more. Of the numbers `more` no name is known but at those moments."""
-    known: dict[str, set[int]] = {name: set() for name in names}
-    for moment in moments:
-        for attnum, name in moment.items():
-            known.setdefault(name, set()).add(attnum)
-    unknown = more - {attnum for moment in moments for attnum in moment}
-    now = moments[-1]
-    # By the last number of each, what the names so far may stand for.
-    readings: dict[int, set[tuple[int, ...]]] = {0: {()}}
-    for name in names:
+    """Rising numbers, one of each place's options, with all that are in `always`; two of them where
+    there are more. None of those `now` may be left out below one that is taken."""
+    # By the last number of each.
+    found: dict[int, set[tuple[int, ...]]] = {0: {()}}
+    for choices in options:
         longer: dict[int, set[tuple[int, ...]]] = {}
-        for last, some in readings.items():
-            for attnum in known[name] | unknown:
+        for last, beginnings in found.items():
+            for attnum in choices:
                 # What is there now with a lower number was there when a higher one was.
                 if attnum > last and not any(last < between < attnum for between in now):
-                    found = longer.setdefault(attnum, set())
-                    found |= {(*numbers, attnum) for numbers in some}
-                    while len(found) > 2:
-                        found.pop()
-        readings = longer
-    # What is there now and before was there in between.
-    always = now.keys() & moments[0].keys()
+                    some = longer.setdefault(attnum, set())
+                    some |= {(*numbers, attnum) for numbers in beginnings}
+                    while len(some) > 2:
+                        some.pop()
+        found = longer
     return {
         numbers
-        for last, some in readings.items()
+        for last, some in found.items()
         if not any(attnum > last for attnum in always)
         for numbers in some
     }
@@ -276,6 +278,11 @@ def _renamed(
 ) -> set[str]:
     attnums = {c.name: c.attnum for c in before.values() if not c.dropped}
     return {now[attnums[name]].name for name in key if attnums.get(name) in now}
+
+
+def _same_type(one: int, other: int) -> bool:
+    """Whether a column of one type may be of the other later, with its rows as they are."""
+    return one == other or {one, other} <= _PRINTS_AS_IT_IS
 
 
 def _prints_otherwise(old: ColumnState, new: Column) -> bool:

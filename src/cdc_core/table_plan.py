@@ -230,10 +230,7 @@ class TablePlan:
 
     def _fold(self, oid: int, versions: list[TableChanges]) -> None:
         """Fold a table's changes, and hold them."""
-        # What the table's reading has already may have columns that are long gone.
-        read = self.checkpoint.tables[oid].snapshot_lsn
-        versions = [changes for changes in versions if Lsn(int(changes.commit_lsn[-1])) >= read]
-        columns = self._resolve(oid, versions) if versions else None
+        columns = self._resolve(oid, versions)
         if columns is None:
             return
         state = self.checkpoint.tables[oid]

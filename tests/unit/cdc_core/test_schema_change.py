@@ -62,8 +62,12 @@ def test_a_column_that_was_not_sent_has_values_already(
         ("id1 b2 a3 | id1 a3", "id a", [1, 3]),
         # Of two moments, with other columns.
         ("id1 a2 | id1 b2 a3 | id1 a3", "id a", None),
-        # Dropped before another one was added; of no moment that is known.
+        # Dropped before another one was added; the one or the other, under the former's name; of
+        # no moment that is known.
         ("id1 a2 b3 | id1 a2 c4", "id a", [1, 2]),
+        ("id1 a2 b3 | id1 a2 c4", "id a b", None),
+        ("id1 a2 b3 | id1 a2 c4", "id a b c", [1, 2, 3, 4]),
+        ("id1 a2 b3 | id1 a2 i4", "id a b", [1, 2, 3]),
         ("id1 a2 | id1 a2 -3", "id a x", None),
         ("id1 a2 | id1 a2", "id a x", None),
         # Added, dropped and added again; a name that was lent to another column for a time.
@@ -72,6 +76,8 @@ def test_a_column_that_was_not_sent_has_values_already(
         # RENAME b TO c; the message; RENAME c TO d; ADD c.
         ("id1 b2 | id1 d2 c3", "id c", None),
         ("id1 d2 c3", "id c", None),
+        # DROP a; DROP b; ADD a; the message; RENAME a TO c.
+        ("id1 a2 b3 | id1 c4", "id a", None),
         # DROP a; RENAME b TO a; the message; RENAME a TO c.
         ("id1 a2 b3 | id1 c3", "id a", None),
         # A single moment is the message's own.
@@ -83,15 +89,21 @@ def test_a_column_that_was_not_sent_has_values_already(
 def test_names_that_are_columns_of_a_moment_in_between(
     moments: str, message: str, numbers: list[int] | None
 ) -> None:
-    """`-4` is a column that was added and dropped."""
+    """`-4` is a column that was added and dropped; `i` is an integer, others are texts."""
 
     def described(columns: str) -> SourceTable:
         given = [c for c in columns.split()[1:] if c[0] != "-"]
-        found = (Column(c[:-1], pa.string(), TEXT, attnum=int(c[-1])) for c in given)
+        found = (
+            Column(c[:-1], pa.string(), 23 if c[0] == "i" else TEXT, attnum=int(c[-1]))
+            for c in given
+        )
         return table(*found, last_column=max(int(c[-1]) for c in columns.split()))
 
-    states = [first_state(described(moment), "t", Lsn(1)) for moment in moments.split("|")]
-    former = [FormerColumns(s.names, last_column(s), until=Lsn(9)) for s in states[:-1]]
-    relation = table(*(Column(name, pa.string(), TEXT) for name in message.split()[1:])).relation
-    found = resolve_columns(relation, states[-1], former)
+    first, *later = map(described, moments.split("|"))
+    state, former = first_state(first, "t", Lsn(1)), []
+    for moment in later:
+        former.append(FormerColumns(state.names, last_column(state), until=Lsn(9)))
+        state = evolve(state, moment).state
+    columns = [Column(name, pa.string(), TEXT) for name in message.split()[1:]]
+    found = resolve_columns(table(*columns).relation, state, former)
     assert (found and [c.attnum for c in found]) == numbers

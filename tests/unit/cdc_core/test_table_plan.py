@@ -186,7 +186,7 @@ def test_values_that_cannot_be_held_are_told_of_rows_that_bring_them() -> None:
             replace(state, tables=tables),
             "public",
             source.tables,
-            world.source().current_lsn,
+            lambda: world.postgres.lsn,
             InMemoryDestination(world.lake, world.faults).stage,
         )
         plan.look(world.source().tables())
@@ -217,7 +217,11 @@ def test_values_told_before_their_table_was_renamed_are_not_left_under_its_old_n
     odd = (Unrepresentable("big", 0, "infinity"),)
     part = replace(batch, tables=[replace(changes, unrepresentable=odd)], complete=False)
     plan = TablePlan(
-        state, "public", source.tables, InMemoryDestination(world.lake, world.faults).stage
+        state,
+        "public",
+        source.tables,
+        world.source().current_lsn,
+        InMemoryDestination(world.lake, world.faults).stage,
     )
     plan.look(world.source().tables())
     assert plan.apply(part) is None
