@@ -220,7 +220,7 @@ def test_values_told_before_their_table_was_renamed_are_not_left_under_its_old_n
         state,
         "public",
         source.tables,
-        world.source().current_lsn,
+        lambda: world.postgres.lsn,
         InMemoryDestination(world.lake, world.faults).stage,
     )
     plan.look(world.source().tables())
