@@ -25,6 +25,7 @@ from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, Staged
 from adapters.dlt_destination.probe import probe_name
 from adapters.dlt_destination.state_keeping import StateInFiles
 from cdc_core.errors import DestinationFailed, DestinationUnavailable
+from cdc_core.naming import FORBIDDEN_IN_TABLES, RESERVED_TABLES, TableNaming
 from cdc_core.staging import KeyedMerge, MultisetMerge
 
 if TYPE_CHECKING:
@@ -40,6 +41,12 @@ SCAN_ROWS = 100_000
 #: Rows of a row group: what a reader holds at least. delta-rs would make them eight times as large.
 ROW_GROUP_ROWS = 128 * 1024
 LOG_FOLDER = "_delta_log"
+
+#: A table's folder is part of an address. Control characters and these delta-rs refuses there, or
+#: takes for something else, and so do other readers. Source: `object_store`, "Path"; URL standard.
+NOT_IN_ADDRESSES = "".join(map(chr, range(1, 32))) + "\x7f" + "[]^|%#?"
+#: What else a dataset holds or readers look for: dlt's mark of a dataset, a log, kept files.
+NO_TABLES = ("init", LOG_FOLDER, kept_files.FOLDER)
 
 #: Changes of a table beyond this are not read into memory for their merge.
 STREAMED_ROWS = 2_000_000
@@ -92,6 +99,7 @@ class DeltaStore:
 
     kind = "delta"
     section = "destination.filesystem"
+    naming = TableNaming(FORBIDDEN_IN_TABLES + NOT_IN_ADDRESSES, (*RESERVED_TABLES, *NO_TABLES))
     table_hints: Mapping[str, Any] = {"table_format": "delta"}
 
     def __init__(self, bucket_url: str | None = None, credentials: Any = None) -> None:

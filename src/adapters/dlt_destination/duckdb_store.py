@@ -31,6 +31,7 @@ from adapters.dlt_destination.plan import (
 from adapters.dlt_destination.probe import probe_name
 from adapters.dlt_destination.state_keeping import StateInTables
 from cdc_core.errors import DestinationFailed, DestinationUnavailable
+from cdc_core.naming import ANY_DESTINATION
 from cdc_core.staging import KeyedMerge, MultisetMerge
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class DuckDbStore:
 
     kind = "duckdb"
     section = "destination.duckdb"
+    naming = ANY_DESTINATION
     table_hints: Mapping[str, Any] = {}
 
     def __init__(self, credentials: Any = None) -> None:

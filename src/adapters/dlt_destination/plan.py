@@ -80,7 +80,7 @@ class Plan:
 
     steps: dict[str, list[Step]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
-    failures: list[tuple[str, Exception]] = field(default_factory=list)
+    failures: list[tuple[str, BaseException]] = field(default_factory=list)
 
     def clear(self) -> None:
         self.steps.clear()

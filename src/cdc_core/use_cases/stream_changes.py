@@ -102,6 +102,7 @@ class StreamChanges:
             self.catalog.publish,
             self.destination.stage,
             self.freeze_schema,
+            self.destination.naming,
         )
         before = plan.followed_targets
         plan.look(self.catalog.publish(), until)
