@@ -11,6 +11,7 @@ import contextlib
 import os
 from collections.abc import MutableMapping
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -30,7 +31,6 @@ from cdc_core.staging import KeyedMerge, MultisetMerge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from adapters.dlt_destination.merge_sql import MergeRules
     from cdc_core.errors import CdcError
@@ -336,6 +336,7 @@ class DeltaStore:
 
         there = client.is_storage_initialized()
         table = probe_name()
+        made = _missing_folders(client)
         try:
             if not there:
                 client.initialize_storage()
@@ -350,6 +351,9 @@ class DeltaStore:
                 client.fs_client.rm(folder, recursive=True)
             if not there and client.is_storage_initialized():
                 client.drop_storage()
+            for parent in made:
+                with contextlib.suppress(OSError):  # another run may use it by now
+                    parent.rmdir()
 
     def drop(self, client: Any) -> list[str]:
         if not client.is_storage_initialized():
@@ -394,6 +398,14 @@ def _is_folder(files: Any, path: str) -> bool:
         return bool(files.info(path)["type"] == "directory")
     except FileNotFoundError:
         return False
+
+
+def _missing_folders(client: Any) -> list[Path]:
+    """Local folders that the bucket is still to be made of, inner ones first."""
+    if not client.is_local_filesystem:
+        return []
+    bucket = Path(client.bucket_path)
+    return [folder for folder in (bucket, *bucket.parents) if not folder.exists()]
 
 
 def _location(client: Any, table: str) -> str:

@@ -109,6 +109,7 @@ class DltDestination:
     def keep(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
         with self._failures(f"keeping rows of table {target.name!r}"):
             self._open()
+            self._plan.writes = True
             folder = self._files()
             paths, count = write_pieces(rows, pa.schema(all_fields(target)), folder, "part")
             with self._opened_client() as client:
@@ -127,6 +128,7 @@ class DltDestination:
         with self._failures("loading"):
             packages = self._open()
             self._plan.clear()
+            self._plan.writes = True
             folder = self._files()
             # Open to the end, so that what dlt opens meanwhile shares the connection where it can.
             with self._opened_client() as client:

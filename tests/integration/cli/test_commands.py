@@ -231,3 +231,27 @@ def _wait(condition, seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("destination", ["duckdb", "delta"])
+def test_a_command_that_reads_makes_nothing(shop, destination):
+    shop.sql("CREATE TABLE orders (id int PRIMARY KEY)")
+    place = str(shop.folder / "deep" / "lakehouse")
+    told = {
+        ("check",): "0 tables, no checkpoint yet",
+        ("status",): "no snapshot was taken yet",
+        ("volumes",): "has no volumes",
+        ("verify",): "no snapshot was taken yet",
+        ("cdc",): "no snapshot was taken yet",
+        ("cleanup", "--yes"): "there was nothing",
+    }
+    for command, sentence in told.items():
+        outcome = shop.run(
+            *command,
+            "--destination",
+            destination,
+            code=3 if command[0] in ("verify", "cdc") else 0,
+            DESTINATION__FILESYSTEM__BUCKET_URL=place,
+        )
+        assert sentence in outcome.out + outcome.error
+        assert not list(shop.folder.iterdir()), command
