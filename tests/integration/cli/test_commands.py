@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -166,6 +167,37 @@ def test_follow_goes_on_until_sigterm_and_ends_cleanly(shop):
         reader.join()
     assert any("stopping after the batch in hand" in line for line in lines)
     assert "cdc done" in lines[-1]
+    shop.run("cdc")
+    _assert_equal(shop)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_follow_that_is_stopped_while_it_starts_ends_cleanly(shop, number):
+    shop.run("simulate", "10", "0", "0")
+    shop.run("snapshot")
+    shop.run("simulate", "5", "5", "5")
+
+    def sessions():
+        query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+        return set(shop.sql(f"{query} AND pid <> pg_backend_pid()"))
+
+    def imports(process):
+        # Before it is another program, the child has what this one has imported.
+        own = Path(f"/proc/{process.pid}")
+        begun = "--follow" in (own / "cmdline").read_text()
+        return begun and "pydantic_core" in (own / "maps").read_text()
+
+    def connects(_process):
+        return not sessions() <= before
+
+    for begun in (imports, connects):
+        before = sessions()
+        with shop.spawn("cdc", "--follow") as process:
+            _wait(partial(begun, process))
+            process.send_signal(number)
+            _, error = process.communicate(timeout=30)
+        assert process.returncode == 0, error
+        assert "Traceback" not in error
     shop.run("cdc")
     _assert_equal(shop)
 
