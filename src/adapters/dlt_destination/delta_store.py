@@ -95,16 +95,22 @@ class SchemasOnDemand(MutableMapping[str, pa.Schema]):
 
 
 class DeltaStore:
-    """`bucket_url` and `credentials` are dlt's for its filesystem; None: dlt's settings."""
+    """`bucket_url`, `credentials`, `options` are dlt's for its filesystem; None: dlt's settings."""
 
     kind = "delta"
     section = "destination.filesystem"
     naming = TableNaming(FORBIDDEN_IN_TABLES + NOT_IN_ADDRESSES, (*RESERVED_TABLES, *NO_TABLES))
     table_hints: Mapping[str, Any] = {"table_format": "delta"}
 
-    def __init__(self, bucket_url: str | None = None, credentials: Any = None) -> None:
+    def __init__(
+        self,
+        bucket_url: str | None = None,
+        credentials: Any = None,
+        **options: Mapping[str, Any] | None,
+    ) -> None:
         self._bucket_url = bucket_url
         self._credentials = credentials
+        self._options = {name: dict(table) for name, table in options.items() if table is not None}
 
     def factory(self, plan: Plan) -> Any:
         from dlt.destinations import filesystem
@@ -119,6 +125,7 @@ class DeltaStore:
             bucket_url=self._bucket_url,
             credentials=self._credentials,
             destination_name="filesystem",
+            **self._options,
         )
 
     def columns(self, client: Any) -> MutableMapping[str, pa.Schema]:

@@ -17,7 +17,7 @@ from adapters.fakes import (
 )
 from entrypoints import commands
 from entrypoints.container import Container, source_settings
-from entrypoints.settings import load_settings
+from entrypoints.settings import FilesystemSettings, Settings, load_settings
 from tests.unit.entrypoints.conftest import DSN
 
 
@@ -71,6 +71,23 @@ def test_commands_log_their_outcome(world, caplog):
 def test_settings_reach_the_source(settings):
     assert source_settings(settings).conninfo == DSN
     assert DSN not in repr(source_settings(settings))
+
+
+def test_every_key_of_the_filesystem_reaches_dlt(tmp_path):
+    """Of settings given as objects, of which dlt's own configuration knows nothing."""
+    filesystem = {
+        "bucket_url": str(tmp_path),
+        "kwargs": {"auto_mkdir": True},
+        "client_kwargs": {"endpoint_url": "http://here"},
+        "deltalake_storage_options": {"timeout": "7s"},
+    }
+    settings = Settings(pipeline={"destination": "delta"}, destination={"filesystem": filesystem})
+    assert set(filesystem) == set(FilesystemSettings.model_fields) - {"credentials"}
+    with Container.from_settings(settings).destination() as destination:
+        config = destination._open().client().config
+        assert config.bucket_url == f"file://{tmp_path}"
+        del filesystem["bucket_url"]
+        assert {key: config[key] for key in filesystem} == filesystem
 
 
 @pytest.mark.parametrize("destination", ["duckdb", "delta"])
