@@ -7,6 +7,7 @@ differ at the source differ at the destination, whatever it thinks of upper and 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from cdc_core.staging import (
@@ -47,6 +48,17 @@ RESERVED_TABLES = (UNREPRESENTABLE_TABLE,)
 #: A table's name is a folder or file name on the way: no path separators, no dots.
 FORBIDDEN_IN_TABLES = "./\\\0"
 FORBIDDEN_IN_COLUMNS = "\0"
+
+
+@dataclass(frozen=True)
+class TableNaming:
+    """What a kind of destination cannot call a table: characters, and names that are its own."""
+
+    forbidden: str = FORBIDDEN_IN_TABLES
+    reserved: tuple[str, ...] = RESERVED_TABLES
+
+
+ANY_DESTINATION = TableNaming()
 
 
 def map_names(
@@ -98,11 +110,15 @@ def natural_name(table: TableName, first_schema: str) -> str:
 
 
 def is_name_of(
-    target: str, table: TableName, first_schema: str, forbidden: str = FORBIDDEN_IN_TABLES
+    target: str, table: TableName, first_schema: str, naming: TableNaming = ANY_DESTINATION
 ) -> bool:
-    """Whether the target is the table's natural name, or that name made distinct."""
-    natural = _possible(_shown(natural_name(table, first_schema)), forbidden)
-    return re.fullmatch(re.escape(natural) + r"(_\d+)?", target) is not None
+    """Whether the target is the table's natural name, or that name made possible or distinct.
+
+    A name that the destination was given before it was known to forbid it is one too.
+    """
+    natural = _shown(natural_name(table, first_schema))
+    names = (_possible(natural, f) for f in (naming.forbidden, FORBIDDEN_IN_TABLES))
+    return any(re.fullmatch(re.escape(name) + r"(_\d+)?", target) for name in names)
 
 
 def _possible(name: str, forbidden: str) -> str:

@@ -14,6 +14,7 @@ from cdc_core.checkpoint import Checkpoint, FormerColumns, TableState, TableStat
 from cdc_core.fold import fold
 from cdc_core.layout import lay_out
 from cdc_core.lsn import ZERO_LSN, Lsn
+from cdc_core.naming import ANY_DESTINATION, TableNaming
 from cdc_core.renames import table_renames
 from cdc_core.schema_change import (
     dropped_columns,
@@ -63,6 +64,7 @@ class TablePlan:
     stage: Callable[[pa.Table], StagedRows]
     #: Changes of a known table's definition are not followed: the table is set aside.
     freeze: bool = False
+    naming: TableNaming = ANY_DESTINATION
     #: Tables to read again, or for the first time, by oid, with the reason. What was streamed once
     #: is marked in the checkpoint too, so that it is read even if this run ends before.
     to_read: dict[int, str] = field(default_factory=dict)
@@ -124,7 +126,7 @@ class TablePlan:
         self.locked = [table.relation.table for table in tables if table.locked]
         states = dict(self.checkpoint.tables)
         names = {oid: table.relation.table for oid, table in self.sources.items()}
-        self.targets = target_names(names, states, self.first_schema)
+        self.targets = target_names(names, states, self.first_schema, self.naming)
         self._rename_tables(states)
         for oid, state in list(states.items()):
             if oid not in self.sources:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from cdc_core.findings import Finding, fail, ok, warn
-from cdc_core.naming import map_columns, natural_name
+from cdc_core.naming import ANY_DESTINATION, TableNaming, map_columns, natural_name
 from cdc_core.source_rules import quote
 from cdc_core.target_names import target_names
 
@@ -34,6 +34,7 @@ def tables_findings(
     facts: SourceFacts,
     first_schema: str,
     states: Mapping[int, TableState],
+    naming: TableNaming = ANY_DESTINATION,
 ) -> Iterator[Finding]:
     """At least one finding a table, in their order; `states` are what the checkpoint knows."""
     if not tables:
@@ -43,7 +44,7 @@ def tables_findings(
             "set sources.pg_replication.schemas, include and exclude so that tables are chosen",
         )
     names = {table.relation.oid: table.relation.table for table in tables}
-    targets = target_names(names, states, first_schema)
+    targets = target_names(names, states, first_schema, naming)
     for table in tables:
         name = table.relation.table
         target = targets[table.relation.oid]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cdc_core.naming import RESERVED_TABLES, map_tables
+from cdc_core.naming import ANY_DESTINATION, TableNaming, map_tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def target_names(
-    tables: Mapping[int, TableName], states: Mapping[int, TableState], first_schema: str
+    tables: Mapping[int, TableName],
+    states: Mapping[int, TableState],
+    first_schema: str,
+    naming: TableNaming = ANY_DESTINATION,
 ) -> dict[int, str]:
     """Target of each table by oid, given what is known of tables in the destination.
 
@@ -29,5 +32,6 @@ def target_names(
     present = set(tables.values())
     left = [s.target for oid, s in states.items() if oid not in tables and s.table not in present]
     others = [table for oid, table in tables.items() if oid not in kept]
-    found = map_tables(others, first_schema, (*RESERVED_TABLES, *kept.values(), *left))
+    reserved = (*naming.reserved, *kept.values(), *left)
+    found = map_tables(others, first_schema, reserved, naming.forbidden)
     return {oid: kept.get(oid) or found[table] for oid, table in tables.items()}

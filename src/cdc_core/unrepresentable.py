@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from cdc_core.postgres_text import postgres_text
 from cdc_core.staging import UNREPRESENTABLE_SCHEMA
 
 if TYPE_CHECKING:
@@ -98,15 +99,6 @@ def _of_row(of: npt.NDArray[Any] | int, row: int) -> int:
 
 
 def key_texts(rows: pa.Table, row: int, columns: Mapping[str, str]) -> dict[str, str | None]:
-    """A row's key as texts, under the target's names; `columns` maps the source's to them."""
-    return {target: _text(rows.column(name)[row].as_py()) for name, target in columns.items()}
-
-
-def _text(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "t" if value else "f"
-    if isinstance(value, bytes):
-        return "\\x" + value.hex()
-    return str(value)
+    """A row's key as PostgreSQL's texts, under the target's names; `columns` maps the source's to
+    them."""
+    return {target: postgres_text(rows.column(name)[row]) for name, target in columns.items()}

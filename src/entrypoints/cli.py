@@ -94,6 +94,7 @@ Exit codes: 0 done, 1 failed (run again), 2 command line or setting wrong,
         "wal2delta cdc --follow",
     )
     cdc.add_argument("--follow", action="store_true", help="go on until SIGTERM or Ctrl-C")
+    cdc.set_defaults(stop=None)
     status = command(
         "status",
         "slot, checkpoint, lag and tables; changes nothing",
@@ -187,6 +188,15 @@ def _run(arguments: list[str]) -> int:
     if chosen.command is None:
         parser.print_help()
         return 0
+    if chosen.command == "cdc" and chosen.follow:
+        from entrypoints.stopping import stop_requests
+
+        with stop_requests() as chosen.stop:
+            return _run_command(chosen)
+    return _run_command(chosen)
+
+
+def _run_command(chosen: argparse.Namespace) -> int:
     from entrypoints.memory import collect_rarely
 
     collect_rarely()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -92,17 +91,7 @@ def take_snapshot(container: Container, tables: list[str]) -> int:
 
 
 def cdc(chosen: argparse.Namespace) -> int:
-    if chosen.follow:
-        return follow_changes(lambda: _container(chosen), math.inf)
-    return stream_changes(_container(chosen))
-
-
-def follow_changes(make: Callable[[], Container], seconds: float) -> int:
-    """Follow until stopped, or so long; a stop counts from here on, while parts are made too."""
-    from entrypoints.stopping import stop_requests
-
-    with stop_requests(logger.info, seconds) as stop:
-        return stream_changes(make(), stop)
+    return stream_changes(_container(chosen), chosen.stop)
 
 
 def stream_changes(container: Container, stop: Callable[[], bool] | None = None) -> int:

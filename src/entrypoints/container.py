@@ -67,8 +67,7 @@ def _destination(settings: Settings) -> Destination:
         case "duckdb":
             return duckdb_destination(pipeline, settings.duckdb.credentials)
         case "delta":
-            filesystem = settings.filesystem
-            return delta_destination(pipeline, filesystem.bucket_url, filesystem.credentials)
+            return delta_destination(pipeline, **dict(settings.filesystem))
         case "databricks":
             databricks = settings.databricks
             return databricks_destination(

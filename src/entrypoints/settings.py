@@ -341,6 +341,7 @@ class Settings(BaseModel):
             databricks.http_headers,
             databricks.connection_parameters,
             self.filesystem.credentials,
+            self.filesystem.kwargs,
             self.filesystem.client_kwargs,
             self.filesystem.deltalake_storage_options,
         ):

@@ -1,48 +1,54 @@
-"""Stop requests for a run that follows the stream: the first asks, the second insists."""
+"""Stop requests for a run that follows the stream: the first asks, the second insists.
+
+Nothing heavy is imported here, so that they count from the start.
+"""
 
 from __future__ import annotations
 
-import math
+import logging
 import signal
 import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from entrypoints.faults import Interrupted
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
 
-@contextmanager
-def stop_requests(
-    told: Callable[[str], None], seconds: float = math.inf
-) -> Iterator[Callable[[], bool]]:
-    """Yields the question whether to stop: SIGTERM or SIGINT came, or the seconds are over.
+logger = logging.getLogger("wal2delta")
 
-    A second signal raises where the run is. In a thread, which gets no signals, only time counts.
+
+@contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Yields the question whether to stop: SIGTERM or SIGINT came.
+
+    A second signal raises where the run is. In a thread, which gets no signals, nobody asks.
     """
     asked = threading.Event()
-    end = time.monotonic() + seconds
-
-    def stop() -> bool:
-        return asked.is_set() or time.monotonic() >= end
-
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield asked.is_set
         return
 
     def handle(number: int, _frame: FrameType | None) -> None:
         if asked.is_set():
+            from entrypoints.faults import Interrupted
+
             raise KeyboardInterrupt if number == signal.SIGINT else Interrupted
         asked.set()
-        told("stopping after the batch in hand; once more to stop at once")
+        # A warning is shown though logging is not set up yet.
+        logger.warning("stopping after the batch in hand; once more to stop at once")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stop
+        yield asked.is_set
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stops_after(seconds: float, asked: Callable[[], bool]) -> Callable[[], bool]:
+    """The same question, and yes once so many seconds are over from now on."""
+    end = time.monotonic() + seconds
+    return lambda: asked() or time.monotonic() >= end

@@ -21,7 +21,7 @@ from cdc_core.errors import SettingsError
 from entrypoints.cli import DESTINATIONS, Parser, guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from entrypoints.settings import Settings
 
@@ -144,6 +144,15 @@ def _seconds(text: str) -> float:
 
 
 def _run(chosen: argparse.Namespace) -> int:
+    if chosen.mode == "cdc" and chosen.follow:
+        from entrypoints.stopping import stop_requests
+
+        with stop_requests() as asked:
+            return _run_mode(chosen, asked)
+    return _run_mode(chosen)
+
+
+def _run_mode(chosen: argparse.Namespace, asked: Callable[[], bool] | None = None) -> int:
     if chosen.log_level:
         os.environ["LOG_LEVEL"] = chosen.log_level
     # A task's log has lines, whatever it is read through: no colours, no bars.
@@ -169,6 +178,7 @@ def _run(chosen: argparse.Namespace) -> int:
     from entrypoints import commands
     from entrypoints.container import Container
     from entrypoints.memory import prepare_arrow
+    from entrypoints.stopping import stops_after
 
     prepare_arrow()
     container = Container.from_settings(settings)
@@ -176,8 +186,8 @@ def _run(chosen: argparse.Namespace) -> int:
         case "snapshot":
             return commands.take_snapshot(container, tables)
         case _:
-            if follow:
-                return commands.follow_changes(lambda: container, follow)
+            if asked is not None:
+                return commands.stream_changes(container, stops_after(follow, asked))
             return commands.stream_changes(container)
 
 

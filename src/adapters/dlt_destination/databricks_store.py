@@ -36,6 +36,7 @@ from adapters.dlt_destination.state_keeping import StateInTables
 from adapters.dlt_destination.unity_names import TablesByName, column_needs_mapping, table_name
 from adapters.dlt_destination.warehouse_errors import error_for
 from adapters.dlt_destination.warehouse_sessions import Sessions
+from cdc_core.naming import ANY_DESTINATION
 from cdc_core.staging import (
     UNREPRESENTABLE_SCHEMA,
     UNREPRESENTABLE_TABLE,
@@ -71,6 +72,7 @@ class DatabricksStore:
 
     kind = "databricks"
     section = "destination.databricks"
+    naming = ANY_DESTINATION
     table_hints: Mapping[str, Any] = {}
 
     def __init__(

@@ -11,6 +11,7 @@ import contextlib
 import os
 from collections.abc import MutableMapping
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -25,11 +26,11 @@ from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, Staged
 from adapters.dlt_destination.probe import probe_name
 from adapters.dlt_destination.state_keeping import StateInFiles
 from cdc_core.errors import DestinationFailed, DestinationUnavailable
+from cdc_core.naming import FORBIDDEN_IN_TABLES, RESERVED_TABLES, TableNaming
 from cdc_core.staging import UNREPRESENTABLE_TABLE, KeyedMerge, MultisetMerge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from adapters.dlt_destination.merge_sql import MergeRules
     from cdc_core.errors import CdcError
@@ -40,6 +41,12 @@ SCAN_ROWS = 100_000
 #: Rows of a row group: what a reader holds at least. delta-rs would make them eight times as large.
 ROW_GROUP_ROWS = 128 * 1024
 LOG_FOLDER = "_delta_log"
+
+#: A table's folder is part of an address. Control characters and these delta-rs refuses there, or
+#: takes for something else, and so do other readers. Source: `object_store`, "Path"; URL standard.
+NOT_IN_ADDRESSES = "".join(map(chr, range(1, 32))) + "\x7f" + "[]^|%#?"
+#: What else a dataset holds or readers look for: dlt's mark of a dataset, a log, kept files.
+NO_TABLES = ("init", LOG_FOLDER, kept_files.FOLDER)
 
 #: Changes of a table beyond this are not read into memory for their merge.
 STREAMED_ROWS = 2_000_000
@@ -88,15 +95,22 @@ class SchemasOnDemand(MutableMapping[str, pa.Schema]):
 
 
 class DeltaStore:
-    """`bucket_url` and `credentials` are dlt's for its filesystem; None: dlt's settings."""
+    """`bucket_url`, `credentials`, `options` are dlt's for its filesystem; None: dlt's settings."""
 
     kind = "delta"
     section = "destination.filesystem"
+    naming = TableNaming(FORBIDDEN_IN_TABLES + NOT_IN_ADDRESSES, (*RESERVED_TABLES, *NO_TABLES))
     table_hints: Mapping[str, Any] = {"table_format": "delta"}
 
-    def __init__(self, bucket_url: str | None = None, credentials: Any = None) -> None:
+    def __init__(
+        self,
+        bucket_url: str | None = None,
+        credentials: Any = None,
+        **options: Mapping[str, Any] | None,
+    ) -> None:
         self._bucket_url = bucket_url
         self._credentials = credentials
+        self._options = {name: dict(table) for name, table in options.items() if table is not None}
 
     def factory(self, plan: Plan) -> Any:
         from dlt.destinations import filesystem
@@ -111,6 +125,7 @@ class DeltaStore:
             bucket_url=self._bucket_url,
             credentials=self._credentials,
             destination_name="filesystem",
+            **self._options,
         )
 
     def columns(self, client: Any) -> MutableMapping[str, pa.Schema]:
@@ -334,6 +349,7 @@ class DeltaStore:
 
         there = client.is_storage_initialized()
         table = probe_name()
+        made = _missing_folders(client)
         try:
             if not there:
                 client.initialize_storage()
@@ -348,6 +364,9 @@ class DeltaStore:
                 client.fs_client.rm(folder, recursive=True)
             if not there and client.is_storage_initialized():
                 client.drop_storage()
+            for parent in made:
+                with contextlib.suppress(OSError):  # another run may use it by now
+                    parent.rmdir()
 
     def drop(self, client: Any) -> list[str]:
         if not client.is_storage_initialized():
@@ -392,6 +411,14 @@ def _is_folder(files: Any, path: str) -> bool:
         return bool(files.info(path)["type"] == "directory")
     except FileNotFoundError:
         return False
+
+
+def _missing_folders(client: Any) -> list[Path]:
+    """Local folders that the bucket is still to be made of, inner ones first."""
+    if not client.is_local_filesystem:
+        return []
+    bucket = Path(client.bucket_path)
+    return [folder for folder in (bucket, *bucket.parents) if not folder.exists()]
 
 
 def _location(client: Any, table: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 
 from adapters.dlt_destination.columns import all_fields, plain, same, widens
-from adapters.dlt_destination.failures import root_cause, settings_error
+from adapters.dlt_destination.failures import is_failure, root_cause, settings_error
 from adapters.dlt_destination.incoming import IncomingRows
 from adapters.dlt_destination.manifest import Manifest
 from adapters.dlt_destination.parquet import StagedParquet, write_pieces, write_table
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.packages import Packages
     from adapters.dlt_destination.settings import PipelineSettings
     from adapters.dlt_destination.store import TableStore
+    from cdc_core.naming import TableNaming
     from cdc_core.staging import SchemaStep
 
 #: Folders within the run's: of the batch in hand, and of what is staged, by turns.
@@ -73,6 +74,10 @@ class DltDestination:
         #: Whether the checkpoint speaks of rows that are kept, or soon will.
         self._keeps = False
 
+    @property
+    def naming(self) -> TableNaming:
+        return self._store.naming
+
     def __enter__(self) -> Self:
         with self._failures("opening"):
             self._open()
@@ -107,6 +112,7 @@ class DltDestination:
     def keep(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
         with self._failures(f"keeping rows of table {target.name!r}"):
             self._open()
+            self._plan.writes = True
             folder = self._subfolder(FILES)
             paths, count = write_pieces(rows, pa.schema(all_fields(target)), folder, "part")
             with self._opened_client() as client:
@@ -125,6 +131,7 @@ class DltDestination:
         with self._failures("loading"):
             packages = self._open()
             self._plan.clear()
+            self._plan.writes = True
             folder, staged = self._subfolder(FILES), self._subfolder(self._staging)
             self._staging = STAGING[self._staging == STAGING[0]]
             # Open to the end, so that what dlt opens meanwhile shares the connection where it can.
@@ -207,6 +214,7 @@ class DltDestination:
     def _close(self) -> None:
         self._packages = None
         self._columns = None
+        self._plan.clear()
         self._store.close()
         if self._folder is not None:
             self._folder.remove()
@@ -225,7 +233,9 @@ class DltDestination:
         except CdcError:
             self._close()
             raise
-        except Exception as error:  # noqa: BLE001 - dlt and the stores raise any kind
+        except BaseException as error:
+            if not is_failure(error):
+                raise
             where = f"{self._store.kind} dataset {self._settings.dataset_name!r}, {doing}"
             cause: BaseException = error
             if self._plan.failures:

@@ -31,6 +31,7 @@ from adapters.dlt_destination.plan import (
 from adapters.dlt_destination.probe import probe_name
 from adapters.dlt_destination.state_keeping import StateInTables
 from cdc_core.errors import DestinationFailed, DestinationUnavailable
+from cdc_core.naming import ANY_DESTINATION
 from cdc_core.staging import UNREPRESENTABLE_TABLE, KeyedMerge, MultisetMerge
 
 if TYPE_CHECKING:
@@ -59,11 +60,23 @@ SETTINGS = {"memory_limit": f"{MEMORY_MB}MB", "preserve_insertion_order": False}
 
 
 class OpensFile:
-    """Mixed into DuckDB's job client: bounds memory, waits while another process has the file."""
+    """Mixed into DuckDB's job client: bounds memory, waits while another process has the file, and
+    opens nothing in its place where it is not there and the run only reads."""
+
+    plan: Plan
 
     def __enter__(self) -> Any:
         client: Any = self
         credentials = client.config.credentials
+        file = credentials.database
+        if _absent(client) is not None and not self.plan.writes:
+            credentials.database = ":memory:"
+        try:
+            return self._opened(credentials)
+        finally:
+            credentials.database = file
+
+    def _opened(self, credentials: Any) -> Any:
         credentials.global_config = {
             **SETTINGS,
             **(credentials.global_config or {}),
@@ -83,6 +96,7 @@ class DuckDbStore:
 
     kind = "duckdb"
     section = "destination.duckdb"
+    naming = ANY_DESTINATION
     table_hints: Mapping[str, Any] = {}
 
     def __init__(self, credentials: Any = None) -> None:
@@ -180,11 +194,8 @@ class DuckDbStore:
     def _kept_folder(self, client: Any) -> Path:
         """Beside the file; of a database in memory, whose rows end with it, in a temporary one."""
         dataset = client.sql_client.dataset_name
-        (row,) = client.sql_client.execute_sql(
-            "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
-        )
-        if row[0]:
-            return Path(f"{row[0]}.{dataset}{kept_files.FOLDER}")
+        if (file := _file(client)) is not None:
+            return Path(f"{file}.{dataset}{kept_files.FOLDER}")
         if self._temporary is None:
             self._temporary = TemporaryDirectory(prefix="wal2delta-kept-")
         return Path(self._temporary.name, dataset)
@@ -256,6 +267,9 @@ class DuckDbStore:
             yield piece.cast(pa.schema([f.with_type(plain(f.type)) for f in schema]))
 
     def try_writing(self, client: Any, file: Path) -> None:
+        if (absent := _absent(client)) is not None:
+            _try_beside(absent, file)
+            return
         # In a transaction that is undone: a run that is killed here leaves nothing either.
         dataset = client.sql_client.fully_qualified_dataset_name()
         connection = client.sql_client.native_connection
@@ -295,6 +309,30 @@ class DuckDbStore:
 
     def _run(self, client: Any, statement: str) -> None:
         client.sql_client.execute_sql(statement)
+
+
+def _file(client: Any) -> Path | None:
+    """The database's file, be it there or not; None for a connection or a service."""
+    database = Path(client.config.credentials.database)
+    return database if database.is_absolute() else None
+
+
+def _absent(client: Any) -> Path | None:
+    """The database's file if it is still to be made."""
+    file = _file(client)
+    return None if file is None or file.exists() else file
+
+
+def _try_beside(file: Path, rows: Path) -> None:
+    """Do with another file in its folder what would be done with the file that is not there."""
+    import duckdb
+
+    other = file.with_name(probe_name())
+    try:
+        with duckdb.connect(other) as connection:
+            connection.execute(f"CREATE TABLE probe AS SELECT * FROM {_files([rows])}")
+    finally:
+        other.unlink(missing_ok=True)
 
 
 def _name(client: Any, table: str) -> str:

@@ -22,12 +22,16 @@ def duckdb_destination(settings: PipelineSettings, credentials: Any = None) -> D
 
 
 def delta_destination(
-    settings: PipelineSettings, bucket_url: str | None = None, credentials: Any = None
+    settings: PipelineSettings,
+    bucket_url: str | None = None,
+    credentials: Any = None,
+    **options: Mapping[str, Any] | None,
 ) -> DltDestination:
-    """`bucket_url`: a folder or what else dlt's filesystem takes; None: dlt's settings."""
+    """`bucket_url`: a folder or what else dlt's filesystem takes, whose other keys are `options`;
+    None: dlt's settings."""
     from adapters.dlt_destination.delta_store import DeltaStore
 
-    return DltDestination(DeltaStore(bucket_url, credentials), settings)
+    return DltDestination(DeltaStore(bucket_url, credentials, **options), settings)
 
 
 def databricks_destination(

@@ -22,6 +22,12 @@ _INNER = (
 )
 
 
+def is_failure(error: BaseException) -> bool:
+    """Whether something went wrong, a panic of a library in Rust included, which is no `Exception`:
+    not that the run was interrupted."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 def root_cause(error: BaseException) -> BaseException:
     """The innermost exception of dlt's wrappers."""
     seen = {id(error)}

@@ -11,6 +11,8 @@ from dlt.common.destination.client import LoadJob, RunnableLoadJob
 from dlt.common.destination.exceptions import DestinationTerminalException
 from dlt.destinations.job_impl import FinalizedLoadJob
 
+from adapters.dlt_destination.failures import is_failure
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -32,7 +34,10 @@ class ApplyTable(RunnableLoadJob):
     def run(self) -> None:
         try:
             self._store.apply(self._job_client, self._table, self._plan.steps[self._table])
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told in `failure`
+        except BaseException as error:
+            # The loader would wait for ever for a job that neither succeeds nor fails.
+            if not is_failure(error):
+                raise
             # The loader prints what a job raises, and what a store says may quote a row.
             self._plan.failures.append((self._table, error))
             raise DestinationTerminalException("a table was not loaded") from None

@@ -71,12 +71,13 @@ class Plan:
     """Steps of each table, in order.
 
     `names` maps dlt's name of a table, which must do as a file name, to the table's own; `failures`
-    are what the jobs ran into, by table.
+    are what the jobs ran into, by table. Until the run `writes`, nothing is made that is not there.
     """
 
     steps: dict[str, list[Step]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
-    failures: list[tuple[str, Exception]] = field(default_factory=list)
+    failures: list[tuple[str, BaseException]] = field(default_factory=list)
+    writes: bool = False
 
     def clear(self) -> None:
         self.steps.clear()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from adapters.dlt_destination.plan import Plan, StagedReplacement, Step
     from cdc_core.errors import CdcError
+    from cdc_core.naming import TableNaming
     from cdc_core.staging import SchemaStep, TargetTable
 
 
@@ -25,6 +26,8 @@ class TableStore(Protocol):
     #: What errors call it, and where its settings are.
     kind: str
     section: str
+    #: What a table cannot be called.
+    naming: TableNaming
     #: Properties of a table in dlt's schema.
     table_hints: Mapping[str, Any]
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from adapters.fakes.faults import FaultPlan
 from cdc_core.checkpoint import Checkpoint
+from cdc_core.naming import ANY_DESTINATION, TableNaming
 from cdc_core.staging import (
     DELETE,
     HOP,
@@ -79,6 +80,7 @@ class InMemoryDestination:
 
     lake: Lake = field(default_factory=Lake)
     faults: FaultPlan = field(default_factory=FaultPlan)
+    naming: TableNaming = ANY_DESTINATION
     _staged: list[InMemoryRows] = field(default_factory=list)
     #: Whether the checkpoint speaks of rows that are kept, or soon will.
     _keeps: bool = False

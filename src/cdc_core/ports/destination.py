@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from cdc_core.checkpoint import Checkpoint
+    from cdc_core.naming import TableNaming
     from cdc_core.staging import LoadBatch, StagedRows, TargetTable
 
 
@@ -19,6 +20,11 @@ class Destination(Protocol):
     Calls come from one thread. Each table changes by one atomic step per call, so that a reader
     sees it before or after, never between.
     """
+
+    @property
+    def naming(self) -> TableNaming:
+        """What a table cannot be called there; known without opening."""
+        ...
 
     def __enter__(self) -> Destination: ...
 

@@ -55,7 +55,8 @@ class CheckSource:
         except CdcError as error:
             yield fail("tables", error.what, error.cure)
             return
-        yield from tables_findings(tables, facts, self.first_schema, states)
+        naming = self.destination.naming
+        yield from tables_findings(tables, facts, self.first_schema, states, naming)
 
     def _destination(self) -> tuple[list[Finding], Checkpoint | None]:
         try:

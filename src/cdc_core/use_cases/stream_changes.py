@@ -102,6 +102,7 @@ class StreamChanges:
             self.source.current_lsn,
             self.destination.stage,
             self.freeze_schema,
+            self.destination.naming,
         )
         plan.look(self.catalog.publish(), until)
         plan.read_lost(self.destination.columns, checkpoint.tables)

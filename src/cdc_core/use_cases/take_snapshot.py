@@ -74,7 +74,7 @@ class TakeSnapshot:
             found = self.catalog.publish()
             names = {t.relation.oid: t.relation.table for t in found}
             known = self._known(checkpoint, identity, all_tables=not tables)
-            targets = target_names(names, known, self.first_schema)
+            targets = target_names(names, known, self.first_schema, self.destination.naming)
             chosen = choose_tables(found, tables)
             if locked := [str(table.relation.table) for table in chosen if table.locked]:
                 raise TablesLocked(locked)
@@ -149,7 +149,9 @@ class TakeSnapshot:
                 return
             found = self.catalog.publish()
             tables = {t.relation.oid: t.relation.table for t in found}
-            targets = target_names(tables, checkpoint.tables, self.first_schema)
+            targets = target_names(
+                tables, checkpoint.tables, self.first_schema, self.destination.naming
+            )
             chosen = [table for table in found if table.relation.oid in unsteady]
             names = [str(table.relation.table) for table in chosen]
             if attempt == READ_ATTEMPTS - 1 and chosen:
@@ -214,5 +216,6 @@ class TakeSnapshot:
         return {
             oid: state
             for oid, state in checkpoint.tables.items()
-            if not all_tables or is_name_of(state.target, state.table, self.first_schema)
+            if not all_tables
+            or is_name_of(state.target, state.table, self.first_schema, self.destination.naming)
         }

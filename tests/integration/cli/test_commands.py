@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -170,6 +171,37 @@ def test_follow_goes_on_until_sigterm_and_ends_cleanly(shop):
     _assert_equal(shop)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_follow_that_is_stopped_while_it_starts_ends_cleanly(shop, number):
+    shop.run("simulate", "10", "0", "0")
+    shop.run("snapshot")
+    shop.run("simulate", "5", "5", "5")
+
+    def sessions():
+        query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+        return set(shop.sql(f"{query} AND pid <> pg_backend_pid()"))
+
+    def imports(process):
+        # Before it is another program, the child has what this one has imported.
+        own = Path(f"/proc/{process.pid}")
+        begun = "--follow" in (own / "cmdline").read_text()
+        return begun and "pydantic_core" in (own / "maps").read_text()
+
+    def connects(_process):
+        return not sessions() <= before
+
+    for begun in (imports, connects):
+        before = sessions()
+        with shop.spawn("cdc", "--follow") as process:
+            _wait(partial(begun, process))
+            process.send_signal(number)
+            _, error = process.communicate(timeout=30)
+        assert process.returncode == 0, error
+        assert "Traceback" not in error
+    shop.run("cdc")
+    _assert_equal(shop)
+
+
 def test_snapshot_that_is_terminated_is_taken_again(shop):
     shop.sql("CREATE TABLE wide (id int PRIMARY KEY, t text)")
     shop.sql("INSERT INTO wide SELECT i, repeat('x', 500) FROM generate_series(1, 200000) AS i")
@@ -231,3 +263,27 @@ def _wait(condition, seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("destination", ["duckdb", "delta"])
+def test_a_command_that_reads_makes_nothing(shop, destination):
+    shop.sql("CREATE TABLE orders (id int PRIMARY KEY)")
+    place = str(shop.folder / "deep" / "lakehouse")
+    told = {
+        ("check",): "0 tables, no checkpoint yet",
+        ("status",): "no snapshot was taken yet",
+        ("volumes",): "has no volumes",
+        ("verify",): "no snapshot was taken yet",
+        ("cdc",): "no snapshot was taken yet",
+        ("cleanup", "--yes"): "there was nothing",
+    }
+    for command, sentence in told.items():
+        outcome = shop.run(
+            *command,
+            "--destination",
+            destination,
+            code=3 if command[0] in ("verify", "cdc") else 0,
+            DESTINATION__FILESYSTEM__BUCKET_URL=place,
+        )
+        assert sentence in outcome.out + outcome.error
+        assert not list(shop.folder.iterdir()), command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -66,6 +67,25 @@ def test_every_command_and_option_is_in_the_reference():
         for action in parser._actions:
             for option in set(action.option_strings) - {"-h", "--help", "--destination"}:
                 assert option in line, (name, option)
+
+
+@pytest.mark.parametrize("command", ["status", "verify"])
+def test_every_key_of_a_document_is_in_the_reference(shop, command):
+    shop.sql("CREATE TABLE orders (id int PRIMARY KEY); INSERT INTO orders VALUES (1)")
+    shop.run("snapshot")
+    shop.sql("DELETE FROM orders")
+    document = json.loads(shop.run(command, "--json", code=None).out)
+    section = COMMANDS.partition(f"## `{command} --json`")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(\w+)`", section))
+    assert _keys(document) - {"id"} <= named
+
+
+def _keys(document):
+    if isinstance(document, list):
+        return set().union(*map(_keys, document))
+    if not isinstance(document, dict):
+        return set()
+    return set(document).union(*map(_keys, document.values()))
 
 
 def test_settings_that_messages_name_exist():

@@ -193,6 +193,19 @@ def test_an_unreachable_place_is_said_to_be_one(settings: PipelineSettings, tmp_
             destination.load(batch(1), checkpoint(1))
 
 
+def test_a_panic_of_delta_rs_is_an_error_like_any(
+    settings: PipelineSettings, tmp_path: Path
+) -> None:
+    """It is no `Exception`; here it comes of a folder that delta-rs makes no address of."""
+    load = LoadBatch(replacements=(replacement(ORDERS, [{"id": 1, "_cdc_lsn": 1}]),))
+    with delta_destination(settings, str(tmp_path / "lake[1]")) as destination:
+        with pytest.raises(DestinationFailed, match="loading table 'orders': PanicException"):
+            destination.load(load, checkpoint(1))
+        assert destination.read_checkpoint() is None
+        with pytest.raises(DestinationFailed, match="trying to write: PanicException"):
+            destination.try_writing()
+
+
 def test_a_reader_in_passing_is_waited_for(settings: PipelineSettings, tmp_path: Path) -> None:
     place = tmp_path / "lake.duckdb"
     with duckdb_destination(settings, str(place)) as destination:

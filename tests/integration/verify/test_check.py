@@ -151,7 +151,10 @@ def held(pipeline: Pipeline) -> set[str]:
     if pipeline.lake.kind == "duckdb":
         import duckdb
 
-        with duckdb.connect(str(pipeline.lake.path / "lake.duckdb")) as lake:
+        file = pipeline.lake.path / "lake.duckdb"
+        if not file.exists():
+            return set()
+        with duckdb.connect(file) as lake:
             query = "SELECT schema_name || '.' || table_name FROM duckdb_tables()"
             return {name for (name,) in lake.execute(query).fetchall()}
     lakehouse = pipeline.lake.path / "lakehouse"

@@ -88,3 +88,51 @@ def test_values_that_no_column_holds_follow_names(
     report = pipeline.verify()
     assert {found.table for found in report.tables} == {"public.rates", "public.dates"}
     assert report.equal, report
+
+
+KEY_TYPES = (
+    "boolean", "smallint", "bigint", "real", "double precision", "numeric(30,10)", "text", "bytea",
+    "date", "timestamp", "timestamptz",
+)  # fmt: skip
+KEYS = r"""
+VALUES (
+  false, -1, 9007199254740993, 0.1::real, 0.1::float, 0.0000000001, 'é "\', ''::bytea,
+  '2024-02-29'::date, '2024-02-29 12:00:00.5'::timestamp, '2024-02-29 12:00:00.000001Z'::timestamptz
+), (
+  true, 1, -1, 1e6, 1e15, -12345678901234567890.5, '', '\x00ff',
+  '0001-01-01', '0999-12-31', '9999-12-31 23:59:59Z'
+), (true, 2, 0, 123456, 123456789012345, 100, 'x', '\x61', '9999-12-31', '1970-01-01', 'epoch'),
+   (true, 3, 0, 1.17549435e-38, 5e-324, 0, 'y', '\x61', '2000-01-01', '2000-01-01 1:2', 'epoch'),
+   (true, 4, 0, 0.0001, 0.00001, 0, 'y', '\x61', '2000-01-01', '2000-01-01', 'epoch'),
+   (true, 5, 0, 'NaN', '-Infinity', 0, 'y', '\x61', '2000-01-01', '2000-01-01', 'epoch')
+"""
+
+
+def test_keys_are_named_in_postgresqls_own_text(
+    pipeline: Pipeline, sql: psycopg.Connection
+) -> None:
+    """Whichever side they are on, and as `_cdc_unrepresentable` names them."""
+    names = [f"k{number}" for number in range(len(KEY_TYPES))]
+    columns = ", ".join(f"{n} {t}" for n, t in zip(names, KEY_TYPES, strict=True))
+    sql.execute(f"CREATE TABLE keyed ({columns}, odd date, PRIMARY KEY ({', '.join(names)}))")
+    insert = f"INSERT INTO keyed SELECT *, 'infinity' FROM ({KEYS}) AS keys".encode()
+    sql.execute(insert)
+    pairs = ", ".join(f"'{name}', format('%s', {name})" for name in names)
+    sql.execute("SET TimeZone = 'UTC'; SET bytea_output = 'hex'")
+    found = sql.execute(f"SELECT json_build_object({pairs})::text FROM keyed".encode()).fetchall()
+    wanted = sorted((json.loads(text) for (text,) in found), key=str)
+    pipeline.snapshot()
+    assert pipeline.verify().equal
+    recorded = pipeline.lake.read("_cdc_unrepresentable").column("key").to_pylist()
+    assert sorted(map(json.loads, recorded), key=str) == wanted
+
+    def named(kind: str) -> list[object]:
+        keys = line(pipeline.verify(), "keyed").keys
+        assert {key.kind for key in keys} == {kind}
+        return sorted((json.loads(key.key) for key in keys), key=str)
+
+    sql.execute("DELETE FROM keyed")
+    assert named("extra") == wanted
+    pipeline.cdc()
+    sql.execute(insert)
+    assert named("missing") == wanted

@@ -10,8 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.dlt_destination import merge_sql
-from cdc_core.naming import RESERVED_COLUMNS, is_name_of, map_columns, map_names, map_tables
+from cdc_core.naming import (
+    RESERVED_COLUMNS,
+    TableNaming,
+    is_name_of,
+    map_columns,
+    map_names,
+    map_tables,
+)
 from cdc_core.relation import TableName
+from cdc_core.target_names import target_names
 
 
 @pytest.mark.parametrize(
@@ -34,6 +42,17 @@ def test_a_forbidden_character_gives_way_to_the_plain_name() -> None:
 def test_tables_of_other_schemas_are_prefixed_and_never_merge() -> None:
     tables = [TableName("a", "b"), TableName("public", "a__b"), TableName("public", "o.rders")]
     assert list(map_tables(tables, "public").values()) == ["a__b_2", "a__b", "o_rders"]
+
+
+def test_a_destination_has_names_of_its_own_and_keeps_those_it_was_given() -> None:
+    naming = TableNaming(forbidden=".[", reserved=("init",))
+    tables = [TableName("public", name) for name in ("a[b", "a_b", "INIT", "a.b")]
+    found = target_names(dict(enumerate(tables)), {}, "public", naming)
+    assert list(found.values()) == ["a_b_2", "a_b", "INIT_2", "a_b_3"]
+    for number, table in enumerate(tables):
+        assert is_name_of(found[number], table, "public", naming)
+    assert is_name_of("a[b", tables[0], "public", naming)
+    assert not is_name_of("a[b", tables[1], "public", naming)
 
 
 def test_no_table_has_a_name_like_dlts_own() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from cdc_core.errors import OperatorNeeded, SourceUnavailable
 from entrypoints.cli import build_parser, guarded, main
-from entrypoints.stopping import stop_requests
+from entrypoints.stopping import stop_requests, stops_after
 from tests.unit.entrypoints.conftest import DSN, PASSWORD
 
 COMMANDS = (
@@ -115,13 +115,41 @@ def test_sigterm_ends_a_command_without_traceback():
     assert "interrupted" in error
 
 
-def test_first_stop_asks_and_second_insists():
-    told = []
-    with stop_requests(told.append) as stop:
+def test_a_stop_counts_before_anything_heavy_is_imported(monkeypatch):
+    """The signal comes where the first of the heavy modules would be imported."""
+    code = """
+import os, signal, sys
+from entrypoints import cli
+class Stops:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("entrypoints.memory", "pydantic", "pyarrow"):
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGNUMBER)
+sys.meta_path.insert(0, Stops())
+code = cli.main(sys.argv[1:])
+print("still here")
+sys.exit(code)
+"""
+    for name in ("SIGTERM", "SIGINT"):
+        done = subprocess.run(
+            [sys.executable, "-c", code.replace("SIGNUMBER", name), "cdc", "--follow"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "LOG_LEVEL": "nonsense"},
+        )
+        assert done.stdout == "still here\n"
+        assert done.returncode == 2, done.stderr
+        first, last = done.stderr.splitlines()
+        assert first.startswith("stopping after the batch in hand")
+        assert "LOG_LEVEL" in last
+
+
+def test_first_stop_asks_and_second_insists(caplog):
+    with stop_requests() as stop:
         assert not stop()
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop()
-        assert told
+        assert "stopping after the batch in hand" in caplog.text
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
@@ -131,8 +159,8 @@ def test_a_run_in_a_thread_has_no_signals_and_ends_by_time():
 
     def work():
         for seconds in (math.inf, 0):
-            with stop_requests(asked.append, seconds) as stop:
-                asked.append(stop())
+            with stop_requests() as stop:
+                asked.append(stops_after(seconds, stop)())
         return 7
 
     thread = threading.Thread(target=lambda: asked.append(guarded(work)))

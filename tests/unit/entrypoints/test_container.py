@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-import os
-import signal
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -20,7 +17,7 @@ from adapters.fakes import (
 )
 from entrypoints import commands
 from entrypoints.container import Container, source_settings
-from entrypoints.settings import load_settings
+from entrypoints.settings import FilesystemSettings, Settings, load_settings
 from tests.unit.entrypoints.conftest import DSN
 
 
@@ -55,14 +52,9 @@ def test_use_cases_run_on_overridden_ports(world):
     world.container.shutdown_resources()
 
 
-def test_a_stop_counts_while_the_parts_of_a_run_that_follows_are_made(world):
+def test_a_run_that_is_asked_to_stop_before_it_begins_ends_well(world):
     world.container.take_snapshot().run()
-
-    def make():
-        os.kill(os.getpid(), signal.SIGTERM)
-        return world.container
-
-    assert commands.follow_changes(make, math.inf) == 0
+    assert commands.stream_changes(world.container, lambda: True) == 0
 
 
 def test_commands_log_their_outcome(world, caplog):
@@ -79,6 +71,23 @@ def test_commands_log_their_outcome(world, caplog):
 def test_settings_reach_the_source(settings):
     assert source_settings(settings).conninfo == DSN
     assert DSN not in repr(source_settings(settings))
+
+
+def test_every_key_of_the_filesystem_reaches_dlt(tmp_path):
+    """Of settings given as objects, of which dlt's own configuration knows nothing."""
+    filesystem = {
+        "bucket_url": str(tmp_path),
+        "kwargs": {"auto_mkdir": True},
+        "client_kwargs": {"endpoint_url": "http://here"},
+        "deltalake_storage_options": {"timeout": "7s"},
+    }
+    settings = Settings(pipeline={"destination": "delta"}, destination={"filesystem": filesystem})
+    assert set(filesystem) == set(FilesystemSettings.model_fields) - {"credentials"}
+    with Container.from_settings(settings).destination() as destination:
+        config = destination._open().client().config
+        assert config.bucket_url == f"file://{tmp_path}"
+        del filesystem["bucket_url"]
+        assert {key: config[key] for key in filesystem} == filesystem
 
 
 @pytest.mark.parametrize("destination", ["duckdb", "delta"])
