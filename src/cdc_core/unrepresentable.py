@@ -77,11 +77,16 @@ def unrepresentable_rows(
     """One row per value; `columns` maps source column names to the target's.
 
     LSN and time are one for all rows (a snapshot), or an array by row. The key is a JSON object of
-    target column and text; of a table without key it is empty.
+    target column and text, also where its own values cannot be held; of a table without key it is
+    empty.
     """
     found = [value for value in values if value.column in columns]
     named = {name: columns[name] for name in key}
-    texts = (key_texts(rows, value.row, named) for value in found)
+    odd: dict[int, dict[str, str]] = {}
+    for value in found:
+        if value.column in named:
+            odd.setdefault(value.row, {})[named[value.column]] = value.text
+    texts = (key_texts(rows, value.row, named) | odd.get(value.row, {}) for value in found)
     cells = (
         [target] * len(found),
         [columns[value.column] for value in found],

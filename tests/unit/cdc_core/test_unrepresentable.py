@@ -1,14 +1,18 @@
-"""Values that no column holds wait for their load in bounded memory."""
+"""Values that no column holds: the key of their row, and how they wait for their load."""
 
 from __future__ import annotations
+
+import json
+from datetime import date
 
 import pyarrow as pa
 import pytest
 
 from adapters.fakes import InMemoryDestination
 from cdc_core import unrepresentable
+from cdc_core.changes import Unrepresentable
 from cdc_core.staging import UNREPRESENTABLE_SCHEMA
-from cdc_core.unrepresentable import HeldCells
+from cdc_core.unrepresentable import HeldCells, unrepresentable_rows
 
 
 def cells(table: str, text: str) -> pa.Table:
@@ -35,3 +39,17 @@ def test_what_memory_should_not_hold_is_staged(held: int, monkeypatch: pytest.Mo
         "a2",
     ]
     assert sum(isinstance(piece, pa.Table) for piece in taken) == bool(held)
+
+
+def test_a_key_has_its_text_also_where_it_cannot_be_held_itself() -> None:
+    rows = pa.table({"day": pa.array([None, date(2020, 1, 1)]), "id": [7, 8], "n": [None, None]})
+    values = [
+        Unrepresentable("n", 0, "NaN"),
+        Unrepresentable("day", 0, "infinity"),
+        Unrepresentable("n", 1, "NaN"),
+    ]
+    names = {"day": "day", "id": "ID", "n": "n"}
+    found = unrepresentable_rows("t", names, ("day", "id"), rows, values, 1, 0)
+    first, second = {"day": "infinity", "ID": "7"}, {"day": "2020-01-01", "ID": "8"}
+    keys = [json.loads(key) for key in found.column("key").to_pylist()]
+    assert keys == [first, first, second]
