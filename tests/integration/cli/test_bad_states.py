@@ -66,6 +66,7 @@ CONNECTIONS = [
     ("{role}:{password}@127.0.0.1:{port}/no_such_db", 2, "does not exist"),
     ("{role}:{password}@127.0.0.1:1/{db}", 1, "cannot be reached"),
     ("{role}:{password}@no-such-host.invalid/{db}", 1, "cannot be reached"),
+    ("{role}:{password}@/{db}?port=1", 1, "set the key host of sources.pg_replication.credentials"),
     ("{role}:{password}@127.0.0.1:{port}/{db}?sslmode=require", 2, "SSL"),
     ("{role}:{password}@127.0.0.1:{port}/{db}?sslmode=verify-ca&sslrootcert=/x", 2, "SSL"),
     ("{role}:{password}@127.0.0.1:{port}/{db}?service=none", 2, 'service "none" not found'),

@@ -44,6 +44,12 @@ BAD_VALUES = [
     ("CREDENTIALS", f"host=h password='{PASSWORD}", "key=value pairs"),
     ("CREDENTIALS", f"h shop app {PASSWORD}", "key=value pairs"),
     ("CREDENTIALS", f"host=h port=five password={PASSWORD}", "port that is not a number"),
+    ("CREDENTIALS", f"postgresql://{SECRET}@h/db?colour=red", "unknown parameter: 'colour'"),
+    ("CREDENTIALS", f"postgresql://u:12?{PASSWORD}=b@h/db", "one that libpq does not know"),
+    ("CREDENTIALS", f'{{"database": "d", "colour": "{PASSWORD}"}}', "unknown parameter: 'colour'"),
+    ("CREDENTIALS", f'{{"database": "d", "password": ["{PASSWORD}"]}}', "value of password"),
+    ("CREDENTIALS", f'{{"database": "d", "password": "{PASSWORD}}}', "not a JSON object"),
+    ("CREDENTIALS", f'{{"password": "{PASSWORD}"}}', "names no database"),
     # names
     ("SLOT_NAME", "My-Slot", "lower-case letters"),
     ("SLOT_NAME", "", "lower-case letters"),
@@ -177,6 +183,14 @@ BAD_FILES = [
         f"[sources.pg_replication.credentials]\ndatabase = 'd'\nquery = ['{PASSWORD}']",
         "sources.pg_replication.credentials has a query that is neither",
     ),
+    (
+        "[sources.pg_replication.credentials]\ndatabase = 'd'\nquery = {colour = 'red'}",
+        "sources.pg_replication.credentials has an unknown parameter: 'colour'",
+    ),
+    (
+        "[sources.pg_replication.credentials]\ndatabase = 'd'\nquery = {sslmode = true}",
+        "value of sslmode that is neither text nor a number",
+    ),
     ("[destination.databricks]\ncredentials = 'x'", "destination.databricks.credentials"),
 ]
 
@@ -187,6 +201,31 @@ def test_bad_file(text, told, capsys, tmp_path):
     line = _fails(capsys, "snapshot", "--destination", "duckdb")
     assert told in line
     assert "config.toml" in line
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("require", "has a query that is neither"),
+        ("sslmode", "has a query that is neither"),
+        ('{"sslmode": "require"', "has a query that is not a JSON object"),
+        ('["sslmode"]', "has a query that is neither"),
+        ('{"colour": "red"}', "unknown parameter: 'colour'"),
+        ('{"sslmod": "require"}', "did you mean 'sslmode'"),
+        ('{"sslmode": {"x": 1}}', "value of sslmode"),
+        ("sslmode=", "sslmode that is not one of"),
+        ("colour=red", "unknown parameter: 'colour'"),
+        ("?sslmode=require", "did you mean 'sslmode'"),
+    ],
+)
+def test_bad_query_beside_separate_keys(query, told, capsys, monkeypatch):
+    monkeypatch.setenv(f"{SOURCE}CREDENTIALS__DATABASE", "shop")
+    monkeypatch.setenv(f"{SOURCE}CREDENTIALS__PASSWORD", PASSWORD)
+    monkeypatch.setenv(f"{SOURCE}CREDENTIALS__QUERY", query)
+    line = _fails(capsys, "cdc", "--destination", "duckdb")
+    assert told in line
+    assert "sources.pg_replication.credentials" in line
+    assert f"the environment variable {SOURCE}CREDENTIALS__DATABASE and others" in line
 
 
 def test_bad_encoding(capsys, tmp_path):
