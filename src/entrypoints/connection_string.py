@@ -189,7 +189,8 @@ def _check(pairs: Iterable[tuple[str, Any]], *, may_tell_keys: bool = False) -> 
                 told = repr(key) if may_tell_keys else "one that libpq does not know"
             raise ValueError(f"has an unknown parameter: {told}")
         if not isinstance(value, str | int) or isinstance(value, bool):
-            raise ValueError(f"has a value of {key} that is neither text nor a number")
+            told = f"has a value of {key} that is neither text nor a number"
+            raise ValueError(told)  # noqa: TRY004 - pydantic collects ValueErrors
         if "\0" in str(value):
             raise ValueError("holds a NUL character")
         match key:

@@ -152,6 +152,11 @@ def _not_blank(value: str) -> str:
     return value
 
 
+def _given_secret(value: SecretStr) -> SecretStr:
+    _not_blank(value.get_secret_value())
+    return value
+
+
 def _utc(value: str) -> str:
     if value.upper() not in ("UTC", "ETC/UTC"):
         raise ValueError("must be UTC: in another zone, timestamps would be stored shifted")
@@ -197,6 +202,7 @@ Identifier = Annotated[str, AfterValidator(_identifier)]
 Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1)]
 Size = Annotated[int, BeforeValidator(_size), Field(ge=1)]
 Text = Annotated[str, AfterValidator(_not_blank)]
+Secret = Annotated[SecretStr, AfterValidator(_given_secret)]
 Table = Annotated[dict[str, Any], BeforeValidator(_table)]
 NoIndexes = Annotated[bool, AfterValidator(_no_indexes)]
 
@@ -260,9 +266,9 @@ class DatabricksCredentials(_Section):
     server_hostname: Annotated[str, AfterValidator(_host_name)] | None = None
     http_path: Text | None = None
     catalog: Text | None = None
-    access_token: SecretStr | None = None
+    access_token: Secret | None = None
     client_id: Text | None = None
-    client_secret: SecretStr | None = None
+    client_secret: Secret | None = None
     http_headers: Annotated[dict[str, str], BeforeValidator(_table)] | None = Field(
         default=None, repr=False
     )
@@ -272,7 +278,7 @@ class DatabricksCredentials(_Section):
         default=None, repr=False
     )
     socket_timeout: Count | None = None
-    user_agent_entry: str | None = None
+    user_agent_entry: Text | None = None
 
     def for_dlt(self) -> dict[str, Any]:
         """The keys that are set, secrets unwrapped."""
@@ -402,8 +408,8 @@ def databricks_scope(settings: Settings) -> Secrets:
 
 
 def log_level(environ: Mapping[str, str] | None = None) -> str:
-    """`LOG_LEVEL`, checked."""
-    level = (os.environ if environ is None else environ).get("LOG_LEVEL", "INFO").strip()
+    """`LOG_LEVEL`, checked; empty as good as not set."""
+    level = (os.environ if environ is None else environ).get("LOG_LEVEL", "").strip() or "INFO"
     if level.upper() not in LOG_LEVELS:
         raise SettingsError(
             f"LOG_LEVEL is {level[:40]!r}", f"set it to one of {', '.join(LOG_LEVELS)}"
@@ -424,7 +430,7 @@ def _validated(providers: DltProviders) -> Settings:
 
 def _check_databricks(credentials: DatabricksCredentials, environ: Mapping[str, str]) -> None:
     section = "destination.databricks.credentials"
-    inside = on_databricks(environ) or any(name in environ for name in _WORKSPACE_VARIABLES)
+    inside = on_databricks(environ) or any(environ.get(name) for name in _WORKSPACE_VARIABLES)
     needed = ["http_path", "catalog"] if inside else ["server_hostname", "http_path", "catalog"]
     for name in needed:
         if getattr(credentials, name) is None:

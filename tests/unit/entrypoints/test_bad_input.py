@@ -105,6 +105,9 @@ BAD_OTHERS = [
     ("DESTINATION__FILESYSTEM__BUCKET_URL", " ", "is empty"),
     ("DESTINATION__DATABRICKS__KEEP_STAGED_FILES", "2", "valid boolean"),
     (f"{DATABRICKS}SERVER_HOSTNAME", "my workspace", "host name"),
+    (f"{DATABRICKS}ACCESS_TOKEN", "", "is empty"),
+    (f"{DATABRICKS}CLIENT_SECRET", " ", "is empty"),
+    (f"{DATABRICKS}USER_AGENT_ENTRY", "", "is empty"),
     (f"{DATABRICKS}SOCKET_TIMEOUT", "0", "greater than or equal to 1"),
     (f"{DATABRICKS}SESSION_TIMEZONE", "Europe/Berlin", "must be UTC"),
     (f"{DATABRICKS}SESSION_CONFIGURATION", '{"TIMEZONE": "+02:00"}', "must be UTC"),
@@ -264,6 +267,7 @@ BAD_ARGUMENTS = [
     ("cdc --destination", "--destination"),
     ("cdc --destination duck", "unknown --destination 'duck'; did you mean 'duckdb'?"),
     ("snapshot --tables", "--tables"),
+    ("cdc --destination duckdb --destination=delta", "--destination: given twice"),
     ("simulate", "INSERTS, UPDATES, DELETES"),
     ("simulate 1 2", "DELETES"),
     ("simulate 1 2 x", "'x' is not a number"),
@@ -282,7 +286,7 @@ def test_bad_arguments(arguments, told, capsys):
     assert told in _fails(capsys, *arguments.split())
 
 
-@pytest.mark.parametrize("level", ["LOUD", "", "10"])
+@pytest.mark.parametrize("level", ["LOUD", "10"])
 def test_bad_log_level(level, capsys, monkeypatch):
     monkeypatch.setenv("LOG_LEVEL", level)
     assert "DEBUG, INFO, WARNING, ERROR" in _fails(capsys, "status")

@@ -16,6 +16,7 @@ from entrypoints.settings import (
     Settings,
     databricks_scope,
     load_settings,
+    log_level,
 )
 
 ENVIRON = {
@@ -90,6 +91,11 @@ def test_lists_in_the_environment(text):
 def test_sizes(text, size):
     environ = {**ENVIRON, "SOURCES__PG_REPLICATION__MAX_RETAINED_WAL": text}
     assert load_settings(environ=environ).source.max_retained_wal == size
+
+
+@pytest.mark.parametrize("text", ["", " ", "info"])
+def test_an_empty_log_level_is_none(text):
+    assert log_level({"LOG_LEVEL": text}) == "INFO"
 
 
 def test_databricks_takes_every_key_of_dlt():
