@@ -21,6 +21,7 @@ from pydantic import (
     ValidationError,
 )
 
+from adapters.dlt_destination.settings import local_folder
 from adapters.secrets.databricks_scope import DatabricksSecretScope
 from adapters.secrets.dlt_providers import DltProviders, environment_name
 from cdc_core.errors import SettingsError
@@ -394,7 +395,7 @@ def load_settings(
             case "duckdb":
                 _check_duckdb(settings.duckdb.credentials, settings.pipeline.dataset_name)
             case "delta":
-                pass
+                _check_delta(settings.filesystem.bucket_url)
     return settings
 
 
@@ -471,6 +472,21 @@ def _check_duckdb(credentials: str, dataset: str) -> None:
             f"{key} = {credentials!r} and {name} = {dataset!r} give the database the name of a "
             "schema in it, which DuckDB cannot tell apart",
             f"name the file or the dataset otherwise: {_cure(key)}; {_cure(name)}",
+        )
+
+
+def _check_delta(bucket_url: str) -> None:
+    """A folder that is there or can be made; object stores are dlt's to judge."""
+    key = "destination.filesystem.bucket_url"
+    folder = local_folder(bucket_url)
+    if folder is None or folder.is_dir():
+        return
+    there = next(place for place in (folder, *folder.parents) if os.access(place, os.F_OK))
+    if not there.is_dir():
+        raise SettingsError(f"{key} = {bucket_url!r}: {there} is no folder", "name another place")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise SettingsError(
+            f"{key} = {bucket_url!r}: nothing can be made in {there}", "name another place"
         )
 
 

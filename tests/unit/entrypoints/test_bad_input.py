@@ -161,6 +161,17 @@ def test_bad_setting(variable, value, told, capsys, monkeypatch):
     assert variable.lower().replace("__", ".") in line
 
 
+@pytest.mark.parametrize("url", ["{file}", "{file}/lake", "file://{file}/a/b"])
+def test_a_lake_that_can_be_no_folder(url, capsys, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(f"{SOURCE}CREDENTIALS", DSN)
+    variable = "DESTINATION__FILESYSTEM__BUCKET_URL"
+    monkeypatch.setenv(variable, url.format(file=tmp_path / "file"))
+    line = _fails(capsys, "status", "--destination", "delta")
+    assert "destination.filesystem.bucket_url" in line
+    assert f"{tmp_path / 'file'} is no folder" in line
+
+
 BAD_FILES = [
     ("[pipeline\nname = 'x'", "config.toml is not valid TOML at line 1"),
     ("[pipeline]\nname = x", "line 2"),
