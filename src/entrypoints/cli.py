@@ -223,10 +223,11 @@ def _run(arguments: list[str]) -> int:
 def _told(error: BaseException, told: list[str]) -> int:
     from entrypoints import faults
     from entrypoints.log import redact
+    from entrypoints.terminal import printable
 
     if os.environ.get("LOG_LEVEL", "").strip().upper() == "DEBUG":
         _print(redact(faults.safe_traceback(error)))
-    line = redact(f"{PROGRAM}: {faults.one_line(error)}")
+    line = printable(redact(f"{PROGRAM}: {faults.one_line(error)}"))
     told.append(line)
     _print(line)
     if isinstance(error, BrokenPipeError):
