@@ -76,8 +76,9 @@ def break_in_history(
     if slot is None:
         return HistoryLost(f"replication slot {name!r} does not exist", RESNAPSHOT)
     if slot.database != source.database:
+        whose = f"belongs to database {slot.database!r}" if slot.database else "is a physical slot"
         return HistoryLost(
-            f"replication slot {name!r} belongs to database {slot.database!r}",
+            f"replication slot {name!r} {whose}",
             f"choose another sources.pg_replication.slot_name; {RESNAPSHOT}",
         )
     if slot.lost or slot.confirmed_flush_lsn is None:

@@ -8,9 +8,31 @@ from typing import TYPE_CHECKING
 from cdc_core.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from cdc_core.ports.catalog import SourceTable
+    from cdc_core.checkpoint import TableState
+    from cdc_core.ports.catalog import Schemas, SourceTable
+
+#: So many schemas are named, at most, to choose from.
+_NAMED = 20
+
+
+def require_schemas(schemas: Schemas, states: Mapping[int, TableState]) -> None:
+    """`SettingsError` if one that was chosen is not there.
+
+    One that was dropped is another matter, told by the tables that the checkpoint knows of it:
+    they are followed like any dropped table.
+    """
+    known = {*schemas.there, *(state.table.schema for state in states.values())}
+    absent = [name for name in schemas.chosen if name not in known]
+    if absent:
+        there = ", ".join(schemas.there[:_NAMED]) or "none"
+        more = ", …" if len(schemas.there) > _NAMED else ""
+        raise SettingsError(
+            f"sources.pg_replication.schemas names {', '.join(map(repr, absent))}, which the "
+            "source does not have",
+            f"schemas there: {there}{more}",
+        )
 
 
 def choose_tables(found: Sequence[SourceTable], globs: Sequence[str]) -> list[SourceTable]:

@@ -82,7 +82,7 @@ def unrepresentable_rows(
     """
     found = [value for value in values if value.column in columns]
     named = {name: columns[name] for name in key}
-    odd: dict[int, dict[str, str]] = {}
+    odd: dict[int, dict[str, str | None]] = {}
     for value in found:
         if value.column in named:
             odd.setdefault(value.row, {})[named[value.column]] = value.text

@@ -13,7 +13,7 @@ import sys
 import threading
 import warnings
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cdc_core.errors import SettingsError
 
@@ -25,8 +25,30 @@ PROGRAM = "wal2delta"
 DESTINATIONS = ("databricks", "duckdb", "delta")
 
 
+class _StoreOnce(argparse.Action):
+    """Stores a value; argparse's own lets the last of several win. An empty one is none."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse's interface
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        if before in (self.default, ""):
+            setattr(namespace, self.dest, values)
+        elif values not in (before, ""):
+            raise argparse.ArgumentError(self, "given twice with different values")
+
+
 class Parser(argparse.ArgumentParser):
     """One clear line for a wrong command line, instead of usage and message."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # What `add_argument` takes where no action is named.
+        self.register("action", None, _StoreOnce)
 
     def error(self, message: str) -> NoReturn:
         raise SettingsError(message, "" if message.endswith("?") else f"see: {self.prog} --help")
@@ -211,10 +233,11 @@ def _run_command(chosen: argparse.Namespace) -> int:
 def _told(error: BaseException, told: list[str]) -> int:
     from entrypoints import faults
     from entrypoints.log import redact
+    from entrypoints.terminal import printable
 
     if os.environ.get("LOG_LEVEL", "").strip().upper() == "DEBUG":
         _print(redact(faults.safe_traceback(error)))
-    line = redact(f"{PROGRAM}: {faults.one_line(error)}")
+    line = printable(redact(f"{PROGRAM}: {faults.one_line(error)}"))
     told.append(line)
     _print(line)
     if isinstance(error, BrokenPipeError):

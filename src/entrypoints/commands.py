@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cdc_core.errors import CdcError, SettingsError
 from entrypoints import log
 from entrypoints.settings import Settings, load_settings
+from entrypoints.terminal import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -184,7 +185,8 @@ def cleanup(chosen: argparse.Namespace) -> int:
 
 
 def _ask(goes: str) -> None:
-    print(f"This drops: {goes}.\nDrop it all? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
+    question = f"This drops: {printable(goes)}.\nDrop it all? [y/N] "
+    print(question, end="", file=sys.stderr, flush=True)  # noqa: T201
     answer = sys.stdin.readline() if sys.stdin and not sys.stdin.closed else ""
     if not answer:
         # Nobody has ended the question's line.

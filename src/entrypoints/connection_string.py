@@ -7,7 +7,9 @@ Words".
 
 from __future__ import annotations
 
+import json
 import re
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
@@ -41,7 +43,8 @@ _PAIR = re.compile(
 
 
 def checked(given: Any) -> str:
-    """The string for libpq, from a URL, a key=value string or dlt's table of keys.
+    """The string for libpq, from a URL, a key=value string or dlt's table of keys, which is JSON
+    where only text can be given.
 
     Raises `ValueError` with a sentence that quotes no part of the value.
     """
@@ -50,9 +53,12 @@ def checked(given: Any) -> str:
             return _from_table(given)
         case str() if not given.strip():
             raise ValueError("is empty")
+        case str() if _is_json(given):
+            return _from_table(_json_object(given, "is"))
         case str() if match := _SCHEME.match(given):
             url = f"{match[1]}://{given[match.end() :]}"
-            _check(_url_parameters(url))
+            # An @ behind the ? may be the end of a password that was not encoded.
+            _check(_url_parameters(url), may_tell_keys="@" not in url.partition("?")[2])
             return url
         case str() if "://" in given:
             raise ValueError("must begin with postgresql:// or postgres://")
@@ -76,22 +82,42 @@ def secrets_in(text: str) -> set[str]:
 
 
 def _from_table(table: Mapping[str, Any]) -> str:
-    pairs: dict[str, str] = {}
+    pairs: dict[str, Any] = {}
     for key, value in table.items():
         if key in ("drivername", "query"):
             continue
-        pairs[TABLE_KEYS.get(key, key)] = str(value)
-    match table.get("query", {}):
-        case str() as query:
-            pairs.update(parse_qsl(query))
-        case dict() as query:
-            pairs.update(query)
-        case _:
-            raise ValueError("has a query that is neither a table nor key=value pairs joined by &")
-    _check(pairs.items())
+        pairs[TABLE_KEYS.get(key, key)] = value
+    pairs.update(_query(table.get("query", {})))
+    _check(pairs.items(), may_tell_keys=True)
     if not pairs.get("dbname"):
         raise ValueError("names no database")
     return " ".join(f"{key}={_quoted(str(value))}" for key, value in pairs.items())
+
+
+def _query(given: Any) -> Mapping[str, Any]:
+    """Parameters beside dlt's own keys: a table, JSON, or as in a URL."""
+    match given:
+        case dict():
+            return given
+        case str() if _is_json(given):
+            return _json_object(given, "has a query that is")
+        case str():
+            # One that is dropped may be the sslmode.
+            with suppress(ValueError):
+                return dict(parse_qsl(given, keep_blank_values=True, strict_parsing=True))
+    raise ValueError("has a query that is neither a table nor key=value pairs joined by &")
+
+
+def _is_json(text: str) -> bool:
+    return text.lstrip().startswith("{")
+
+
+def _json_object(text: str, told: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(text)
+    except json.JSONDecodeError:
+        raise ValueError(f"{told} not a JSON object") from None
+    return found
 
 
 def _quoted(value: str) -> str:
@@ -152,13 +178,19 @@ def _host_and_port(text: str) -> tuple[str, str]:
     return unquote(host), port
 
 
-def _check(pairs: Iterable[tuple[str, str]]) -> None:
+def _check(pairs: Iterable[tuple[str, Any]], *, may_tell_keys: bool = False) -> None:
+    """`may_tell_keys`: none of them can be a piece of a password."""
     for key, value in pairs:
         if key not in KEYWORDS and key not in ("ssl", "requiressl"):
             near = get_close_matches(key, KEYWORDS, 1)
-            # Only a near miss is repeated: anything else may be a piece of a password.
-            told = f"{key!r}; did you mean {near[0]!r}?" if near else "one that libpq does not know"
+            if near:
+                told = f"{key!r}; did you mean {near[0]!r}?"
+            else:
+                told = repr(key) if may_tell_keys else "one that libpq does not know"
             raise ValueError(f"has an unknown parameter: {told}")
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            told = f"has a value of {key} that is neither text nor a number"
+            raise ValueError(told)  # noqa: TRY004 - pydantic collects ValueErrors
         if "\0" in str(value):
             raise ValueError("holds a NUL character")
         match key:

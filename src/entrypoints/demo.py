@@ -152,7 +152,8 @@ def run_demo() -> int:
     # Neither settings nor broken files of the folder that it is run in are the demo's.
     os.environ["DLT_PROJECT_DIR"] = str(file.parent)
     steps = _Steps()
-    out.print("[bold]wal2delta demo[/]: PostgreSQL to a lake, exactly\n")
+    out.print("[bold]wal2delta demo[/]: PostgreSQL to a lake, exactly")
+    out.print()
     with ExitStack() as running:
         with steps.step("start PostgreSQL") as told:
             server = running.enter_context(EmbeddedPostgres())
@@ -190,7 +191,8 @@ def run_demo() -> int:
     if differing:
         raise DestinationFailed(f"{differing} cells differ between source and destination")
     out.print(f"[bold green]Source and destination are equal[/], in {steps.seconds:.1f} s of work.")
-    out.print(f"\nThe lake is yours to query: {file}", soft_wrap=True)
+    out.print()
+    out.print(f"The lake is yours to query: {file}", soft_wrap=True)
     out.print(
         f"  uv run python -c \"import duckdb; duckdb.connect('{file}')"
         f".sql('FROM {DATASET}.demo_orders ORDER BY _cdc_lsn DESC').show()\"",

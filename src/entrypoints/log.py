@@ -14,6 +14,7 @@ import time
 from typing import TextIO
 
 from adapters.redaction import Redactor
+from entrypoints.terminal import printable
 
 #: Loggers of this project; all else is other people's.
 OURS = ("wal2delta", "cdc_core", "adapters", "entrypoints")
@@ -22,11 +23,11 @@ redact = Redactor()
 
 
 class _Safe(logging.Filter):
-    """Makes a record safe to print: secrets struck out, tracebacks left to `faults`."""
+    """Makes a record safe to print: secrets struck out, one line, tracebacks left to `faults`."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if _is_ours(record.name):
-            record.msg = redact(record.getMessage())
+            record.msg = printable(redact(record.getMessage()))
         else:
             place = f"{record.module}:{record.lineno}"
             record.msg = f"{record.name} logged {record.levelname} at {place}"

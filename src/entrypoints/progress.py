@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from entrypoints.log import is_terminal
+from entrypoints.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -181,7 +182,7 @@ class TerminalProgress:
     def _task(self, table: str) -> TaskID:
         """The bar of the table that is being read."""
         if table not in self._tasks:
-            self._tasks[table] = self._open().add_task(table, total=None, told="")
+            self._tasks[table] = self._open().add_task(printable(table), total=None, told="")
         return self._tasks[table]
 
     def _open(self) -> Bars:

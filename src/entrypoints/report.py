@@ -177,11 +177,15 @@ def verify_as_json(report: ParityReport) -> dict[str, Any]:
 
 def _slot_lines(slot: SlotState) -> list[str]:
     reader = "nobody reads it" if slot.active_pid is None else f"read by backend {slot.active_pid}"
-    left = (
-        "no limit" if slot.safe_bytes is None else f"{size(slot.safe_bytes)} more until it is lost"
-    )
+    kind = f"{slot.plugin}, database {slot.database}" if slot.database else "a physical slot"
+    if slot.lost:
+        left = "nothing can be read from it any more"
+    elif slot.safe_bytes is None:
+        left = "no limit"
+    else:
+        left = f"{size(slot.safe_bytes)} more until it is lost"
     return [
-        f"slot         {slot.name} ({slot.plugin}, database {slot.database}), {reader}",
+        f"slot         {slot.name} ({kind}), {reader}",
         f"confirmed    {slot.confirmed_flush_lsn}; restart from {slot.restart_lsn}",
         f"WAL retained {size(slot.retained_bytes)}, wal_status {slot.wal_status}; {left}",
     ]

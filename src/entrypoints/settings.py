@@ -21,6 +21,7 @@ from pydantic import (
     ValidationError,
 )
 
+from adapters.dlt_destination.settings import local_folder
 from adapters.secrets.databricks_scope import DatabricksSecretScope
 from adapters.secrets.dlt_providers import DltProviders, environment_name
 from cdc_core.errors import SettingsError
@@ -152,6 +153,11 @@ def _not_blank(value: str) -> str:
     return value
 
 
+def _given_secret(value: SecretStr) -> SecretStr:
+    _not_blank(value.get_secret_value())
+    return value
+
+
 def _utc(value: str) -> str:
     if value.upper() not in ("UTC", "ETC/UTC"):
         raise ValueError("must be UTC: in another zone, timestamps would be stored shifted")
@@ -197,6 +203,7 @@ Identifier = Annotated[str, AfterValidator(_identifier)]
 Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1)]
 Size = Annotated[int, BeforeValidator(_size), Field(ge=1)]
 Text = Annotated[str, AfterValidator(_not_blank)]
+Secret = Annotated[SecretStr, AfterValidator(_given_secret)]
 Table = Annotated[dict[str, Any], BeforeValidator(_table)]
 NoIndexes = Annotated[bool, AfterValidator(_no_indexes)]
 
@@ -260,9 +267,9 @@ class DatabricksCredentials(_Section):
     server_hostname: Annotated[str, AfterValidator(_host_name)] | None = None
     http_path: Text | None = None
     catalog: Text | None = None
-    access_token: SecretStr | None = None
+    access_token: Secret | None = None
     client_id: Text | None = None
-    client_secret: SecretStr | None = None
+    client_secret: Secret | None = None
     http_headers: Annotated[dict[str, str], BeforeValidator(_table)] | None = Field(
         default=None, repr=False
     )
@@ -272,7 +279,7 @@ class DatabricksCredentials(_Section):
         default=None, repr=False
     )
     socket_timeout: Count | None = None
-    user_agent_entry: str | None = None
+    user_agent_entry: Text | None = None
 
     def for_dlt(self) -> dict[str, Any]:
         """The keys that are set, secrets unwrapped."""
@@ -389,7 +396,7 @@ def load_settings(
             case "duckdb":
                 _check_duckdb(settings.duckdb.credentials, settings.pipeline.dataset_name)
             case "delta":
-                pass
+                _check_delta(settings.filesystem.bucket_url)
     return settings
 
 
@@ -403,8 +410,8 @@ def databricks_scope(settings: Settings) -> Secrets:
 
 
 def log_level(environ: Mapping[str, str] | None = None) -> str:
-    """`LOG_LEVEL`, checked."""
-    level = (os.environ if environ is None else environ).get("LOG_LEVEL", "INFO").strip()
+    """`LOG_LEVEL`, checked; empty as good as not set."""
+    level = (os.environ if environ is None else environ).get("LOG_LEVEL", "").strip() or "INFO"
     if level.upper() not in LOG_LEVELS:
         raise SettingsError(
             f"LOG_LEVEL is {level[:40]!r}", f"set it to one of {', '.join(LOG_LEVELS)}"
@@ -425,7 +432,7 @@ def _validated(providers: DltProviders) -> Settings:
 
 def _check_databricks(credentials: DatabricksCredentials, environ: Mapping[str, str]) -> None:
     section = "destination.databricks.credentials"
-    inside = on_databricks(environ) or any(name in environ for name in _WORKSPACE_VARIABLES)
+    inside = on_databricks(environ) or any(environ.get(name) for name in _WORKSPACE_VARIABLES)
     needed = ["http_path", "catalog"] if inside else ["server_hostname", "http_path", "catalog"]
     for name in needed:
         if getattr(credentials, name) is None:
@@ -466,6 +473,21 @@ def _check_duckdb(credentials: str, dataset: str) -> None:
             f"{key} = {credentials!r} and {name} = {dataset!r} give the database the name of a "
             "schema in it, which DuckDB cannot tell apart",
             f"name the file or the dataset otherwise: {_cure(key)}; {_cure(name)}",
+        )
+
+
+def _check_delta(bucket_url: str) -> None:
+    """A folder that is there or can be made; object stores are dlt's to judge."""
+    key = "destination.filesystem.bucket_url"
+    folder = local_folder(bucket_url)
+    if folder is None or folder.is_dir():
+        return
+    there = next(place for place in (folder, *folder.parents) if os.access(place, os.F_OK))
+    if not there.is_dir():
+        raise SettingsError(f"{key} = {bucket_url!r}: {there} is no folder", "name another place")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise SettingsError(
+            f"{key} = {bucket_url!r}: nothing can be made in {there}", "name another place"
         )
 
 

@@ -1,4 +1,8 @@
-"""The two consoles of this process: results on standard output, all else on standard error."""
+"""The two consoles of this process: results on standard output, all else on standard error.
+
+Names come from other people's databases, so what is printed is what they are: no markup where names
+are, no emoji codes, and nothing that would end a line or steer the terminal.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
+
+
+def printable(text: str) -> str:
+    """The text on one line: what is no character to be seen is escaped as `repr` does."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 @cache
@@ -32,4 +44,7 @@ def _made(**options: Any) -> Console:
         def on_broken_pipe(self) -> NoReturn:
             raise BrokenPipeError
 
-    return OneBoundary(highlight=False, **options)
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(printable(text), **options)
+
+    return OneBoundary(highlight=False, emoji=False, **options)

@@ -50,6 +50,14 @@ class CatalogContract:
         assert list(db.catalog().tables()) == []
         assert list(db.catalog().publish()) == []
 
+    def test_schemas_are_those_of_the_settings_and_those_that_there_are(
+        self, db: SourceUnderTest
+    ) -> None:
+        db.create_table("a", schema="sales")
+        found = db.catalog(("public", "nosuch")).schemas_found()
+        assert tuple(found.chosen) == ("public", "nosuch")
+        assert list(found.there) == ["public", "sales"]
+
     def test_only_the_schemas_of_the_settings_less_the_excluded(self, db: SourceUnderTest) -> None:
         for schema, name in [("public", "a"), ("public", "b_log"), ("sales", "a"), ("hidden", "a")]:
             db.create_table(name, schema=schema)

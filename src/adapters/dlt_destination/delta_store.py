@@ -8,6 +8,7 @@ protocol, "Primitive Types".
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import MutableMapping
 from itertools import chain
@@ -24,8 +25,9 @@ from adapters.dlt_destination.dialect import DUCKDB
 from adapters.dlt_destination.failures import root_cause, scrubbed
 from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, StagedReplacement, Step
 from adapters.dlt_destination.probe import probe_name
+from adapters.dlt_destination.settings import local_folder
 from adapters.dlt_destination.state_keeping import StateInFiles
-from cdc_core.errors import DestinationFailed, DestinationUnavailable
+from cdc_core.errors import DestinationFailed, DestinationUnavailable, SettingsError
 from cdc_core.naming import FORBIDDEN_IN_TABLES, RESERVED_TABLES, TableNaming
 from cdc_core.staging import UNREPRESENTABLE_TABLE, KeyedMerge, MultisetMerge
 
@@ -382,12 +384,28 @@ class DeltaStore:
 
     def failure(self, error: BaseException, where: str) -> CdcError:
         cause = root_cause(error)
+        key = "destination.filesystem.bucket_url"
+        if isinstance(cause, ValueError) and str(cause).startswith("Protocol not known"):
+            return SettingsError(
+                f"{key} has a protocol that is not known", "name a folder, or a URL such as s3://…"
+            )
+        if isinstance(cause, OSError) and self._cannot_be_made(cause):
+            return SettingsError(
+                f"{key} names a place that cannot be written ({cause.strerror})",
+                "name a folder that can be made and written",
+            )
         if isinstance(cause, OSError):
             return DestinationUnavailable(
                 f"{where}: {scrubbed(cause)}",
-                "see that destination.filesystem.bucket_url can be reached and written; run again",
+                f"see that {key} can be reached and written; run again",
             )
         return DestinationFailed(f"{where}: {scrubbed(cause)}", "run again with LOG_LEVEL=DEBUG")
+
+    def _cannot_be_made(self, error: OSError) -> bool:
+        """Whether no run could make the folder; a store may say otherwise the next time."""
+        folder = local_folder(self._bucket_url) if self._bucket_url else None
+        hopeless = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
+        return folder is not None and not folder.is_dir() and error.errno in hopeless
 
     def _open(self, client: Any, table: str) -> Any:
         from deltalake import DeltaTable

@@ -7,6 +7,7 @@ Sources: DuckDB documentation, "DELETE", "INSERT", "CREATE TABLE", "ALTER TABLE"
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import time
 from pathlib import Path
@@ -30,7 +31,7 @@ from adapters.dlt_destination.plan import (
 )
 from adapters.dlt_destination.probe import probe_name
 from adapters.dlt_destination.state_keeping import StateInTables
-from cdc_core.errors import DestinationFailed, DestinationUnavailable
+from cdc_core.errors import DestinationFailed, DestinationUnavailable, SettingsError
 from cdc_core.naming import ANY_DESTINATION
 from cdc_core.staging import UNREPRESENTABLE_TABLE, KeyedMerge, MultisetMerge
 
@@ -57,6 +58,14 @@ COLUMN_MB = 1
 #: Settings of a connection unless dlt's settings have others. Where order need not be kept, a large
 #: table is written once, not again by the checkpoint.
 SETTINGS = {"memory_limit": f"{MEMORY_MB}MB", "preserve_insertion_order": False}
+
+
+#: What opening the file says where no other run would open it either.
+_WRONG_FILE = re.compile(
+    r"not a valid DuckDB database file|: (?:No such file or directory|Not a directory"
+    r"|Is a directory|Permission denied|Read-only file system)$",
+    re.MULTILINE,
+)
 
 
 class OpensFile:
@@ -86,7 +95,13 @@ class OpensFile:
             try:
                 return super().__enter__()  # type: ignore[misc]
             except Exception as error:
-                if "lock" not in str(root_cause(error)) or time.monotonic() > give_up:
+                said = str(root_cause(error)).strip()
+                if _WRONG_FILE.search(said):
+                    raise SettingsError(
+                        f"destination.duckdb.credentials: {said}",
+                        "name a file of DuckDB, or a new one where it can be written",
+                    ) from None
+                if "lock" not in said or time.monotonic() > give_up:
                     raise
             time.sleep(0.05)
 

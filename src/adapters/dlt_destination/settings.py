@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -17,3 +14,9 @@ class PipelineSettings:
     pipeline_name: str
     dataset_name: str
     work_folder: Path | None = None
+
+
+def local_folder(bucket_url: str) -> Path | None:
+    """The folder of a `bucket_url`; None if it is an object store's."""
+    path = bucket_url.removeprefix("file://")
+    return None if "://" in path else Path(path).absolute()

@@ -56,12 +56,15 @@ class InMemoryPostgres:
     """One database of one cluster. `transaction()` commits on leaving, or not at all on an
     error."""
 
-    def __init__(self, database: str = "db", system_id: str = "1") -> None:
+    def __init__(
+        self, database: str = "db", system_id: str = "1", schemas: Sequence[str] = ("public",)
+    ) -> None:
         self.database = database
         self.system_id = system_id
         self.timeline = 1
         #: Where the WAL left earlier timelines.
         self.left: dict[int, Lsn] = {}
+        self.schemas = {*schemas}
         self.tables: dict[int, Table] = {}
         self.wal: list[Transaction] = []
         #: Whether the publication exists, and what it holds.
@@ -111,6 +114,7 @@ class InMemoryPostgres:
         `labels` are those texts of its columns that stand for labels of an enum.
         """
         self._oid += 1
+        self.schemas.add(schema)
         relation = Relation(
             oid=self._oid,
             table=TableName(schema, name),

@@ -16,7 +16,7 @@ from cdc_core.checkpoint import SourceIdentity
 from cdc_core.errors import CdcError, HistoryLost, OperatorNeeded, WriterBusy
 from cdc_core.history import RESNAPSHOT
 from cdc_core.lsn import Lsn
-from cdc_core.ports.catalog import SourceTable
+from cdc_core.ports.catalog import Schemas, SourceTable
 from cdc_core.ports.change_source import SlotState
 from cdc_core.ports.snapshot_source import WHOLE
 from cdc_core.ports.source_inspector import (
@@ -222,6 +222,10 @@ class InMemorySource:
         self._require_idle_slot()
         self.postgres.slot = max(slot, durable_lsn)
         self.faults.pass_by("source.confirm.done")
+
+    def schemas_found(self) -> Schemas:
+        self.faults.pass_by("catalog.schemas_found")
+        return Schemas(self.schemas, sorted(self.postgres.schemas))
 
     def tables(self) -> Sequence[SourceTable]:
         self.faults.pass_by("catalog.tables")

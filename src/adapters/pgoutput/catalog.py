@@ -6,7 +6,7 @@ Manual: "System Catalogs", "Publication".
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
@@ -24,7 +24,7 @@ from adapters.pgoutput.streamability import quote, quoted, stream_obstacle, upda
 from adapters.pgoutput.table_rows import read_tables
 from adapters.pgoutput.wire.types import arrow_type
 from cdc_core.fingerprint import Fingerprint
-from cdc_core.ports.catalog import SourceTable
+from cdc_core.ports.catalog import Schemas, SourceTable
 from cdc_core.relation import Column, Relation
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 #: Tables of dlt's own, in a database that was a destination once.
 _DLT_PREFIX = "_dlt"
 
+_SCHEMAS = """
+SELECT nspname::text FROM pg_namespace
+WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY nspname
+"""
+
 
 class PgCatalog:
     """`Catalog` of one database; its connection opens at first use. Close it at the end."""
@@ -46,6 +51,12 @@ class PgCatalog:
         self._settings = settings
         self._session = Session(settings)
         self._types = CatalogTypes(lambda: self._session.connection)
+
+    def schemas_found(self) -> Schemas:
+        connection = self._limited_connection()
+        with source_errors("reading the catalog"):
+            rows: list[Any] = connection.execute(_SCHEMAS).fetchall()
+        return Schemas(self._settings.schemas, [row[0] for row in rows])
 
     def tables(self) -> Sequence[SourceTable]:
         connection = self._limited_connection()

@@ -44,6 +44,7 @@ _WRONG_VALUE = re.compile(
     r"|invalid command-line argument"
 )
 _POOLER = re.compile(r"unsupported startup parameter|pgbouncer", re.IGNORECASE)
+_LOCAL_SOCKET = re.compile(r"on socket ")
 _SENDERS = re.compile(r"max_wal_senders|number of requested standby connections")
 _REPLICATION_ROLE = re.compile(r"WAL sender|walsender|replication role|REPLICATION attribute")
 _CONNECT_PRIVILEGE = re.compile(r"permission denied for database")
@@ -142,6 +143,12 @@ def connection_refused(error: psycopg.Error, secrets: tuple[str, ...], doing: st
     if any(found.search(text) for found in (_AUTHENTICATION, _TLS, _WRONG_VALUE)):
         return SettingsError(
             f"PostgreSQL refuses the connection: {said}", f"correct {CREDENTIALS_KEY}"
+        )
+    if _LOCAL_SOCKET.search(text):
+        return SourceUnavailable(
+            f"PostgreSQL cannot be reached: {said}",
+            f"check that it runs here, or set the key host of {CREDENTIALS_KEY}, without which it "
+            "is looked for at a local socket; then run again",
         )
     return SourceUnavailable(
         f"PostgreSQL cannot be reached: {said}",

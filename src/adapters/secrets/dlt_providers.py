@@ -76,7 +76,9 @@ class DltProviders:
         own = self._origins.get(path)
         if own is not None:
             return own
-        return next((o for p, o in self._origins.items() if p[: len(path)] == path), None)
+        parts = {o for p, o in self._origins.items() if p[: len(path)] == path}
+        others = " and others" if len(parts) > 1 else ""
+        return f"{min(parts)}{others}" if parts else None
 
     def document(self) -> dict[str, Any]:
         """All values, nested by section."""

@@ -31,7 +31,17 @@ class SourceTable:
     locked: bool = False
 
 
+@dataclass(frozen=True)
+class Schemas:
+    """`chosen` are those of the settings, `there` all of the database but PostgreSQL's own."""
+
+    chosen: Sequence[str]
+    there: Sequence[str]
+
+
 class Catalog(Protocol):
+    def schemas_found(self) -> Schemas: ...
+
     def tables(self) -> Sequence[SourceTable]:
         """Tables of the settings' schemas, less the excluded; a partitioned table by its root; by
         name."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cdc_core.errors import CdcError
 from cdc_core.findings import Finding, fail, ok
+from cdc_core.selection import require_schemas
 from cdc_core.source_rules import history_findings, source_findings
 from cdc_core.table_rules import tables_findings
 
@@ -51,6 +52,7 @@ class CheckSource:
 
     def _tables(self, facts: SourceFacts, states: Mapping[int, TableState]) -> Iterator[Finding]:
         try:
+            require_schemas(self.catalog.schemas_found(), states)
             tables = self.catalog.tables()
         except CdcError as error:
             yield fail("tables", error.what, error.cure)

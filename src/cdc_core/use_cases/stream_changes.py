@@ -11,6 +11,7 @@ from cdc_core.history import break_in_history, confirmable, require_checkpoint
 from cdc_core.ports.change_source import ReadAgain
 from cdc_core.ports.clock import Clock, SystemClock
 from cdc_core.ports.progress import Progress, SilentProgress
+from cdc_core.selection import require_schemas
 from cdc_core.staging import EMPTY_BATCH
 from cdc_core.table_plan import TablePlan
 from cdc_core.unrepresentable import warn_of_unrepresentable
@@ -152,6 +153,7 @@ class StreamChanges:
         )
         if broken is not None:
             raise broken
+        require_schemas(self.catalog.schemas_found(), checkpoint.tables)
         # A timeline that goes on from the checkpoint's is the checkpoint's from here on. A full
         # load that has not ended needs no end any more: what it has not come to is streamed on.
         return replace(checkpoint, source=identity, full_load=None)

@@ -10,7 +10,7 @@ from cdc_core.errors import DefinitionChanged, TablesLocked
 from cdc_core.history import break_in_history, confirmable
 from cdc_core.naming import is_name_of
 from cdc_core.ports.progress import Progress, SilentProgress
-from cdc_core.selection import choose_tables
+from cdc_core.selection import choose_tables, require_schemas
 from cdc_core.staging import EMPTY_BATCH
 from cdc_core.target_names import target_names
 from cdc_core.unrepresentable import warn_of_unrepresentable
@@ -71,6 +71,7 @@ class TakeSnapshot:
             )
             if tables and broken:
                 raise broken
+            require_schemas(self.catalog.schemas_found(), checkpoint.tables if checkpoint else {})
             found = self.catalog.publish()
             names = {t.relation.oid: t.relation.table for t in found}
             known = self._known(checkpoint, identity, all_tables=not tables)

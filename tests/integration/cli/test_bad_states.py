@@ -66,6 +66,7 @@ CONNECTIONS = [
     ("{role}:{password}@127.0.0.1:{port}/no_such_db", 2, "does not exist"),
     ("{role}:{password}@127.0.0.1:1/{db}", 1, "cannot be reached"),
     ("{role}:{password}@no-such-host.invalid/{db}", 1, "cannot be reached"),
+    ("{role}:{password}@/{db}?port=1", 1, "set the key host of sources.pg_replication.credentials"),
     ("{role}:{password}@127.0.0.1:{port}/{db}?sslmode=require", 2, "SSL"),
     ("{role}:{password}@127.0.0.1:{port}/{db}?sslmode=verify-ca&sslrootcert=/x", 2, "SSL"),
     ("{role}:{password}@127.0.0.1:{port}/{db}?service=none", 2, 'service "none" not found'),
@@ -146,8 +147,33 @@ def test_schema_that_does_not_exist(filled):
         filled, "simulate", "1", "0", "0", code=2, told="'nope' does not exist",
         SOURCES__PG_REPLICATION__SCHEMAS="nope",
     )  # fmt: skip
-    warned = filled.run("snapshot", SOURCES__PG_REPLICATION__SCHEMAS="nope")
-    assert "WARNING no table was found" in warned.error
+    told = "sources.pg_replication.schemas names 'nope', which the source does not have; schemas "
+    wrong = {"SOURCES__PG_REPLICATION__SCHEMAS": "public,nope"}
+    _refused(filled, "snapshot", code=2, told=told + "there: public", **wrong)
+    assert "does not exist" in filled.run("slot", "show").out
+    assert f"fail tables: {told}" in " ".join(filled.run("check", code=3, **wrong).out.split())
+    filled.run("snapshot")
+    _refused(filled, "cdc", code=2, told=told, **wrong)
+
+
+def test_a_schema_that_was_dropped_is_followed(filled):
+    filled.environ["SOURCES__PG_REPLICATION__SCHEMAS"] = "public,sales"
+    filled.sql(f"CREATE SCHEMA sales; CREATE TABLE sales.bills (id int); GRANT ALL ON SCHEMA sales"
+               f" TO {ROLE}; ALTER TABLE sales.bills OWNER TO {ROLE}")  # fmt: skip
+    filled.run("snapshot")
+    filled.sql("DROP SCHEMA sales CASCADE; INSERT INTO people VALUES (2, 'x', 2)")
+    assert "cdc done: 1 changes" in filled.run("cdc").error
+    assert "dropped" in filled.run("status").out
+    assert "snapshot done: 1 tables" in filled.run("snapshot").error
+
+
+def test_globs_that_match_no_table_yet(filled):
+    filled.environ["SOURCES__PG_REPLICATION__INCLUDE"] = "later_*"
+    assert "WARNING no table was found" in filled.run("snapshot").error
+    filled.sql(f"CREATE TABLE later_on (id int PRIMARY KEY); ALTER TABLE later_on OWNER TO {ROLE};"
+               "INSERT INTO later_on VALUES (1)")  # fmt: skip
+    filled.run("cdc")
+    assert filled.lake_sql("SELECT id FROM bronze.later_on") == [(1,)]
 
 
 def test_server_without_logical_wal(filled):
@@ -161,12 +187,13 @@ def test_server_without_logical_wal(filled):
 @pytest.mark.parametrize("command", ["snapshot", "cdc", "status", "cleanup --yes"])
 def test_destination_is_no_database(command, filled):
     filled.lake.write_text("not a database, but 16 bytes and more of text" * 200)
-    _refused(filled, *command.split(), code=1, told="")
+    _refused(filled, *command.split(), code=2, told="destination.duckdb.credentials")
 
 
 def test_destination_folder_is_a_file(filled):
     (filled.folder / "lakehouse").write_text("a file")
-    _refused(filled, "snapshot", "--destination", "delta", code=1, told="")
+    told = "destination.filesystem.bucket_url"
+    _refused(filled, "snapshot", "--destination", "delta", code=2, told=told)
 
 
 def test_destination_cannot_hold_a_value(filled):

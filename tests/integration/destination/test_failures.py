@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -183,13 +184,21 @@ def test_narrower_rows_go_into_wider_columns(store: Store, settings: PipelineSet
         assert sum(len(piece) for piece in pieces) == 2
 
 
-def test_an_unreachable_place_is_said_to_be_one(settings: PipelineSettings, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    for destination in (
-        duckdb_destination(settings, str(tmp_path / "no" / "such" / "lake.duckdb")),
-        delta_destination(settings, str(tmp_path / "file" / "lake")),
+def test_a_place_that_cannot_be_is_a_wrong_setting(
+    settings: PipelineSettings, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("not a database, nor a folder")
+    duckdb_key, delta_key = "destination.duckdb.credentials", "destination.filesystem.bucket_url"
+    for destination, key in (
+        (duckdb_destination(settings, str(tmp_path / "no" / "such" / "lake.duckdb")), duckdb_key),
+        (duckdb_destination(settings, str(file)), duckdb_key),
+        (duckdb_destination(settings, str(tmp_path)), duckdb_key),
+        (delta_destination(settings, str(file / "lake")), delta_key),
+        (delta_destination(settings, "/proc/lake"), delta_key),
+        (delta_destination(settings, "foo://lake"), delta_key),
     ):
-        with pytest.raises(DestinationUnavailable), destination:
+        with pytest.raises(SettingsError, match=re.escape(key)), destination:
             destination.load(batch(1), checkpoint(1))
 
 

@@ -42,6 +42,7 @@ def test_a_slot_at_or_behind_the_checkpoint_goes_on(confirmed: int, status: str)
         (replace(SOURCE, slot_name="s2"), SLOT, "slot 'dlt_cdc_slot', the setting names 's2'"),
         (SOURCE, None, "does not exist"),
         (SOURCE, replace(SLOT, database="other"), "belongs to database 'other'"),
+        (SOURCE, replace(SLOT, plugin="", database=""), "is a physical slot"),
         (SOURCE, replace(SLOT, wal_status="lost"), "is lost"),
         (SOURCE, replace(SLOT, restart_lsn=None), "is lost"),
         (SOURCE, replace(SLOT, confirmed_flush_lsn=None), "is lost"),

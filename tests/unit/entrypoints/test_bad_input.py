@@ -44,6 +44,12 @@ BAD_VALUES = [
     ("CREDENTIALS", f"host=h password='{PASSWORD}", "key=value pairs"),
     ("CREDENTIALS", f"h shop app {PASSWORD}", "key=value pairs"),
     ("CREDENTIALS", f"host=h port=five password={PASSWORD}", "port that is not a number"),
+    ("CREDENTIALS", f"postgresql://{SECRET}@h/db?colour=red", "unknown parameter: 'colour'"),
+    ("CREDENTIALS", f"postgresql://u:12?{PASSWORD}=b@h/db", "one that libpq does not know"),
+    ("CREDENTIALS", f'{{"database": "d", "colour": "{PASSWORD}"}}', "unknown parameter: 'colour'"),
+    ("CREDENTIALS", f'{{"database": "d", "password": ["{PASSWORD}"]}}', "value of password"),
+    ("CREDENTIALS", f'{{"database": "d", "password": "{PASSWORD}}}', "not a JSON object"),
+    ("CREDENTIALS", f'{{"password": "{PASSWORD}"}}', "names no database"),
     # names
     ("SLOT_NAME", "My-Slot", "lower-case letters"),
     ("SLOT_NAME", "", "lower-case letters"),
@@ -99,6 +105,9 @@ BAD_OTHERS = [
     ("DESTINATION__FILESYSTEM__BUCKET_URL", " ", "is empty"),
     ("DESTINATION__DATABRICKS__KEEP_STAGED_FILES", "2", "valid boolean"),
     (f"{DATABRICKS}SERVER_HOSTNAME", "my workspace", "host name"),
+    (f"{DATABRICKS}ACCESS_TOKEN", "", "is empty"),
+    (f"{DATABRICKS}CLIENT_SECRET", " ", "is empty"),
+    (f"{DATABRICKS}USER_AGENT_ENTRY", "", "is empty"),
     (f"{DATABRICKS}SOCKET_TIMEOUT", "0", "greater than or equal to 1"),
     (f"{DATABRICKS}SESSION_TIMEZONE", "Europe/Berlin", "must be UTC"),
     (f"{DATABRICKS}SESSION_CONFIGURATION", '{"TIMEZONE": "+02:00"}', "must be UTC"),
@@ -152,6 +161,17 @@ def test_bad_setting(variable, value, told, capsys, monkeypatch):
     assert variable.lower().replace("__", ".") in line
 
 
+@pytest.mark.parametrize("url", ["{file}", "{file}/lake", "file://{file}/a/b"])
+def test_a_lake_that_can_be_no_folder(url, capsys, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(f"{SOURCE}CREDENTIALS", DSN)
+    variable = "DESTINATION__FILESYSTEM__BUCKET_URL"
+    monkeypatch.setenv(variable, url.format(file=tmp_path / "file"))
+    line = _fails(capsys, "status", "--destination", "delta")
+    assert "destination.filesystem.bucket_url" in line
+    assert f"{tmp_path / 'file'} is no folder" in line
+
+
 BAD_FILES = [
     ("[pipeline\nname = 'x'", "config.toml is not valid TOML at line 1"),
     ("[pipeline]\nname = x", "line 2"),
@@ -177,6 +197,14 @@ BAD_FILES = [
         f"[sources.pg_replication.credentials]\ndatabase = 'd'\nquery = ['{PASSWORD}']",
         "sources.pg_replication.credentials has a query that is neither",
     ),
+    (
+        "[sources.pg_replication.credentials]\ndatabase = 'd'\nquery = {colour = 'red'}",
+        "sources.pg_replication.credentials has an unknown parameter: 'colour'",
+    ),
+    (
+        "[sources.pg_replication.credentials]\ndatabase = 'd'\nquery = {sslmode = true}",
+        "value of sslmode that is neither text nor a number",
+    ),
     ("[destination.databricks]\ncredentials = 'x'", "destination.databricks.credentials"),
 ]
 
@@ -187,6 +215,31 @@ def test_bad_file(text, told, capsys, tmp_path):
     line = _fails(capsys, "snapshot", "--destination", "duckdb")
     assert told in line
     assert "config.toml" in line
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("require", "has a query that is neither"),
+        ("sslmode", "has a query that is neither"),
+        ('{"sslmode": "require"', "has a query that is not a JSON object"),
+        ('["sslmode"]', "has a query that is neither"),
+        ('{"colour": "red"}', "unknown parameter: 'colour'"),
+        ('{"sslmod": "require"}', "did you mean 'sslmode'"),
+        ('{"sslmode": {"x": 1}}', "value of sslmode"),
+        ("sslmode=", "sslmode that is not one of"),
+        ("colour=red", "unknown parameter: 'colour'"),
+        ("?sslmode=require", "did you mean 'sslmode'"),
+    ],
+)
+def test_bad_query_beside_separate_keys(query, told, capsys, monkeypatch):
+    monkeypatch.setenv(f"{SOURCE}CREDENTIALS__DATABASE", "shop")
+    monkeypatch.setenv(f"{SOURCE}CREDENTIALS__PASSWORD", PASSWORD)
+    monkeypatch.setenv(f"{SOURCE}CREDENTIALS__QUERY", query)
+    line = _fails(capsys, "cdc", "--destination", "duckdb")
+    assert told in line
+    assert "sources.pg_replication.credentials" in line
+    assert f"the environment variable {SOURCE}CREDENTIALS__DATABASE and others" in line
 
 
 def test_bad_encoding(capsys, tmp_path):
@@ -225,6 +278,7 @@ BAD_ARGUMENTS = [
     ("cdc --destination", "--destination"),
     ("cdc --destination duck", "unknown --destination 'duck'; did you mean 'duckdb'?"),
     ("snapshot --tables", "--tables"),
+    ("cdc --destination duckdb --destination=delta", "--destination: given twice"),
     ("simulate", "INSERTS, UPDATES, DELETES"),
     ("simulate 1 2", "DELETES"),
     ("simulate 1 2 x", "'x' is not a number"),
@@ -243,7 +297,7 @@ def test_bad_arguments(arguments, told, capsys):
     assert told in _fails(capsys, *arguments.split())
 
 
-@pytest.mark.parametrize("level", ["LOUD", "", "10"])
+@pytest.mark.parametrize("level", ["LOUD", "10"])
 def test_bad_log_level(level, capsys, monkeypatch):
     monkeypatch.setenv("LOG_LEVEL", level)
     assert "DEBUG, INFO, WARNING, ERROR" in _fails(capsys, "status")

@@ -24,6 +24,12 @@ def test_a_line_is_time_level_message(stream):
     assert re.fullmatch(pattern, stream.getvalue())
 
 
+def test_a_message_is_one_line_whatever_is_named(stream):
+    log.configure("INFO", stream)
+    log.setup_logger("service").info("%s: 1 rows", "public.two\nlines\x1b[31m")
+    assert stream.getvalue().endswith(r"INFO    public.two\nlines\x1b[31m: 1 rows" + "\n")
+
+
 @pytest.mark.parametrize("secret", ["s3cret-Pa55", "a+b(c", "abc"])
 def test_secrets_are_struck_out_of_every_line(secret, stream):
     log.configure("DEBUG", stream)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from entrypoints.settings import (
     Settings,
     databricks_scope,
     load_settings,
+    log_level,
 )
 
 ENVIRON = {
@@ -89,6 +91,11 @@ def test_lists_in_the_environment(text):
 def test_sizes(text, size):
     environ = {**ENVIRON, "SOURCES__PG_REPLICATION__MAX_RETAINED_WAL": text}
     assert load_settings(environ=environ).source.max_retained_wal == size
+
+
+@pytest.mark.parametrize("text", ["", " ", "info"])
+def test_an_empty_log_level_is_none(text):
+    assert log_level({"LOG_LEVEL": text}) == "INFO"
 
 
 def test_databricks_takes_every_key_of_dlt():
@@ -230,7 +237,50 @@ def test_driver_in_the_scheme_is_dropped():
     assert connection_string.checked("postgresql+psycopg2://a@b/c") == "postgresql://a@b/c"
 
 
-def test_table_of_keys():
+#: Each beside separate keys in the environment.
+QUERIES = [
+    {"__QUERY": '{"sslmode": "require"}'},
+    {"__QUERY": "sslmode=require"},
+    {"__QUERY__SSLMODE": "require"},
+    {"__SSLMODE": "require"},
+]
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_no_sslmode_is_lost_in_the_environment(query):
+    name = "SOURCES__PG_REPLICATION__CREDENTIALS"
+    environ = {
+        f"{name}__HOST": "db",
+        f"{name}__DATABASE": "shop",
+        "PIPELINE__DESTINATION": "duckdb",
+    }
+    environ |= {name + key: value for key, value in query.items()}
+    dsn = load_settings(environ=environ).source.dsn
+    assert conninfo_to_dict(dsn) == {"host": "db", "dbname": "shop", "sslmode": "require"}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        'query = {sslmode = "require"}',
+        'query = "sslmode=require"',
+        '[sources.pg_replication.credentials.query]\nsslmode = "require"',
+        'sslmode = "require"',
+    ],
+)
+def test_no_sslmode_is_lost_in_a_file(query, tmp_path):
+    keys = '[sources.pg_replication.credentials]\nhost = "db"\ndatabase = "shop"\n'
+    _files(tmp_path, keys + query)
+    environ = {"DLT_PROJECT_DIR": str(tmp_path), "PIPELINE__DESTINATION": "duckdb"}
+    dsn = load_settings(environ=environ).source.dsn
+    assert conninfo_to_dict(dsn) == {"host": "db", "dbname": "shop", "sslmode": "require"}
+
+
+@pytest.mark.parametrize(
+    "query", [{"sslmode": "require"}, '{"sslmode": "require"}', "sslmode=require"]
+)
+@pytest.mark.parametrize("written", [dict, json.dumps])
+def test_table_of_keys(query, written):
     table = {
         "drivername": "postgresql",
         "username": "app",
@@ -238,9 +288,9 @@ def test_table_of_keys():
         "host": "db",
         "port": 5432,
         "database": "shop",
-        "query": {"sslmode": "require"},
+        "query": query,
     }
-    assert conninfo_to_dict(connection_string.checked(table)) == {
+    assert conninfo_to_dict(connection_string.checked(written(table))) == {
         "user": "app",
         "password": "it's \\ odd",
         "host": "db",

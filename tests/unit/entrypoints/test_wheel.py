@@ -43,6 +43,9 @@ def _chosen(*arguments, mode=None):
         ("", "--mode"),
         ("--mode both", "unknown --mode 'both'"),
         ("--mode snapshot --mode", "--mode"),
+        ("--mode snapshot --mode cdc", "--mode: given twice"),
+        ("--mode cdc --destination duckdb --destination delta", "--destination: given twice"),
+        ("--mode cdc --follow --follow 60", "--follow: given twice"),
         ("--mode cdc --log-level LOUD", "LOG_LEVEL"),
         ("--mode cdc --destination lake", "unknown --destination 'lake'"),
         ("--mode cdc --destination lake", "one of: databricks, duckdb, delta; see"),
@@ -124,6 +127,11 @@ def test_an_empty_destination_is_none_too(monkeypatch):
     monkeypatch.setenv("PIPELINE__DESTINATION", "duckdb")
     settings = wheel._settings(_chosen("--destination=", mode="snapshot"))
     assert settings.pipeline.destination == "duckdb"
+
+
+def test_a_parameter_may_be_said_again():
+    given = ["--slot-name=", "--slot-name=a", "--slot-name=a", "--slot-name="]
+    assert _chosen(*given, mode="cdc").slot_name == "a"
 
 
 @pytest.mark.parametrize(

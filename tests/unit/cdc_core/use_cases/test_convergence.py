@@ -49,7 +49,9 @@ COLUMNS = {"id": pa.int64(), "n": pa.int32(), "big": pa.string()}
 
 @dataclass
 class World:
-    postgres: InMemoryPostgres = field(default_factory=InMemoryPostgres)
+    postgres: InMemoryPostgres = field(
+        default_factory=lambda: InMemoryPostgres(schemas=("public", "a__b"))
+    )
     lake: Lake = field(default_factory=Lake)
     random: random.Random = field(default_factory=lambda: random.Random(0))
     batch_transactions: int = 1000
