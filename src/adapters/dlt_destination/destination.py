@@ -233,6 +233,9 @@ class DltDestination:
                 table, cause = self._plan.failures[0]
                 where += f" table {table!r}"
             self._close()
+            interrupt = root_cause(error)
+            if not isinstance(interrupt, Exception):
+                raise interrupt from None  # it came while dlt loaded, which wraps it
             root = root_cause(cause)
             if isinstance(root, CdcError):
                 raise root from None
