@@ -122,6 +122,7 @@ class DltDestination:
         with self._failures("loading"):
             packages = self._open()
             self._plan.clear()
+            self._plan.begins = packages.checkpoint() is None
             folder = self._files()
             # Open to the end, so that what dlt opens meanwhile shares the connection where it can.
             with self._opened_client() as client:

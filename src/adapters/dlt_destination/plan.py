@@ -75,14 +75,17 @@ class Plan:
     """Steps of each table, in order.
 
     `names` maps dlt's name of a table, which must do as a file name, to the table's own; `failures`
-    are what the jobs ran into, by table.
+    are what the jobs ran into, by table. `begins`: dlt found no state, so that any of its own
+    tables may be missing.
     """
 
     steps: dict[str, list[Step]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     failures: list[tuple[str, Exception]] = field(default_factory=list)
+    begins: bool = False
 
     def clear(self) -> None:
+        self.begins = False
         self.steps.clear()
         self.names.clear()
         self.failures.clear()
