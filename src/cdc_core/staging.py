@@ -3,7 +3,8 @@
 Two shapes of change (`KeyedMerge`, `MultisetMerge`) and one of a full load (`Replacement`).
 Applying
 any of them twice, or after a later one, leaves the table as applying it once in order: the guard is
-each target row's `_cdc_lsn`, the commit LSN of the last change that made it.
+each target row's `_cdc_lsn`, the commit LSN of the last change that made it. A row without one,
+which somebody else wrote, is older than any change.
 """
 
 from __future__ import annotations
@@ -100,11 +101,11 @@ class MultisetMerge:
 
     `rows` has the target's columns, `METADATA_FIELDS`, `MULTISET_CONTROL_FIELDS`. `_cdc_op` "U" is
     one row more of that content, "D" one less; `_cdc_ref` is the order. Rows are equal when every
-    column of `content` is (NULL equals NULL). Let l be the greatest `_cdc_lsn` among the target's
-    rows of a content and c their count (0 when absent, and then l = 0). Events at or before l are
-    applied already; walking the others from c, never below 0, gives the new count; all copies then
-    carry the `_cdc_lsn` of the content's last event. Columns outside `content` are those that the
-    source has dropped: copies in the target keep them.
+    column of `content` is (NULL equals NULL, NaN equals NaN; 0.0 is not -0.0). Let l be the
+    greatest `_cdc_lsn` among the target's rows of a content and c their count (0 when absent, and
+    then l = 0). Events at or before l are applied already; walking the others from c, never below
+    0, gives the new count; all copies then carry the `_cdc_lsn` of the content's last event.
+    Columns outside `content` are those that the source has dropped: copies in the target keep them.
     With `truncated_at`, target rows whose `_cdc_lsn` is below it go first. More rows of the same
     columns may be in `staged`; `_cdc_ref` orders all.
     """

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.destination import Destination
 
 UTC = dt.UTC
+NEGATIVE_NAN = struct.unpack("<d", bytes(6) + b"\xf8\xff")[0]
 THEN = dt.datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
 SOURCE = SourceIdentity("7300000000000000001", "shop", "dlt_cdc_slot")
 
@@ -366,6 +367,50 @@ class DestinationContract:
             for again in reversed(batches):
                 destination.load(again, checkpoint(300))
             assert Counter(content(destination, "log", "what", "n", "_cdc_lsn")) == expected
+
+    @pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
+    def test_rows_without_key_may_differ_in_the_sign_of_zero(
+        self, opened: Callable[[], Destination], kind: pa.DataType
+    ) -> None:
+        log = TargetTable("log", pa.schema([("f", kind)]))
+        values = (0.0, -0.0, 0.0, math.nan, NEGATIVE_NAN, None, 0.1)
+        first = multiset(log, [{"f": f, "_cdc_lsn": 10} for f in values])
+        deleted = (-0.0, NEGATIVE_NAN, None, 0.1)
+        second = multiset(log, [{"f": f, "_cdc_op": "D", "_cdc_lsn": 20} for f in deleted])
+        added = multiset(log, [{"f": -0.0, "_cdc_lsn": 30}])
+        with self.load(
+            opened, LoadBatch(merges=(first,)), LoadBatch(merges=(second,))
+        ) as destination:
+            assert [repr(f) for (f,) in content(destination, "log", "f")] == ["0.0", "0.0", "nan"]
+            destination.load(LoadBatch(merges=(added,)), checkpoint(300))
+            found = [repr(f) for (f,) in content(destination, "log", "f")]
+            assert found == ["-0.0", "0.0", "0.0", "nan"]
+
+    def test_reals_without_key_in_a_column_of_doubles(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        wide = TargetTable("log", pa.schema([("f", pa.float64())]))
+        narrow = TargetTable("log", pa.schema([("f", pa.float32())]))
+        first = multiset(wide, [{"f": _float32(0.1), "_cdc_lsn": 10}] * 2)
+        second = multiset(narrow, [{"f": _float32(0.1), "_cdc_op": "D", "_cdc_lsn": 20}])
+        with self.load(
+            opened, LoadBatch(merges=(first,)), LoadBatch(merges=(second,))
+        ) as destination:
+            assert content(destination, "log", "f") == [(_float32(0.1),)]
+
+    def test_keys_are_compared_as_a_unique_index_compares(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        target = TargetTable("measured", pa.schema([("f", pa.float64()), ("v", pa.string())]))
+        first = [{"f": f, "v": "a", "_cdc_lsn": 10} for f in (NEGATIVE_NAN, -0.0, 0.5)]
+        second = [{"f": f, "v": "b", "_cdc_lsn": 20} for f in (math.nan, 0.0)]
+        with self.load(
+            opened,
+            LoadBatch(merges=(keyed(target, first, ("f",)),)),
+            LoadBatch(merges=(keyed(target, second, ("f",)),)),
+        ) as destination:
+            found = [(repr(f), v) for f, v in content(destination, "measured", "f", "v")]
+            assert found == [("0.0", "b"), ("0.5", "a"), ("nan", "b")]
 
     def test_copies_keep_what_the_source_has_dropped(
         self, opened: Callable[[], Destination]

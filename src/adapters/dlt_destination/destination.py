@@ -132,6 +132,7 @@ class DltDestination:
             packages = self._open()
             self._plan.clear()
             self._plan.writes = True
+            self._plan.begins = packages.checkpoint() is None
             folder, staged = self._subfolder(FILES), self._subfolder(self._staging)
             self._staging = STAGING[self._staging == STAGING[0]]
             # Open to the end, so that what dlt opens meanwhile shares the connection where it can.
@@ -242,6 +243,9 @@ class DltDestination:
                 table, cause = self._plan.failures[0]
                 where += f" table {table!r}"
             self._close()
+            interrupt = root_cause(error)
+            if not is_failure(interrupt):
+                raise interrupt from None  # it came while dlt loaded, which wraps it
             root = root_cause(cause)
             if isinstance(root, CdcError):
                 raise root from None

@@ -67,14 +67,21 @@ class PlannedClient:
         return Arrived(file_path) if isinstance(job, FinalizedLoadJob) else job
 
     def update_stored_schema(
-        self, only_tables: Iterable[str] | None = None, *others: Any, **more: Any
+        self,
+        only_tables: Iterable[str] | None = None,
+        expected_update: Any = None,
+        force: bool = False,
     ) -> Any:
-        """Without the tables whose names dlt cannot have: it would make empty ones beside them."""
+        """Without the tables whose names dlt cannot have: it would make empty ones beside them.
+
+        Where dlt's schema is stored already, only `force` has it look for tables that are missing.
+        """
         client: Any = self
         names = self.plan.names
         wanted = client.schema.tables if only_tables is None else only_tables
         own = {name for name in wanted if names.get(name, name) == name}
-        return super().update_stored_schema(own, *others, **more)  # type: ignore[misc]
+        force = force or self.plan.begins
+        return super().update_stored_schema(own, expected_update, force)  # type: ignore[misc]
 
 
 def planned_factory(

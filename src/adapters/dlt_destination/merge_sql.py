@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from cdc_core.staging import (
     COMMITTED_AT_COLUMN,
     DELETE,
@@ -25,7 +27,7 @@ from cdc_core.staging import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
     from adapters.dlt_destination.dialect import Dialect
     from cdc_core.lsn import Lsn
@@ -35,6 +37,9 @@ METADATA = tuple(f.name for f in METADATA_FIELDS)
 
 #: What makes a cell in the table of unrepresentable values the same cell.
 CELL_IDENTITY = ("table_name", "column_name", "key", "value_text", LSN_COLUMN)
+
+#: A row that somebody else wrote may have no LSN; then it is older than any change.
+_HELD_LSN = f"COALESCE(t.{LSN_COLUMN}, 0)"
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,10 @@ class MergeRules:
 
 def keyed_rules(dialect: Dialect, merge: KeyedMerge) -> MergeRules:
     """At most one final change per key, guarded by each row's LSN; for `keyed_source`."""
-    older = f"t.{LSN_COLUMN} < s.{LSN_COLUMN}"
+    older = older_than(f"s.{LSN_COLUMN}")
     names = (*merge.target.schema.names, *METADATA)
     return MergeRules(
-        on=_all_equal(dialect, merge.key, "t", "s", "="),
+        on=_same_key(dialect, merge, "t", "s"),
         delete_if=f"s.{OP_COLUMN} = '{DELETE}' AND {older}",
         update_if=f"s.{OP_COLUMN} = '{UPSERT}' AND {older}",
         update={name: _value(dialect, merge, name) for name in names},
@@ -110,13 +115,13 @@ def keyed_source(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) 
     columns += [f"f.{name}" for name in (*METADATA, OP_COLUMN)]
     # A row whose hop was found has its values now.
     columns.append(f"CASE WHEN NOT {has_hop} THEN f.{UNCHANGED_COLUMN} END AS {UNCHANGED_COLUMN}")
-    held = f"t.{LSN_COLUMN} >= h.{LSN_COLUMN}"
+    held = f"{_HELD_LSN} >= h.{LSN_COLUMN}"
     latest = _join(
         f"SELECT h.{REF_COLUMN} AS _cdc_hop_of, {', '.join(f't.{name}' for name in looked_up)},",
         f"ROW_NUMBER() OVER (PARTITION BY h.{REF_COLUMN} ORDER BY h.{LSN_COLUMN} DESC)",
         "AS _cdc_hop_rank",
         f"FROM {staged} AS h JOIN {target} AS t",
-        f"ON {_all_equal(dialect, merge.key, 't', 'h', '=')} AND {held}",
+        f"ON {_same_key(dialect, merge, 't', 'h')} AND {held}",
         f"WHERE h.{OP_COLUMN} = '{HOP}'",
     )
     return _join(
@@ -129,7 +134,7 @@ def keyed_source(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) 
 def multiset_rules(dialect: Dialect, merge: MultisetMerge) -> MergeRules:
     """Every content touched is taken out, and put back as often as due; for `multiset_source`."""
     own = merge.target.schema.names
-    same_content = _all_equal(dialect, merge.content, "t", "s", dialect.null_safe_equal)
+    same_content = _same_content(dialect, merge, "t", "s")
     return MergeRules(
         on=f"s.{OP_COLUMN} = '{DELETE}' AND {same_content}",
         delete_if=f"s.{OP_COLUMN} = '{DELETE}'",
@@ -149,10 +154,10 @@ def multiset_source(dialect: Dialect, merge: MultisetMerge, staged: str, target:
     """
     own = [dialect.quote(name) for name in merge.target.schema.names]
     names = "".join(f"{name}, " for name in own)
-    compared = ", ".join(dialect.quote(name) for name in merge.content)
+    compared = ", ".join(_content(dialect, merge))
     content = f"PARTITION BY {compared} " if compared else ""
     # Inside of EXISTS, `t.id` would first be sought in a column `t` of the events.
-    same = _all_equal(dialect, merge.content, "_cdc_e", "_cdc_t", dialect.null_safe_equal)
+    same = _same_content(dialect, merge, "_cdc_e", "_cdc_t")
     surviving = (
         f" AND _cdc_t.{LSN_COLUMN} >= {int(merge.truncated_at)}"
         if merge.truncated_at is not None
@@ -208,7 +213,11 @@ def multiset_source(dialect: Dialect, merge: MultisetMerge, staged: str, target:
 def cells_rules(dialect: Dialect) -> MergeRules:
     """Adds the unrepresentable cells that are not there yet; for `cells_source`."""
     return MergeRules(
-        on=_all_equal(dialect, CELL_IDENTITY, "t", "s", "="),
+        on=_all_equal(
+            [dialect.column("t", name) for name in CELL_IDENTITY],
+            "=",
+            [dialect.column("s", name) for name in CELL_IDENTITY],
+        ),
         insert={name: dialect.column("s", name) for name in UNREPRESENTABLE_SCHEMA.names},
     )
 
@@ -217,6 +226,11 @@ def cells_source(dialect: Dialect, staged: str) -> str:
     once = ", ".join(dialect.quote(name) for name in CELL_IDENTITY)
     committed = f"MAX({COMMITTED_AT_COLUMN}) AS {COMMITTED_AT_COLUMN}"
     return f"SELECT {once}, {committed} FROM {staged} AS f GROUP BY {once}"
+
+
+def older_than(lsn: str) -> str:
+    """Whether a target row was made before `lsn`, an expression."""
+    return f"{_HELD_LSN} < {lsn}"
 
 
 def renamed_cells(
@@ -247,13 +261,53 @@ def renaming_cells(dialect: Dialect, rename: ColumnRename | TableRename, target:
 
 
 def _before(truncated_at: Lsn | None) -> str | None:
-    return None if truncated_at is None else f"t.{LSN_COLUMN} < {int(truncated_at)}"
+    return None if truncated_at is None else older_than(str(int(truncated_at)))
 
 
-def _all_equal(dialect: Dialect, names: Iterable[str], left: str, right: str, operator: str) -> str:
-    terms = [
-        f"({dialect.column(left, name)} {operator} {dialect.column(right, name)})" for name in names
-    ]
+def _same_key(dialect: Dialect, merge: KeyedMerge, left: str, right: str) -> str:
+    """As a unique index compares: 0.0 is -0.0, and any NaN is NaN, which DataFusion tells apart."""
+
+    def value(alias: str, name: str) -> str:
+        column = dialect.column(alias, name)
+        if not _is_floating(merge, name):
+            return column
+        return f"CASE WHEN isnan({column}) THEN CAST('NaN' AS DOUBLE) ELSE {column} END"
+
+    return _all_equal(
+        [value(left, n) for n in merge.key], "=", [value(right, n) for n in merge.key]
+    )
+
+
+def _same_content(dialect: Dialect, merge: MultisetMerge, left: str, right: str) -> str:
+    return _all_equal(
+        _content(dialect, merge, left), dialect.null_safe_equal, _content(dialect, merge, right)
+    )
+
+
+def _content(dialect: Dialect, merge: MultisetMerge, alias: str = "") -> list[str]:
+    """What tells contents apart: of floats, where -0.0 is another value than 0.0, their text.
+
+    As DOUBLE first: a real in a DOUBLE column is the same number, but has another text.
+    """
+    text = dialect.sql_type(pa.string())
+    values = []
+    for name in merge.content:
+        value = dialect.column(alias, name) if alias else dialect.quote(name)
+        if _is_floating(merge, name):
+            value = (
+                f"CASE WHEN isnan({value}) THEN 'NaN' "
+                f"ELSE CAST(CAST({value} AS DOUBLE) AS {text}) END"
+            )
+        values.append(value)
+    return values
+
+
+def _is_floating(merge: KeyedMerge | MultisetMerge, name: str) -> bool:
+    return bool(pa.types.is_floating(merge.target.schema.field(name).type))
+
+
+def _all_equal(left: Sequence[str], operator: str, right: Sequence[str]) -> str:
+    terms = [f"({one} {operator} {other})" for one, other in zip(left, right, strict=True)]
     return " AND ".join(terms) or "1 = 1"
 
 

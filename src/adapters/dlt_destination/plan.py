@@ -72,14 +72,17 @@ class Plan:
 
     `names` maps dlt's name of a table, which must do as a file name, to the table's own; `failures`
     are what the jobs ran into, by table. Until the run `writes`, nothing is made that is not there.
+    `begins`: dlt found no state, so that any of its own tables may be missing.
     """
 
     steps: dict[str, list[Step]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     failures: list[tuple[str, BaseException]] = field(default_factory=list)
     writes: bool = False
+    begins: bool = False
 
     def clear(self) -> None:
+        self.begins = False
         self.steps.clear()
         self.names.clear()
         self.failures.clear()

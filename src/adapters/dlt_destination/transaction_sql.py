@@ -15,7 +15,6 @@ from cdc_core.staging import DELETE, HOP, LSN_COLUMN, OP_COLUMN, UPSERT
 if TYPE_CHECKING:
     from adapters.dlt_destination.dialect import Dialect
     from adapters.dlt_destination.merge_sql import MergeRules
-    from cdc_core.lsn import Lsn
     from cdc_core.staging import KeyedMerge, MultisetMerge
 
 #: Temporary tables: of rows that must be known before any is deleted, and of keys that stay.
@@ -26,7 +25,8 @@ HELD = "_cdc_held"
 def keyed(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) -> list[str]:
     """Older rows of the keys go; what then holds a key is as new, so only free keys are filled."""
     rules = merge_sql.keyed_rules(dialect, merge)
-    statements = _without_truncated(merge.truncated_at, target)
+    older = merge_sql.older_than(f"s.{LSN_COLUMN}")
+    statements = _without_truncated(rules, target)
     source = staged
     if merge.unchanged_columns:
         source = SCRATCH
@@ -35,7 +35,7 @@ def keyed(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) -> list
         statements.insert(0, f"CREATE TEMP TABLE {SCRATCH} AS {resolved}")
     statements.append(
         f"DELETE FROM {target} AS t USING {source} AS s "
-        f"WHERE {rules.on} AND t.{LSN_COLUMN} < s.{LSN_COLUMN} AND s.{OP_COLUMN} <> '{HOP}'"
+        f"WHERE {rules.on} AND {older} AND s.{OP_COLUMN} <> '{HOP}'"
     )
     # Mostly empty, and a table of its own, whose size is known: else DuckDB makes the hash to find
     # absent keys from the batch's whole rows, or from all keys of the target.
@@ -69,7 +69,7 @@ def multiset(dialect: Dialect, merge: MultisetMerge, staged: str, target: str) -
     source = merge_sql.multiset_source(dialect, merge, staged, target)
     return [
         f"CREATE TEMP TABLE {SCRATCH} AS {source}",
-        *_without_truncated(merge.truncated_at, target),
+        *_without_truncated(rules, target),
         f"DELETE FROM {target} AS t USING {SCRATCH} AS s WHERE {rules.on}",
         f"{_insert(dialect, rules, target)} FROM {SCRATCH} AS s WHERE s.{OP_COLUMN} <> '{DELETE}'",
         f"DROP TABLE {SCRATCH}",
@@ -89,7 +89,7 @@ def _insert(dialect: Dialect, rules: MergeRules, target: str) -> str:
     return f"INSERT INTO {target} ({columns}) SELECT {', '.join(rules.insert.values())}"
 
 
-def _without_truncated(truncated_at: Lsn | None, target: str) -> list[str]:
-    if truncated_at is None:
+def _without_truncated(rules: MergeRules, target: str) -> list[str]:
+    if rules.delete_unmatched_if is None:
         return []
-    return [f"DELETE FROM {target} AS t WHERE t.{LSN_COLUMN} < {int(truncated_at)}"]
+    return [f"DELETE FROM {target} AS t WHERE {rules.delete_unmatched_if}"]

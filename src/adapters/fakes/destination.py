@@ -238,7 +238,7 @@ def merge_keyed(rows: list[Row], merge: KeyedMerge) -> list[Row]:
     held = {_key(row, merge.key): row for row in rows}
     result = dict(held)
     if merge.truncated_at is not None:
-        result = {k: r for k, r in held.items() if r[LSN_COLUMN] >= merge.truncated_at}
+        result = {k: r for k, r in held.items() if _lsn(r) >= merge.truncated_at}
     staged = _all_rows(merge)
     hops: dict[int, list[Row]] = {}
     for row in staged:
@@ -247,7 +247,7 @@ def merge_keyed(rows: list[Row], merge: KeyedMerge) -> list[Row]:
     for row in staged:
         key = _key(row, merge.key)
         current = held.get(key)
-        if row["_cdc_op"] == HOP or (current and current[LSN_COLUMN] >= row[LSN_COLUMN]):
+        if row["_cdc_op"] == HOP or (current and _lsn(current) >= row[LSN_COLUMN]):
             continue
         if row["_cdc_op"] == DELETE:
             result.pop(key, None)
@@ -257,7 +257,7 @@ def merge_keyed(rows: list[Row], merge: KeyedMerge) -> list[Row]:
         source = current
         for hop in sorted(hops.get(row["_cdc_ref"], ()), key=lambda h: -int(h[LSN_COLUMN])):
             earlier = held.get(_key(hop, merge.key))
-            if earlier is not None and earlier[LSN_COLUMN] >= hop[LSN_COLUMN]:
+            if earlier is not None and _lsn(earlier) >= hop[LSN_COLUMN]:
                 source = earlier
                 break
         fresh.update({name: source[name] if source else None for name in marked})
@@ -270,16 +270,16 @@ def merge_multiset(rows: list[Row], merge: MultisetMerge) -> list[Row]:
     names = merge.target.schema.names
     metadata = [f.name for f in METADATA_FIELDS]
     if merge.truncated_at is not None:
-        rows = [row for row in rows if row[LSN_COLUMN] >= merge.truncated_at]
+        rows = [row for row in rows if _lsn(row) >= merge.truncated_at]
     events: dict[tuple[Any, ...], list[Row]] = {}
     for row in sorted(_all_rows(merge), key=lambda r: int(r["_cdc_ref"])):
-        events.setdefault(_key(row, merge.content), []).append(row)
+        events.setdefault(_content(row, merge.content), []).append(row)
     copies: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        copies.setdefault(_key(row, merge.content), []).append(row)
+        copies.setdefault(_content(row, merge.content), []).append(row)
     for content, walk in events.items():
         present = copies.get(content, [])
-        applied = max((row[LSN_COLUMN] for row in present), default=0)
+        applied = max(map(_lsn, present), default=0)
         fresh = [event for event in walk if event[LSN_COLUMN] > applied]
         if not fresh:
             continue
@@ -294,7 +294,17 @@ def merge_multiset(rows: list[Row], merge: MultisetMerge) -> list[Row]:
     return [row for group in copies.values() for row in group]
 
 
+def _lsn(row: Row) -> int:
+    """A row that somebody else wrote may have none; then it is older than any change."""
+    return row[LSN_COLUMN] or 0
+
+
 def _key(row: Row, names: Sequence[str]) -> tuple[Any, ...]:
     return tuple(
         "NaN" if isinstance(v := row[name], float) and math.isnan(v) else v for name in names
     )
+
+
+def _content(row: Row, names: Sequence[str]) -> tuple[Any, ...]:
+    """As a key, but -0.0 is another value than 0.0."""
+    return tuple(repr(v) if isinstance(v := row[name], float) else v for name in names)

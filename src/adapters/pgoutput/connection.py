@@ -37,6 +37,8 @@ _SESSION: Mapping[str, str] = {
     "bytea_output": "hex",
     "extra_float_digits": "1",
     "xmlbinary": "base64",
+    # The names in a regclass, regproc or regtype.
+    "quote_all_identifiers": "off",
     "search_path": "pg_catalog, public",
     "standard_conforming_strings": "on",
     # A policy that hid rows from this role would make a snapshot silently incomplete.

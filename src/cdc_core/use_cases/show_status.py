@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cdc_core.checkpoint import TableStatus
+from cdc_core.errors import HistoryLost
 from cdc_core.history import break_in_history
 from cdc_core.wal_budget import budget_warning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cdc_core.checkpoint import Checkpoint, SourceIdentity
+    from cdc_core.checkpoint import Checkpoint, SourceIdentity, TableState
     from cdc_core.lsn import Lsn
     from cdc_core.ports.catalog import Catalog
     from cdc_core.ports.change_source import SlotState
@@ -73,9 +75,10 @@ class ShowStatus:
             behind = checkpoint.committed_at is not None and lag_bytes > 0
             lag_seconds = max(0.0, (now - (checkpoint.committed_at or 0)) / 1e6) if behind else 0.0
         states = checkpoint.tables if checkpoint else {}
+        lost = isinstance(broken, HistoryLost)
         lines = [
             TableLine(
-                str(state.table), state.target, state.status.value, state.reason,
+                str(state.table), state.target, _status(state, lost=lost).value, state.reason,
                 rows.get(state.target), tuple(c.name for c in state.columns if c.dropped),
             )
             for state in states.values()
@@ -90,3 +93,9 @@ class ShowStatus:
         return StatusReport(
             identity, slot, checkpoint, current, lag_bytes, lag_seconds, problem, lines, warning
         )
+
+
+def _status(state: TableState, *, lost: bool) -> TableStatus:
+    """What the checkpoint says, unless its history is gone: then nothing streams."""
+    streaming = state.status is TableStatus.STREAMING
+    return TableStatus.NEEDS_SNAPSHOT if lost and streaming else state.status

@@ -5,6 +5,7 @@ Every output of every run here is searched for the password and for the values o
 
 from __future__ import annotations
 
+import json
 import os
 from urllib.parse import quote
 
@@ -92,6 +93,8 @@ def test_slot_dropped(filled):
     filled.run("snapshot")
     filled.run("slot", "drop")
     _refused(filled, "cdc", code=3, told="does not exist; every table needs a new snapshot")
+    states = {line["state"] for line in json.loads(filled.run("status", "--json").out)["tables"]}
+    assert states == {"needs snapshot"}
     filled.run("snapshot")
     filled.run("cdc")
 

@@ -28,12 +28,16 @@ def test_a_slot_whose_wal_is_gone(shop):
             told = "is lost (wal_status = lost); raise max_slot_wal_keep_size or run cdc more often"
             for arguments in (["cdc"], ["cdc", "--follow"], ["snapshot", "--tables", "t"]):
                 assert told in shop.run(*arguments, code=3).line
-            assert "run: wal2delta snapshot" in shop.run("status").out.replace("\n", " ")
+            status = shop.run("status").out
+            assert "run: wal2delta snapshot" in status.replace("\n", " ")
+            assert "needs snapshot" in status
+            assert "streaming" not in status
             assert any(
                 line.startswith("fail ") and told in line
                 for line in shop.run("check", code=3).out.splitlines()
             )
             shop.run("snapshot")
+            assert "streaming" in shop.run("status").out
             admin.execute("INSERT INTO t VALUES (2, 'c')")
             shop.run("cdc")
             rows = admin.execute("SELECT id, x FROM t ORDER BY id").fetchall()

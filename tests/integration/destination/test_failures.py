@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -127,6 +129,24 @@ def test_a_failed_table_is_told_in_one_line_and_mended_by_loading_again(
     shown = str(failure.value) + output.out + output.err
     assert "1111" not in shown
     assert failure.value.__suppress_context__
+
+
+def test_an_interrupt_while_a_table_is_loaded_is_one(
+    store: Store, settings: PipelineSettings
+) -> None:
+    class Interrupted(store.base):  # type: ignore[misc, name-defined]
+        def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
+            super().apply(client, table, steps)
+            if table == TABLES[0].name:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with DltDestination(store(Interrupted), settings) as destination:
+        with pytest.raises(KeyboardInterrupt):
+            destination.load(batch(10), checkpoint(10))
+        assert destination.read_checkpoint() is None
+    with DltDestination(store(), settings) as whole:
+        whole.load(batch(10), checkpoint(10))
+        assert whole.read_checkpoint() == checkpoint(10)
 
 
 def test_after_a_failure_the_same_object_loads_new_data(

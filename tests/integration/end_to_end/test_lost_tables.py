@@ -43,3 +43,26 @@ def test_a_table_dropped_at_the_destination(
         sql.execute("INSERT INTO people VALUES (3, 'c')")
         pipeline.run("cdc")
         oracle.assert_equal(sql, lake, ["orders", "events", "people"])
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "delta", "databricks"])
+def test_dlts_own_tables_dropped_at_the_destination(
+    kind: str, database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    lake = lake_of(kind, tmp_path, request)
+    pipeline = InProcess(database, lake)
+    with psycopg.connect(database, autocommit=True) as sql:
+        sql.execute(TABLES)
+        pipeline.run("snapshot")
+        for tables in (
+            ["_dlt_loads"],
+            ["_dlt_pipeline_state"],
+            ["_dlt_version"],
+            ["_dlt_loads", "_dlt_pipeline_state", "_dlt_version"],
+        ):
+            for table in tables:
+                lake.drop(table)
+            pipeline.run("snapshot")
+            sql.execute("INSERT INTO people SELECT max(id) + 1, 'c' FROM people")
+            pipeline.run("cdc")
+            oracle.assert_equal(sql, lake, ["orders", "events", "people"])

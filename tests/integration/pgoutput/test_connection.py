@@ -36,6 +36,7 @@ ODD_DEFAULTS = {
     "statement_timeout": "300ms",
     "idle_in_transaction_session_timeout": "100ms",
     "xmlbinary": "hex",
+    "quote_all_identifiers": "on",
     "synchronous_commit": "off",
     "row_security": "on",
 }

@@ -92,6 +92,24 @@ class Pipeline:
             picked = connection.sql(f"SELECT * FROM rows WHERE {where}").to_arrow_table()
         write_deltalake(delta, picked.cast(rows.schema), mode="append")
 
+    def change_rows(self, table: str, where: str, **values: str) -> None:
+        """Change rows behind the pipeline's back; values are SQL."""
+        if isinstance(self.lake, LocalLake) and self.lake.kind == "delta":
+            from deltalake import DeltaTable
+
+            delta = DeltaTable(self.lake.path / "lakehouse" / "bronze" / table)
+            delta.update(values, predicate=where)
+            return
+        assigned = ", ".join(f"{name} = {value}" for name, value in values.items())
+        statement = f"UPDATE bronze.{table} SET {assigned} WHERE {where}"
+        if isinstance(self.lake, WarehouseLake):
+            self.lake.execute(statement)
+            return
+        import duckdb
+
+        with duckdb.connect(str(self.lake.path / "lake.duckdb")) as connection:
+            connection.execute(statement)
+
 
 def line(report: ParityReport, table: str) -> TableParity:
     return next(found for found in report.tables if found.table == f"public.{table}")

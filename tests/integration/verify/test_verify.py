@@ -136,3 +136,43 @@ def test_keys_are_named_in_postgresqls_own_text(
     pipeline.cdc()
     sql.execute(insert)
     assert named("missing") == wanted
+
+
+SMALL = """
+CREATE TABLE items (id int PRIMARY KEY, note text);
+CREATE TABLE emptied (id int PRIMARY KEY, note text);
+CREATE TABLE log (note text);
+ALTER TABLE log REPLICA IDENTITY FULL;
+INSERT INTO items SELECT i, 'own' FROM generate_series(1, 6) AS i;
+INSERT INTO emptied VALUES (1, 'own');
+INSERT INTO log VALUES ('a'), ('b');
+"""
+
+
+def test_rows_that_somebody_else_wrote_are_older_than_any_change(
+    pipeline: Pipeline, sql: psycopg.Connection
+) -> None:
+    sql.execute(SMALL)
+    pipeline.snapshot()
+    pipeline.copy_rows("items", "id = 3")
+    pipeline.change_rows("items", "id IN (1, 2, 3)", note="'by hand'", _cdc_lsn="NULL")
+    pipeline.change_rows("items", "id = 6", id="9", _cdc_lsn="NULL")
+    pipeline.change_rows("emptied", "id = 1", _cdc_lsn="NULL")
+    pipeline.change_rows("log", "note = 'a'", _cdc_lsn="NULL")
+    sql.execute("UPDATE items SET note = 'new' WHERE id = 1")
+    sql.execute("DELETE FROM items WHERE id IN (2, 3, 6)")
+    sql.execute("INSERT INTO items VALUES (9, 'new')")
+    sql.execute("TRUNCATE emptied")
+    sql.execute("DELETE FROM log WHERE note = 'a'")
+    pipeline.cdc()
+    report = pipeline.verify()
+    assert report.equal, report
+
+    pipeline.copy_rows("items", "id = 4")
+    pipeline.change_rows("items", "id IN (1, 4)", note="'by hand'", _cdc_lsn="NULL")
+    pipeline.change_rows("items", "id = 9", id="10", _cdc_lsn="NULL")
+    pipeline.change_rows("log", "note = 'b'", note="'by hand'", _cdc_lsn="NULL")
+    assert not pipeline.verify().equal
+    report = pipeline.verify(repair=True)
+    assert report.equal, report
+    assert pipeline.verify().equal

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import math
+import struct
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 NUMBERS = itertools.count()
 THEN = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+NEGATIVE_NAN = struct.unpack("<d", bytes(6) + b"\xf8\xff")[0]
 
 KEYED = pa.schema([("a", pa.int64()), ("b", pa.string()), ("x", pa.string()), ("y", pa.float64())])
 BAG = pa.schema([("x", pa.string()), ("y", pa.float64()), ("z", pa.decimal128(5, 2))])
@@ -59,7 +61,8 @@ class Table:
     def holding(self, schema: pa.Schema, rows: list[Row]) -> Iterator[TargetTable]:
         target = TargetTable(f"t{next(NUMBERS)}", schema)
         self.store.create(self.client, target, ())
-        full = pa.schema([*schema, *METADATA_FIELDS])
+        # What somebody else wrote may lack the metadata.
+        full = pa.schema([*schema, *(f.with_nullable(True) for f in METADATA_FIELDS)])
         path = self.folder / f"{target.name}-rows.parquet"
         write_table(pa.Table.from_pylist(rows, full), path)
         step = StagedReplacement(target, (path,), len(rows))
@@ -112,18 +115,20 @@ def table(
 
 
 lsns = st.integers(1, 12)
+held_lsns = st.none() | lsns
 texts = st.sampled_from([None, "", "p", "q", "it's"])
 floats = st.sampled_from([None, 0.5, math.nan, math.inf])
+any_floats = floats | st.sampled_from([0.0, -0.0, NEGATIVE_NAN])
 keys = st.tuples(st.integers(0, 3), st.sampled_from(["k", "l"]))
 
 
 def stamped(row: Row) -> Row:
-    return {"_cdc_committed_at": THEN + dt.timedelta(seconds=row["_cdc_lsn"]), **row}
+    return {"_cdc_committed_at": THEN + dt.timedelta(seconds=row["_cdc_lsn"] or 0), **row}
 
 
 @st.composite
 def keyed_rows(draw: st.DrawFn) -> list[Row]:
-    held = draw(st.dictionaries(keys, st.tuples(texts, floats, lsns), max_size=6))
+    held = draw(st.dictionaries(keys, st.tuples(texts, floats, held_lsns), max_size=6))
     return [
         stamped({"a": a, "b": b, "x": x, "y": y, "_cdc_lsn": lsn})
         for (a, b), (x, y, lsn) in held.items()
@@ -178,7 +183,7 @@ def keyed_merges(draw: st.DrawFn) -> KeyedMerge:
 
 @st.composite
 def bag_rows(draw: st.DrawFn) -> list[Row]:
-    rows = draw(st.lists(st.tuples(texts, floats, lsns, st.integers(1, 3)), max_size=5))
+    rows = draw(st.lists(st.tuples(texts, any_floats, held_lsns, st.integers(1, 3)), max_size=5))
     return [
         stamped({"x": x, "y": y, "z": None, "_cdc_lsn": lsn})
         for x, y, lsn, copies in rows
@@ -190,7 +195,7 @@ def bag_rows(draw: st.DrawFn) -> list[Row]:
 def bag_merges(draw: st.DrawFn) -> MultisetMerge:
     truncated_at = draw(st.none() | lsns)
     newer = st.integers(truncated_at or 1, 12)
-    events = draw(st.lists(st.tuples(texts, floats, newer, st.booleans()), max_size=10))
+    events = draw(st.lists(st.tuples(texts, any_floats, newer, st.booleans()), max_size=10))
     events.sort(key=lambda event: event[2])
     rows = [
         stamped(
