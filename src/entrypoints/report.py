@@ -98,10 +98,6 @@ def status_as_json(report: StatusReport) -> dict[str, Any]:
     }
 
 
-#: A name may hold a line feed or an escape sequence.
-_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
-
-
 def show_check(findings: Sequence[Finding]) -> int:
     """One line each; the exit code, 3 if one says fail."""
     out = console()
@@ -110,7 +106,7 @@ def show_check(findings: Sequence[Finding]) -> int:
         out.print(f"{found.level.value:<5}", style=styles[found.level], end="")
         cure = f"; {found.cure}" if found.cure else ""
         out.print(
-            f"{found.subject}: {found.sentence}{cure}".translate(_ESCAPED),
+            f"{found.subject}: {found.sentence}{cure}",
             markup=False,
             highlight=False,
             soft_wrap=True,

@@ -71,7 +71,7 @@ def test_any_name_is_held_or_mapped_as_check_says(database: str, tmp_path: Path,
 
 def shown(text: str) -> str:
     """As a line on a terminal has it."""
-    return re.sub(r"[\x00-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", text)
+    return re.sub(r"[\x00-\x1f\x7f]", lambda found: repr(found[0])[1:-1], text)
 
 
 def document(output: str) -> dict[str, list[dict[str, str]]]:
