@@ -52,7 +52,7 @@ PATIENCE_SECONDS = 10.0
 
 #: DuckDB's buffers; it spills beyond. Its own default is most of the machine's memory. What it has
 #: written it keeps up to the limit, but it needs blocks for each column of a table that it writes.
-MEMORY_MB = 192
+MEMORY_MB = 144
 COLUMN_MB = 1
 
 #: Settings of a connection unless dlt's settings have others. Where order need not be kept, a large
