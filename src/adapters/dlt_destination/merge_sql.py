@@ -156,10 +156,9 @@ def multiset_source(dialect: Dialect, merge: MultisetMerge, staged: str, target:
     names = "".join(f"{name}, " for name in own)
     compared = ", ".join(_content(dialect, merge))
     content = f"PARTITION BY {compared} " if compared else ""
-    # Inside of EXISTS, `t.id` would first be sought in a column `t` of the events.
     same = _same_content(dialect, merge, "_cdc_e", "_cdc_t")
     surviving = (
-        f" AND _cdc_t.{LSN_COLUMN} >= {int(merge.truncated_at)}"
+        f"WHERE _cdc_t.{LSN_COLUMN} >= {int(merge.truncated_at)}"
         if merge.truncated_at is not None
         else ""
     )
@@ -168,8 +167,8 @@ def multiset_source(dialect: Dialect, merge: MultisetMerge, staged: str, target:
         f"SELECT {names}{LSN_COLUMN}, {COMMITTED_AT_COLUMN}, {OP_COLUMN}, {REF_COLUMN}",
         f"FROM {staged} AS f",
         f"UNION ALL SELECT {copies}_cdc_t.{LSN_COLUMN}, _cdc_t.{COMMITTED_AT_COLUMN}, 'C', -1",
-        f"FROM {target} AS _cdc_t",
-        f"WHERE EXISTS (SELECT 1 FROM {staged} AS _cdc_e WHERE {same}){surviving}",
+        # Not EXISTS, for which DuckDB groups the target's rows, one zero with the other.
+        f"FROM {target} AS _cdc_t SEMI JOIN {staged} AS _cdc_e ON {same} {surviving}",
     )
     marked = _join(
         "SELECT r.*,",
