@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from cdc_core.errors import CdcError, SettingsError
@@ -28,7 +29,9 @@ class Declined(CdcError):
 def run(chosen: argparse.Namespace) -> int:
     """Run the chosen command; its exit code."""
     command: Callable[[argparse.Namespace], int] = _COMMANDS[chosen.command]
-    return command(chosen)
+    with ExitStack() as opened:
+        chosen.opened = opened
+        return command(chosen)
 
 
 def settings_of(
@@ -51,7 +54,9 @@ def _container(
     from entrypoints.memory import prepare_arrow
 
     prepare_arrow()
-    return Container.from_settings(settings)
+    container = Container.from_settings(settings)
+    chosen.opened.callback(container.shutdown_resources)
+    return container
 
 
 def demo(chosen: argparse.Namespace) -> int:

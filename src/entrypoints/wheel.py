@@ -182,13 +182,16 @@ def _run_mode(chosen: argparse.Namespace, asked: Callable[[], bool] | None = Non
 
     prepare_arrow()
     container = Container.from_settings(settings)
-    match chosen.mode:
-        case "snapshot":
-            return commands.take_snapshot(container, tables)
-        case _:
-            if asked is not None:
-                return commands.stream_changes(container, stops_after(follow, asked))
-            return commands.stream_changes(container)
+    try:
+        match chosen.mode:
+            case "snapshot":
+                return commands.take_snapshot(container, tables)
+            case _:
+                if asked is not None:
+                    return commands.stream_changes(container, stops_after(follow, asked))
+                return commands.stream_changes(container)
+    finally:
+        container.shutdown_resources()
 
 
 def _tables(chosen: argparse.Namespace) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from urllib.parse import quote
 
 import duckdb
@@ -97,6 +98,18 @@ def test_slot_dropped(filled):
     assert states == {"needs snapshot"}
     filled.run("snapshot")
     filled.run("cdc")
+
+
+def test_a_refused_command_leaves_no_session(filled):
+    filled.run("snapshot")
+    filled.run("slot", "drop")
+    for command in ("cdc", "status", "check", "verify"):
+        filled.run(command, code=None)
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    give_up = time.monotonic() + 10
+    while filled.sql(others) != [(1,)]:  # a backend ends a moment after its connection
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
 
 
 def test_slot_recreated(filled):
