@@ -23,6 +23,7 @@ from adapters.dlt_destination.atomic_block import (
 from adapters.dlt_destination.columns import all_fields, own_columns, plain, widens
 from adapters.dlt_destination.dialect import SPARK
 from adapters.dlt_destination.failures import root_cause
+from adapters.dlt_destination.pieces import SCAN_BYTES, SCAN_ROWS, gathered
 from adapters.dlt_destination.plan import (
     Filled,
     Plan,
@@ -53,7 +54,8 @@ if TYPE_CHECKING:
     from cdc_core.errors import CdcError
     from cdc_core.staging import SchemaStep, TargetTable
 
-SCAN_ROWS = 100_000
+#: Rows asked of the connector at a time: it puts them together, however large they are.
+FETCH_ROWS = 2048
 
 #: Tables that are loaded at the same time, each in a session of its own.
 TABLES_AT_ONCE = 8
@@ -166,7 +168,7 @@ class DatabricksStore:
         names = ", ".join(SPARK.quote(name) for name in columns)
         query = f"SELECT {names} FROM {_name(client, table)}"
         with client.sql_client.execute_query(query) as cursor:
-            for piece in cursor.iter_arrow(SCAN_ROWS):
+            for piece in gathered(cursor.iter_arrow(FETCH_ROWS), SCAN_ROWS, SCAN_BYTES):
                 yield piece.rename_columns(list(columns)).cast(schema)
 
     # Definitions. Each statement may be sent twice.

@@ -22,7 +22,9 @@ from adapters.dlt_destination import kept_files, merge_sql
 from adapters.dlt_destination.columns import all_fields, with_columns
 from adapters.dlt_destination.delta_order import order_columns
 from adapters.dlt_destination.dialect import DUCKDB
+from adapters.dlt_destination.duckdb_memory import MemoryLimit
 from adapters.dlt_destination.failures import root_cause, scrubbed
+from adapters.dlt_destination.pieces import SCAN_BYTES, SCAN_ROWS, gathered
 from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, StagedReplacement, Step
 from adapters.dlt_destination.probe import probe_name
 from adapters.dlt_destination.settings import local_folder
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
     from cdc_core.errors import CdcError
     from cdc_core.staging import SchemaStep, TargetTable
 
-SCAN_ROWS = 100_000
-
 #: Rows of a row group: what a reader holds at least. delta-rs would make them eight times as large.
 ROW_GROUP_ROWS = 128 * 1024
 LOG_FOLDER = "_delta_log"
@@ -52,9 +52,10 @@ NO_TABLES = ("init", LOG_FOLDER, kept_files.FOLDER)
 
 #: Changes of a table beyond this are not read into memory for their merge.
 STREAMED_ROWS = 2_000_000
+STREAMED_BYTES = 256 << 20
 
 #: For looking into the target: DuckDB's buffers, beyond which it spills to the work folder.
-MEMORY_LIMIT = "512MB"
+MEMORY_MB = 512
 
 #: Properties of tables that are made here: how long files that no version needs any more are kept
 #: for readers of earlier versions. Every merge leaves such files behind.
@@ -267,8 +268,8 @@ class DeltaStore:
             local = (path.open("rb") for path in step.paths)
             for opened in chain(local, map(client.fs_client.open, step.kept)):
                 with opened, pq.ParquetFile(opened) as file:
-                    for batch in file.iter_batches(batch_size=SCAN_ROWS):
-                        rows = pa.Table.from_batches([batch]).cast(new)
+                    for group in range(file.num_row_groups):
+                        rows = file.read_row_group(group).cast(new)
                         for field in kept:
                             rows = rows.append_column(field, pa.nulls(len(rows), field.type))
                         yield rows
@@ -296,7 +297,7 @@ class DeltaStore:
             delta = self._open(client, table)
             sql = merge_sql.keyed_source(DUCKDB, merge, "staged", "target")
             source = _query(sql, step, delta.to_pyarrow_dataset())
-        elif step.rows > STREAMED_ROWS:
+        elif step.rows > STREAMED_ROWS or _size(step) > STREAMED_BYTES:
             source = _reader(_staged(step), merge.rows.schema)
         else:
             source = pa.concat_tables([pq.read_table(path) for path in step.paths])
@@ -343,8 +344,8 @@ class DeltaStore:
 
     def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         dataset = self._open(client, table).to_pyarrow_dataset()
-        for batch in _batches(dataset, columns):
-            yield pa.Table.from_batches([batch])
+        rows = (pa.Table.from_batches([batch]) for batch in _batches(dataset, columns))
+        yield from gathered(rows, SCAN_ROWS, SCAN_BYTES)
 
     def try_writing(self, client: Any, file: Path) -> None:
         from deltalake import write_deltalake
@@ -456,11 +457,15 @@ def _storage_options(client: Any) -> dict[str, str] | None:
     return options
 
 
+def _size(step: StagedMerge) -> int:
+    return sum(path.stat().st_size for path in step.paths)
+
+
 def _staged(step: StagedMerge) -> Iterator[pa.Table]:
     for path in step.paths:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=SCAN_ROWS):
-                yield pa.Table.from_batches([batch]).cast(step.merge.rows.schema)
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group).cast(step.merge.rows.schema)
 
 
 def _query(sql: str, step: StagedMerge | StagedCells, target: Any = None) -> pa.Table:
@@ -469,7 +474,8 @@ def _query(sql: str, step: StagedMerge | StagedCells, target: Any = None) -> pa.
 
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+        memory = MemoryLimit()
+        memory.at_least(connection, MEMORY_MB)
         connection.execute("SET temp_directory = ?", [str(step.paths[0].parent / "spill")])
         staged = connection.read_parquet(
             [str(path) for path in step.paths], hive_partitioning=False
@@ -477,7 +483,7 @@ def _query(sql: str, step: StagedMerge | StagedCells, target: Any = None) -> pa.
         connection.register("staged", staged)
         if target is not None:
             connection.register("target", target)
-        return connection.sql(sql).to_arrow_table()
+        return memory.within(connection, lambda: connection.sql(sql).to_arrow_table())
 
 
 def _batches(dataset: Any, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

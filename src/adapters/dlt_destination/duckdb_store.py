@@ -6,7 +6,6 @@ Sources: DuckDB documentation, "DELETE", "INSERT", "CREATE TABLE", "ALTER TABLE"
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shutil
 import time
@@ -19,8 +18,10 @@ import pyarrow as pa
 from adapters.dlt_destination import kept_files, merge_sql, transaction_sql
 from adapters.dlt_destination.columns import all_fields, plain, with_columns
 from adapters.dlt_destination.dialect import DUCKDB
+from adapters.dlt_destination.duckdb_memory import VECTOR_ROWS, MemoryLimit, out_of_memory
 from adapters.dlt_destination.failures import root_cause, scrubbed
 from adapters.dlt_destination.parquet import move_durably
+from adapters.dlt_destination.pieces import SCAN_BYTES, SCAN_ROWS, gathered
 from adapters.dlt_destination.plan import (
     Filled,
     Plan,
@@ -41,24 +42,11 @@ if TYPE_CHECKING:
     from cdc_core.errors import CdcError
     from cdc_core.staging import SchemaStep, TargetTable
 
-SCAN_ROWS = 100_000
-
 #: Under this name a statement finds rows on their way in.
 ROWS = "wal2delta_rows"
 
 #: How long another process, a reader in passing, may keep the file from being opened.
 PATIENCE_SECONDS = 10.0
-
-
-#: DuckDB's buffers; it spills beyond. Its own default is most of the machine's memory. What it has
-#: written it keeps up to the limit, but it needs blocks for each column of a table that it writes.
-MEMORY_MB = 144
-COLUMN_MB = 1
-
-#: Settings of a connection unless dlt's settings have others. Where order need not be kept, a large
-#: table is written once, not again by the checkpoint.
-SETTINGS = {"memory_limit": f"{MEMORY_MB}MB", "preserve_insertion_order": False}
-
 
 #: What opening the file says where no other run would open it either.
 _WRONG_FILE = re.compile(
@@ -73,6 +61,7 @@ class OpensFile:
     opens nothing in its place where it is not there and the run only reads."""
 
     plan: Plan
+    store: DuckDbStore
 
     def __enter__(self) -> Any:
         client: Any = self
@@ -80,16 +69,13 @@ class OpensFile:
         file = credentials.database
         if _absent(client) is not None and not self.plan.writes:
             credentials.database = ":memory:"
+        credentials.global_config = self.store.memory.settings(credentials.global_config)
         try:
-            return self._opened(credentials)
+            return self._opened()
         finally:
             credentials.database = file
 
-    def _opened(self, credentials: Any) -> Any:
-        credentials.global_config = {
-            **SETTINGS,
-            **(credentials.global_config or {}),
-        }
+    def _opened(self) -> Any:
         give_up = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
@@ -115,6 +101,7 @@ class DuckDbStore:
     table_hints: Mapping[str, Any] = {}
 
     def __init__(self, credentials: Any = None) -> None:
+        self.memory = MemoryLimit()
         self._credentials = credentials
         self._temporary: TemporaryDirectory[str] | None = None
 
@@ -185,12 +172,13 @@ class DuckDbStore:
         if not client.is_storage_initialized():
             client.initialize_storage()
         connection = client.sql_client.native_connection
-        self._make_room(client, len(rows.schema))
-        connection.register(ROWS, rows)
+        self.memory.make_room(connection, len(rows.schema))
+        connection.register(ROWS, self.memory.ahead_of(connection, rows))
         try:
             connection.execute(self._replacement(client, replacement, ROWS))
         finally:
             connection.unregister(ROWS)
+        self.memory.checkpoint(connection)
         return True
 
     def keep(self, client: Any, name: str, files: Sequence[Path]) -> None:
@@ -216,19 +204,16 @@ class DuckDbStore:
         return Path(self._temporary.name, dataset)
 
     def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
-        self._make_room(client, max(map(_columns, steps), default=0))
+        connection = client.sql_client.native_connection
+        self.memory.make_room(connection, max(map(_columns, steps), default=0))
+        self.memory.within(connection, lambda: self._apply(client, table, steps))
+        self.memory.checkpoint(connection)
+
+    def _apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
         with client.sql_client.begin_transaction():
             for step in steps:
                 for statement in self._statements(client, table, step):
-                    self._run(client, statement)
-
-    def _make_room(self, client: Any, columns: int) -> None:
-        """Raise the limit for a wide table, unless it is the user's; the connection is short."""
-        limit = client.config.credentials.global_config["memory_limit"]
-        if limit == SETTINGS["memory_limit"] and columns * COLUMN_MB > MEMORY_MB // 2:
-            # It is refused where a wider table's rows fill more.
-            with contextlib.suppress(Exception):
-                self._run(client, f"SET memory_limit = '{MEMORY_MB + columns * COLUMN_MB}MB'")
+                    client.sql_client.execute_sql(statement)
 
     def _statements(self, client: Any, table: str, step: Step) -> list[str]:
         target, staged = _name(client, table), _files(step.paths)
@@ -272,14 +257,29 @@ class DuckDbStore:
         names = ", ".join(DUCKDB.quote(name) for name in columns)
         schema = self.columns(client)[table]
         schema = pa.schema([schema.field(name) for name in columns])
-        rows = client.sql_client.native_connection.sql(
-            f"SELECT {names} FROM {_name(client, table)}"
-        )
-        # DuckDB renamed it in 1.5.
-        reader = getattr(rows, "to_arrow_reader", None) or rows.fetch_arrow_reader
-        for batch in reader(SCAN_ROWS):
-            piece = pa.Table.from_batches([batch]).rename_columns(list(columns))
-            yield piece.cast(pa.schema([f.with_type(plain(f.type)) for f in schema]))
+        schema = pa.schema([f.with_type(plain(f.type)) for f in schema])
+        rows = self._rows(client, f"SELECT {names} FROM {_name(client, table)}")
+        for piece in gathered(rows, SCAN_ROWS, SCAN_BYTES):
+            yield piece.rename_columns(list(columns)).cast(schema)
+
+    def _rows(self, client: Any, query: str) -> Iterator[pa.Table]:
+        """In the order of the table, so that a reading that wants more memory goes on."""
+        connection = client.sql_client.native_connection
+        connection.execute("SET GLOBAL preserve_insertion_order = true")
+        given = 0
+        while True:
+            before, seen = self.memory.megabytes, 0
+            try:
+                for piece in _batches(connection, query):
+                    seen += len(piece)
+                    if seen > given:
+                        yield piece.slice(max(0, len(piece) - (seen - given)))
+                        given = seen
+            except Exception as error:
+                if not self.memory.raised_for(error, connection, before):
+                    raise
+            else:
+                return
 
     def try_writing(self, client: Any, file: Path) -> None:
         if (absent := _absent(client)) is not None:
@@ -314,6 +314,8 @@ class DuckDbStore:
     def failure(self, error: BaseException, where: str) -> CdcError:
         cause = root_cause(error)
         kinds = {kind.__name__ for kind in type(cause).__mro__}
+        if out_of_memory(cause):
+            return self._too_large(where)
         if kinds & {"IOException", "OSError", "ConnectionException"}:
             # These speak of files and locks, never of rows.
             return DestinationUnavailable(
@@ -322,14 +324,37 @@ class DuckDbStore:
             )
         return DestinationFailed(f"{where}: {scrubbed(cause)}", "run again with LOG_LEVEL=DEBUG")
 
+    def _too_large(self, where: str) -> CdcError:
+        """Rows that need more memory than there may be."""
+        if self.memory.fixed:
+            setting = f"{self.section}.credentials.global_config"
+            return SettingsError(
+                f"{where}: rows need more memory than memory_limit in {setting} allows",
+                "raise memory_limit there, or leave it out",
+            )
+        return DestinationUnavailable(
+            f"{where}: rows need more memory than DuckDB has here, {self.memory.megabytes} MB",
+            "run on a machine with more memory",
+        )
+
     def _run(self, client: Any, statement: str) -> None:
-        client.sql_client.execute_sql(statement)
+        self.memory.within(
+            client.sql_client.native_connection, lambda: client.sql_client.execute_sql(statement)
+        )
 
 
 def _file(client: Any) -> Path | None:
     """The database's file, be it there or not; None for a connection or a service."""
     database = Path(client.config.credentials.database)
     return database if database.is_absolute() else None
+
+
+def _batches(connection: Any, query: str) -> Iterator[pa.Table]:
+    rows = connection.sql(query)
+    # DuckDB renamed it in 1.5.
+    reader = getattr(rows, "to_arrow_reader", None) or rows.fetch_arrow_reader
+    for batch in reader(VECTOR_ROWS):
+        yield pa.Table.from_batches([batch])
 
 
 def _absent(client: Any) -> Path | None:

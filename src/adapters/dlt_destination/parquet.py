@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from adapters.dlt_destination.pieces import gathered
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
 ROW_GROUP_ROWS = 128 * 1024
-GROUP_BYTES = 64 * 1024 * 1024
+#: A reader holds some row groups at once.
+GROUP_BYTES = 16 * 1024 * 1024
 FILE_ROWS = 1_000_000
 FILE_BYTES = 256 * 1024 * 1024
 
@@ -41,7 +44,7 @@ class StagedParquet:
 def write_table(rows: pa.Table, path: Path) -> Path:
     """One file; of no rows too, for it carries the columns."""
     with _writer(path, rows.schema) as writer:
-        writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
+        _write(writer, rows)
     return path
 
 
@@ -57,11 +60,11 @@ def write_pieces(
     writer: pq.ParquetWriter | None = None
     rows = size = 0
     try:
-        for group in _gathered(pieces, schema):
+        for group in gathered(_cast(pieces, schema), ROW_GROUP_ROWS, GROUP_BYTES):
             if writer is None:
                 paths.append(folder / f"{stem}-{len(paths)}.parquet")
                 writer, rows, size = _writer(paths[-1], schema), 0, 0
-            writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+            _write(writer, group)
             rows, size, total = rows + len(group), size + group.nbytes, total + len(group)
             if rows >= FILE_ROWS or size >= FILE_BYTES:
                 writer.close()
@@ -88,19 +91,13 @@ def move_durably(file: Path, target: Path) -> None:
             beside.replace(target)
 
 
-def _gathered(pieces: Iterable[pa.Table], schema: pa.Schema) -> Iterable[pa.Table]:
-    held: list[pa.Table] = []
-    rows = size = 0
-    for piece in pieces:
-        if not len(piece):
-            continue
-        held.append(piece.cast(schema))
-        rows, size = rows + len(piece), size + piece.nbytes
-        if rows >= ROW_GROUP_ROWS or size >= GROUP_BYTES:
-            yield pa.concat_tables(held)
-            held, rows, size = [], 0, 0
-    if held:
-        yield pa.concat_tables(held)
+def _cast(pieces: Iterable[pa.Table], schema: pa.Schema) -> Iterable[pa.Table]:
+    return (piece.cast(schema) for piece in pieces)
+
+
+def _write(writer: pq.ParquetWriter, rows: pa.Table) -> None:
+    by_size = max(1, GROUP_BYTES * len(rows) // max(1, rows.nbytes))
+    writer.write_table(rows, row_group_size=min(ROW_GROUP_ROWS, by_size))
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:

@@ -1,0 +1,164 @@
+"""Rows of megabytes get in and out, and in pieces, however little memory there is at first."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
+
+from adapters.dlt_destination import duckdb_memory
+from adapters.dlt_destination.databricks_store import DatabricksStore
+from adapters.dlt_destination.destination import DltDestination
+from adapters.dlt_destination.factories import delta_destination, duckdb_destination
+from adapters.dlt_destination.pieces import SCAN_BYTES
+from adapters.dlt_destination.settings import PipelineSettings
+from adapters.dlt_destination.transient import Patience
+from cdc_core.errors import DestinationUnavailable, SettingsError
+from cdc_core.staging import METADATA_FIELDS, LoadBatch, Replacement, TargetTable
+from tests.contracts.destination_contract import THEN, checkpoint, keyed, multiset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from cdc_core.ports.destination import Destination
+    from tests.integration.warehouse.client import Warehouse
+
+TARGET = TargetTable("big", pa.schema([("id", pa.int64()), ("n", pa.int32()), ("v", pa.string())]))
+LARGE = 4_000_000
+
+
+def text(seed: int, size: int = LARGE) -> str:
+    """It does not compress to nothing."""
+    return random.Random(seed).randbytes(size // 2).hex()
+
+
+def rows(ids: Iterable[int], lsn: int, size: int = LARGE) -> list[dict[str, Any]]:
+    return [{"id": n, "n": lsn, "v": text(n + lsn, size), "_cdc_lsn": lsn} for n in ids]
+
+
+def whole(ids: Iterable[int], lsn: int, size: int = LARGE) -> LoadBatch:
+    schema = pa.schema([*TARGET.schema, *METADATA_FIELDS])
+    pieces: Iterator[pa.Table] = (
+        pa.Table.from_pylist([{"_cdc_committed_at": THEN, **row}], schema=schema)
+        for n in ids
+        for row in rows([n], lsn, size)
+    )
+    return LoadBatch(replacements=(Replacement(TARGET, pieces),))
+
+
+def changed(ids: Iterable[int], lsn: int) -> LoadBatch:
+    return LoadBatch(merges=(keyed(TARGET, rows(ids, lsn)),))
+
+
+def held(destination: Destination) -> dict[int, tuple[int, str]]:
+    found: dict[int, tuple[int, str]] = {}
+    for piece in destination.scan("big", ["id", "n", "v"]):
+        assert piece.nbytes < 2 * SCAN_BYTES
+        for row in piece.to_pylist():
+            assert row["id"] not in found
+            found[row["id"]] = (row["n"], digest(row["v"]))
+    return found
+
+
+def digest(value: str) -> str:
+    return hashlib.md5(value.encode()).hexdigest()
+
+
+def expected(ids: Iterable[int], lsn: int, size: int = LARGE) -> dict[int, tuple[int, str]]:
+    return {n: (lsn, digest(text(n + lsn, size))) for n in ids}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> PipelineSettings:
+    return PipelineSettings("wal2delta", "bronze", tmp_path / "work")
+
+
+@pytest.fixture(params=["duckdb", "delta", "databricks"])
+def destination(
+    request: pytest.FixtureRequest, settings: PipelineSettings, tmp_path: Path
+) -> DltDestination:
+    match request.param:
+        case "duckdb":
+            return duckdb_destination(settings, str(tmp_path / "lake.duckdb"))
+        case "delta":
+            return delta_destination(settings, str(tmp_path / "lake"))
+        case _:
+            warehouse: Warehouse = request.getfixturevalue("warehouse")
+            place = {"credentials": warehouse.dlt_credentials()}
+            return DltDestination(DatabricksStore(place, "wal2delta", Patience()), settings)
+
+
+def test_large_values_are_loaded_merged_and_read_in_pieces(destination: DltDestination) -> None:
+    with destination:
+        destination.load(whole(range(40), 1), checkpoint(1))
+        destination.load(changed(range(30, 45), 2), checkpoint(2))
+    with destination:
+        assert held(destination) == expected(range(30), 1) | expected(range(30, 45), 2)
+
+
+def test_duckdb_finds_large_values_that_were_not_sent(
+    settings: PipelineSettings, tmp_path: Path
+) -> None:
+    """They are read from the table; a column added and one widened write it again."""
+    wider = TargetTable("big", TARGET.schema.set(1, pa.field("n", pa.int64())))
+    place = str(tmp_path / "lake.duckdb")
+    unchanged = [{"id": n, "n": 2, "_cdc_lsn": 2, "_cdc_unchanged": ".2."} for n in range(40)]
+    with duckdb_destination(settings, place) as destination:
+        destination.load(whole(range(40), 1), checkpoint(1))
+    with duckdb_destination(settings, place) as destination:
+        merge = keyed(wider, unchanged, unchanged_columns=("v",))
+        destination.load(LoadBatch(merges=(merge,)), checkpoint(2))
+        assert held(destination) == {n: (2, v) for n, (_, v) in expected(range(40), 1).items()}
+    more = TargetTable("big", wider.schema.append(pa.field("o", pa.int64())))
+    with duckdb_destination(settings, place) as destination:
+        destination.load(LoadBatch(merges=(keyed(more, []),)), checkpoint(3))
+        assert len(held(destination)) == 40
+
+
+def test_duckdb_takes_large_values_that_come_one_by_one(
+    settings: PipelineSettings, tmp_path: Path
+) -> None:
+    """Together they are more than its memory at first; so is a checkpoint of its log."""
+    with duckdb_destination(settings, str(tmp_path / "lake.duckdb")) as destination:
+        for n in range(5):
+            merge = keyed(TARGET, rows([n], 1, 10 * LARGE))
+            destination.load(LoadBatch(merges=(merge,)), checkpoint(1 + n))
+        assert held(destination) == expected(range(5), 1, 10 * LARGE)
+
+
+def test_duckdb_merges_large_rows_without_a_key(settings: PipelineSettings, tmp_path: Path) -> None:
+    with duckdb_destination(settings, str(tmp_path / "lake.duckdb")) as destination:
+        for lsn, operation in ((1, "U"), (2, "D")):
+            contents = [
+                {**row, "_cdc_lsn": lsn, "_cdc_op": operation} for row in rows(range(40), 1)
+            ]
+            destination.load(LoadBatch(merges=(multiset(TARGET, contents),)), checkpoint(lsn))
+            assert len(held(destination)) == (40 if lsn == 1 else 0)
+
+
+def test_a_limit_of_the_users_that_is_too_small_is_named(
+    settings: PipelineSettings, tmp_path: Path
+) -> None:
+    place = DuckDbCredentials(str(tmp_path / "lake.duckdb"))
+    place.global_config = {"memory_limit": "100MB"}
+    with duckdb_destination(settings, place) as destination:
+        for load in (whole(range(40), 1), changed(range(40), 1)):
+            with pytest.raises(SettingsError, match=r"memory_limit in destination\.duckdb\.cred"):
+                destination.load(load, checkpoint(1))
+        assert destination.read_checkpoint() is None
+
+
+def test_a_machine_with_too_little_memory_is_named(
+    settings: PipelineSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duckdb_memory, "_most", lambda: 140)
+    with duckdb_destination(settings, str(tmp_path / "lake.duckdb")) as destination:
+        for load in (whole(range(40), 1), changed(range(40), 1)):
+            with pytest.raises(DestinationUnavailable, match="more memory than DuckDB has here"):
+                destination.load(load, checkpoint(1))
+        assert destination.read_checkpoint() is None
