@@ -48,6 +48,7 @@ _LOCAL_SOCKET = re.compile(r"on socket ")
 _SENDERS = re.compile(r"max_wal_senders|number of requested standby connections")
 _REPLICATION_ROLE = re.compile(r"WAL sender|walsender|replication role|REPLICATION attribute")
 _CONNECT_PRIVILEGE = re.compile(r"permission denied for database")
+_DECODING = re.compile(r"associated LSN ([0-9A-F]+/[0-9A-F]+)")
 _EXECUTE_PRIVILEGE = re.compile(r"permission denied for function (\S+)")
 
 #: SQLSTATE classes whose primary message names objects and settings, never a row's values.
@@ -75,7 +76,8 @@ def translated(error: psycopg.Error, doing: str, cure: str = "") -> CdcError:
             )
         case _, "22021" | "22P05":
             return OperatorNeeded(
-                f"text that is not UTF-8, of a database that holds any bytes, met while {doing}",
+                f"text that is not UTF-8, of a database that holds any bytes, met while {doing}"
+                f"{_change(error)}",
                 "make it UTF-8 (Latin 1 in a column x: SET x = convert_from(convert(convert_to("
                 "x, 'SQL_ASCII'), 'LATIN1', 'UTF8'), 'SQL_ASCII')), then run: wal2delta snapshot",
             )
@@ -164,6 +166,12 @@ REPLICATION_CURE = (
 
 def slot_missing(slot_name: str) -> HistoryLost:
     return HistoryLost(f"replication slot {slot_name!r} does not exist", RESNAPSHOT)
+
+
+def _change(error: psycopg.Error) -> str:
+    """Where in the WAL the server was, if it was decoding a change."""
+    found = _DECODING.search(error.diag.context or "")
+    return f", at LSN {found[1]}" if found else ""
 
 
 def _function_cure(said: str) -> str:

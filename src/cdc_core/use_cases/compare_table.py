@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cdc_core.parity import Differences, Digest, RowHashes, differences, groups, joined
 from cdc_core.row_hash import canonical_type, hash_rows, mix
@@ -144,8 +145,8 @@ class TableSides:
             wanted = ("table_name", *_CELL_COLUMNS)
             parts = [np.empty(0, np.uint64)]
             for cells in self.destination.scan(UNREPRESENTABLE_TABLE, wanted):
-                own = [name == self.state.target for name in cells.column(0).to_pylist()]
-                parts.append(_cell_hashes(cells.filter(pa.array(own, pa.bool_()))))
+                own = pc.equal(cells.column(0), self.state.target)
+                parts.append(_cell_hashes(cells.filter(own)))
             self._recorded = np.concatenate(parts)
         return self._recorded
 

@@ -336,6 +336,7 @@ def test_values_that_are_not_utf8_are_refused_and_nothing_is_lost(shop, latin1):
             line = shop.run(command, code=3).line
             assert "text that is not UTF-8, of a database that holds any bytes" in line
             assert f"met while reading {where}" in line
+            assert (", at LSN " in line) == (command == "cdc")
             assert "caf" not in line
     mended = line.split("SET x = ")[1].split("), then run")[0]
     latin1(f"UPDATE a SET x = {mended} WHERE id = 2")
