@@ -45,12 +45,20 @@ NEVER = "1000TB"
 SETTINGS = {"preserve_insertion_order": False, "checkpoint_threshold": NEVER}
 
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-_TOO_LITTLE = re.compile(r"Out of Memory|(?:failed to|could not) (?:allocate|pin|reserve)")
+
+#: What a commit or a checkpoint says of it, which have errors of their own.
+_TOO_LITTLE = re.compile(r"(?:failed to|could not) (?:allocate|pin|reserve)")
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether DuckDB wanted more than its limit; a commit or a checkpoint wraps that."""
-    return _TOO_LITTLE.search(str(root_cause(error))) is not None
+    """Whether DuckDB wanted more than its limit. Errors that may quote a row are none of these."""
+    cause = root_cause(error)
+    match type(cause).__name__:
+        case "OutOfMemoryException":
+            return True
+        case "TransactionException" | "FatalException":
+            return _TOO_LITTLE.search(str(cause)) is not None
+    return False
 
 
 class MemoryLimit:
