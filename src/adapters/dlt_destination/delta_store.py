@@ -192,8 +192,8 @@ class DeltaStore:
         dataset = delta.to_pyarrow_dataset()
         schema = pa.schema([change(field) for field in dataset.schema])
         batches = (
-            pa.Table.from_batches([batch]).rename_columns(schema.names).cast(schema)
-            for batch in _batches(dataset, dataset.schema.names)
+            rows.rename_columns(schema.names).cast(schema)
+            for rows in _batches(dataset, dataset.schema.names)
         )
         write_deltalake(
             delta,
@@ -267,9 +267,9 @@ class DeltaStore:
         def batches() -> Iterator[pa.Table]:
             local = (path.open("rb") for path in step.paths)
             for opened in chain(local, map(client.fs_client.open, step.kept)):
-                with opened, pq.ParquetFile(opened) as file:
-                    for group in range(file.num_row_groups):
-                        rows = file.read_row_group(group).cast(new)
+                with opened:
+                    for group in _groups(opened):
+                        rows = group.cast(new)
                         for field in kept:
                             rows = rows.append_column(field, pa.nulls(len(rows), field.type))
                         yield rows
@@ -344,8 +344,7 @@ class DeltaStore:
 
     def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         dataset = self._open(client, table).to_pyarrow_dataset()
-        rows = (pa.Table.from_batches([batch]) for batch in _batches(dataset, columns))
-        yield from gathered(rows, SCAN_ROWS, SCAN_BYTES)
+        yield from gathered(_batches(dataset, columns), SCAN_ROWS, SCAN_BYTES)
 
     def try_writing(self, client: Any, file: Path) -> None:
         from deltalake import write_deltalake
@@ -463,9 +462,15 @@ def _size(step: StagedMerge) -> int:
 
 def _staged(step: StagedMerge) -> Iterator[pa.Table]:
     for path in step.paths:
-        with pq.ParquetFile(path) as file:
-            for group in range(file.num_row_groups):
-                yield file.read_row_group(group).cast(step.merge.rows.schema)
+        for group in _groups(path):
+            yield group.cast(step.merge.rows.schema)
+
+
+def _groups(source: Any) -> Iterator[pa.Table]:
+    """A Parquet file by its row groups, which are bounded, whatever size its rows have."""
+    with pq.ParquetFile(source) as file:
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number)
 
 
 def _query(sql: str, step: StagedMerge | StagedCells, target: Any = None) -> pa.Table:
@@ -486,12 +491,12 @@ def _query(sql: str, step: StagedMerge | StagedCells, target: Any = None) -> pa.
         return memory.within(connection, lambda: connection.sql(sql).to_arrow_table())
 
 
-def _batches(dataset: Any, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def _batches(dataset: Any, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Pieces of bounded size, read a little ahead; Arrow would read ahead four files at once."""
-    batches: Iterator[pa.RecordBatch] = dataset.to_batches(
+    batches = dataset.to_batches(
         columns=list(columns), batch_size=SCAN_ROWS, batch_readahead=2, fragment_readahead=1
     )
-    return batches
+    return (pa.Table.from_batches([batch]) for batch in batches)
 
 
 def _row_groups() -> Any:

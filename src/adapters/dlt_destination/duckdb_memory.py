@@ -64,8 +64,8 @@ def out_of_memory(error: BaseException) -> bool:
 class MemoryLimit:
     """Of one database, for all of its connections, in any thread; a user's own limit stays."""
 
-    def __init__(self, megabytes: int = MEMORY_MB) -> None:
-        self.megabytes = megabytes
+    def __init__(self) -> None:
+        self.megabytes = MEMORY_MB
         self._lock = Lock()
         self._given: dict[str, Any] | None = None
         #: Whether the limit is the user's.

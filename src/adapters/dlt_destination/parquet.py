@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from adapters.dlt_destination.pieces import gathered
+from adapters.dlt_destination.pieces import gathered, rows_within
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,7 +60,8 @@ def write_pieces(
     writer: pq.ParquetWriter | None = None
     rows = size = 0
     try:
-        for group in gathered(_cast(pieces, schema), ROW_GROUP_ROWS, GROUP_BYTES):
+        cast = (piece.cast(schema) for piece in pieces)
+        for group in gathered(cast, ROW_GROUP_ROWS, GROUP_BYTES):
             if writer is None:
                 paths.append(folder / f"{stem}-{len(paths)}.parquet")
                 writer, rows, size = _writer(paths[-1], schema), 0, 0
@@ -91,13 +92,8 @@ def move_durably(file: Path, target: Path) -> None:
             beside.replace(target)
 
 
-def _cast(pieces: Iterable[pa.Table], schema: pa.Schema) -> Iterable[pa.Table]:
-    return (piece.cast(schema) for piece in pieces)
-
-
 def _write(writer: pq.ParquetWriter, rows: pa.Table) -> None:
-    by_size = max(1, GROUP_BYTES * len(rows) // max(1, rows.nbytes))
-    writer.write_table(rows, row_group_size=min(ROW_GROUP_ROWS, by_size))
+    writer.write_table(rows, row_group_size=rows_within(rows, ROW_GROUP_ROWS, GROUP_BYTES))
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:

@@ -28,7 +28,13 @@ def gathered(pieces: Iterable[pa.Table], rows: int, size: int) -> Iterator[pa.Ta
         yield pa.concat_tables(held)
 
 
+def rows_within(piece: pa.Table, rows: int, size: int) -> int:
+    """How many of the piece's rows are at most so many, and about so many bytes; at least one."""
+    by_size: int = size * len(piece) // max(1, piece.nbytes)
+    return max(1, min(rows, by_size))
+
+
 def _cut(piece: pa.Table, rows: int, size: int) -> Iterator[pa.Table]:
-    step = max(1, min(rows, size * len(piece) // max(1, piece.nbytes)))
+    step = rows_within(piece, rows, size)
     for start in range(0, len(piece), step):
         yield piece.slice(start, step)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,10 @@ import pyarrow as pa
 import pytest
 
 from adapters.dlt_destination import work_folder
-from adapters.dlt_destination.databricks_store import DatabricksStore
 from adapters.dlt_destination.delta_store import DeltaStore
 from adapters.dlt_destination.destination import DltDestination
 from adapters.dlt_destination.duckdb_store import DuckDbStore
 from adapters.dlt_destination.factories import delta_destination, duckdb_destination
-from adapters.dlt_destination.settings import PipelineSettings
-from adapters.dlt_destination.transient import Patience
 from cdc_core.checkpoint import Checkpoint
 from cdc_core.errors import DestinationFailed, DestinationUnavailable, SettingsError
 from cdc_core.lsn import Lsn
@@ -42,7 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from adapters.dlt_destination.plan import Step
-    from adapters.dlt_destination.store import TableStore
+    from adapters.dlt_destination.settings import PipelineSettings
+    from tests.integration.destination.stores import Store
     from tests.integration.warehouse.client import Warehouse
 
 SECRET = "4111-1111-1111-1111"
@@ -66,37 +64,6 @@ def failing(base: type, fails: Callable[[str], bool], error: Exception, *, after
                 raise error
 
     return Failing
-
-
-@dataclass(frozen=True)
-class Store:
-    """Makes stores of one place, of the class itself or of one that fails."""
-
-    base: type
-    place: Any
-    others: tuple[Any, ...] = ()
-
-    def __call__(self, base: type | None = None) -> TableStore:
-        made: TableStore = (base or self.base)(self.place, *self.others)
-        return made
-
-
-@pytest.fixture(params=["duckdb", "delta", "databricks"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    match request.param:
-        case "duckdb":
-            return Store(DuckDbStore, str(tmp_path / "lake.duckdb"))
-        case "delta":
-            return Store(DeltaStore, str(tmp_path / "lake"))
-        case _:
-            warehouse: Warehouse = request.getfixturevalue("warehouse")
-            place = {"credentials": warehouse.dlt_credentials()}
-            return Store(DatabricksStore, place, ("wal2delta", Patience()))
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> PipelineSettings:
-    return PipelineSettings("wal2delta", "bronze", tmp_path / "work")
 
 
 @pytest.mark.parametrize("after", [False, True])

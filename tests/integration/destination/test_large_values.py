@@ -11,12 +11,9 @@ import pytest
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from adapters.dlt_destination import duckdb_memory
-from adapters.dlt_destination.databricks_store import DatabricksStore
 from adapters.dlt_destination.destination import DltDestination
-from adapters.dlt_destination.factories import delta_destination, duckdb_destination
+from adapters.dlt_destination.factories import duckdb_destination
 from adapters.dlt_destination.pieces import SCAN_BYTES
-from adapters.dlt_destination.settings import PipelineSettings
-from adapters.dlt_destination.transient import Patience
 from cdc_core.errors import DestinationUnavailable, SettingsError
 from cdc_core.staging import METADATA_FIELDS, LoadBatch, Replacement, TargetTable
 from tests.contracts.destination_contract import THEN, checkpoint, keyed, multiset
@@ -25,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from adapters.dlt_destination.settings import PipelineSettings
     from cdc_core.ports.destination import Destination
-    from tests.integration.warehouse.client import Warehouse
+    from tests.integration.destination.stores import Store
 
 TARGET = TargetTable("big", pa.schema([("id", pa.int64()), ("n", pa.int32()), ("v", pa.string())]))
 LARGE = 4_000_000
@@ -73,28 +71,10 @@ def expected(ids: Iterable[int], lsn: int, size: int = LARGE) -> dict[int, tuple
     return {n: (lsn, digest(text(n + lsn, size))) for n in ids}
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> PipelineSettings:
-    return PipelineSettings("wal2delta", "bronze", tmp_path / "work")
-
-
-@pytest.fixture(params=["duckdb", "delta", "databricks"])
-def destination(
-    request: pytest.FixtureRequest, settings: PipelineSettings, tmp_path: Path
-) -> DltDestination:
-    match request.param:
-        case "duckdb":
-            return duckdb_destination(settings, str(tmp_path / "lake.duckdb"))
-        case "delta":
-            return delta_destination(settings, str(tmp_path / "lake"))
-        case _:
-            warehouse: Warehouse = request.getfixturevalue("warehouse")
-            place = {"credentials": warehouse.dlt_credentials()}
-            return DltDestination(DatabricksStore(place, "wal2delta", Patience()), settings)
-
-
-def test_large_values_are_loaded_merged_and_read_in_pieces(destination: DltDestination) -> None:
-    with destination:
+def test_large_values_are_loaded_merged_and_read_in_pieces(
+    store: Store, settings: PipelineSettings
+) -> None:
+    with DltDestination(store(), settings) as destination:
         destination.load(whole(range(40), 1), checkpoint(1))
         destination.load(changed(range(30, 45), 2), checkpoint(2))
     with destination:

@@ -1,0 +1,37 @@
+"""Every kind of store, each with a place of its own, and the settings of a pipeline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from adapters.dlt_destination.databricks_store import DatabricksStore
+from adapters.dlt_destination.delta_store import DeltaStore
+from adapters.dlt_destination.duckdb_store import DuckDbStore
+from adapters.dlt_destination.settings import PipelineSettings
+from adapters.dlt_destination.transient import Patience
+from tests.integration.destination.stores import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.integration.warehouse.client import Warehouse
+
+
+@pytest.fixture(params=["duckdb", "delta", "databricks"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    match request.param:
+        case "duckdb":
+            return Store(DuckDbStore, str(tmp_path / "lake.duckdb"))
+        case "delta":
+            return Store(DeltaStore, str(tmp_path / "lake"))
+        case _:
+            warehouse: Warehouse = request.getfixturevalue("warehouse")
+            place = {"credentials": warehouse.dlt_credentials()}
+            return Store(DatabricksStore, place, ("wal2delta", Patience()))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> PipelineSettings:
+    return PipelineSettings("wal2delta", "bronze", tmp_path / "work")
