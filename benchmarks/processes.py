@@ -75,6 +75,8 @@ def weigh(
             limit.cancel()
             watch.stop()
     seconds = time.perf_counter() - started
+    # A process that ended before it was looked at: the kernel's mark, which knows this one's, too.
+    peak_bytes = watch.peak_bytes or usage.ru_maxrss * 1024
     text = path.read_text(errors="replace")
     if process.returncode:
         late = f"not done after {limit_seconds:g} s" if seconds >= limit_seconds else ""
@@ -82,7 +84,7 @@ def weigh(
         raise CommandFailed(
             late or f"exit {process.returncode}: {words[-1] if words else ''}", text
         )
-    return Weight(seconds, usage.ru_utime + usage.ru_stime, watch.peak_bytes / 1e6, text)
+    return Weight(seconds, usage.ru_utime + usage.ru_stime, peak_bytes / 1e6, text)
 
 
 class MemoryWatch:

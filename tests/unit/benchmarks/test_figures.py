@@ -15,7 +15,7 @@ from benchmarks.chart import throughput_chart
 from benchmarks.figures import CaseResult, Figure, Report, Run, figure, read_report, with_ratios
 from benchmarks.ours import Wal2delta
 from benchmarks.peers.environment import Environment
-from benchmarks.processes import CommandFailed, weigh
+from benchmarks.processes import CommandFailed, MemoryWatch, weigh
 from benchmarks.report import as_markdown, as_text
 from benchmarks.run import parser
 from benchmarks.scenarios.choice import CASES
@@ -79,6 +79,11 @@ def test_memory_counts_the_whole_process_tree(tmp_path):
     child = "import time; held = b'x' * 150_000_000; time.sleep(0.6)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     assert weigh([sys.executable, "-c", parent], tmp_path).peak_mb > 150
+
+
+def test_memory_of_a_process_too_short_to_be_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(MemoryWatch, "_watch", lambda self: None)
+    assert weigh(["true"], tmp_path).peak_mb > 0
 
 
 def test_a_command_that_fails_or_hangs_is_no_measurement(tmp_path):
