@@ -1,4 +1,5 @@
-"""The PostgreSQL server that tests share, started when asked for, and a fresh database for each."""
+"""What all tests share: the PostgreSQL server, started when asked for, and a database for each;
+properties without limits of time, which would tell of the machine and not of the code."""
 
 from __future__ import annotations
 
@@ -6,11 +7,15 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.postgres import Server, server_kind, test_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("project")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -33,7 +33,7 @@ CALLS = st.lists(
 @pytest.mark.parametrize(
     "progress_of", [SilentProgress, LineProgress, TerminalProgress, RecordedProgress]
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(calls=CALLS)
 def test_any_order_of_calls_is_taken(
     progress_of: Callable[[], Progress], calls: list[tuple[str, object]]

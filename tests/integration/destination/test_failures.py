@@ -99,8 +99,12 @@ def test_a_failed_table_is_told_in_one_line_and_mended_by_loading_again(
 
 
 def test_an_interrupt_while_a_table_is_loaded_is_one(
-    store: Store, settings: PipelineSettings
+    store: Store, settings: PipelineSettings, request: pytest.FixtureRequest
 ) -> None:
+    # Tests that run in a shell's background have interrupts ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+
     class Interrupted(store.base):  # type: ignore[misc, name-defined]
         def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
             super().apply(client, table, steps)

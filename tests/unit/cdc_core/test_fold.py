@@ -161,7 +161,7 @@ def plainly(changes: TableChanges, key: tuple[str, ...]) -> tuple[dict[tuple[Any
     return last, truncated_at
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 10**9),
     key=st.sampled_from(KEYS),

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.pgoutput.streamed_transactions import StreamedTransactions
@@ -126,7 +126,6 @@ def histories(draw: st.DrawFn) -> tuple[list[bytes], list[bytes]]:
     return sent, expected
 
 
-@settings(deadline=None)
 @given(histories(), st.lists(st.integers(0, 80), max_size=6), st.integers(0, 300))
 def test_transactions_come_whole_at_their_commit(
     history: tuple[list[bytes], list[bytes]], cuts: list[int], least_bytes: int

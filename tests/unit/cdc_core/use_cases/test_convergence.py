@@ -151,7 +151,7 @@ def build(seed: int, batch_transactions: int = 1000) -> tuple[World, list[int]]:
     return world, oids
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(seed=st.integers(0, 10**6), cut=st.integers(1, 4), rounds=st.integers(1, 3))
 def test_stream_converges_whatever_the_workload(seed: int, cut: int, rounds: int) -> None:
     world, oids = build(seed, cut)

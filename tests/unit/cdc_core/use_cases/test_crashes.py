@@ -226,7 +226,7 @@ def test_a_fault_at_any_call_is_cured_by_running_again(
 ACTIONS = st.sampled_from(["cdc", "cdc", "snapshot", "snapshot_one", "repair", "cleanup", "work"])
 
 
-@settings(max_examples=160, deadline=None)
+@settings(max_examples=160)
 @given(
     seed=st.integers(0, 10**6),
     part_rows=st.sampled_from([None, 1, 2]),

@@ -97,7 +97,8 @@ def test_a_kill_at_any_call(before: Any, meanwhile: str, read: list[int]) -> Non
 
 
 @settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=80,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(seed=st.integers(0, 10**6), kills=st.lists(st.integers(0, 40), max_size=4))
 def test_kills_one_after_another(seed: int, kills: list[int]) -> None:

@@ -74,7 +74,7 @@ STEPS = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     keyed=st.booleans(),
     runs=st.lists(st.tuples(st.lists(STEPS, max_size=6), st.integers(0, 30)), max_size=5),
@@ -92,7 +92,7 @@ def test_killed_runs(keyed: bool, runs: Sequence[tuple[Sequence[str], int]]) -> 
     world.assert_equal()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(keyed=st.booleans(), pauses=st.lists(st.lists(STEPS, max_size=4), max_size=8))
 @example(keyed=True, pauses=[["."], ["a>c", "+a", "."], ["."], ["-c", "."], ["."]])
 def test_a_run_that_follows(keyed: bool, pauses: Sequence[Sequence[str]]) -> None:

@@ -175,7 +175,8 @@ def test_two_large_tables(read: list[str]) -> None:
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     kills=st.lists(st.integers(0, 45), max_size=5),

@@ -183,7 +183,7 @@ def differing_ids(world: World, oid: int) -> set[int]:
     return {key for key in source | target if source.get(key) != target.get(key)}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), behind=st.booleans(), small=st.booleans())
 def test_verify_names_exactly_what_differs_and_repair_mends_it(
     seed: int, behind: bool, small: bool

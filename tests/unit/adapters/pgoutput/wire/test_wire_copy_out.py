@@ -50,7 +50,7 @@ def read(answer: CopyOut, stream: bytes, cuts: list[int]) -> list[bytes]:
     return found
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(texts=st.lists(st.binary(max_size=30), max_size=8), alone=st.booleans(), data=st.data())
 def test_rows_however_the_stream_is_cut(texts: list[bytes], alone: bool, data: Any) -> None:
     stream = answer(texts, alone=alone)

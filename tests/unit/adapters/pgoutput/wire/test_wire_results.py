@@ -70,7 +70,7 @@ VALUES: dict[tuple[int, int], st.SearchStrategy[Any]] = {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data(), packing=st.sampled_from([COPY, RECORD]))
 def test_rows_of_any_types_with_nulls_anywhere(data: st.DataObject, packing: Any) -> None:
     types = data.draw(st.lists(st.sampled_from(list(VALUES)), max_size=8))
@@ -177,7 +177,7 @@ def test_a_value_not_of_its_type_is_an_error(oid: int, typmod: int, value: Any) 
         decode([(25, -1), (oid, typmod)], [["a", None], ["b", value]])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_garbage_is_an_error_or_reads(data: st.DataObject) -> None:
     types = [(20, -1), (25, -1), (1700, decimal(12, 2)), (23, -1)]

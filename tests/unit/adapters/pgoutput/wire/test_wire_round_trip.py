@@ -183,7 +183,7 @@ def new_decoder(keys: dict[int, tuple[str, ...]]) -> PgoutputDecoder:
     return PgoutputDecoder(lambda _: TYPES, keys.get)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(streams(), st.data())
 def test_decodes_as_the_plain_decoder_does(
     stream: tuple[list[list[bytes]], dict[int, tuple[str, ...]]], data: st.DataObject
@@ -223,7 +223,7 @@ def assert_figures(decoded: DecodedBatch, piece: list[bytes], after: int | None)
     assert decoded.skipped == {names[k]: noise.count(k) for k in set(noise)}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(streams())
 def test_pieces_of_a_table_join_without_a_seam(
     stream: tuple[list[list[bytes]], dict[int, tuple[str, ...]]],
@@ -248,7 +248,7 @@ def survives(keys: dict[int, tuple[str, ...]], buffer: bytes, offsets: np.ndarra
         table.rows.validate(full=True)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(streams())
 def test_every_prefix_is_refused_or_decoded(
     stream: tuple[list[list[bytes]], dict[int, tuple[str, ...]]],
@@ -264,7 +264,7 @@ def test_every_prefix_is_refused_or_decoded(
         survives(keys, buffer[:length] + tail, np.append(cut, length + len(tail)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(streams(), st.data())
 def test_damaged_bytes_are_refused_or_decoded(
     stream: tuple[list[list[bytes]], dict[int, tuple[str, ...]]], data: st.DataObject
@@ -278,7 +278,7 @@ def test_damaged_bytes_are_refused_or_decoded(
     survives(keys, bytes(damaged), offsets)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.binary(max_size=40), max_size=6), st.lists(st.integers(-5, 200), max_size=6))
 def test_random_bytes_are_refused_or_decoded(messages: list[bytes], offsets: list[int]) -> None:
     framed = [encoder.begin(10), *messages, encoder.commit(10, 20)]
