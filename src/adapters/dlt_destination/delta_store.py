@@ -457,7 +457,9 @@ def _storage_options(client: Any) -> dict[str, str] | None:
 
 
 def _size(step: StagedMerge) -> int:
-    return sum(path.stat().st_size for path in step.paths)
+    """Bytes of the staged rows, not compressed."""
+    files = map(pq.read_metadata, step.paths)
+    return sum(f.row_group(n).total_byte_size for f in files for n in range(f.num_row_groups))
 
 
 def _staged(step: StagedMerge) -> Iterator[pa.Table]:

@@ -40,10 +40,6 @@ VECTOR_ROWS = 2048
 CHECKPOINT_BYTES = 16 << 20
 NEVER = "1000TB"
 
-#: Settings of a connection unless dlt's settings have others. Where order need not be kept, a large
-#: table is written once, not again by the checkpoint.
-SETTINGS = {"preserve_insertion_order": False, "checkpoint_threshold": NEVER}
-
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 #: What a commit or a checkpoint says of it, which have errors of their own.
@@ -55,10 +51,17 @@ def out_of_memory(error: BaseException) -> bool:
     cause = root_cause(error)
     match type(cause).__name__:
         case "OutOfMemoryException":
-            return True
+            return not out_of_disk(cause)
+        case "OSError":  # what Arrow makes of it while a result is read
+            return str(cause).startswith("Out of Memory Error: ") and not out_of_disk(cause)
         case "TransactionException" | "FatalException":
             return _TOO_LITTLE.search(str(cause)) is not None
     return False
+
+
+def out_of_disk(error: BaseException) -> bool:
+    """Whether there is no room for what DuckDB spills, which it counts as memory."""
+    return "max_temp_directory_size" in str(root_cause(error))
 
 
 class MemoryLimit:
@@ -68,17 +71,20 @@ class MemoryLimit:
         self.megabytes = MEMORY_MB
         self._lock = Lock()
         self._given: dict[str, Any] | None = None
-        #: Whether the limit is the user's.
+        #: Whether the limit is the user's, and when to make a checkpoint is DuckDB's own affair.
         self.fixed = False
 
     def settings(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
         """Those to open the database with, beside the user's, which are `given` the first time:
-        later ones may hold what was returned."""
+        later ones may hold what was returned. Where order need not be kept, a large table is
+        written once, not again by the checkpoint."""
         if self._given is None:
             self._given = dict(given or {})
-            self.fixed = not self._given.keys().isdisjoint(LIMITS)
-        own = {} if self.fixed else {"memory_limit": f"{self.megabytes}MB"}
-        return {**SETTINGS, **own, **self._given}
+            self.fixed = not {name.lower() for name in self._given}.isdisjoint(LIMITS)
+        own: dict[str, Any] = {"preserve_insertion_order": False}
+        if not self.fixed:
+            own |= {"memory_limit": f"{self.megabytes}MB", "checkpoint_threshold": NEVER}
+        return own | self._given
 
     def within(self, connection: Any, work: Callable[[], Result]) -> Result:
         """Do what leaves nothing behind where it fails; again with more memory while that helps."""
@@ -124,14 +130,14 @@ class MemoryLimit:
     def checkpoint(self, connection: Any) -> None:
         """Bring a long write-ahead log into the tables, with much memory: a checkpoint that fails
         puts the database out of use until it is opened again."""
+        if self.fixed:
+            return
         query = "SELECT wal_size FROM pragma_database_size() WHERE database_name = "
         (size,) = connection.execute(f"{query} current_database()").fetchone()
         if _bytes(size) < CHECKPOINT_BYTES:
             return
         with self._lock:
-            if not self.fixed:
-                # The rest of the machine's memory is for the process, which may be all there is.
-                _limit(connection, max(self.megabytes, _most() // 2))
+            _limit(connection, self.most)
             try:
                 connection.execute("CHECKPOINT")
             except Exception as error:
@@ -139,13 +145,16 @@ class MemoryLimit:
                 if "other write transactions" not in str(error):
                     raise
             finally:
-                if not self.fixed:
-                    with contextlib.suppress(Exception):  # what others hold may not fit
-                        _limit(connection, self.megabytes)
+                with contextlib.suppress(Exception):  # what others hold may not fit
+                    _limit(connection, self.megabytes)
+
+    @property
+    def most(self) -> int:
+        """Megabytes beyond which the limit is never raised: DuckDB's own on this machine."""
+        return max(_most(), self.megabytes)
 
     def _set(self, connection: Any, megabytes: int) -> None:
-        """As far as DuckDB would go by itself."""
-        self.megabytes = min(megabytes, max(_most(), self.megabytes))
+        self.megabytes = min(megabytes, self.most)
         _limit(connection, self.megabytes)
 
 

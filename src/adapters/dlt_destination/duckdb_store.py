@@ -18,10 +18,15 @@ import pyarrow as pa
 from adapters.dlt_destination import kept_files, merge_sql, transaction_sql
 from adapters.dlt_destination.columns import all_fields, plain, with_columns
 from adapters.dlt_destination.dialect import DUCKDB
-from adapters.dlt_destination.duckdb_memory import VECTOR_ROWS, MemoryLimit, out_of_memory
+from adapters.dlt_destination.duckdb_memory import (
+    VECTOR_ROWS,
+    MemoryLimit,
+    out_of_disk,
+    out_of_memory,
+)
 from adapters.dlt_destination.failures import root_cause, scrubbed
 from adapters.dlt_destination.parquet import move_durably
-from adapters.dlt_destination.pieces import SCAN_BYTES, SCAN_ROWS, gathered
+from adapters.dlt_destination.pieces import SCAN_BYTES, SCAN_ROWS, cut, gathered
 from adapters.dlt_destination.plan import (
     Filled,
     Plan,
@@ -48,6 +53,9 @@ ROWS = "wal2delta_rows"
 #: How long another process, a reader in passing, may keep the file from being opened.
 PATIENCE_SECONDS = 10.0
 
+#: Arrow's offsets have 32 bits, but for large types.
+_USUAL_ARRAY_BYTES = 1 << 31
+
 #: What opening the file says where no other run would open it either.
 _WRONG_FILE = re.compile(
     r"not a valid DuckDB database file|: (?:No such file or directory|Not a directory"
@@ -69,7 +77,13 @@ class OpensFile:
         file = credentials.database
         if _absent(client) is not None and not self.plan.writes:
             credentials.database = ":memory:"
-        credentials.global_config = self.store.memory.settings(credentials.global_config)
+        if credentials.external_conn() is None:
+            credentials.global_config = self.store.memory.settings(credentials.global_config)
+            if "checkpoint_threshold" in credentials.global_config:
+                # dlt's own would win.
+                client.sql_client._global_config.pop("checkpoint_threshold", None)
+        else:  # a database that a service has open, with settings of its own
+            self.store.memory.fixed = True
         try:
             return self._opened()
         finally:
@@ -265,7 +279,10 @@ class DuckDbStore:
     def _rows(self, client: Any, query: str) -> Iterator[pa.Table]:
         """In the order of the table, so that a reading that wants more memory goes on."""
         connection = client.sql_client.native_connection
-        connection.execute("SET GLOBAL preserve_insertion_order = true")
+        if not self.memory.fixed:
+            connection.execute("SET GLOBAL preserve_insertion_order = true")
+            # 2,048 texts may have more than the 2 GB that a usual array of Arrow holds.
+            connection.execute("SET GLOBAL arrow_large_buffer_size = true")
         given = 0
         while True:
             before, seen = self.memory.megabytes, 0
@@ -316,6 +333,11 @@ class DuckDbStore:
         kinds = {kind.__name__ for kind in type(cause).__mro__}
         if out_of_memory(cause):
             return self._too_large(where)
+        if out_of_disk(cause):
+            return DestinationUnavailable(
+                f"{where}: DuckDB's temporary files, beside the database's, have no more room",
+                "free disk space there and run again",
+            )
         if kinds & {"IOException", "OSError", "ConnectionException"}:
             # These speak of files and locks, never of rows.
             return DestinationUnavailable(
@@ -327,13 +349,12 @@ class DuckDbStore:
     def _too_large(self, where: str) -> CdcError:
         """Rows that need more memory than there may be."""
         if self.memory.fixed:
-            setting = f"{self.section}.credentials.global_config"
             return SettingsError(
-                f"{where}: rows need more memory than memory_limit in {setting} allows",
+                f"{where}: rows need more memory than memory_limit in {self.section}.credentials",
                 "raise memory_limit there, or leave it out",
             )
         return DestinationUnavailable(
-            f"{where}: rows need more memory than DuckDB has here, {self.memory.megabytes} MB",
+            f"{where}: rows need more memory than DuckDB has here, {self.memory.most} MB",
             "run on a machine with more memory",
         )
 
@@ -354,7 +375,13 @@ def _batches(connection: Any, query: str) -> Iterator[pa.Table]:
     # DuckDB renamed it in 1.5.
     reader = getattr(rows, "to_arrow_reader", None) or rows.fetch_arrow_reader
     for batch in reader(VECTOR_ROWS):
-        yield pa.Table.from_batches([batch])
+        piece = pa.Table.from_batches([batch])
+        if piece.nbytes < _USUAL_ARRAY_BYTES:
+            yield piece
+            continue
+        # As rows of their own: a slice keeps its offsets, which a usual array cannot hold.
+        for part in cut(piece, VECTOR_ROWS, SCAN_BYTES):
+            yield part.take(pa.array(range(len(part))))
 
 
 def _absent(client: Any) -> Path | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from adapters.dlt_destination.pieces import gathered, rows_within
+from adapters.dlt_destination.pieces import cut, gathered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -93,7 +93,8 @@ def move_durably(file: Path, target: Path) -> None:
 
 
 def _write(writer: pq.ParquetWriter, rows: pa.Table) -> None:
-    writer.write_table(rows, row_group_size=rows_within(rows, ROW_GROUP_ROWS, GROUP_BYTES))
+    for group in cut(rows, ROW_GROUP_ROWS, GROUP_BYTES):
+        writer.write_table(group)
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:

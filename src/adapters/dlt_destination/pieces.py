@@ -1,4 +1,4 @@
-"""Rows gathered to pieces of bounded size, whatever size a store reads or a source sends."""
+"""Rows, gathered to pieces of bounded size, whatever size they were read or sent in."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def gathered(pieces: Iterable[pa.Table], rows: int, size: int) -> Iterator[pa.Ta
     """Pieces put together until they have so many rows or bytes, or cut to that; none is empty."""
     held: list[pa.Table] = []
     held_rows = held_bytes = 0
-    for piece in (part for whole in pieces for part in _cut(whole, rows, size)):
+    for piece in (part for whole in pieces for part in cut(whole, rows, size)):
         held.append(piece)
         held_rows, held_bytes = held_rows + len(piece), held_bytes + piece.nbytes
         if held_rows >= rows or held_bytes >= size:
@@ -28,13 +28,11 @@ def gathered(pieces: Iterable[pa.Table], rows: int, size: int) -> Iterator[pa.Ta
         yield pa.concat_tables(held)
 
 
-def rows_within(piece: pa.Table, rows: int, size: int) -> int:
-    """How many of the piece's rows are at most so many, and about so many bytes; at least one."""
-    by_size: int = size * len(piece) // max(1, piece.nbytes)
-    return max(1, min(rows, by_size))
-
-
-def _cut(piece: pa.Table, rows: int, size: int) -> Iterator[pa.Table]:
-    step = rows_within(piece, rows, size)
-    for start in range(0, len(piece), step):
-        yield piece.slice(start, step)
+def cut(piece: pa.Table, rows: int, size: int) -> Iterator[pa.Table]:
+    """In halves until each has at most so many rows and bytes, or is one row; none is empty."""
+    if len(piece) > 1 and (len(piece) > rows or piece.nbytes > size):
+        half = (len(piece) + 1) // 2
+        yield from cut(piece.slice(0, half), rows, size)
+        yield from cut(piece.slice(half), rows, size)
+    elif len(piece):
+        yield piece

@@ -6,22 +6,25 @@ import hashlib
 import random
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
-from adapters.dlt_destination import duckdb_memory
+from adapters.dlt_destination import delta_store, duckdb_memory, duckdb_store
 from adapters.dlt_destination.destination import DltDestination
-from adapters.dlt_destination.factories import duckdb_destination
+from adapters.dlt_destination.duckdb_store import DuckDbStore
+from adapters.dlt_destination.factories import delta_destination, duckdb_destination
 from adapters.dlt_destination.pieces import SCAN_BYTES
 from cdc_core.errors import DestinationUnavailable, SettingsError
 from cdc_core.staging import METADATA_FIELDS, LoadBatch, Replacement, TargetTable
-from tests.contracts.destination_contract import THEN, checkpoint, keyed, multiset
+from tests.contracts.destination_contract import THEN, checkpoint, keyed, multiset, replacement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from adapters.dlt_destination.plan import StagedMerge, Step
     from adapters.dlt_destination.settings import PipelineSettings
     from cdc_core.ports.destination import Destination
     from tests.integration.destination.stores import Store
@@ -47,6 +50,15 @@ def whole(ids: Iterable[int], lsn: int, size: int = LARGE) -> LoadBatch:
         for row in rows([n], lsn, size)
     )
     return LoadBatch(replacements=(Replacement(TARGET, pieces),))
+
+
+def whole_at_once(ids: range) -> LoadBatch:
+    """Small rows."""
+    return LoadBatch(
+        replacements=(
+            replacement(TARGET, [{"id": n, "n": 1, "v": str(n), "_cdc_lsn": 1} for n in ids]),
+        )
+    )
 
 
 def changed(ids: Iterable[int], lsn: int) -> LoadBatch:
@@ -142,3 +154,103 @@ def test_a_machine_with_too_little_memory_is_named(
             with pytest.raises(DestinationUnavailable, match="more memory than DuckDB has here"):
                 destination.load(load, checkpoint(1))
         assert destination.read_checkpoint() is None
+
+
+def test_a_scan_of_duckdb_that_meets_large_rows_behind_small_ones_goes_on(
+    settings: PipelineSettings, tmp_path: Path
+) -> None:
+    small, large, place = range(30_000), range(30_000, 30_060), str(tmp_path / "lake.duckdb")
+    with duckdb_destination(settings, place) as destination:
+        destination.load(whole_at_once(small), checkpoint(1))
+        for first in range(large.start, large.stop, 20):
+            destination.load(changed(range(first, first + 20), 2), checkpoint(first))
+    with duckdb_destination(settings, place) as destination:
+        found = held(destination)
+    assert found.keys() == {*small, *large}
+    assert {n: found[n] for n in large} == expected(large, 2)
+
+
+def test_a_checkpoint_of_duckdb_has_all_memory_that_there_may_be(
+    settings: PipelineSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duckdb_memory, "_most", lambda: 250)
+    with duckdb_destination(settings, str(tmp_path / "lake.duckdb")) as destination:
+        for n in range(8):
+            merge = keyed(TARGET, rows([2 * n, 2 * n + 1], 1, 10_000_000))
+            destination.load(LoadBatch(merges=(merge,)), checkpoint(1 + n))
+
+
+def test_a_database_that_a_service_has_open_keeps_its_settings(
+    settings: PipelineSettings, tmp_path: Path
+) -> None:
+    query = (
+        "SELECT current_setting('memory_limit'), current_setting('preserve_insertion_order'),"
+        " current_setting('arrow_large_buffer_size')"
+    )
+    with duckdb.connect(tmp_path / "lake.duckdb", config={"memory_limit": "300MB"}) as services:
+        before = services.execute(query).fetchall()
+        with duckdb_destination(settings, services) as destination:
+            destination.load(whole(range(3), 1), checkpoint(1))
+            destination.load(changed(range(60), 2), checkpoint(2))
+            assert held(destination) == expected(range(60), 2)
+        assert services.execute(query).fetchall() == before
+
+
+def test_duckdb_makes_no_checkpoint_by_itself(settings: PipelineSettings, tmp_path: Path) -> None:
+    """Not at dlt's threshold either, which dlt sets over that of its credentials."""
+    thresholds: list[str] = []
+
+    class Watched(DuckDbStore):
+        def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
+            query = "SELECT current_setting('checkpoint_threshold')"
+            thresholds.extend(client.sql_client.native_connection.execute(query).fetchone())
+            super().apply(client, table, steps)
+
+    with DltDestination(Watched(str(tmp_path / "lake.duckdb")), settings) as destination:
+        destination.load(changed(range(3), 1), checkpoint(1))
+    assert thresholds
+    assert all(text.endswith(" TiB") for text in thresholds)
+
+
+def test_texts_beyond_a_usual_array_are_read(
+    settings: PipelineSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vector of them may have more than 2 GB: offsets are large, and no piece keeps others'."""
+    batches, types = duckdb_store._batches, set()
+
+    def watched(connection: Any, query: str) -> Iterator[pa.Table]:
+        for piece in batches(connection, query):
+            types.add(piece.schema.field("v").type)
+            yield piece
+
+    monkeypatch.setattr(duckdb_store, "_USUAL_ARRAY_BYTES", 1 << 20)
+    monkeypatch.setattr(duckdb_store, "_batches", watched)
+    with duckdb_destination(settings, str(tmp_path / "lake.duckdb")) as destination:
+        destination.load(whole(range(40), 1), checkpoint(1))
+        assert held(destination) == expected(range(40), 1)
+    assert types == {pa.large_string()}
+
+
+def test_delta_merges_many_bytes_as_a_stream(
+    settings: PipelineSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However little room they take in files."""
+    streamed, staged = [], delta_store._staged
+
+    def watched(step: StagedMerge) -> Iterator[pa.Table]:
+        streamed.append(True)
+        return staged(step)
+
+    monkeypatch.setattr(delta_store, "STREAMED_BYTES", 1 << 20)
+    monkeypatch.setattr(delta_store, "_staged", watched)
+    value = "x" * 50_000
+    large = [{"id": n, "n": 2, "v": value, "_cdc_lsn": 2} for n in range(5, 45)]
+    with delta_destination(settings, str(tmp_path / "lake")) as destination:
+        destination.load(whole_at_once(range(10)), checkpoint(1))
+        destination.load(LoadBatch(merges=(keyed(TARGET, large[:5]),)), checkpoint(2))
+        assert not streamed
+        destination.load(LoadBatch(merges=(keyed(TARGET, large),)), checkpoint(3))
+        assert streamed
+        assert held(destination) == {n: (1, digest(str(n))) for n in range(5)} | {
+            n: (2, digest(value)) for n in range(5, 45)
+        }

@@ -15,11 +15,13 @@ from adapters.dlt_destination.duckdb_memory import (
     VECTOR_ROWS,
     MemoryLimit,
     fullest_vectors,
+    out_of_disk,
     out_of_memory,
 )
 from adapters.dlt_destination.factories import duckdb_destination
-from adapters.dlt_destination.pieces import gathered
+from adapters.dlt_destination.pieces import cut, gathered
 from adapters.dlt_destination.settings import PipelineSettings
+from cdc_core.errors import DestinationUnavailable
 from cdc_core.staging import LoadBatch
 from tests.contracts.destination_contract import ORDERS, checkpoint, replacement
 
@@ -97,12 +99,12 @@ def test_memory_that_another_thread_got_meanwhile_is_tried_first(
     assert memory.megabytes == 500
 
 
-@pytest.mark.parametrize("name", ["memory_limit", "max_memory"])
+@pytest.mark.parametrize("name", ["memory_limit", "max_memory", "MEMORY_LIMIT"])
 def test_a_users_limit_stays(name: str, connection: duckdb.DuckDBPyConnection) -> None:
     memory = MemoryLimit()
     settings = memory.settings({name: "1GB"})
-    assert settings[name] == "1GB"
-    assert len({"memory_limit", "max_memory"} & settings.keys()) == 1
+    # Nothing of ours that depends on the limit: when to make a checkpoint is DuckDB's affair.
+    assert settings == {"preserve_insertion_order": False, name: "1GB"}
     assert memory.settings(settings) == settings
     memory.at_least(connection, 5000)
     assert memory.megabytes == MEMORY_MB
@@ -145,10 +147,17 @@ def test_rows_are_gathered_by_number_and_by_size() -> None:
         assert sum(map(len, found)) == sum(pieces)
         return [len(piece) for piece in found]
 
-    assert sizes(10, 1 << 20, 4, 0, 4, 4, 25, 3) == [12, 10, 10, 8]
-    assert sizes(1000, 80, 4, 4, 4, 25, 9) == [12, 10, 10, 14]
+    assert sizes(10, 1 << 20, 4, 0, 4, 4, 25, 3) == [12, 13, 12, 3]
+    assert sizes(1000, 80, 4, 4, 4, 25, 9) == [12, 13, 12, 9]
     assert sizes(1000, 1, 3) == [1, 1, 1]
     assert sizes(10, 80) == []
+
+
+def test_large_rows_beside_one_another_are_cut_apart() -> None:
+    texts = ["x"] * 90_000 + ["y" * 1000] * 300 + ["x"] * 9700
+    parts = list(cut(pa.table({"v": texts}), 100_000, 64_000))
+    assert [text for part in parts for text in part["v"].to_pylist()] == texts
+    assert max(part.nbytes for part in parts) <= 64_000
 
 
 def test_a_commit_and_a_checkpoint_tell_of_memory_in_their_own_way() -> None:
@@ -159,21 +168,33 @@ def test_a_commit_and_a_checkpoint_tell_of_memory_in_their_own_way() -> None:
     assert out_of_memory(
         duckdb.FatalException("the autocheckpoint failed: could not allocate block of size 4 MiB")
     )
+    # As Arrow tells of it, while a result is read.
+    assert out_of_memory(OSError(str(TOO_LITTLE)))
+    assert not out_of_memory(OSError("No space left on device"))
     assert not out_of_memory(duckdb.TransactionException("Conflict on update!"))
     assert not out_of_memory(
         duckdb.ConversionException("could not cast 'Out of Memory: failed to pin'")
     )
 
 
-def test_a_long_log_is_brought_into_the_tables(tmp_path: Path) -> None:
-    file = tmp_path / "lake.duckdb"
-    log = tmp_path / "lake.duckdb.wal"
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "lake.duckdb.wal"
+
+
+def opened(log: Path, memory: MemoryLimit, **given: str) -> duckdb.DuckDBPyConnection:
+    """With a table and a short log."""
+    connection = duckdb.connect(log.with_suffix(""))
+    for name, value in {"checkpoint_threshold": "1GB", **memory.settings(given)}.items():
+        connection.execute(f"SET GLOBAL {name} = '{value}'")
+    connection.execute("CREATE TABLE t (v VARCHAR)")
+    connection.execute("INSERT INTO t SELECT repeat('x', 1000)")
+    return connection
+
+
+def test_a_long_log_is_brought_into_the_tables(log: Path) -> None:
     memory = MemoryLimit()
-    with duckdb.connect(file) as connection:
-        for name, value in memory.settings(None).items():
-            connection.execute(f"SET GLOBAL {name} = '{value}'")
-        connection.execute("CREATE TABLE t (v VARCHAR)")
-        connection.execute("INSERT INTO t SELECT repeat('x', 1000)")
+    with opened(log, memory) as connection:
         memory.checkpoint(connection)
         assert log.stat().st_size > 0
         connection.execute(f"INSERT INTO t SELECT repeat('x', {CHECKPOINT_BYTES})")
@@ -182,6 +203,16 @@ def test_a_long_log_is_brought_into_the_tables(tmp_path: Path) -> None:
         assert not log.exists() or log.stat().st_size < CHECKPOINT_BYTES
         assert limit_of(connection) == MEMORY_MB
         assert connection.execute("SELECT COUNT(*) FROM t").fetchall() == [(2,)]
+
+
+def test_a_users_limit_leaves_checkpoints_to_duckdb(log: Path) -> None:
+    """One before it must be could want more than the limit, which is not raised."""
+    memory = MemoryLimit()
+    with opened(log, memory, memory_limit="200MB") as connection:
+        connection.execute(f"INSERT INTO t SELECT repeat('x', {CHECKPOINT_BYTES})")
+        memory.checkpoint(connection)
+        assert log.stat().st_size > CHECKPOINT_BYTES
+        assert limit_of(connection) == 200
 
 
 def test_a_scan_that_wants_more_memory_goes_on_where_it_was(
@@ -197,7 +228,7 @@ def test_a_scan_that_wants_more_memory_goes_on_where_it_was(
         last = next(failures, None)
         for number, piece in enumerate(batches(connection, query)):
             if number == last:
-                raise TOO_LITTLE
+                raise TOO_LITTLE if number == 0 else OSError(str(TOO_LITTLE))
             # Another reading need not come in the same pieces.
             half = len(piece) // 2 if last == 7 else len(piece)
             yield from (piece.slice(0, half), piece.slice(half))
@@ -209,3 +240,18 @@ def test_a_scan_that_wants_more_memory_goes_on_where_it_was(
         found = [n for piece in destination.scan("orders", ["id"]) for n in piece["id"].to_pylist()]
     assert sorted(found) == list(range(rows))
     assert next(failures, None) is None
+
+
+def test_no_room_for_what_is_spilled_is_not_mended_by_memory(tmp_path: Path) -> None:
+    with duckdb.connect(config={"temp_directory": str(tmp_path / "spilled")}) as connection:
+        connection.execute("SET memory_limit = '20MB'; SET max_temp_directory_size = '1MB'")
+        with pytest.raises(duckdb.OutOfMemoryException) as told:
+            connection.execute(
+                "CREATE TABLE t AS SELECT i, md5(i::VARCHAR) AS v FROM range(3000000) AS r(i)"
+                " ORDER BY v"
+            )
+    assert out_of_disk(told.value)
+    assert not out_of_memory(told.value)
+    failure = duckdb_store.DuckDbStore().failure(told.value, "loading")
+    assert isinstance(failure, DestinationUnavailable)
+    assert "free disk space" in str(failure)
