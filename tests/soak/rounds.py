@@ -60,8 +60,8 @@ class Soak:
     world: World = field(init=False)
     _writer: Writer = field(init=False)
     _chance: random.Random = field(init=False)
-    #: Seconds that the last undisturbed run took.
-    _pace: float = 2.0
+    #: Seconds that a short run takes here: the first snapshot.
+    _pace: float = field(init=False)
     _log: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -84,7 +84,9 @@ class Soak:
             connection.execute(
                 f"CREATE TABLE {PROGRESS} (round int, step int, PRIMARY KEY (round, step))".encode()
             )
+        begun = time.monotonic()
         self._run("snapshot", expected=(0,))
+        self._pace = time.monotonic() - begun
 
     def round(self) -> None:
         """Play the next round; `Unequal` if anything is wrong at its end."""
@@ -173,10 +175,8 @@ class Soak:
             raise AssertionError(f"{told}\n{output}")
 
     def _run(self, *arguments: str, expected: tuple[int, ...]) -> tuple[int, str]:
-        begun = time.monotonic()
         process = self._pipeline(self._dsn).start(*arguments)
         output, _ = process.communicate(timeout=_RUN_SECONDS)
-        self._pace = time.monotonic() - begun
         self._note(f"{' '.join(arguments)}: exit code {process.returncode}", output)
         assert process.returncode in expected, f"{' '.join(arguments)}\n{output}"
         return process.returncode, output

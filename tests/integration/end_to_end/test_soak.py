@@ -1,4 +1,4 @@
-"""A soak of two minutes on all destinations together, by a seed that is always the same."""
+"""Some rounds of a soak on each destination, by a seed that is always the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.postgres import BIN
 if TYPE_CHECKING:
     from pathlib import Path
 
-ROUNDS = 2
+ROUNDS = 3
 
 
 @pytest.mark.parametrize("destination", ["duckdb", "delta", "databricks"])
