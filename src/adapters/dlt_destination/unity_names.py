@@ -12,13 +12,20 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 
-_FORBIDDEN_IN_TABLES = re.compile(r"[\s./\x00-\x1f\x7f]")
+#: The manual's and, as it does not say which spaces it means, all that Unicode has.
+_CONTROLS = "".join(map(chr, (*range(0x20), 0x7F)))
+_SPACES = "".join(filter(str.isspace, map(chr, range(0x3001))))
+FORBIDDEN_IN_TABLES = f"./{_CONTROLS}{_SPACES}"
+_FORBIDDEN_IN_TABLES = re.compile(f"[{re.escape(FORBIDDEN_IN_TABLES)}]")
 _MAPPED_IN_COLUMNS = re.compile(r"[ ,;{}()\n\t=]")
 _LONGEST = 255
 
 
 def table_name(name: str) -> str:
-    """The table's name in the catalog; of two that differ by more than case never the same."""
+    """The table's name in the catalog; of two that differ by more than case never the same.
+
+    Mapped names (`cdc_core.naming`) need no more than lower case; older checkpoints have others.
+    """
     lowered = name.lower()
     allowed = _FORBIDDEN_IN_TABLES.sub("_", lowered)
     if allowed == lowered and len(allowed) <= _LONGEST:
