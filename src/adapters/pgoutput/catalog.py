@@ -14,6 +14,7 @@ from adapters.pgoutput.catalog_types import CatalogTypes
 from adapters.pgoutput.connection import Session, server_major
 from adapters.pgoutput.odd_names import odd_names
 from adapters.pgoutput.publication import (
+    MOVED,
     complete_publication,
     create_publication,
     drop_publication,
@@ -23,6 +24,7 @@ from adapters.pgoutput.source_errors import source_errors
 from adapters.pgoutput.streamability import quote, quoted, stream_obstacle, updates_refused
 from adapters.pgoutput.table_rows import read_tables
 from adapters.pgoutput.wire.types import arrow_type
+from cdc_core.errors import CdcError
 from cdc_core.fingerprint import Fingerprint
 from cdc_core.ports.catalog import Schemas, SourceTable
 from cdc_core.relation import Column, Relation
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 
 #: Tables of dlt's own, in a database that was a destination once.
 _DLT_PREFIX = "_dlt"
+
+#: How often tables and publication are looked at, while other sessions change them meanwhile.
+_LOOKS = 5
 
 _SCHEMAS = """
 SELECT nspname::text FROM pg_namespace
@@ -66,6 +71,15 @@ class PgCatalog:
         return [self._source_table(row, publication, connection, may_add=may_add) for row in rows]
 
     def publish(self) -> Sequence[SourceTable]:
+        for _ in range(_LOOKS - 1):
+            try:
+                return self._publish()
+            except CdcError as error:
+                if not isinstance(error.__cause__, MOVED):
+                    raise
+        return self._publish()
+
+    def _publish(self) -> Sequence[SourceTable]:
         connection = self._limited_connection()
         rows = self._discover(connection)
         publication = self._publication(connection)

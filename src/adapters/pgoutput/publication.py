@@ -27,6 +27,14 @@ _ACTIONS = ("insert", "update", "delete", "truncate")
 #: Of a catalog row, new whenever it is written.
 _MARK = "oid || '/' || xmin::text"
 
+#: What is said where another session changed tables or the publication since they were read.
+MOVED = (
+    psycopg.errors.DuplicateObject,
+    psycopg.errors.UndefinedObject,
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.InvalidSchemaName,
+)
+
 _log = logging.getLogger(__name__)
 
 

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
 
+from adapters.pgoutput import catalog as catalog_module
 from adapters.pgoutput.catalog import PgCatalog
 from adapters.pgoutput.change_source import PgChangeSource
 from adapters.pgoutput.snapshot_source import PgSnapshotSource
@@ -539,6 +540,56 @@ def test_a_function_that_the_role_may_not_call_is_named(
     cure = told.value.cure.removeprefix("run: ").replace("<role>", role_of(reader))
     sql.execute(cure.encode())
     take_snapshot(settings, table.relation)
+
+
+ANOTHER_SESSION = {
+    "adds": ("ALTER PUBLICATION wal2delta_pub ADD TABLE ONLY new", {"public.new", "public.kept"}),
+    "takes out": (
+        "ALTER PUBLICATION wal2delta_pub DROP TABLE ONLY keyless",
+        {"public.new", "public.kept"},
+    ),
+    "drops": ("DROP TABLE new", {"public.kept"}),
+    "renames": ("ALTER TABLE new RENAME TO other", {"public.other", "public.kept"}),
+    "drops all": ("DROP PUBLICATION wal2delta_pub", {"public.new", "public.kept"}),
+}
+
+
+@pytest.mark.parametrize("does", ANOTHER_SESSION)
+def test_another_session_alters_what_is_published_at_the_same_moment(
+    catalog: PgCatalog, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, does: str
+) -> None:
+    statement, expected = ANOTHER_SESSION[does]
+    sql.execute("CREATE TABLE kept (id int PRIMARY KEY); CREATE TABLE keyless (id int PRIMARY KEY)")
+    catalog.publish()
+    sql.execute(
+        "ALTER TABLE keyless DROP CONSTRAINT keyless_pkey; CREATE TABLE new (id int UNIQUE)"
+    )
+    sql.execute("ALTER TABLE new REPLICA IDENTITY FULL")
+    complete, statements = catalog_module.complete_publication, iter([statement])
+
+    def late(*arguments: Any, **options: Any) -> frozenset[int]:
+        for one in statements:
+            sql.execute(one.encode())
+        return complete(*arguments, **options)
+
+    monkeypatch.setattr(catalog_module, "complete_publication", late)
+    tables = by_name(catalog.publish())
+    assert {name for name, table in tables.items() if table.published} == expected
+    assert published(sql) == expected
+
+
+def test_a_publication_made_at_the_same_moment_is_used(
+    catalog: PgCatalog, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    create = catalog_module.create_publication
+
+    def late(*arguments: Any) -> None:
+        sql.execute("CREATE PUBLICATION wal2delta_pub")
+        create(*arguments)
+
+    monkeypatch.setattr(catalog_module, "create_publication", late)
+    assert [table.published for table in catalog.publish()] == [True]
 
 
 def test_our_ddl_does_not_wait_for_long(
