@@ -13,7 +13,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from adapters.pgoutput.connection import WATCH_CLIENTS, parameters_of, secrets_in, session_statement
-from adapters.pgoutput.source_errors import connection_refused
+from adapters.pgoutput.source_errors import DECODING, connection_refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,9 +117,15 @@ def _driver_errors() -> Iterator[None]:
 
 
 def _said(error: Any) -> str:
-    """The server's primary message, or the client library's; what follows may quote values."""
-    for name, value in error.details or ():
-        if name in ("PG_DIAG_MESSAGE_PRIMARY", b"PG_DIAG_MESSAGE_PRIMARY"):
-            return bytes(value).decode(errors="replace")
+    """The server's primary message and place in the WAL, or the client library's message; what
+    else the error has may quote values."""
+    details = {_text(name): _text(value) for name, value in error.details or ()}
+    if primary := details.get("PG_DIAG_MESSAGE_PRIMARY"):
+        place = DECODING.search(details.get("PG_DIAG_CONTEXT", ""))
+        return f"{primary}, {place[0]}" if place else primary
     _, _, said = str(error).rpartition("[libpq] ")
     return " ".join(said.split("\n\nQuery was:")[0].split())
+
+
+def _text(said: str | bytes) -> str:
+    return said if isinstance(said, str) else bytes(said).decode(errors="replace")

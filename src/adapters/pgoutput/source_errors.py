@@ -48,7 +48,8 @@ _LOCAL_SOCKET = re.compile(r"on socket ")
 _SENDERS = re.compile(r"max_wal_senders|number of requested standby connections")
 _REPLICATION_ROLE = re.compile(r"WAL sender|walsender|replication role|REPLICATION attribute")
 _CONNECT_PRIVILEGE = re.compile(r"permission denied for database")
-_DECODING = re.compile(r"associated LSN ([0-9A-F]+/[0-9A-F]+)")
+#: Of the context of an error met while a change is decoded.
+DECODING = re.compile(r"associated LSN ([0-9A-F]+/[0-9A-F]+)")
 _EXECUTE_PRIVILEGE = re.compile(r"permission denied for function (\S+)")
 
 #: SQLSTATE classes whose primary message names objects and settings, never a row's values.
@@ -170,7 +171,8 @@ def slot_missing(slot_name: str) -> HistoryLost:
 
 def _change(error: psycopg.Error) -> str:
     """Where in the WAL the server was, if it was decoding a change."""
-    found = _DECODING.search(error.diag.context or "")
+    # An error that was not met by psycopg itself has the place in its text.
+    found = DECODING.search(error.diag.context or str(error))
     return f", at LSN {found[1]}" if found else ""
 
 

@@ -14,6 +14,7 @@ import duckdb
 import psycopg
 import pytest
 
+from adapters.pgoutput import bulk_reader, reader_choice
 from adapters.pgoutput.embedded import EmbeddedPostgres
 from tests.support.postgres import BIN
 
@@ -327,13 +328,25 @@ def test_names_that_are_not_utf8_are_named(shop, latin1):
     assert shop.lake_sql("SELECT id FROM bronze.a") == [(1,)]
 
 
-def test_values_that_are_not_utf8_are_refused_and_nothing_is_lost(shop, latin1):
+#: What makes each way of reading be taken.
+WAYS = {
+    "bulk": (bulk_reader, "_SMALL_BYTES", 1 << 40),
+    "bulk in steps": (bulk_reader, "_SMALL_BYTES", 1),
+    "streaming": (reader_choice, "_OPENING_BYTES", -1 << 40),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_values_that_are_not_utf8_are_refused_and_nothing_is_lost(shop, latin1, way):
+    shop.monkeypatch.setattr(*WAYS[way])
     latin1("CREATE TABLE a (id int PRIMARY KEY, x text); INSERT INTO a VALUES (1, 'x')")
     shop.run("snapshot")
     latin1("INSERT INTO a VALUES (2, 'caf\xe9')")
     for command, where in (("cdc", "replication slot"), ("snapshot", "table public.a")):
         for _ in range(2):
-            line = shop.run(command, code=3).line
+            refused = shop.run(command, code=3)
+            line = refused.line
+            assert (f"reading by {way.split()[0]}: " in refused.error) == (command == "cdc")
             assert "text that is not UTF-8, of a database that holds any bytes" in line
             assert f"met while reading {where}" in line
             assert (", at LSN " in line) == (command == "cdc")
