@@ -94,13 +94,10 @@ def map_tables(
     has it.
     """
     tables = list(dict.fromkeys(tables))
-    bare = [(table, table.name) for table in tables if table.schema == first_schema]
-    prefixed = [
-        (table, _shown(natural_name(table, first_schema)))
-        for table in tables
-        if table.schema != first_schema
-    ]
-    mapping = _assign(bare + prefixed, reserved, forbidden)
+    # Those of the first schema first.
+    tables_in_turn = sorted(tables, key=lambda table: table.schema != first_schema)
+    wanted = [(table, _shown(natural_name(table, first_schema))) for table in tables_in_turn]
+    mapping = _assign(wanted, reserved, forbidden)
     return {table: mapping[table] for table in tables}
 
 

@@ -92,8 +92,11 @@ def _new_names(before: TableState, relation: Relation) -> set[str]:
     return {c.name.casefold() for c in relation.columns if names.get(c.attnum) != c.name}
 
 
-def evolve(state: TableState, source: SourceTable) -> Evolution:
-    """Compare a streamed table with the catalog's description of the same table (same oid)."""
+def evolve(state: TableState, source: SourceTable, *, unseen_rows: bool = False) -> Evolution:
+    """Compare a streamed table with the catalog's description of the same table (same oid).
+
+    `unseen_rows`: whether rows were taken since the state was, by the names that its columns have.
+    """
     relation = source.relation
     now = {column.attnum: column for column in relation.columns}
     before = {column.attnum: column for column in state.columns}
@@ -128,6 +131,9 @@ def evolve(state: TableState, source: SourceTable) -> Evolution:
             reread = reread or f"column {new_column.name} was added with a default"
         if new_column.attnum in old.unsent:
             reread = reread or f"column {new_column.name} was not sent before"
+    dropped = [c.name for c in state.columns if not c.dropped and c.attnum not in now]
+    if unseen_rows and dropped and new.last_column > old.last_column:
+        reread = reread or f"another column may have had the name {dropped[0]} for a while"
     # A dropped column's name comes back with another column: old values must not show in it.
     gone = {c.target.casefold() for c in followed.columns if c.dropped}
     taken = gone & _new_names(state, relation)

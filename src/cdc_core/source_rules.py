@@ -193,10 +193,12 @@ def _publication(facts: SourceFacts) -> Finding:
     subject = f"publication {publication.name}"
     if publication.exists:
         if publication.manageable:
-            return ok(subject, "exists, and new tables are added to it")
+            return ok(subject, "exists, and new tables that the role owns are added to it")
         return warn(
             subject,
             "is used as it is: the role may not add new tables to it",
+            f"its owner runs ALTER PUBLICATION {quote(publication.name)} ADD TABLE ... for each; "
+            "or, if the role owns the tables, "
             f"ALTER PUBLICATION {quote(publication.name)} OWNER TO {quote(facts.role.name)}",
         )
     if facts.role.create_publications:

@@ -84,6 +84,8 @@ class TablePlan:
     _empty_merges: list[Merge] = field(default_factory=list)
     _changed: bool = False
     _looked: Lsn = ZERO_LSN
+    #: Tables of which rows came that were committed after the last look.
+    _unseen: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._parts = BatchParts(self.stage)
@@ -146,17 +148,15 @@ class TablePlan:
                 # What was refused may be undone, or no longer be refused.
                 if not self._refuses(states, known, evolve(known, table).changes):
                     self.to_read.setdefault(oid, known.reason)
-            elif table.not_streamed:
-                if known.status is not TableStatus.NOT_STREAMED:
-                    self._changed = True
-                    states[oid] = replace(
-                        known, status=TableStatus.NOT_STREAMED, reason=table.not_streamed
-                    )
-            elif known.status is TableStatus.NOT_STREAMED:
-                self.to_read.setdefault(oid, "it can be streamed now")
             elif known.status is TableStatus.STREAMING:
-                self._evolve(states, known, table)
+                if table.not_streamed:
+                    self._leave_stream(states, known, table)
+                else:
+                    self._evolve(states, known, table)
+            elif not table.not_streamed:
+                self.to_read.setdefault(oid, "it can be streamed now")
         self.checkpoint = replace(self.checkpoint, tables=states)
+        self._unseen.clear()
 
     def read_lost(
         self,
@@ -350,6 +350,8 @@ class TablePlan:
                 if resolved is not None and self._fits(part, resolved, state)
             ]
             if (passed or known) and len(fitting) == len(parts):
+                if not passed:
+                    self._unseen.add(oid)
                 return fitting
             if attempt == "known":
                 self.look(self.refresh(), newest)
@@ -401,8 +403,7 @@ class TablePlan:
         if state.status is TableStatus.DROPPED:
             return
         recreated = any(self.targets[oid] == state.target for oid in self.sources)
-        what = "dropped and created again" if recreated else "dropped or excluded"
-        if self._refuses(states, state, [f"table {what}"]):
+        if recreated and self._refuses(states, state, ["table dropped and created again"]):
             return
         # A recreated one takes the place once it is read.
         if not recreated:
@@ -438,9 +439,21 @@ class TablePlan:
             self._changed = True
             states[oid] = named
 
+    def _leave_stream(
+        self, states: dict[int, TableState], known: TableState, table: SourceTable
+    ) -> None:
+        """Read it once more: what was committed while it was published is not told any more."""
+        if self._refuses(states, known, evolve(known, table).changes):
+            return
+        reason = f"it leaves the stream ({table.not_streamed})"
+        self._note(f"{known.table}: {reason}")
+        self.to_read.setdefault(known.oid, reason)
+        states[known.oid] = replace(known, status=TableStatus.NEEDS_SNAPSHOT, reason=reason)
+        self._changed = True
+
     def _evolve(self, states: dict[int, TableState], known: TableState, table: SourceTable) -> None:
-        evolution = evolve(known, table)
         oid = table.relation.oid
+        evolution = evolve(known, table, unseen_rows=oid in self._unseen)
         if self._refuses(states, known, evolution.changes):
             return
         for change in evolution.changes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 from collections.abc import MutableMapping
 from itertools import chain
 from pathlib import Path
@@ -316,8 +317,10 @@ class DeltaStore:
     ) -> None:
         """One commit, or none where nothing changes.
 
-        A source in memory lets delta-rs leave out files by its key range; a large one is streamed.
+        A source in memory lets delta-rs leave out files by its key range; a large one is streamed,
+        and one with decimals whose range delta-rs keeps as doubles that are not exact.
         """
+        in_memory = isinstance(source, pa.Table) and not any(map(_inexact, source.schema.types))
         delta = self._open(client, table)
         before = delta.version()
         merger = delta.merge(
@@ -325,7 +328,7 @@ class DeltaStore:
             rules.on,
             source_alias="s",
             target_alias="t",
-            streamed_exec=not isinstance(source, pa.Table),
+            streamed_exec=not in_memory,
             writer_properties=_row_groups(),
         )
         if rules.delete_if:
@@ -454,6 +457,11 @@ def _storage_options(client: Any) -> dict[str, str] | None:
         client.config.credentials, client.config.deltalake_storage_options
     )
     return options
+
+
+def _inexact(data_type: pa.DataType) -> bool:
+    """Whether a double may be another number."""
+    return bool(pa.types.is_decimal(data_type)) and data_type.precision > sys.float_info.dig
 
 
 def _size(step: StagedMerge) -> int:

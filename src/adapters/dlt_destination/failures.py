@@ -6,7 +6,8 @@ import re
 
 from cdc_core.errors import SettingsError
 
-_QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`", re.DOTALL)
+#: A value may have quotes in it, so all between the first and the last may be one.
+_QUOTED = re.compile(r"['\"`].*['\"`]", re.DOTALL)
 _UNCLOSED = re.compile(r"['\"`].*", re.DOTALL)
 _NUMBER = re.compile(r"\d+")
 _LONGEST = 200

@@ -15,7 +15,7 @@ from adapters.dlt_destination.columns import dlt_columns
 from adapters.dlt_destination.dlt_runtime import import_dlt, silence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     import pyarrow as pa
@@ -116,6 +116,17 @@ class Packages:
         info = self._pipeline.run(source)
         info.raise_on_failed_jobs()
         self._schema = self._pipeline.schemas[SOURCE]
+        self._forget(info.loads_ids)
+
+    def _forget(self, load_ids: Iterable[str]) -> None:
+        """What dlt keeps of a package that is loaded, and the settings that it looked up for it: a
+        run that follows has thousands."""
+        from dlt.common.configuration.utils import get_resolved_traces
+
+        storage = self._pipeline._get_load_storage()
+        for load_id in load_ids:
+            storage.delete_loaded_package(load_id)
+        get_resolved_traces().clear()
 
     def _table(self, name: str, manifest: Manifest) -> Any:
         def files() -> Iterator[Any]:

@@ -72,6 +72,9 @@ class TakeSnapshot:
             if tables and broken:
                 raise broken
             require_schemas(self.catalog.schemas_found(), checkpoint.tables if checkpoint else {})
+            if tables:
+                # Before anything is made there.
+                choose_tables(self.catalog.tables(), tables)
             found = self.catalog.publish()
             names = {t.relation.oid: t.relation.table for t in found}
             known = self._known(checkpoint, identity, all_tables=not tables)

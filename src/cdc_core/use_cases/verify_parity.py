@@ -160,7 +160,7 @@ class VerifyParity:
         line = TableParity(name, state.target, source.rows, target.rows, note=_note(table, state))
         mender = None
         if repair and source.differing(target).any():
-            refused = _refusal(table, state, sides)
+            refused = _refusal(table, state, sides) or self._moved(table)
             if refused:
                 line = replace(line, note=refused)
             else:
@@ -181,13 +181,21 @@ class VerifyParity:
         line = replace(line, keys=tuple(keys), problem=_problem(sides))
         if mender is not None:
             again, held = sides.digests()
-            if again.differing(held).any():
+            if again.differing(held).any() or self._moved(table):
                 note = "the repair did not hold; cdc reads the table again"
                 line, checkpoint = replace(line, note=note), mender.checkpoint
             else:
                 line, checkpoint = replace(line, repaired=True), mender.finish(table)
         self.progress.table_finished(name)
         return line, checkpoint
+
+    def _moved(self, table: SourceTable) -> str:
+        """Why what was read need not be what the table has: the stream would not bring it."""
+        relation = table.relation
+        now = {t.relation.oid: (t.relation, t.fingerprint) for t in self.catalog.tables()}
+        if now.get(relation.oid) == (relation, table.fingerprint):
+            return ""
+        return f"not repaired: the definition of {relation.table} changed; run: wal2delta cdc"
 
 
 def _note(table: SourceTable, state: TableState) -> str:

@@ -135,6 +135,12 @@ def test_snapshot_of_some_tables_leaves_the_others(shop):
     assert "matches none of the 3 tables" in shop.run("snapshot", "--tables", "x", code=2).line
 
 
+def test_globs_that_match_nothing_leave_nothing_at_the_source(shop):
+    shop.run("simulate", "3", "0", "0")
+    assert "matches none of the 3 tables" in shop.run("snapshot", "--tables", "x", code=2).line
+    assert shop.sql("SELECT pubname FROM pg_publication") == []
+
+
 def test_slot_is_created_and_dropped_on_its_own(shop):
     assert "created replication slot" in shop.run("slot", "create").error
     assert "exists already" in shop.run("slot", "create", code=2).line

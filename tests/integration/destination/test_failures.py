@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 import pytest
+from dlt.common.configuration.utils import get_resolved_traces
 
 from adapters.dlt_destination import work_folder
 from adapters.dlt_destination.delta_store import DeltaStore
@@ -337,3 +338,16 @@ def test_delta_folders_stay_small(
             destination.load(LoadBatch(merges=(keyed(ORDERS, rows),)), checkpoint(lsn))
         assert content(destination, "orders", "id") == [(n,) for n in range(10)]
     assert len(list((tmp_path / "bronze" / "orders").glob("*.parquet"))) <= 5
+
+
+def test_a_run_of_many_batches_keeps_nothing_of_each(
+    store: Store, settings: PipelineSettings
+) -> None:
+    """Neither dlt's packages nor what it looked up for them."""
+    held = []
+    with DltDestination(store(), settings) as destination:
+        for lsn in range(10, 16):
+            destination.load(batch(lsn), checkpoint(lsn))
+            files = sum(path.is_file() for path in settings.work_folder.rglob("*"))
+            held.append((files, len(get_resolved_traces().all_traces)))
+    assert len(set(held[1:])) == 1, held

@@ -62,3 +62,25 @@ def test_changes_that_were_not_published(gap: str, database: str, tmp_path: Path
         sql.execute("UPDATE orders SET v = 'on'; UPDATE people SET v = 'on'")
         assert "its publication was changed" not in pipeline.run("cdc")
         oracle.assert_equal(sql, lake, ["orders", "people"])
+
+
+@pytest.mark.parametrize("leaves", ["DROP CONSTRAINT orders_pkey", "REPLICA IDENTITY NOTHING"])
+def test_a_table_that_leaves_the_stream_is_read_once_more(
+    leaves: str, database: str, tmp_path: Path
+) -> None:
+    """What was committed while it was published is there, whoever stops publishing it."""
+    lake = LocalLake("duckdb", tmp_path)
+    pipeline = InProcess(database, lake)
+    with psycopg.connect(database, autocommit=True) as sql:
+        sql.execute(TABLES)
+        pipeline.run("snapshot")
+        sql.execute("UPDATE orders SET v = 'told' WHERE id = 1")
+        sql.execute(f"ALTER TABLE orders {leaves}; INSERT INTO orders VALUES (3, 'c')".encode())
+        assert "public.orders: it leaves the stream" in pipeline.run("cdc")
+        oracle.assert_equal(sql, lake, ["orders", "people"])
+        sql.execute("UPDATE people SET v = 'p'; INSERT INTO orders VALUES (4, 'not told')")
+        assert "leaves the stream" not in pipeline.run("cdc")
+        oracle.assert_equal(sql, lake, ["people"])
+        assert "not streamed" in pipeline.run("status")
+        pipeline.run("snapshot")
+        oracle.assert_equal(sql, lake, ["orders", "people"])

@@ -59,6 +59,9 @@ def test_no_table_has_a_name_like_dlts_own() -> None:
     table = TableName("_DLT_app", "t")
     assert map_tables([table], "public") == {table: "__DLT_app__t"}
     assert is_name_of("__DLT_app__t", table, "public")
+    own = TableName("public", "_DLT_LOADS")
+    assert map_tables([own], "public") == {own: "__DLT_LOADS"}
+    assert is_name_of("__DLT_LOADS", own, "public")
 
 
 def test_columns_of_a_merge_are_reserved() -> None:

@@ -71,9 +71,12 @@ def test_a_table_that_cannot_be_streamed_any_more_is_said_so_until_it_can(
 ) -> None:
     world, oids = loaded()
     heap = oids[2]
-    before = world.lake.rows("heap")
+    # What was told while it was published is not lost.
+    insert(world, heap, 59)
     world.postgres.set_identity(heap, identity)
     world.cdc()
+    world.assert_equal()
+    before = world.lake.rows("heap")
     assert status(world, "heap")[0] is TableStatus.NOT_STREAMED
     assert "REPLICA IDENTITY FULL" in status(world, "heap")[1]
     insert(world, heap, 60)
@@ -106,12 +109,10 @@ def test_new_tables_are_no_change_of_schema_to_refuse() -> None:
     world.assert_equal()
 
 
-@pytest.mark.parametrize("change", ["dropped", "renamed", "column dropped", "rewritten"])
+@pytest.mark.parametrize("change", ["renamed", "column dropped", "rewritten"])
 def test_a_frozen_schema_refuses_every_change_of_a_known_table(change: str) -> None:
     world, oids = loaded()
     match change:
-        case "dropped":
-            world.postgres.drop_table(oids[1])
         case "renamed":
             world.postgres.rename_table(oids[1], "another")
         case "column dropped":

@@ -83,6 +83,7 @@ def test_dlt_knows_every_type() -> None:
     [
         ("Conversion Error: 'O''Brien' is no INT\nLINE 1: secret", "Conversion Error: … is no INT"),
         ('key "id: 4711" twice, value 42', "key … twice, value …"),
+        ("no INT: 'it's a secret' at all", "no INT: … at all"),
         ("an unclosed 'quote with a secret", "an unclosed …"),
         ("", "ValueError"),
     ],

@@ -94,6 +94,9 @@ def test_killed_runs(keyed: bool, runs: Sequence[tuple[Sequence[str], int]]) -> 
 
 @settings(max_examples=150)
 @given(keyed=st.booleans(), pauses=st.lists(st.lists(STEPS, max_size=4), max_size=8))
+# Dropped and added again between two looks, with rows of both by one name.
+@example(keyed=False, pauses=[["-b", "+b", "."], [".", "-b"]])
+@example(keyed=False, pauses=[["-b", "+b", ".", "b>c"]])
 @example(keyed=True, pauses=[["."], ["a>c", "+a", "."], ["."], ["-c", "."], ["."]])
 def test_a_run_that_follows(keyed: bool, pauses: Sequence[Sequence[str]]) -> None:
     world, oid = table(keyed=keyed)
