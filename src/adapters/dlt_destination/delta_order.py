@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,6 +55,19 @@ def order_columns(delta: Any, files: Any, log_folder: str, names: Sequence[str])
     entry = f"{log_folder}/{delta.version() + 1:020}.json"
     text = "".join(json.dumps(action) + "\n" for action in actions)
     # Exclusively: the version may be taken by now, and not every store can tell.
-    refusals = (FileExistsError, NotImplementedError, ValueError)
-    with contextlib.suppress(*refusals), files.open(entry, "xb") as file:
-        file.write(text.encode())
+    with contextlib.suppress(FileExistsError, NotImplementedError, ValueError):
+        _write(files, entry, text.encode())
+
+
+def _write(files: Any, entry: str, text: bytes) -> None:
+    """All of it or nothing: with half an entry no reader opens the table."""
+    if "file" not in files.protocol:
+        with files.open(entry, "xb") as file:
+            file.write(text)
+        return
+    whole = Path(f"{entry}.{os.urandom(8).hex()}.tmp")
+    try:
+        whole.write_bytes(text)
+        Path(entry).hardlink_to(whole)
+    finally:
+        whole.unlink(missing_ok=True)

@@ -48,6 +48,9 @@ class SharedSqlClient(DatabricksSqlClient):
     @property
     def native_connection(self) -> Any:
         """A session of this client's own until it is closed: dlt sets folders on it."""
+        return self._sessions.patience.run(self._session, lambda _: None)
+
+    def _session(self) -> Any:
         if self._conn is None:
             self._conn = self._sessions.borrow(self.credentials)
         return self._conn
@@ -70,13 +73,13 @@ class SharedSqlClient(DatabricksSqlClient):
                 self.close_connection()
 
     def _send(self, query: str, parameters: Any) -> Any:
-        cursor = self.native_connection.cursor()
+        cursor = self._session().cursor()
         cursor.execute(query, parameters)
         return cursor
 
     def _before_again(self, error: BaseException) -> None:
         if session_lost(error) and self._conn is not None:
-            self._sessions.discard(self._conn)
+            self._sessions.lost(self._conn)
             self._conn = None
 
     @contextmanager
@@ -101,7 +104,7 @@ class SharedSqlClient(DatabricksSqlClient):
         """Upload a file to a path in a volume."""
 
         def send() -> None:
-            self.native_connection.staging_allowed_local_path = os.fspath(file.parent)
+            self._session().staging_allowed_local_path = os.fspath(file.parent)
             self._send(f"PUT '{file.as_posix()}' INTO '{place}' OVERWRITE", None).close()
 
         try:

@@ -34,7 +34,7 @@ class Sessions:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        return self.patience.run(lambda: _connect(credentials), lambda _: None)
+        return _connect(credentials)
 
     def give_back(self, connection: Any) -> None:
         with self._lock:
@@ -44,11 +44,18 @@ class Sessions:
         with contextlib.suppress(Exception):
             connection.close()
 
+    def lost(self, connection: Any) -> None:
+        """The server has forgotten a session: after its restart those that are idle, too."""
+        self._discard_idle(connection)
+
     def close(self) -> None:
         """Close the sessions, and forget what was learned in them."""
-        with self._lock:
-            idle, self._idle = self._idle, []
         self._known = {}
+        self._discard_idle()
+
+    def _discard_idle(self, *others: Any) -> None:
+        with self._lock:
+            idle, self._idle = [*others, *self._idle], []
         if idle:  # at the same time: where the server is gone, each takes seconds
             with ThreadPoolExecutor(len(idle)) as pool:
                 list(pool.map(self.discard, idle))

@@ -21,9 +21,16 @@ class WorkFolder:
         parent = parent or Path(tempfile.gettempdir())
         parent.mkdir(parents=True, exist_ok=True)
         _sweep(parent)
+        self._lock: int | None = None
+        while self._lock is None:
+            self._make(parent)
+
+    def _make(self, parent: Path) -> None:
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        self._lock: int | None = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        if not (self.path / _LOCK).exists():  # another run was quicker with the lock, and swept
+            self.remove()
 
     def __enter__(self) -> Self:
         return self

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
 
-from cdc_core.errors import CdcError, DestinationFailed
+from adapters.dlt_destination import transient, warehouse_sessions
+from adapters.dlt_destination.factories import databricks_destination
+from adapters.dlt_destination.settings import PipelineSettings
+from adapters.dlt_destination.transient import Patience
+from cdc_core.errors import CdcError, DestinationFailed, DestinationUnavailable
 from cdc_core.staging import LoadBatch, TargetTable
 from tests.contracts.destination_contract import (
     checkpoint,
@@ -20,6 +25,7 @@ from tests.integration.databricks.conftest import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from cdc_core.ports.destination import Destination
     from tests.integration.warehouse.client import Warehouse
@@ -54,6 +60,56 @@ def test_opening_a_session_is_tried_again(
     warehouse.add_fault("THRIFT OpenSession", kind)
     with opened() as destination:
         assert destination.read_checkpoint() is None
+
+
+def test_a_warehouse_that_forgot_all_sessions_is_asked_anew(
+    opened: Callable[[], Destination],
+) -> None:
+    """As after its restart: more sessions are of no use then than a statement is tried times."""
+    many = [TargetTable(f"t{n}", KEYED.schema) for n in range(12)]
+    rows = [{"id": 1, "note": "a", "_cdc_lsn": 2}]
+    with opened() as destination:
+        destination.load(LoadBatch(merges=tuple(keyed(t, rows) for t in many)), checkpoint(2))
+        idle: list[Any] = destination._store.sessions._idle  # type: ignore[attr-defined]
+        for _ in range(PATIENCE.attempts + 2 - len(idle)):
+            idle.append(_connect(destination))
+        for connection in idle:
+            connection.session.backend.close_session(connection.session.session_id)
+        wider = TargetTable("t0", KEYED.schema.append(pa.field("more", pa.int64())))
+        destination.load(LoadBatch(merges=(keyed(wider, []),)), checkpoint(3))
+        assert destination.read_checkpoint() == checkpoint(3)
+
+
+def _connect(destination: Destination) -> Any:
+    sessions = destination._store.sessions  # type: ignore[attr-defined]
+    with destination._opened_client() as client:  # type: ignore[attr-defined]
+        idle, sessions._idle = sessions._idle, []
+        try:
+            return sessions.borrow(client.sql_client.credentials)
+        finally:
+            sessions._idle = idle
+
+
+def test_a_warehouse_that_is_away_is_waited_for_once(
+    warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for the statement, and again for the session that it wants."""
+    patience, now = Patience(seconds_away=100.0), [0.0]
+    settings = PipelineSettings("wal2delta", "bronze", tmp_path / "work")
+
+    def away(_: Any) -> Any:
+        raise ConnectionError("away")
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
+    monkeypatch.setattr(transient, "time", clock)
+    monkeypatch.setattr(warehouse_sessions, "_connect", away)
+    destination = databricks_destination(settings, warehouse.dlt_credentials(), patience=patience)
+    with pytest.raises(DestinationUnavailable), destination:
+        destination.read_checkpoint()
+    assert 50 < now[0] <= 100
 
 
 def test_conflicts_are_tried_up_to_a_limit(

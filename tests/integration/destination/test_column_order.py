@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pytest
+from fsspec.implementations.local import LocalFileSystem
 
+from adapters.dlt_destination.delta_order import order_columns
 from adapters.dlt_destination.factories import delta_destination, duckdb_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.staging import LoadBatch, TargetTable
 from tests.contracts.destination_contract import ORDERS, checkpoint, content, keyed, replacement
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cdc_core.ports.destination import Destination
 
 WIDER = TargetTable(
@@ -46,6 +49,31 @@ def test_of_a_delta_table(tmp_path: Path) -> None:
 
     settings = PipelineSettings("wal2delta", "bronze", tmp_path / "work")
     columns_are_in_order([delta_destination(settings, str(lake)) for _ in range(3)], names)
+
+
+def test_no_room_for_the_commit_leaves_the_table_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half an entry of its log would make the table unreadable."""
+    from deltalake import DeltaTable, write_deltalake
+
+    table = tmp_path / "t"
+    write_deltalake(table, pa.table({"a": [1], "b": [2]}))
+    write = Path.write_bytes
+
+    def half(path: Path, data: bytes) -> int:
+        write(path, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    files, log = LocalFileSystem(), str(table / "_delta_log")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", half)
+        with pytest.raises(OSError, match="No space left"):
+            order_columns(DeltaTable(table), files, log, ["b", "a"])
+    assert [field.name for field in DeltaTable(table).schema().fields] == ["a", "b"]
+    order_columns(DeltaTable(table), files, log, ["b", "a"])
+    assert [field.name for field in DeltaTable(table).schema().fields] == ["b", "a"]
+    assert len(list((table / "_delta_log").glob("*.tmp"))) == 0
 
 
 def columns_are_in_order(destinations: list[Destination], names: object) -> None:

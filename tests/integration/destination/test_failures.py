@@ -121,6 +121,25 @@ def test_an_interrupt_while_a_table_is_loaded_is_one(
         assert whole.read_checkpoint() == checkpoint(10)
 
 
+def test_a_work_folder_that_is_swept_before_it_is_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the making of its lock and the locking, another run may take it for a dead one's."""
+    lock, sweeps = work_folder.fcntl.flock, iter([True])
+
+    def late(handle: int, operation: int) -> None:
+        if not operation & work_folder.fcntl.LOCK_NB and next(sweeps, False):
+            work_folder._sweep(tmp_path)
+        lock(handle, operation)
+
+    monkeypatch.setattr(work_folder.fcntl, "flock", late)
+    with work_folder.WorkFolder(tmp_path) as folder:
+        assert next(sweeps, None) is None
+        assert [folder.path] == list(tmp_path.iterdir())
+        work_folder._sweep(tmp_path)
+        assert folder.path.exists()
+
+
 def test_after_a_failure_the_same_object_loads_new_data(
     store: Store, settings: PipelineSettings
 ) -> None:
