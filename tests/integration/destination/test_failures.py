@@ -112,13 +112,21 @@ def test_an_interrupt_while_a_table_is_loaded_is_one(
             if table == TABLES[0].name:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    with DltDestination(store(Interrupted), settings) as destination:
-        with pytest.raises(KeyboardInterrupt):
-            destination.load(batch(10), checkpoint(10))
-        assert destination.read_checkpoint() is None
+    loaded = None
+    # Python may lose one that comes while it ends an object: a destructor raises nothing.
+    for lsn in (10, 11, 12):
+        with DltDestination(store(Interrupted), settings) as destination:
+            try:
+                destination.load(batch(lsn), checkpoint(lsn))
+            except KeyboardInterrupt:
+                assert destination.read_checkpoint() == loaded
+                break
+            loaded = checkpoint(lsn)
+    else:
+        pytest.fail("no interrupt")
     with DltDestination(store(), settings) as whole:
-        whole.load(batch(10), checkpoint(10))
-        assert whole.read_checkpoint() == checkpoint(10)
+        whole.load(batch(20), checkpoint(20))
+        assert whole.read_checkpoint() == checkpoint(20)
 
 
 def test_a_work_folder_that_is_swept_before_it_is_locked_is_made_anew(
