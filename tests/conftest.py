@@ -14,7 +14,11 @@ from tests.support.postgres import Server, server_kind, test_server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same examples each time; others by `--hypothesis-profile=search`.
+settings.register_profile(
+    "project", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+settings.register_profile("search", settings.get_profile("project"), derandomize=False)
 settings.load_profile("project")
 
 

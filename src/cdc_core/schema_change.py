@@ -220,8 +220,8 @@ def resolve_columns(
     """Which column of a state each column of a Relation message is.
 
     `former` are the moments before the state that the message may be of, or of one in between;
-    oldest first. None unless the names can be read in one way only: a column that was not there at
-    all moments may have had any name in between, and some may have come and gone.
+    oldest first. None unless the names can be read in one way only: a column may have had any name
+    in between, and some may have come and gone.
     """
     moments = [*(moment.names for moment in former), state.names]
     columns = {column.attnum: column for column in state.columns}
@@ -236,7 +236,7 @@ def resolve_columns(
         always = moments[0].keys() & moments[-1].keys()
         options = [
             {attnum for attnum in known if any(m.get(attnum) == column.name for m in moments)}
-            | {n for n in known - always if _same_type(column.type_oid, columns[n].type_oid)}
+            | {n for n in known if _same_type(column.type_oid, columns[n].type_oid)}
             | unknown
             for column in relation.columns
         ]

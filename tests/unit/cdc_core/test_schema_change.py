@@ -74,16 +74,18 @@ def test_a_column_that_was_not_sent_has_values_already(
         ("id1 a2 | id1 a2 -3 x4", "id a x", None),
         ("id1 a2 b3 | id1 a2 b3 -4", "id a z b", None),
         # RENAME b TO c; the message; RENAME c TO d; ADD c.
-        ("id1 b2 | id1 d2 c3", "id c", None),
+        ("id1 b2 | id1 d2 c3", "id c", [1, 2]),
         ("id1 d2 c3", "id c", None),
+        # One column before the one that stayed, or one behind it.
+        ("id1 a2 b3 c4 | id1 b3", "id b a", None),
         # DROP a; DROP b; ADD a; the message; RENAME a TO c.
         ("id1 a2 b3 | id1 c4", "id a", None),
         # DROP a; RENAME b TO a; the message; RENAME a TO c.
-        ("id1 a2 b3 | id1 c3", "id a", None),
+        ("id1 a2 b3 | id1 c3", "id a", [1, 3]),
         # A single moment is the message's own.
         ("id1 a2 b3", "id a", None),
         # Names that other columns had before, in another order.
-        ("id1 a2 b3 | id1 b2 c3", "id b a", None),
+        ("id1 a2 b3 | id1 b2 c3", "id b a", [1, 2, 3]),
     ],
 )
 def test_names_that_are_columns_of_a_moment_in_between(

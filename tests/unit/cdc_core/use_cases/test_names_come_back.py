@@ -82,6 +82,14 @@ STEPS = st.sampled_from(
 # Killed between a rename at the destination and its checkpoint, and renamed once more, or back.
 @example(keyed=True, runs=[(["a>c"], 9), (["c>d", "."], 30)])
 @example(keyed=True, runs=[(["a>c"], 9), (["c>a", "."], 30)])
+# Renamed and renamed back, with rows in between.
+@example(
+    keyed=False,
+    runs=[
+        (["+c", "-a", "+a", "-b", "+b"], 28),
+        (["-b", "a>b", "c>a", ".", "-a", "b>a"], 0),
+    ],
+)
 def test_killed_runs(keyed: bool, runs: Sequence[tuple[Sequence[str], int]]) -> None:
     world, oid = table(keyed=keyed)
     for steps, call in runs:
