@@ -147,6 +147,16 @@ def evolve(state: TableState, source: SourceTable, *, unseen_rows: bool = False)
     return Evolution(evolved, followed.renames.possible, tuple(changes), reread, bool(added))
 
 
+def redefined(tables: Iterable[SourceTable], now: Iterable[SourceTable]) -> set[int]:
+    """Oids of the tables that the catalog describes in another way now, or not any more."""
+    described = {table.relation.oid: (table.relation, table.fingerprint) for table in now}
+    return {
+        table.relation.oid
+        for table in tables
+        if described.get(table.relation.oid) != (table.relation, table.fingerprint)
+    }
+
+
 @dataclass(frozen=True)
 class _Followed:
     columns: tuple[ColumnState, ...]

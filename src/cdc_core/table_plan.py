@@ -445,11 +445,7 @@ class TablePlan:
         """Read it once more: what was committed while it was published is not told any more."""
         if self._refuses(states, known, evolve(known, table).changes):
             return
-        reason = f"it leaves the stream ({table.not_streamed})"
-        self._note(f"{known.table}: {reason}")
-        self.to_read.setdefault(known.oid, reason)
-        states[known.oid] = replace(known, status=TableStatus.NEEDS_SNAPSHOT, reason=reason)
-        self._changed = True
+        self._must_read(states, known, f"it leaves the stream ({table.not_streamed})")
 
     def _evolve(self, states: dict[int, TableState], known: TableState, table: SourceTable) -> None:
         oid = table.relation.oid
@@ -459,16 +455,19 @@ class TablePlan:
         for change in evolution.changes:
             self._note(f"{known.table}: {change}")
         if evolution.reread:
-            self._note(f"{known.table}: {evolution.reread}")
-            self.to_read.setdefault(oid, evolution.reread)
-            states[oid] = replace(known, status=TableStatus.NEEDS_SNAPSHOT, reason=evolution.reread)
-            self._changed = True
+            self._must_read(states, known, evolution.reread)
         elif evolution.state != known:
             self._changed = True
             self._steps += evolution.renames
             if evolution.changes:
                 self._empty_merges.append(_empty_merge(evolution.state))
             states[oid] = self._with_former(evolution.state, known)
+
+    def _must_read(self, states: dict[int, TableState], known: TableState, reason: str) -> None:
+        self._note(f"{known.table}: {reason}")
+        self.to_read.setdefault(known.oid, reason)
+        states[known.oid] = replace(known, status=TableStatus.NEEDS_SNAPSHOT, reason=reason)
+        self._changed = True
 
     def _with_former(self, state: TableState, known: TableState) -> TableState:
         last = last_column(known)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from adapters.dlt_destination import kept_files, merge_sql, unity_names
+from adapters.dlt_destination import kept_files, merge_sql
 from adapters.dlt_destination.atomic_block import (
     CATALOG_COMMITS,
     READ_FILES,
@@ -34,7 +34,12 @@ from adapters.dlt_destination.plan import (
 )
 from adapters.dlt_destination.probe import PROBE_COLUMN, probe_name
 from adapters.dlt_destination.state_keeping import StateInTables
-from adapters.dlt_destination.unity_names import TablesByName, column_needs_mapping, table_name
+from adapters.dlt_destination.unity_names import (
+    FORBIDDEN_BY_CATALOG,
+    TablesByName,
+    column_needs_mapping,
+    table_name,
+)
 from adapters.dlt_destination.warehouse_errors import error_for
 from adapters.dlt_destination.warehouse_sessions import Sessions
 from cdc_core.naming import FORBIDDEN_IN_TABLES, TableNaming
@@ -74,7 +79,7 @@ class DatabricksStore:
 
     kind = "databricks"
     section = "destination.databricks"
-    naming = TableNaming(FORBIDDEN_IN_TABLES + unity_names.FORBIDDEN_IN_TABLES)
+    naming = TableNaming(FORBIDDEN_IN_TABLES + FORBIDDEN_BY_CATALOG)
     table_hints: Mapping[str, Any] = {}
 
     def __init__(

@@ -12,11 +12,11 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 
-#: The manual's and, as it does not say which spaces it means, all that Unicode has.
 _CONTROLS = "".join(map(chr, (*range(0x20), 0x7F)))
 _SPACES = "".join(filter(str.isspace, map(chr, range(0x3001))))
-FORBIDDEN_IN_TABLES = f"./{_CONTROLS}{_SPACES}"
-_FORBIDDEN_IN_TABLES = re.compile(f"[{re.escape(FORBIDDEN_IN_TABLES)}]")
+#: The manual's and, as it does not say which spaces it means, all that Unicode has.
+FORBIDDEN_BY_CATALOG = f"./{_CONTROLS}{_SPACES}"
+_FORBIDDEN = re.compile(f"[{re.escape(FORBIDDEN_BY_CATALOG)}]")
 _MAPPED_IN_COLUMNS = re.compile(r"[ ,;{}()\n\t=]")
 _LONGEST = 255
 
@@ -27,7 +27,7 @@ def table_name(name: str) -> str:
     Mapped names (`cdc_core.naming`) need no more than lower case; older checkpoints have others.
     """
     lowered = name.lower()
-    allowed = _FORBIDDEN_IN_TABLES.sub("_", lowered)
+    allowed = _FORBIDDEN.sub("_", lowered)
     if allowed == lowered and len(allowed) <= _LONGEST:
         return allowed
     mark = hashlib.sha256(lowered.encode()).hexdigest()[:8]

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 from cdc_core.checkpoint import TableStatus
 from cdc_core.errors import CdcError
 from cdc_core.renames import table_renames
-from cdc_core.schema_change import first_state, reread_state, target_key, target_table
+from cdc_core.schema_change import (
+    first_state,
+    redefined,
+    reread_state,
+    target_key,
+    target_table,
+)
 from cdc_core.staging import EMPTY_BATCH, LoadBatch, Replacement
 from cdc_core.unrepresentable import HeldCells
 from cdc_core.use_cases.read_parts import keep_parts, plan_parts
@@ -82,8 +88,8 @@ def read_tables(
     )
     for number, group in enumerate(groups):
         known = {state.target for state in checkpoint.tables.values()}
-        readings = []
-        for table, _ in group:
+        sources, readings = [table for table, _ in group], []
+        for table in sources:
             state, renames = states[table.relation.oid]
             exact = not begun_anew or state.oid in checkpoint.tables or state.target in known
             parts = plans[state.oid]
@@ -94,14 +100,14 @@ def read_tables(
         try:
             checkpoint = _load_group(readings, steps, destination, checkpoint)
         except (CdcError, ValueError):  # of reading what has another type by now, too
-            if not _changed(group, look()):
+            if not redefined(sources, look()):
                 raise
             counts.unsteady |= targets.keys() - done
             known_before = (checkpoint.tables.get(oid) for oid in counts.unsteady)
             unread = [_unsteady(state) for state in known_before if state is not None]
             checkpoint = replace(checkpoint.with_table(*unread), reading=None)
             return checkpoint, EMPTY_BATCH, counts
-        changed = _changed(group, look())
+        changed = redefined(sources, look())
         counts.unsteady |= changed
         read = [reading.state for reading in readings]
         read = [_unsteady(state) if state.oid in changed else state for state in read]
@@ -142,16 +148,6 @@ def _load_group(
     )
     destination.load(LoadBatch(steps=tuple(steps), replacements=replacements), checkpoint)
     return checkpoint
-
-
-def _changed(group: Sequence[tuple[SourceTable, str]], now: Sequence[SourceTable]) -> set[int]:
-    """Oids that the catalog describes in another way than when their reading began."""
-    described = {table.relation.oid: (table.relation, table.fingerprint) for table in now}
-    return {
-        table.relation.oid
-        for table, _ in group
-        if described.get(table.relation.oid) != (table.relation, table.fingerprint)
-    }
 
 
 def _unsteady(state: TableState) -> TableState:

@@ -12,7 +12,7 @@ from cdc_core.checkpoint import TableStatus
 from cdc_core.errors import DestinationFailed
 from cdc_core.history import break_in_history, require_checkpoint
 from cdc_core.ports.progress import Progress, SilentProgress
-from cdc_core.schema_change import evolve
+from cdc_core.schema_change import evolve, redefined
 from cdc_core.selection import choose_tables
 from cdc_core.unrepresentable import key_texts
 from cdc_core.use_cases.compare_table import TableSides
@@ -191,11 +191,10 @@ class VerifyParity:
 
     def _moved(self, table: SourceTable) -> str:
         """Why what was read need not be what the table has: the stream would not bring it."""
-        relation = table.relation
-        now = {t.relation.oid: (t.relation, t.fingerprint) for t in self.catalog.tables()}
-        if now.get(relation.oid) == (relation, table.fingerprint):
+        if not redefined([table], self.catalog.tables()):
             return ""
-        return f"not repaired: the definition of {relation.table} changed; run: wal2delta cdc"
+        name = table.relation.table
+        return f"not repaired: the definition of {name} changed; run: wal2delta cdc"
 
 
 def _note(table: SourceTable, state: TableState) -> str:
