@@ -68,19 +68,34 @@ _GIVEN = (
 _UNITS = {"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
 
 
-def _names(value: Any) -> Any:
-    """A list as such, as JSON, or separated by commas."""
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
-    if text.startswith("["):
-        import json
+#: What a list of names is said to be, where it is something else.
+_A_LIST = 'must be a list of names: "a, b" or ["a", "b"]'
 
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError:
-            raise ValueError("is not a JSON list") from None
-    return [part.strip() for part in text.split(",")] if text else []
+
+def _names(value: Any) -> Any:
+    """A list as such, as JSON, or separated by commas.
+
+    Any other JSON, and names in quotes, would be names that nothing has: what somebody meant to
+    exclude would be replicated.
+    """
+    if isinstance(value, str):
+        value = _listed(value.strip())
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise ValueError(_A_LIST)
+    return value
+
+
+def _listed(text: str) -> Any:
+    import json
+
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        names = [part.strip() for part in text.split(",")] if text else []
+    # What begins like JSON, or is in quotes, was not meant as a name.
+    if text.startswith("[") or any(name.startswith(("{", '"', "'")) for name in names):
+        raise ValueError(_A_LIST)
+    return names
 
 
 def _table(value: Any) -> Any:

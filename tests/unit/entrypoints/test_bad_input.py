@@ -61,8 +61,8 @@ BAD_VALUES = [
     ("SCHEMAS", "", "at least one"),
     ("SCHEMAS", "public,public", "twice"),
     ("SCHEMAS", "public,,app", "empty name"),
-    ("SCHEMAS", '["public"', "not a JSON list"),
-    ("SCHEMAS", "[1, 2]", "valid string"),
+    ("SCHEMAS", '["public"', "must be a list of names"),
+    ("SCHEMAS", "[1, 2]", "must be a list of names"),
     ("INCLUDE", "[]", "at least one"),
     ("EXCLUDE", '[""]', "empty name"),
     # choices and numbers
@@ -172,6 +172,33 @@ def test_a_lake_that_can_be_no_folder(url, capsys, tmp_path, monkeypatch):
     assert f"{tmp_path / 'file'} is no folder" in line
 
 
+@pytest.mark.parametrize("key", ["schemas", "include", "exclude"])
+@pytest.mark.parametrize(
+    "value",
+    ['{"a": 1}', "{}", "{a: 1}", "5", "true", "null", '"public"', "'public'", '[["public"]]',
+     '["public", 5]', '[{"a": 1}]', '[null]', '["public"', "public, 'sales'", '[""]', "public,,b"],
+)  # fmt: skip
+def test_what_is_no_list_of_names_in_the_environment(key, value, capsys, monkeypatch):
+    monkeypatch.setenv(f"{SOURCE}CREDENTIALS", DSN)
+    monkeypatch.setenv(SOURCE + key.upper(), value)
+    line = _fails(capsys, "check", "--destination", "duckdb")
+    assert f"sources.pg_replication.{key}" in line
+    assert "must be a list of names" in line or "holds an empty name" in line
+    assert SOURCE + key.upper() in line
+
+
+@pytest.mark.parametrize("key", ["schemas", "include", "exclude"])
+@pytest.mark.parametrize(
+    "value", ["{a = 1}", "5", "1.5", "true", "[['public']]", "['public', 5]", "[{a = 1}]", "['']",
+              "'{\"a\": 1}'", "1979-05-27"],
+)  # fmt: skip
+def test_what_is_no_list_of_names_in_a_file(key, value, capsys, tmp_path):
+    _write(tmp_path, "config.toml", f"[sources.pg_replication]\n{key} = {value}")
+    line = _fails(capsys, "check", "--destination", "duckdb")
+    assert f"sources.pg_replication.{key}" in line
+    assert "must be a list of names" in line or "holds an empty name" in line
+
+
 BAD_FILES = [
     ("[pipeline\nname = 'x'", "config.toml is not valid TOML at line 1"),
     ("[pipeline]\nname = x", "line 2"),
@@ -184,7 +211,7 @@ BAD_FILES = [
     ("[pipeline]\nnmae = 'a'", "did you mean 'name'"),
     ("[sources.pg_replication]\nparallelism = true", "parallelism = True must be a number"),
     ("[sources.pg_replication]\nbatch_max_bytes = true", "must be a number"),
-    ("[sources.pg_replication]\nschemas = [1]", "schemas = 1 should be a valid string"),
+    ("[sources.pg_replication]\nschemas = [1]", "schemas must be a list of names"),
     ("[sources.pg_replication]\nslot_name = 1.5", "slot_name = 1.5 should be a valid string"),
     (f"[sources.pg_replication]\ncredentials = ['{PASSWORD}']", "must be a string"),
     (
