@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 
 class OperatorAction(Enum):
@@ -91,6 +91,18 @@ class DefinitionChanged(CdcError):
 
 class WriterBusy(OperatorNeeded):
     """Another run holds the slot."""
+
+
+class TablesRefused(OperatorNeeded):
+    """The run loaded every other table; these the source refuses to read, each with its error."""
+
+    def __init__(self, tables: Mapping[str, CdcError]) -> None:
+        names = ", ".join(f"{name} ({error.what})" for name, error in sorted(tables.items()))
+        cures = [error.cure for _, error in sorted(tables.items()) if error.cure]
+        super().__init__(
+            f"not read: {names}; every other table is loaded",
+            "; ".join([*dict.fromkeys(cures), "then run again"]),
+        )
 
 
 class TablesNeedSnapshot(OperatorNeeded):

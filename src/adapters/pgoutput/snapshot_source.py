@@ -153,12 +153,21 @@ class OpenSnapshot:
         return [WHOLE] if found == [PageRange()] else [str(part) for part in found]
 
     def unchanged(self, relation: Relation, part: str, rows: int, horizon: int) -> bool:
-        with source_errors(f"reading table {relation.table}", reading_cure(relation)):
+        with source_errors(f"reading table {relation.table}", self.reading_cure(relation)):
             source = self.source(relation, PageRange.parse(part))
             # Without parameters: a filter may have a `%`.
             query = _UNCHANGED.format(rows=rows, horizon=horizon, xid=horizon % _XIDS)
             row: Any = self.connection.execute(f"{query} {source}".encode()).fetchone()
         return bool(row[0])
+
+    def reading_cure(self, relation: Relation, error: psycopg.Error | None = None) -> str:
+        """The statement for our role, where reading a table is refused with this error."""
+        said, role = str(error), quote(self.connection.info.user)
+        if "row-level security" in said:
+            return f"run: ALTER ROLE {role} BYPASSRLS"
+        if "for schema" in said:
+            return f"run: GRANT USAGE ON SCHEMA {quote(relation.table.schema)} TO {role}"
+        return f"run: GRANT SELECT ON {_name(relation)} TO {role}"
 
     def expect(self, readings: Sequence[tuple[Relation, str]]) -> None:
         """Nothing is read before it is wanted."""
@@ -229,15 +238,15 @@ class CopySnapshot(OpenSnapshot):
             self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
 
     def _plan(self, relation: Relation, part: str) -> TableQuery:
-        doing, cure = f"reading table {relation.table}", reading_cure(relation)
-        with source_errors(doing, cure):
+        doing = f"reading table {relation.table}"
+        with source_errors(doing, self.reading_cure(relation)):
             types = self.types_of(relation)
             ranges = shares(self.pages(relation), self.settings.parallelism, PageRange.parse(part))
             return TableQuery(
                 self._columns(relation),
                 [self.source(relation, share) for share in ranges],
                 lambda rows: decode_rows(rows, relation.columns, types, str(relation.table)),
-                lambda error: translated(error, doing, cure),
+                lambda error: translated(error, doing, self.reading_cure(relation, error)),
             )
 
     def _columns(self, relation: Relation) -> list[str]:
@@ -310,13 +319,6 @@ FROM base
   JOIN pg_type taken ON taken.oid = proargtypes[0]
 WHERE base.typtype <> 'd'
 """
-
-
-def reading_cure(relation: Relation) -> str:
-    return (
-        f"run: GRANT SELECT ON {_name(relation)} TO <role>; under row level security also: "
-        "ALTER ROLE <role> BYPASSRLS"
-    )
 
 
 def _name(relation: Relation) -> str:

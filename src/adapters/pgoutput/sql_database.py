@@ -25,7 +25,6 @@ from adapters.pgoutput.snapshot_source import (
     OpenSnapshot,
     exported_snapshot,
     reader_connection,
-    reading_cure,
 )
 from adapters.pgoutput.source_errors import translated
 from adapters.pgoutput.sql_text import literal
@@ -89,10 +88,24 @@ class SqlDatabaseSnapshot(OpenSnapshot):
                 chunk = list(islice(rows, _CHUNK_ROWS))
             except (ResourceExtractionError, SQLAlchemyError) as error:
                 # dlt's own text has the statement and more; the driver's error is what counts.
-                raise _refusal(error, relation) from None
+                raise self._refusal(error, relation) from None
             if not chunk:
                 return
             yield _decoded(chunk, relation, types)
+
+    def _refusal(self, error: BaseException, relation: Relation) -> CdcError:
+        import psycopg
+
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, psycopg.Error):
+            cause = getattr(cause, "orig", None) or cause.__cause__
+        if cause is None:
+            kind = type(error).__name__
+            return CdcError(
+                f"dlt's sql_database failed while reading table {relation.table} ({kind})"
+            )
+        cure = self.reading_cure(relation, cause)
+        return translated(cause, f"reading table {relation.table}", cure)
 
     def _rows(self, relation: Relation, pages: PageRange) -> Iterator[Mapping[str, str | None]]:
         """Rows as dlt yields them, columns by position; their names may be any."""
@@ -147,18 +160,6 @@ class _Engine:
 
     def close(self) -> None:
         self.engine.dispose()
-
-
-def _refusal(error: BaseException, relation: Relation) -> CdcError:
-    import psycopg
-
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, psycopg.Error):
-        cause = getattr(cause, "orig", None) or cause.__cause__
-    if cause is None:
-        kind = type(error).__name__
-        return CdcError(f"dlt's sql_database failed while reading table {relation.table} ({kind})")
-    return translated(cause, f"reading table {relation.table}", reading_cure(relation))
 
 
 def _decoded(

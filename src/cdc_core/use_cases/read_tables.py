@@ -5,6 +5,7 @@ Shared by the full load and by the stream, which reads again what it cannot foll
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from cdc_core.use_cases.read_parts import keep_parts, plan_parts
 from cdc_core.use_cases.table_reading import TableReading, TablesRead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
     from cdc_core.checkpoint import Checkpoint, TableState
@@ -60,6 +61,9 @@ def read_tables(
     A snapshot holds rows, not definitions, and a rewritten table looks empty in it: a table whose
     description in the catalog, as `look` tells it, is not the given one once it was read does not
     count as read, nor do those whose reading failed because of that.
+
+    A table that the source refuses to read stays as it was and is in the counts; the others are
+    read.
     """
     counts = TablesRead()
     cells = HeldCells(destination.stage)
@@ -76,19 +80,25 @@ def read_tables(
         )
     # One table at a time has parts that are kept.
     tables = sorted(tables, key=lambda pair: not plans[pair[0].relation.oid].reading.parts)
-    snapshot.expect(
-        [(table.relation, part) for table, _ in tables for part in plans[table.relation.oid].unread]
-    )
-    groups = list(_groups(tables, {oid for oid, parts in plans.items() if not parts.one}))
+
+    def expect(wanted: Iterable[tuple[SourceTable, str]]) -> None:
+        relations = [table.relation for table, _ in wanted]
+        snapshot.expect([(found, part) for found in relations for part in plans[found.oid].unread])
+
+    expect(tables)
+    groups = deque(_groups(tables, {oid for oid, parts in plans.items() if not parts.one}))
     # Of what is there from before a checkpoint that was begun anew, some may be a dropped column;
     # else those are known, and what more there is was left by a reading that did not come to count.
     began = checkpoint.full_load
     begun_anew = began is not None and all(
         state.snapshot_lsn >= began for state in checkpoint.tables.values()
     )
-    for number, group in enumerate(groups):
+    while groups:
+        group = groups.popleft()
         known = {state.target for state in checkpoint.tables.values()}
         sources, readings = [table for table, _ in group], []
+        group_steps = list(steps)
+        before = counts.tables, counts.rows, counts.unrepresentable
         for table in sources:
             state, renames = states[table.relation.oid]
             exact = not begun_anew or state.oid in checkpoint.tables or state.target in known
@@ -96,12 +106,20 @@ def read_tables(
             readings.append(
                 TableReading(snapshot, table, state, parts, exact, counts, progress, cells)
             )
-            steps += renames
+            group_steps += renames
         try:
-            checkpoint = _load_group(readings, steps, destination, checkpoint)
+            checkpoint = _load_group(readings, group_steps, destination, checkpoint)
         except (CdcError, ValueError):  # of reading what has another type by now, too
             if not redefined(sources, look()):
-                raise
+                rest = [pair for pair in group if pair[0].relation.oid not in counts.refused]
+                if len(rest) == len(group):
+                    raise
+                if rest:
+                    groups.appendleft(rest)
+                counts.tables, counts.rows, counts.unrepresentable = before
+                cells.take()
+                expect(pair for group in groups for pair in group)
+                continue
             counts.unsteady |= targets.keys() - done
             known_before = (checkpoint.tables.get(oid) for oid in counts.unsteady)
             unread = [_unsteady(state) for state in known_before if state is not None]
@@ -116,9 +134,9 @@ def read_tables(
             checkpoint = replace(checkpoint, reading=None)
         steps = []
         done |= {state.oid for state in read}
-        if number < len(groups) - 1:
+        if groups:
             destination.load(LoadBatch(unrepresentable=cells.take()), checkpoint)
-    return checkpoint, LoadBatch(unrepresentable=cells.take()), counts
+    return checkpoint, LoadBatch(steps=tuple(steps), unrepresentable=cells.take()), counts
 
 
 def _load_group(

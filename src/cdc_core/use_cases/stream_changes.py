@@ -248,8 +248,8 @@ class StreamChanges:
     def _read_again(self, plan: TablePlan, report: StreamReport, attempt: int) -> Lsn:
         """Read new tables, and those that the stream could not follow; the LSN to drain up to.
 
-        Those whose definitions change meanwhile are left to be read once more; where a reading is
-        refused, each table is read by itself, so that one in trouble does not stop the others.
+        Those whose definitions change meanwhile are left to be read once more; one whose reading
+        is refused does not stop the others.
         """
         for oid, why in plan.to_read.items():
             self.progress.note(f"reading {plan.sources[oid].relation.table}: {why}")
@@ -257,15 +257,10 @@ class StreamChanges:
         try:
             lsn = self._read(plan, oids, report)
         except OperatorNeeded as refused:
+            # Of all of them: no snapshot could be taken, say.
             lsn = plan.checkpoint.lsn
-            if len(oids) == 1:
-                plan.read_refused(oids[0], refused.what)
-                return lsn
             for oid in oids:
-                try:
-                    lsn = max(lsn, self._read(plan, [oid], report))
-                except OperatorNeeded as its_own:
-                    plan.read_refused(oid, its_own.what)
+                plan.read_refused(oid, str(refused))
         if plan.to_read:
             plan.look(self.catalog.publish())
             if attempt >= READ_ATTEMPTS:
@@ -282,7 +277,10 @@ class StreamChanges:
             )  # fmt: skip
             lsn = snapshot.lsn
         self.destination.load(last, checkpoint)
-        plan.read_done(checkpoint, {*oids} - counts.unsteady, counts.unrepresentable)
+        unread = counts.unsteady | counts.refused.keys()
+        plan.read_done(checkpoint, {*oids} - unread, counts.unrepresentable)
+        for oid, error in counts.refused.items():
+            plan.read_refused(oid, str(error))
         report.tables_read += counts.tables
         report.rows_read += counts.rows
         return lsn

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from cdc_core.errors import CdcError, SourceUnavailable
 from cdc_core.schema_change import target_table
 from cdc_core.staging import METADATA_FIELDS
 from cdc_core.unrepresentable import unrepresentable_rows
@@ -17,19 +18,21 @@ if TYPE_CHECKING:
     from cdc_core.checkpoint import TableState
     from cdc_core.ports.catalog import SourceTable
     from cdc_core.ports.progress import Progress
-    from cdc_core.ports.snapshot_source import Snapshot
+    from cdc_core.ports.snapshot_source import RowsRead, Snapshot
     from cdc_core.unrepresentable import HeldCells
     from cdc_core.use_cases.read_parts import Parts
 
 
 @dataclass
 class TablesRead:
-    """Counts of a reading, and oids of the tables that must be read again."""
+    """Counts of a reading, oids of the tables that must be read again, and what keeps tables from
+    being read."""
 
     tables: int = 0
     rows: int = 0
     unrepresentable: int = 0
     unsteady: set[int] = field(default_factory=set)
+    refused: dict[int, CdcError] = field(default_factory=dict)
 
 
 @dataclass
@@ -62,7 +65,7 @@ class TableReading:
         target = target_table(state)
         names = {c.name: c.target for c in state.columns if not c.dropped}
         schema = pa.schema([*target.schema, *METADATA_FIELDS])
-        for piece in snapshot.read(relation, part):
+        for piece in self._pieces(part):
             rows = piece.rows
             count = len(rows)
             sources = {names[column]: rows.column(column) for column in relation.column_names}
@@ -81,3 +84,13 @@ class TableReading:
             self.counts.rows += count
             self.progress.rows_read(str(relation.table), count)
             yield pa.table(columns, schema=schema)
+
+    def _pieces(self, part: str) -> Iterator[RowsRead]:
+        """Pieces of the source; notes an error that is this table's alone."""
+        try:
+            yield from self.snapshot.read(self.table.relation, part)
+        except SourceUnavailable:
+            raise
+        except CdcError as error:
+            self.counts.refused[self.table.relation.oid] = error
+            raise

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from cdc_core.checkpoint import Checkpoint, TableStatus
-from cdc_core.errors import DefinitionChanged, TablesLocked
+from cdc_core.errors import DefinitionChanged, TablesLocked, TablesRefused
 from cdc_core.history import break_in_history, confirmable
 from cdc_core.naming import is_name_of
 from cdc_core.ports.progress import Progress, SilentProgress
@@ -111,8 +111,10 @@ class TakeSnapshot:
                 checkpoint, last, counts = self._read(snapshot, pairs, checkpoint)
                 lsn = snapshot.lsn
                 taken_at = snapshot.taken_at
-            # Every table is at the snapshot: the stream's older changes are in it.
+            # Every table is at the snapshot: the stream's older changes are in it. One that was
+            # not read misses them from here on.
             if not tables:
+                checkpoint = checkpoint.with_table(*_unread(checkpoint, counts))
                 checkpoint = replace(
                     checkpoint.advanced(lsn, taken_at), full_load=None, reading=None
                 )
@@ -120,6 +122,9 @@ class TakeSnapshot:
             self.source.confirm(confirmable(checkpoint))
             self._read_unsteady(checkpoint, counts)
             warn_of_unrepresentable(self.progress, counts.unrepresentable)
+            if counts.refused:
+                named = {str(names[oid]): error for oid, error in counts.refused.items()}
+                raise TablesRefused(named)
             return SnapshotReport(lsn, len(chosen), counts.rows, counts.unrepresentable)
 
     def _go_on(self, checkpoint: Checkpoint, found: Sequence[SourceTable]) -> SnapshotReport:
@@ -166,6 +171,7 @@ class TakeSnapshot:
                 checkpoint, last, again = self._read(snapshot, pairs, checkpoint)
             self.destination.load(last, checkpoint)
             counts.unsteady = again.unsteady
+            counts.refused |= again.refused
             counts.unrepresentable += again.unrepresentable
 
     def _read(
@@ -223,3 +229,12 @@ class TakeSnapshot:
             if not all_tables
             or is_name_of(state.target, state.table, self.first_schema, self.destination.naming)
         }
+
+
+def _unread(checkpoint: Checkpoint, counts: TablesRead) -> list[TableState]:
+    """States of known tables that were not read, to be read by the next run."""
+    return [
+        replace(state, status=TableStatus.NEEDS_SNAPSHOT, reason=str(error))
+        for oid, error in counts.refused.items()
+        if (state := checkpoint.tables.get(oid)) is not None
+    ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import psycopg
+import pytest
 
 from tests.support import oracle
 from tests.support.lakes import LocalLake
@@ -81,3 +83,51 @@ def test_a_table_that_may_not_be_read(database: str, tmp_path: Path) -> None:
             oracle.assert_equal(sql, lake, ["orders", "people"])
         finally:
             sql.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
+
+
+@pytest.mark.parametrize("reader", ["copy", "sql_database"])
+@pytest.mark.parametrize("lake_kind", ["duckdb", "delta"])
+def test_a_snapshot_reads_every_table_but_one_that_may_not_be_read(
+    database: str, tmp_path: Path, reader: str, lake_kind: str
+) -> None:
+    role = 'odd "role"_' + database.rpartition("_")[2]
+    name = '"' + role.replace('"', '""') + '"'
+    parts = urlsplit(database)
+    place = f"{quote(role)}:pw@{parts.hostname}:{parts.port}"
+    lake = LocalLake(lake_kind, tmp_path)
+    pipeline = InProcess(
+        urlunsplit(parts._replace(netloc=place)),
+        lake,
+        SOURCES__PG_REPLICATION__SNAPSHOT_READER=reader,
+        SOURCES__PG_REPLICATION__SCHEMAS="public,Other",
+    )
+    with psycopg.connect(database, autocommit=True) as sql:
+        sql.execute(f"CREATE ROLE {name} LOGIN REPLICATION PASSWORD 'pw'".encode())
+        try:
+            sql.execute(TABLES)
+            sql.execute(
+                'CREATE TABLE "my Table" (id int PRIMARY KEY); INSERT INTO "my Table" VALUES (1);'
+                'CREATE SCHEMA "Other"; CREATE TABLE "Other".t AS SELECT 1 AS id;'
+                'ALTER TABLE "Other".t ADD PRIMARY KEY (id);'
+                "CREATE TABLE hidden (id int PRIMARY KEY); INSERT INTO hidden VALUES (1);"
+                "ALTER TABLE hidden ENABLE ROW LEVEL SECURITY"
+            )
+            sql.execute(
+                f'GRANT SELECT ON orders, people, hidden, "Other".t TO {name};'
+                "CREATE PUBLICATION dlt_cdc_pub FOR ALL TABLES".encode()
+            )
+            line = pipeline.run("snapshot", code=3).splitlines()[-1]
+            for part in ("not read: ", "public.my Table (", "Other.t (", "public.hidden ("):
+                assert part in line
+            assert "public.orders" not in line
+            oracle.assert_equal(sql, lake, ["orders", "people"])
+            # The line's statements are all that is missing.
+            for statement in re.findall(r"run: (.*?)(?=; run|, then|; then)", line):
+                sql.execute(statement.encode())
+            sql.execute("UPDATE orders SET v = 'new'")
+            pipeline.run("cdc")
+            oracle.assert_equal(sql, lake, ["orders", "people", "my Table", "hidden"])
+            assert lake.rows("Other__t", "id") == [(1,)]
+            pipeline.run("snapshot")
+        finally:
+            sql.execute(f"DROP OWNED BY {name}; DROP ROLE {name}".encode())

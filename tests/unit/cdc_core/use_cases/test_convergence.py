@@ -33,6 +33,7 @@ from cdc_core.errors import (
     SettingsError,
     TablesLocked,
     TablesNeedSnapshot,
+    TablesRefused,
 )
 from cdc_core.lsn import Lsn
 from cdc_core.relation import ReplicaIdentity
@@ -494,13 +495,24 @@ def test_a_new_table_that_may_not_be_read_does_not_stop_another_new_one() -> Non
     good, bad = (world.postgres.create_table(name, COLUMNS) for name in ("good", "bad"))
     with world.postgres.transaction() as tx:
         tx.insert(good, id=1, n=1, big="b")
+    source = refusing(world, bad)
+    with pytest.raises(TablesNeedSnapshot, match=r"public\.bad") as told:
+        StreamChanges(source, source, source, InMemoryDestination(world.lake)).run()
+    assert list(told.value.tables) == ["public.bad"]
+    assert world.lake.rows("good") == [{"id": 1, "n": 1, "big": "b"}]
+    world.cdc()
+    world.assert_equal()
+
+
+def refusing(world: World, oid: int) -> InMemorySource:
+    """A source that does not let this table be read."""
     source = world.source()
 
     @dataclass(frozen=True)
     class Guarded(InMemorySnapshot):
         def read(self, relation, *part):
-            if relation.oid == bad:
-                raise OperatorNeeded("permission denied")
+            if relation.oid == oid:
+                raise OperatorNeeded("permission denied", "GRANT it")
             return super().read(relation, *part)
 
     begin = source.begin
@@ -511,10 +523,28 @@ def test_a_new_table_that_may_not_be_read_does_not_stop_another_new_one() -> Non
             yield Guarded(**vars(snapshot))
 
     source.begin = guarded  # type: ignore[method-assign]
-    with pytest.raises(TablesNeedSnapshot, match=r"public\.bad") as told:
-        StreamChanges(source, source, source, InMemoryDestination(world.lake)).run()
-    assert list(told.value.tables) == ["public.bad"]
-    assert world.lake.rows("good") == [{"id": 1, "n": 1, "big": "b"}]
+    return source
+
+
+@pytest.mark.parametrize("before", ["nothing", "all loaded"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("globs", [(), ("public.*",)])
+def test_a_table_that_may_not_be_read_does_not_stop_a_snapshot(
+    before: str, place: int, globs: tuple[str, ...]
+) -> None:
+    world, oids = build(14)
+    if before == "all loaded" or globs:
+        world.snapshot()
+        work(world, oids, 3)
+    source, bad = refusing(world, oids[place]), world.postgres.tables[oids[place]].relation.table
+    with pytest.raises(TablesRefused, match=rf"not read: {bad} \(permission denied\).*GRANT it"):
+        TakeSnapshot(source, source, source, InMemoryDestination(world.lake)).run(globs)
+    for other in oids[:place] + oids[place + 1 :]:
+        table = world.postgres.tables[other]
+        found = world.lake.rows(table.relation.table.name)
+        assert Counter(map(_row, table.rows)) == Counter(map(_row, found))
+    # The stream goes on for the others, and for this one once it may be read.
+    work(world, oids, 3)
     world.cdc()
     world.assert_equal()
 
