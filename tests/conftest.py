@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import pgbouncer
 from tests.support.postgres import Server, server_kind, test_server
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ settings.load_profile("project")
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"PostgreSQL of the tests: {server_kind()}")
+    terminalreporter.write_line(f"PgBouncer of the tests: {pgbouncer.kind()}")
 
 
 @pytest.fixture(scope="session")

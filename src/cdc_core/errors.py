@@ -70,6 +70,10 @@ class SettingsError(CdcError):
     exit_code = 2
 
 
+class PoolerInFront(SettingsError):
+    """The source's address is that of a connection pooler, whose sessions are not ours alone."""
+
+
 class OperatorNeeded(CdcError):
     """The source needs an operator: slot lost, privilege missing, re-snapshot required."""
 

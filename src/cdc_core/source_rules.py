@@ -23,6 +23,9 @@ OLDEST_SUPPORTED = 14
 #: The oldest version that decodes on a standby.
 STANDBY_DECODING = 16
 
+#: The first version (`server_version_num`) that raises `effective_wal_level` by itself.
+RAISES_WAL_LEVEL = 190_000
+
 #: A transaction that has been open so long is taken for one that will stay.
 LONG_TRANSACTION_SECONDS = 60.0
 SHORT_SENDER_TIMEOUT = 10.0
@@ -47,6 +50,16 @@ _BY = {
     Provider.SUPABASE: ", as postgres",
     Provider.NEON: ", as a role made in the Neon Console, or connect as such a role",
 }
+
+
+def decodes(version: int, wal_level: str, effective: str | None, *, standby: bool) -> bool:
+    """Whether the WAL has, or will have, what logical decoding needs.
+
+    From PostgreSQL 19 on, a primary with `wal_level = replica` raises its `effective_wal_level` at
+    the first logical slot, and a standby follows it. `effective` is None on older servers.
+    """
+    raises = version >= RAISES_WAL_LEVEL and wal_level == "replica" and not standby
+    return "logical" in (wal_level, effective) or raises
 
 
 def source_findings(facts: SourceFacts) -> Iterator[Finding]:
@@ -156,17 +169,20 @@ def _standby(facts: SourceFacts, major: int) -> Finding:
             "without hot_standby_feedback the primary can invalidate the slot",
             set_server("hot_standby_feedback", "on", facts),
         )
-    return ok("standby", "decodes; the publication is made on the primary")
+    return ok("standby", "decodes")
 
 
 def _wal_level(facts: SourceFacts) -> Finding:
-    if facts.wal_level == "logical":
+    level, effective = facts.wal_level, facts.effective_wal_level
+    if not decodes(facts.version, level, effective, standby=facts.standby):
+        found = f"is {level}{f' (in effect: {effective})' if effective else ''}"
+        where = "on the primary: " if facts.standby else ""
+        cure = where + _WAL_LEVEL[facts.provider]
+        return fail("wal_level", f"{found}; decoding needs logical", cure)
+    if level == "logical":
         return ok("wal_level", "logical")
-    return fail(
-        "wal_level",
-        f"is {facts.wal_level}; decoding needs logical",
-        _WAL_LEVEL[facts.provider],
-    )
+    raised = "logical" if effective == "logical" else f"{effective}, raised to logical by a slot"
+    return ok("wal_level", f"{level}; in effect: {raised}")
 
 
 def _role(facts: SourceFacts) -> Iterator[Finding]:
@@ -194,12 +210,24 @@ def _publication(facts: SourceFacts) -> Finding:
     if publication.exists:
         if publication.manageable:
             return ok(subject, "exists, and new tables that the role owns are added to it")
+        add = f"its owner runs ALTER PUBLICATION {quote(publication.name)} ADD TABLE ... for each"
+        if facts.standby:
+            return warn(
+                subject,
+                "is used as it is: a standby adds no tables to it",
+                f"{add}, on the primary",
+            )
         return warn(
             subject,
             "is used as it is: the role may not add new tables to it",
-            f"its owner runs ALTER PUBLICATION {quote(publication.name)} ADD TABLE ... for each; "
-            "or, if the role owns the tables, "
+            f"{add}; or, if the role owns the tables, "
             f"ALTER PUBLICATION {quote(publication.name)} OWNER TO {quote(facts.role.name)}",
+        )
+    if facts.standby:
+        return fail(
+            subject,
+            "does not exist, and a standby cannot create it",
+            f"run on the primary, as the tables' owner: {publication.statement}",
         )
     if facts.role.create_publications:
         return ok(subject, "does not exist yet; wal2delta snapshot creates it")

@@ -87,7 +87,8 @@ def _rights(table: SourceTable, known: TableFacts, facts: SourceFacts) -> Iterat
             f"row level security hides rows from the role {facts.role.name}",
             f"ALTER ROLE {role} BYPASSRLS",
         )
-    if table.published or known.owner or table.not_streamed:
+    # A standby publishes nothing, whoever owns the table.
+    if table.published or known.owner or table.not_streamed or facts.standby:
         return
     publication = quote(facts.publication.name)
     statement = (

@@ -13,6 +13,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from adapters.pgoutput.connection import WATCH_CLIENTS, parameters_of, secrets_in, session_statement
+from adapters.pgoutput.own_session import PROOF, require_own_session
 from adapters.pgoutput.source_errors import DECODING, connection_refused
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class ArrowSession:
             refused = psycopg.OperationalError(_said(error))
             raise connection_refused(refused, secrets_in(parameters), "connecting") from None
         try:
+            require_own_session(self.row(PROOF), None)
             self.row(session_statement(server_major))
             with suppress(psycopg.errors.InvalidParameterValue):
                 self.row(f"SELECT {WATCH_CLIENTS}")

@@ -15,6 +15,7 @@ from adapters.pgoutput.source_errors import source_errors
 from cdc_core.checkpoint import SourceIdentity
 from cdc_core.errors import OperatorNeeded, SourceUnavailable
 from cdc_core.lsn import Lsn
+from cdc_core.source_rules import decodes
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -86,10 +87,14 @@ def _told(connection: Connection, command: str) -> PGresult:
 def require_logical_wal(connection: Connection) -> None:
     """Raise `OperatorNeeded` unless the WAL holds what logical decoding needs."""
     with source_errors("reading wal_level"):
-        row: Any = connection.execute("SHOW wal_level").fetchone()
-    if row[0] != "logical":
+        row: Any = connection.execute(
+            "SELECT current_setting('wal_level'), current_setting('effective_wal_level', true), "
+            "pg_is_in_recovery()"
+        ).fetchone()
+    level, effective, standby = row
+    if not decodes(connection.info.server_version, level, effective, standby=standby):
         raise OperatorNeeded(
-            f"wal_level is {row[0]}, logical decoding needs logical", WAL_LEVEL_CURE
+            f"wal_level is {level}, logical decoding needs logical", WAL_LEVEL_CURE
         )
 
 

@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from adapters.pgoutput.own_session import PROOF, require_own_session, startup_options
 from adapters.pgoutput.settings import CREDENTIALS_KEY
 from adapters.pgoutput.source_errors import connection_refused, source_errors
 from cdc_core.errors import OperatorNeeded, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from psycopg.pq.abc import PGresult
 
     from adapters.pgoutput.settings import SourceSettings
 
@@ -86,7 +89,8 @@ def connect(settings: SourceSettings, *, replication: bool = False) -> Connectio
     """Open a connection in autocommit; a walsender of this database with `replication`.
 
     Raises `SettingsError` (credentials refused, connection string unreadable), `OperatorNeeded`
-    (privilege or sender missing, server too old) or `SourceUnavailable`.
+    (privilege or sender missing, server too old) or `SourceUnavailable`; `PoolerInFront` before
+    anything is set.
     """
     parameters = parameters_of(settings)
     if replication:
@@ -102,6 +106,11 @@ def connect(settings: SourceSettings, *, replication: bool = False) -> Connectio
         # The driver's own error is not chained: its text may hold what was scrubbed here.
         raise connection_refused(error, secrets_in(parameters), doing) from None
     try:
+        with source_errors("looking at the session"):
+            answer = _run(connection, PROOF)
+        values = [answer.get_value(0, column) for column in range(answer.nfields)]
+        row = [None if value is None else value.decode() for value in values]
+        require_own_session(row, connection.info.backend_pid)
         _prepare_session(connection)
     except BaseException:
         connection.close()
@@ -154,6 +163,8 @@ def parameters_of(settings: SourceSettings) -> dict[str, object]:
     parameters: dict[str, object] = {**_LIBPQ, **given}
     parameters.setdefault("connect_timeout", settings.connect_timeout_seconds)
     parameters["application_name"] = application_name()
+    options = given.get("options") or os.environ.get("PGOPTIONS", "")
+    parameters["options"] = startup_options(str(options))
     return parameters
 
 
@@ -188,11 +199,12 @@ def _prepare_session(connection: Connection) -> None:
                 raise  # else: the server's platform cannot watch its clients
 
 
-def _run(connection: Connection, statement: str) -> None:
+def _run(connection: Connection, statement: str) -> PGresult:
     """Run statements by the simple protocol, which walsenders understand too."""
     result = connection.pgconn.exec_(statement.encode())
     if result.status not in (psycopg.pq.ExecStatus.COMMAND_OK, psycopg.pq.ExecStatus.TUPLES_OK):
         raise psycopg.errors.error_from_result(result)
+    return result
 
 
 class Session:

@@ -42,8 +42,9 @@ _MARKS: Mapping[Provider, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 _SETTINGS = """
 SELECT name, setting, unit FROM pg_settings
-WHERE name IN ('wal_level', 'max_replication_slots', 'max_wal_senders', 'max_slot_wal_keep_size',
-  'idle_replication_slot_timeout', 'wal_sender_timeout', 'hot_standby_feedback')
+WHERE name IN ('wal_level', 'effective_wal_level', 'max_replication_slots', 'max_wal_senders',
+  'max_slot_wal_keep_size', 'idle_replication_slot_timeout', 'wal_sender_timeout',
+  'hot_standby_feedback')
   OR name LIKE 'neon.%' OR name LIKE 'rds.%' OR name LIKE 'cloudsql.%' OR name LIKE 'azure.%'
 """
 
@@ -107,6 +108,7 @@ class PgSourceInspector:
             provider=_provider(connection, settings),
             identity=_identity(connection, self._settings.slot_name),
             wal_level=settings["wal_level"][0],
+            effective_wal_level=settings.get("effective_wal_level", (None,))[0],
             standby=standby,
             hot_standby_feedback=settings["hot_standby_feedback"][0] == "on",
             role=Role(role, replication, create, control),

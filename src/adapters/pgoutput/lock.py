@@ -19,6 +19,8 @@ from adapters.pgoutput.source_errors import source_errors
 from cdc_core.errors import WriterBusy
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from adapters.pgoutput.connection import Connection
 
 #: "w2ld": tells our locks from the application's.
@@ -28,7 +30,8 @@ _CLASS = 0x77326C64
 _WAIT_SECONDS = 5.0
 
 _HOLDER = """
-SELECT l.pid, coalesce(a.application_name, ''), coalesce(host(a.client_addr), 'local')
+SELECT l.pid, coalesce(a.application_name, ''), coalesce(host(a.client_addr), 'local'),
+  a.backend_start
 FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
   AND l.classid = %s::bigint::oid AND l.objid = %s::bigint::oid
@@ -52,8 +55,8 @@ def take_writer_lock(connection: Connection, slot_name: str) -> None:
                 if time.monotonic() > deadline:
                     raise WriterBusy(f"slot {slot_name!r} is in use by another run")
                 continue
-            pid, application, address = holder
-            dead = end_if_dead(connection, pid, application)
+            pid, application, address, started = holder
+            dead = end_if_dead(connection, pid, application, started)
             if not dead or time.monotonic() > deadline:
                 raise WriterBusy(
                     f"another run holds slot {slot_name!r}: {who(pid, application, address)}",
@@ -68,15 +71,25 @@ def give_up_writer_lock(connection: Connection) -> None:
         connection.execute("SELECT pg_advisory_unlock_all()")
 
 
-def end_if_dead(connection: Connection, backend_pid: int, application: str) -> bool:
-    """Terminate a backend of ours whose client process on this machine is gone; whether it was."""
+#: A number may be another process's by now, and a session may be another client's.
+_TERMINATE = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE pid = %s AND application_name = %s AND backend_start = %s
+"""
+
+
+def end_if_dead(
+    connection: Connection, backend_pid: int, application: str, started: datetime | None
+) -> bool:
+    """Terminate a backend of ours whose client process on this machine is gone; whether it is
+    ending. `started` tells it from a later one of the same number."""
     prefix = application_prefix()
     if not application.startswith(prefix):
         return False
     client = application.removeprefix(prefix)
     if not client.isdigit() or _lives(int(client)):
         return False
-    connection.execute("SELECT pg_terminate_backend(%s)", [backend_pid])
+    connection.execute(_TERMINATE, [backend_pid, application, started])
     return True
 
 

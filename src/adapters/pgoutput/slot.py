@@ -37,7 +37,8 @@ FREE_SLOT_CURE = (
 _IN_USE_SECONDS = 10.0
 
 _SLOT_USER = """
-SELECT a.pid, coalesce(a.application_name, ''), coalesce(host(a.client_addr), 'local')
+SELECT a.pid, coalesce(a.application_name, ''), coalesce(host(a.client_addr), 'local'),
+  a.backend_start
 FROM pg_replication_slots s JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.slot_name = %s
 """
 
@@ -202,8 +203,9 @@ def when_not_in_use(connection: Connection, name: str, action: Callable[[], None
         except psycopg.errors.ObjectInUse:
             user: Any = connection.execute(_SLOT_USER, [name]).fetchone()
             if user is not None:
-                pid, application, address = user
-                ending = end_if_dead(connection, pid, application) or is_ours(application)
+                pid, application, address, started = user
+                dead = end_if_dead(connection, pid, application, started)
+                ending = dead or is_ours(application)
                 if not ending or time.monotonic() > deadline:
                     raise WriterBusy(
                         f"replication slot {name!r} is in use by {who(pid, application, address)}",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from adapters.pgoutput.own_session import pooler_in_front
 from adapters.pgoutput.settings import CREDENTIALS_KEY
 from adapters.redaction import Redactor
 from cdc_core.errors import (
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _AUTHENTICATION = re.compile(
-    r"password authentication failed|no password supplied|no pg_hba\.conf entry"
-    r"|pg_hba\.conf rejects|authentication failed|role \".*\" does not exist"
+    r"password authentication failed|no password supplied"
+    r"|authentication failed|role \".*\" does not exist"
     r"|is not permitted to log in"
     r"|database \".*\" does not exist|not currently accepting connections"
     r"|empty password returned|password .*expired|SASL authentication|SCRAM"
@@ -40,10 +41,22 @@ _TLS = re.compile(
 _WRONG_VALUE = re.compile(
     r"invalid \S+ value:|invalid integer value|invalid SSL protocol version range"
     r"|could not match \d+|definition of service|could not parse network address"
-    r"|unrecognized configuration parameter|invalid value for parameter"
-    r"|invalid command-line argument"
 )
-_POOLER = re.compile(r"unsupported startup parameter|pgbouncer", re.IGNORECASE)
+#: What a server says to options that the credentials give it.
+_OPTIONS = re.compile(
+    r"requires a value|invalid configuration parameter name|permission denied to set parameter"
+    r"|parameter \".*\" (?:cannot be|requires)|invalid command-line argument"
+    r"|unrecognized configuration parameter|invalid value for parameter"
+)
+_HOST_BASED = re.compile(r"no pg_hba\.conf entry|pg_hba\.conf rejects")
+_CONNECTION_LIMIT = re.compile(
+    r"too many connections for (role|database) \"(.*?)\"(?=$|\s|\))"
+    r"|too many clients already|remaining connection slots are reserved"
+)
+_TARGET_SESSION = re.compile(
+    r"session is (?:not )?read-only|server is (?:not )?in hot standby mode"
+)
+_POOLER = re.compile(r"unsupported startup parameter")
 _LOCAL_SOCKET = re.compile(r"on socket ")
 _SENDERS = re.compile(r"max_wal_senders|number of requested standby connections")
 _REPLICATION_ROLE = re.compile(r"WAL sender|walsender|replication role|REPLICATION attribute")
@@ -139,13 +152,29 @@ def connection_refused(error: psycopg.Error, secrets: tuple[str, ...], doing: st
             "run: GRANT CONNECT ON DATABASE <database> TO <role>",
         )
     if _POOLER.search(text):
+        return pooler_in_front(said)
+    if limited := _CONNECTION_LIMIT.search(text):
+        return SourceUnavailable(f"no connection is free: {said}", _connection_cure(limited))
+    if _HOST_BASED.search(text):
         return SettingsError(
-            f"a connection pooler refuses {doing}: {said}",
-            f"have {CREDENTIALS_KEY} name the server itself (Neon: the host without -pooler)",
+            f"PostgreSQL admits no such connection: {said}",
+            f"add a line for this role, database and address to the server's pg_hba.conf, or "
+            f"correct {CREDENTIALS_KEY} (sslmode=require where it admits encrypted ones only)",
+        )
+    if _OPTIONS.search(text):
+        return SettingsError(
+            f"PostgreSQL refuses an option of the connection: {said}",
+            f"correct options in {CREDENTIALS_KEY} (or PGOPTIONS): options='-c name=value', in a "
+            "URL options=-c%20name%3Dvalue",
         )
     if any(found.search(text) for found in (_AUTHENTICATION, _TLS, _WRONG_VALUE)):
         return SettingsError(
             f"PostgreSQL refuses the connection: {said}", f"correct {CREDENTIALS_KEY}"
+        )
+    if _TARGET_SESSION.search(text):
+        return SourceUnavailable(
+            f"no server that answers is such as target_session_attrs asks for: {said}",
+            f"run again when one has been promoted, or correct {CREDENTIALS_KEY}",
         )
     if _LOCAL_SOCKET.search(text):
         return SourceUnavailable(
@@ -156,6 +185,17 @@ def connection_refused(error: psycopg.Error, secrets: tuple[str, ...], doing: st
     return SourceUnavailable(
         f"PostgreSQL cannot be reached: {said}",
         f"check that it runs and that {CREDENTIALS_KEY} names it, then run again",
+    )
+
+
+def _connection_cure(limited: re.Match[str]) -> str:
+    """What makes room; the limit is that of a role or a database, or the server's."""
+    if limited[1] is None:
+        return "end sessions that are not needed, or raise max_connections and restart PostgreSQL"
+    name = limited[2].replace('"', '""')
+    return (
+        f"end sessions of the {limited[1]} that are not needed, or raise the limit: "
+        f'ALTER {limited[1].upper()} "{name}" CONNECTION LIMIT <number>'
     )
 
 

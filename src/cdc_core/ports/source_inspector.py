@@ -42,11 +42,12 @@ class Role:
 
 @dataclass(frozen=True)
 class PublicationFacts:
-    """`manageable`: our role may alter it."""
+    """`manageable`: our role may alter it. `statement` creates it, for the tables of now."""
 
     name: str
     exists: bool
     manageable: bool
+    statement: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ class SourceFacts:
     transactions: Sequence[OpenTransaction]
     #: By oid.
     tables: Mapping[int, TableFacts]
+    #: From PostgreSQL 19 on; it may be higher than `wal_level`.
+    effective_wal_level: str | None = None
 
 
 class SourceInspector(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cdc_core.errors import CdcError
+from cdc_core.errors import CdcError, PoolerInFront
 from cdc_core.findings import Finding, fail, ok
 from cdc_core.selection import require_schemas
 from cdc_core.source_rules import history_findings, source_findings
@@ -47,6 +47,8 @@ class CheckSource:
     def _facts(self) -> SourceFacts | Finding:
         try:
             return self.inspector.facts()
+        except PoolerInFront:
+            raise  # no command goes on
         except CdcError as error:
             return fail("source", error.what, error.cure)
 

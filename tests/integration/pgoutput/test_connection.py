@@ -8,6 +8,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import psycopg
 import pytest
 
+from adapters.pgoutput.arrow_session import ArrowSession
 from adapters.pgoutput.change_source import PgChangeSource
 from adapters.pgoutput.connection import connect
 from adapters.pgoutput.embedded import EmbeddedPostgres
@@ -21,6 +22,8 @@ from tests.support.changes import events
 from tests.support.postgres import BIN
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from adapters.pgoutput.catalog import PgCatalog
 
 ODD_DEFAULTS = {
@@ -35,11 +38,31 @@ ODD_DEFAULTS = {
     "default_transaction_isolation": "serializable",
     "statement_timeout": "300ms",
     "idle_in_transaction_session_timeout": "100ms",
+    "lock_timeout": "1ms",
+    "client_min_messages": "debug5",
     "xmlbinary": "hex",
     "quote_all_identifiers": "on",
     "synchronous_commit": "off",
     "row_security": "on",
 }
+
+
+@pytest.fixture
+def major_version(sql: psycopg.Connection) -> int:
+    return major(sql)
+
+
+@pytest.fixture
+def plain(
+    settings: SourceSettings, sql: psycopg.Connection, database: str
+) -> Iterator[SourceSettings]:
+    """Settings of a role that is no superuser and may replicate."""
+    role = "plain_" + database.rpartition("_")[2]
+    sql.execute(f"CREATE ROLE {role} LOGIN REPLICATION PASSWORD 'x'".encode())
+    parts = urlsplit(database)
+    netloc = f"{role}:x@{parts.hostname}:{parts.port}"
+    yield replace(settings, conninfo=changed(database, netloc=netloc))
+    sql.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
 
 
 def test_values_do_not_depend_on_the_servers_defaults(
@@ -86,6 +109,98 @@ def test_values_do_not_depend_on_the_servers_defaults(
         assert row.pop("id") == key
         assert row.pop("r") == pytest.approx(1e-7 / 3, rel=1e-7)
         assert row == expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["-csearch_path", "garbage", "--x", "-c no_such=1", "-c 1x.y=1", "-c statement_timeout=soon",
+     "-c wal_level=logical", "-c log_statement=all", "-z"],
+)  # fmt: skip
+def test_options_that_the_server_refuses(
+    plain: SourceSettings, options: str, major_version: int
+) -> None:
+    given = replace(plain, conninfo=f"{plain.conninfo}?options={quote(options)}")
+    for open_session in (
+        lambda: connect(given),
+        lambda: connect(given, replication=True),
+        lambda: ArrowSession(given, major_version),
+    ):
+        with pytest.raises(SettingsError, match=r"correct options in sources\.pg_replication"):
+            open_session()
+
+
+def test_options_that_are_given_hold_beside_ours(settings: SourceSettings) -> None:
+    options = "-c work_mem=5MB -c DateStyle=German -c search_path=a\\"
+    given = replace(settings, conninfo=f"{settings.conninfo}?options={quote(options)}")
+    with connect(given) as connection:
+        query = "SELECT current_setting('work_mem'), current_setting('DateStyle')"
+        assert connection.execute(query).fetchone() == ("5MB", "ISO, YMD")
+
+
+def test_options_of_the_environment_hold_too(
+    settings: SourceSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGOPTIONS", "-c work_mem=5MB")
+    monkeypatch.setenv("PGTZ", "Asia/Kolkata")
+    with connect(settings) as connection:
+        query = "SELECT current_setting('work_mem'), current_setting('TimeZone')"
+        assert connection.execute(query).fetchone() == ("5MB", "UTC")
+
+
+def test_messages_of_the_server_do_not_reach_standard_error(
+    plain: SourceSettings,
+    sql: psycopg.Connection,
+    major_version: int,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    role = urlsplit(plain.conninfo).username
+    for level in ("debug5", "log", "notice"):
+        sql.execute(f"ALTER ROLE {role} SET client_min_messages = {level}".encode())
+        with connect(plain) as connection:
+            connection.execute("DO $$BEGIN RAISE NOTICE 'a note'; RAISE LOG 'a line'; END$$")
+        session = ArrowSession(plain, major_version)
+        session.execute("DO $$BEGIN RAISE NOTICE 'a note'; RAISE WARNING 'a warning'; END$$")
+        session.close()
+        connect(plain, replication=True).close()
+    captured = capfd.readouterr()
+    assert captured.err == captured.out == ""
+
+
+def test_a_connection_limit_has_words_of_its_own(
+    plain: SourceSettings, sql: psycopg.Connection, major_version: int
+) -> None:
+    role, database = urlsplit(plain.conninfo).username, sql.info.dbname
+    limits = [
+        f'ALTER ROLE "{role}" CONNECTION LIMIT',
+        f'ALTER DATABASE "{database}" CONNECTION LIMIT',
+    ]
+    with connect(plain):
+        for limit in limits:
+            sql.execute(f"{limit} 1".encode())
+            for open_session in (
+                lambda: connect(plain),
+                lambda: ArrowSession(plain, major_version),
+            ):
+                with pytest.raises(SourceUnavailable, match="no connection is free") as told:
+                    open_session()
+                assert limit in told.value.cure
+            sql.execute(f"{limit} -1".encode())
+
+
+def test_hosts_to_choose_from(settings: SourceSettings, major_version: int) -> None:
+    parts = urlsplit(settings.conninfo)
+    account = parts.netloc.rpartition("@")[0]
+    several = f"{account}@127.0.0.1:1,127.0.0.1:{parts.port}"
+    given = replace(settings, conninfo=changed(settings.conninfo, netloc=several))
+    primary = replace(given, conninfo=f"{given.conninfo}?target_session_attrs=primary")
+    for found in (given, primary):
+        with connect(found) as connection:
+            assert connection.info.port == parts.port
+        ArrowSession(found, major_version).close()
+    standby = replace(given, conninfo=f"{given.conninfo}?target_session_attrs=standby")
+    for open_session in (lambda: connect(standby), lambda: ArrowSession(standby, major_version)):
+        with pytest.raises(SourceUnavailable, match="target_session_attrs"):
+            open_session()
 
 
 def changed(dsn: str, *, netloc: str = "", path: str = "") -> str:

@@ -5,12 +5,15 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 from adapters.pgoutput.change_source import PgChangeSource
+from adapters.pgoutput.connection import application_prefix, connect
+from adapters.pgoutput.lock import end_if_dead
 from cdc_core.errors import SourceUnavailable, WriterBusy
 
 if TYPE_CHECKING:
@@ -116,3 +119,28 @@ def test_leaving_frees_the_lock(settings: SourceSettings) -> None:
     for _ in range(3):
         with PgChangeSource(settings) as source:
             source.current_lsn()
+
+
+def test_only_the_backend_that_was_seen_is_terminated(
+    settings: SourceSettings, database: str
+) -> None:
+    """Its number may be another one's by now, and a pool may have given it to somebody else."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    of_gone = f"{application_prefix()}{gone.pid}"
+    with (
+        connect(settings) as control,
+        psycopg.connect(database, autocommit=True, application_name=of_gone) as other,
+    ):
+        seen: Any = control.execute(
+            "SELECT pid, backend_start FROM pg_stat_activity WHERE application_name = %s", [of_gone]
+        ).fetchone()
+        pid, started = seen
+        assert end_if_dead(control, pid, of_gone, started - timedelta(seconds=1))
+        other.execute("SELECT 1")
+        other.execute("SET application_name = 'the application'")
+        assert end_if_dead(control, pid, of_gone, started)
+        other.execute(f"SET application_name = '{of_gone}'".encode())
+        assert end_if_dead(control, pid, of_gone, started)
+        with pytest.raises(psycopg.OperationalError):
+            other.execute("SELECT pg_sleep(1)")

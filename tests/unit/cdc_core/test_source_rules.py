@@ -56,10 +56,60 @@ def test_a_good_source_is_all_ok() -> None:
 
 
 ROLE = GOOD.role
+OWN_LEVEL = {"version": 190000, "wal_level": "replica", "effective_wal_level": "replica"}
+MISSING = PublicationFacts(
+    "pub", exists=False, manageable=False, statement="CREATE PUBLICATION pub FOR TABLE ONLY t"
+)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, "replica; in effect: replica, raised to logical by a slot"),
+        ({"effective_wal_level": "logical"}, "replica; in effect: logical"),
+        ({"effective_wal_level": "logical", "standby": True}, "replica; in effect: logical"),
+    ],
+)
+def test_a_server_that_raises_its_wal_level_by_itself(
+    changed: dict[str, object], told: str
+) -> None:
+    facts = replace(GOOD, **{**OWN_LEVEL, "hot_standby_feedback": True, **changed})  # type: ignore[arg-type]
+    assert bad(facts) == []
+    assert [f.sentence for f in source_findings(facts) if f.subject == "wal_level"] == [told]
+
+
+def test_a_standby_without_publication_has_one_finding() -> None:
+    facts = replace(GOOD, standby=True, hot_standby_feedback=True, publication=MISSING)
+    (found,) = bad(facts)
+    assert found.level is Level.FAIL
+    assert found.subject == "publication pub"
+    assert found.cure == f"run on the primary, as the tables' owner: {MISSING.statement}"
+    told = " ".join(f.sentence for f in source_findings(facts))
+    assert "creates it" not in told.replace("a standby cannot create it", "")
+
+
 CASES = [
     ({"version": 130011}, Level.FAIL, "PostgreSQL 13 is not supported", "upgrade it to 14"),
     ({"version": 150001, "standby": True}, Level.FAIL, "a standby of PostgreSQL 15", "primary"),
     ({"standby": True}, Level.WARN, "hot_standby_feedback", "ALTER SYSTEM SET hot_standby_feed"),
+    ({**OWN_LEVEL, "version": 180006}, Level.FAIL, "is replica", "ALTER SYSTEM SET"),
+    ({**OWN_LEVEL, "wal_level": "minimal"}, Level.FAIL, "is minimal", "ALTER SYSTEM SET"),
+    (
+        {**OWN_LEVEL, "standby": True, "hot_standby_feedback": True},
+        Level.FAIL,
+        "is replica (in effect: replica)",
+        "on the primary: ALTER SYSTEM SET",
+    ),
+    (
+        {
+            "standby": True,
+            "hot_standby_feedback": True,
+            "publication": PublicationFacts("pub", exists=True, manageable=False),
+        },
+        Level.WARN,
+        "a standby adds no tables to it",
+        "ADD TABLE ... for each, on the primary",
+    ),
     ({"wal_level": "replica"}, Level.FAIL, "is replica", "ALTER SYSTEM SET wal_level = logical"),
     (
         {"wal_level": "replica", "provider": Provider.RDS},

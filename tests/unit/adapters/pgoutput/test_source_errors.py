@@ -5,10 +5,12 @@ import pytest
 
 from adapters.pgoutput.connection import application_name
 from adapters.pgoutput.lock import is_ours, who
+from adapters.pgoutput.own_session import _VALUE, require_own_session
 from adapters.pgoutput.source_errors import connection_refused, source_errors
 from cdc_core.errors import (
     CdcError,
     OperatorNeeded,
+    PoolerInFront,
     SettingsError,
     SourceUnavailable,
     WriterBusy,
@@ -39,6 +41,14 @@ HEAD = 'connection to server at "db", port 5432 failed: '
         ('FATAL:  invalid value for parameter "client_encoding": "bogus"', SettingsError),
         ('FATAL:  unrecognized configuration parameter "nosuch"', SettingsError),
         ("FATAL:  invalid command-line argument for server process: garbage", SettingsError),
+        ("FATAL:  -c search_path requires a value", SettingsError),
+        ('FATAL:  invalid configuration parameter name "1x.y"', SettingsError),
+        ('FATAL:  permission denied to set parameter "log_statement"', SettingsError),
+        ('FATAL:  parameter "wal_level" cannot be changed now', SettingsError),
+        ("FATAL:  unsupported startup parameter: options", PoolerInFront),
+        ("FATAL:  unsupported startup parameter in options: statement_timeout", PoolerInFront),
+        ('FATAL:  too many connections for role "u"', SourceUnavailable),
+        ("session is read-only", SourceUnavailable),
         ("FATAL:  the database system is starting up", SourceUnavailable),
         ("FATAL:  sorry, too many clients already", SourceUnavailable),
         ("Connection refused", SourceUnavailable),
@@ -121,3 +131,31 @@ def test_a_session_tells_who_has_it() -> None:
         "process 42 on box (backend 7, from 10.0.0.1)"
     )
     assert who(7, "", "local") == "backend 7 of an unnamed program (from local)"
+
+
+PROVEN = {"pid": "7", "mark": _VALUE, "source": "client", "neon": None, "host": None, "port": "1"}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"pid": "8"},
+        {"mark": None},
+        {"mark": ""},
+        {"mark": "another process's"},
+        # A pooler that gives each of its sessions the options of the client that has it.
+        {"source": "session"},
+        {"source": "default"},
+        {"neon": "a timeline", "mark": None},
+    ],
+)
+def test_a_session_that_is_not_proven_to_be_ours(changed: dict[str, str | None]) -> None:
+    with pytest.raises(PoolerInFront):
+        require_own_session([*{**PROVEN, **changed}.values()], 7)
+
+
+def test_a_session_of_our_own() -> None:
+    require_own_session([*PROVEN.values()], 7)
+    # A driver that does not tell the process id; a proxy that makes it up and does not pool.
+    require_own_session([*PROVEN.values()], None)
+    require_own_session([*{**PROVEN, "neon": "a timeline"}.values()], 9)
