@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
+from cdc_core.relation import tables_option
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -118,10 +120,9 @@ class TablesNeedSnapshot(OperatorNeeded):
     def __init__(self, tables: dict[str, str], *, frozen: bool = False) -> None:
         self.tables = dict(tables)
         names = ", ".join(f"{name} ({why})" for name, why in sorted(tables.items()))
-        globs = " ".join(sorted(tables))
         super().__init__(
             f"not followed by the stream: {names}; every other table is up to date",
-            f"run: wal2delta snapshot --tables {globs}"
+            f"run: wal2delta snapshot {tables_option(tables)}"
             + (', or undo it, or set pipeline.schema_changes = "evolve"' if frozen else ""),
         )
 

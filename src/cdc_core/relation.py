@@ -9,9 +9,11 @@ Source: PostgreSQL manual, "Logical Replication Message Formats", `pg_class`, `p
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
+from glob import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,6 +44,12 @@ class TableName:
     def matches(self, globs: Iterable[str]) -> bool:
         """Whether any glob matches `schema.table`, or the bare table for a glob without a dot."""
         return any(fnmatchcase(str(self) if "." in g else self.name, g) for g in globs)
+
+
+def tables_option(tables: Iterable[str]) -> str:
+    """The option of the command line that names exactly these tables (`schema.table`), for a shell:
+    a name may have a space in it, or what a glob takes for a pattern."""
+    return f"--tables {shlex.join(escape(table) for table in sorted(tables))}"
 
 
 @dataclass(frozen=True)

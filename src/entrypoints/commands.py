@@ -147,7 +147,7 @@ def verify(chosen: argparse.Namespace) -> int:
         _print_json(report.verify_as_json(found))
     else:
         report.show_verify(found)
-    return 0 if found.equal else 1
+    return found.exit_code
 
 
 def simulate(chosen: argparse.Namespace) -> int:

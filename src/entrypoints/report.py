@@ -128,7 +128,10 @@ def show_verify(report: ParityReport) -> None:
         )  # fmt: skip
         outcome = "repaired" if found.repaired else "equal" if found.equal else "differs"
         notes = [note for note in (found.problem, found.note) if note]
-        rows.add_row(found.table, *(f"{n:,}" for n in counts), "; ".join([outcome, *notes]))
+        shown = [f"{n:,}" for n in counts]
+        if not found.compared:
+            shown, outcome = [""] * len(counts), "not compared"
+        rows.add_row(found.table, *shown, "; ".join([outcome, *notes]))
     out.print(rows, markup=False)
     for found in report.tables:
         for key in found.keys[:KEYS_SHOWN]:
@@ -139,7 +142,7 @@ def show_verify(report: ParityReport) -> None:
     if report.lag_bytes:
         out.print(
             f"the checkpoint {report.checkpoint_lsn} is {size(report.lag_bytes)} of WAL behind the "
-            "source; what cdc will bring shows as differences"
+            "source" + ("" if report.equal else "; what cdc will bring shows as differences")
         )
     if report.problem:
         out.print(f"problem: {report.problem}", style="bold red", markup=False)
@@ -158,6 +161,7 @@ def verify_as_json(report: ParityReport) -> dict[str, Any]:
                 "target": found.target or None,
                 "equal": found.equal,
                 "repaired": found.repaired,
+                "compared": found.compared,
                 "rows": {"source": found.source_rows, "destination": found.target_rows},
                 "missing": found.missing,
                 "extra": found.extra,

@@ -92,9 +92,10 @@ _IN_FILE_ORDER = ", ".join(
     }.items()
 )
 
-#: Of a table, or of the leaves of a partitioned one: whether it has a file here, and its pages.
+#: Of a table, or of the leaves of a partitioned one: whether it has a file here, and its pages; of
+#: one that was dropped since the snapshot, none.
 _PAGES = """
-SELECT relkind = 'r', pg_relation_size(oid) / current_setting('block_size')::int
+SELECT relkind = 'r', coalesce(pg_relation_size(oid), 0) / current_setting('block_size')::int
 FROM pg_class
 WHERE oid = %s AND relkind <> 'p' OR oid IN (SELECT relid FROM pg_partition_tree(%s) WHERE isleaf)
 """

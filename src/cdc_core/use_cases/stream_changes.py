@@ -11,6 +11,7 @@ from cdc_core.history import break_in_history, confirmable, require_checkpoint
 from cdc_core.ports.change_source import ReadAgain
 from cdc_core.ports.clock import Clock, SystemClock
 from cdc_core.ports.progress import Progress, SilentProgress
+from cdc_core.relation import tables_option
 from cdc_core.selection import require_schemas
 from cdc_core.staging import EMPTY_BATCH
 from cdc_core.table_plan import TablePlan
@@ -119,6 +120,7 @@ class StreamChanges:
             report = StreamReport(checkpoint.lsn)
             watch = BudgetWatch(self.source, self.max_retained_wal, self.progress)
             watch.warn()
+            stale = self._warn_of_stale(plan, frozenset())
             self._drain(plan, until, report, stop, idle_seconds=0.0 if follow else math.inf)
             looked, batches = self.clock.monotonic(), report.batches
             position, moved = plan.checkpoint.lsn, self.clock.monotonic()
@@ -130,6 +132,7 @@ class StreamChanges:
                 if self.clock.monotonic() - looked >= LOOK_SECONDS:
                     looked = self.clock.monotonic()
                     plan.look(self.catalog.publish(), until)
+                    stale = self._warn_of_stale(plan, stale)
                     watch.look()
                 idle = math.inf if watch.over else self.clock.monotonic() - moved
                 self._drain(plan, until, report, stop, idle_seconds=idle)
@@ -157,6 +160,22 @@ class StreamChanges:
         # A timeline that goes on from the checkpoint's is the checkpoint's from here on. A full
         # load that has not ended needs no end any more: what it has not come to is streamed on.
         return replace(checkpoint, source=identity, full_load=None)
+
+    def _warn_of_stale(self, plan: TablePlan, told: frozenset[int]) -> frozenset[int]:
+        """Name the tables that no run brings up to date, once; those named by now."""
+        stale = {
+            oid: (str(table.relation.table), table.not_streamed)
+            for oid, table in plan.sources.items()
+            if table.not_streamed
+        }
+        if named := sorted(stale[oid] for oid in stale.keys() - told):
+            reasons = "; ".join(f"{name} {why}" for name, why in named)
+            again = tables_option(name for name, _ in named)
+            self.progress.warn(
+                f"not streamed, so they stay as they were last read: {reasons}; "
+                f"until then, to bring them up to date: wal2delta snapshot {again}"
+            )
+        return told | stale.keys()
 
     def _exceeded(
         self, watch: BudgetWatch, plan: TablePlan, report: StreamReport

@@ -7,11 +7,19 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from cdc_core.checkpoint import TableStatus
-from cdc_core.errors import DestinationFailed
+from cdc_core.errors import (
+    CdcError,
+    DestinationFailed,
+    DestinationUnavailable,
+    OperatorNeeded,
+    SourceUnavailable,
+)
 from cdc_core.history import break_in_history, require_checkpoint
 from cdc_core.ports.progress import Progress, SilentProgress
+from cdc_core.relation import tables_option
 from cdc_core.schema_change import evolve, redefined
 from cdc_core.selection import choose_tables
 from cdc_core.unrepresentable import key_texts
@@ -20,8 +28,6 @@ from cdc_core.use_cases.repair_table import RepairTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    import pyarrow as pa
 
     from cdc_core.checkpoint import Checkpoint, TableState
     from cdc_core.lsn import Lsn
@@ -66,6 +72,10 @@ class TableParity:
     #: What else people should know: the table is not streamed, or how to mend it.
     note: str = ""
     repaired: bool = False
+    #: Whether both sides could be read; the counts are none otherwise.
+    compared: bool = True
+    #: The source refuses to have it read, which an operator can change.
+    refused: bool = False
 
     @property
     def differing(self) -> int:
@@ -96,6 +106,15 @@ class ParityReport:
     def equal(self) -> bool:
         return all(table.equal for table in self.tables)
 
+    @property
+    def exit_code(self) -> int:
+        """1 if anything differs or failed; 3 if all else is equal to what an operator must let be
+        read."""
+        if self.equal:
+            return 0
+        refused = all(table.equal or table.refused for table in self.tables)
+        return OperatorNeeded.exit_code if refused else CdcError.exit_code
+
 
 @dataclass(frozen=True)
 class VerifyParity:
@@ -113,7 +132,8 @@ class VerifyParity:
     key_limit: int = KEY_LIMIT
 
     def run(self, tables: Sequence[str] = (), *, repair: bool = False) -> ParityReport:
-        """Compare the tables that match the globs, every discovered one without any.
+        """Compare the tables that match the globs, every discovered one without any. One that
+        cannot be compared does not stop the others.
 
         With `repair` the rows that differ are made the source's, as of the snapshot, and nothing
         else is written; the checkpoint's position stays, so the slot's too.
@@ -143,20 +163,38 @@ class VerifyParity:
     ) -> tuple[TableParity, Checkpoint]:
         name = str(table.relation.table)
         self.progress.table_started(name, table.estimated_rows)
+        try:
+            return self._compared(table, checkpoint, snapshot, repair=repair)
+        except (SourceUnavailable, DestinationUnavailable):
+            raise  # it would be every table's
+        except (CdcError, pa.ArrowException) as error:
+            # A privilege is missing, say, or a column that somebody dropped or made another type.
+            state = checkpoint.tables.get(table.relation.oid)
+            line = TableParity(
+                name,
+                state.target if state else "",
+                problem=_failure(name, error),
+                compared=False,
+                refused=isinstance(error, OperatorNeeded),
+            )
+            if repair:
+                # A repair that was begun has marked it to be read again.
+                checkpoint = require_checkpoint(self.destination.read_checkpoint())
+            return line, checkpoint
+        finally:
+            self.progress.table_finished(name)
+
+    def _compared(
+        self, table: SourceTable, checkpoint: Checkpoint, snapshot: Snapshot, *, repair: bool
+    ) -> tuple[TableParity, Checkpoint]:
+        name = str(table.relation.table)
         state = checkpoint.tables.get(table.relation.oid)
         if state is None:
             rows = sum(len(piece.rows) for piece in snapshot.read(table.relation))
             problem = "not loaded yet; run: wal2delta cdc"
-            self.progress.table_finished(name)
             return TableParity(name, "", rows, missing=rows, problem=problem), checkpoint
         sides = TableSides(snapshot, self.destination, table.relation, state)
-        try:
-            source, target = sides.digests(lambda count: self.progress.rows_read(name, count))
-        except DestinationFailed as error:
-            # A column that somebody dropped there, say; the other tables go on.
-            self.progress.table_finished(name)
-            problem = f"{error.what}; run: wal2delta snapshot --tables {name}"
-            return TableParity(name, state.target, problem=problem), checkpoint
+        source, target = sides.digests(lambda count: self.progress.rows_read(name, count))
         line = TableParity(name, state.target, source.rows, target.rows, note=_note(table, state))
         mender = None
         if repair and source.differing(target).any():
@@ -186,7 +224,6 @@ class VerifyParity:
                 line, checkpoint = replace(line, note=note), mender.checkpoint
             else:
                 line, checkpoint = replace(line, repaired=True), mender.finish(table)
-        self.progress.table_finished(name)
         return line, checkpoint
 
     def _moved(self, table: SourceTable) -> str:
@@ -197,6 +234,20 @@ class VerifyParity:
         return f"not repaired: the definition of {name} changed; run: wal2delta cdc"
 
 
+def _failure(name: str, error: Exception) -> str:
+    """Why a table was not compared, with the cure; no text of Arrow's, which may have values."""
+    again = f"run: wal2delta snapshot {tables_option([name])}"
+    match error:
+        case DestinationFailed():
+            return f"{error.what}; {again}"
+        case CdcError():
+            return str(error)
+        case _:
+            return (
+                f"its columns in the destination have other types ({type(error).__name__}); {again}"
+            )
+
+
 def _note(table: SourceTable, state: TableState) -> str:
     match state.status:
         case TableStatus.STREAMING:
@@ -204,7 +255,7 @@ def _note(table: SourceTable, state: TableState) -> str:
         case TableStatus.NOT_STREAMED:
             return f"not streamed: {state.reason}"
         case TableStatus.NEEDS_SNAPSHOT:
-            return f"set aside: {state.reason}; cdc reads it again, or wal2delta snapshot --tables"
+            return f"set aside: {state.reason}; cdc reads it again"
         case TableStatus.DROPPED:
             return "was dropped or excluded; cdc reads it again"
 
@@ -224,7 +275,9 @@ def _refusal(table: SourceTable, state: TableState, sides: TableSides) -> str:
     if state.table != name or evolve(state, table).changes:
         return f"not repaired: the definition of {name} changed since; run: wal2delta cdc"
     if sides.other_types:
-        return f"not repaired: its types differ; run: wal2delta snapshot --tables {name}"
+        return (
+            f"not repaired: its types differ; run: wal2delta snapshot {tables_option([str(name)])}"
+        )
     return ""
 
 

@@ -10,6 +10,7 @@ import pytest
 from adapters.fakes import FaultPlan, InMemoryDestination, ManualClock, RecordedProgress
 from cdc_core.errors import OperatorNeeded, TablesNeedSnapshot
 from cdc_core.lsn import Lsn
+from cdc_core.relation import ReplicaIdentity
 from cdc_core.use_cases.stream_changes import IDLE_BYTES, IDLE_SECONDS, LOOK_SECONDS, StreamChanges
 from tests.unit.cdc_core.use_cases.test_convergence import COLUMNS, World, build, work
 
@@ -220,3 +221,24 @@ def test_tables_that_wait_for_an_operator_are_named_at_the_end() -> None:
     with pytest.raises(TablesNeedSnapshot, match=r"public\.keyed"):
         run.run()
     assert any(row["id"] == 77 for row in world.lake.rows("other"))
+
+
+def test_tables_that_are_not_streamed_are_warned_of_once() -> None:
+    world, oids = world_after_snapshot()
+    quiet = world.postgres.create_table("quiet one", COLUMNS, identity=ReplicaIdentity.NOTHING)
+    late: list[int] = []
+
+    def another() -> None:
+        nothing = ReplicaIdentity.NOTHING
+        late.append(world.postgres.create_table("late", COLUMNS, identity=nothing))
+
+    looks = int(3 * LOOK_SECONDS / 0.5) + 3
+    run = Following(world, {2: lambda: insert(world, oids[1], 77), 3: another}, looks)
+    run.run()
+    first, second = (text for text in run.progress.warnings if "not streamed" in text)
+    assert "public.quiet one it has no replica identity; run: ALTER TABLE" in first
+    assert first.endswith("wal2delta snapshot --tables 'public.quiet one'")
+    assert "public.late" in second
+    assert "quiet" not in second
+    assert quiet
+    assert late
