@@ -6,12 +6,17 @@ import shlex
 from typing import TYPE_CHECKING
 
 from cdc_core.errors import SettingsError
+from cdc_core.ports.catalog import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from cdc_core.checkpoint import TableState
     from cdc_core.ports.catalog import Schemas, SourceTable
+    from cdc_core.relation import TableName
+
+#: Tables of dlt's own, in a database that was a destination once.
+DLT_PREFIX = "_dlt"
 
 #: So many schemas are named, at most, to choose from.
 _NAMED = 20
@@ -33,6 +38,17 @@ def require_schemas(schemas: Schemas, states: Mapping[int, TableState]) -> None:
             "source does not have",
             f"schemas there: {there}{more}",
         )
+
+
+def left_out(
+    table: TableName, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
+) -> Reason | None:
+    """Why an ordinary table is passed over; None if it is not."""
+    if table.name.startswith(DLT_PREFIX):
+        return Reason.RESERVED
+    if not table.matches(include) or table.matches(exclude):
+        return Reason.EXCLUDED
+    return None
 
 
 def choose_tables(found: Sequence[SourceTable], globs: Sequence[str]) -> list[SourceTable]:

@@ -42,6 +42,34 @@ _WAL_LEVEL = {
     Provider.NEON: "enable Logical Replication in the project's settings (Neon Console)",
 }
 
+#: Names that are key words in some place, all but the unreserved. Manual: "SQL Key Words".
+_KEY_WORDS = frozenset({
+    "all", "analyse", "analyze", "and", "any", "array", "as", "asc", "asymmetric",
+    "authorization", "between", "bigint", "binary", "bit", "boolean", "both", "case", "cast",
+    "char", "character", "check", "coalesce", "collate", "collation", "column", "concurrently",
+    "constraint", "create", "cross", "current_catalog", "current_date", "current_role",
+    "current_schema", "current_time", "current_timestamp", "current_user", "dec", "decimal",
+    "default", "deferrable", "desc", "distinct", "do", "else", "end", "except", "exists",
+    "extract", "false", "fetch", "float", "for", "foreign", "freeze", "from", "full", "grant",
+    "greatest", "group", "grouping", "having", "ilike", "in", "initially", "inner", "inout",
+    "int", "integer", "intersect", "interval", "into", "is", "isnull", "join", "json",
+    "json_array", "json_arrayagg", "json_exists", "json_object", "json_objectagg", "json_query",
+    "json_scalar", "json_serialize", "json_table", "json_value", "lateral", "leading", "least",
+    "left", "like", "limit", "localtime", "localtimestamp", "merge_action", "national", "natural",
+    "nchar", "none", "normalize", "not", "notnull", "null", "nullif", "numeric", "offset", "on",
+    "only", "or", "order", "out", "outer", "overlaps", "overlay", "placing", "position",
+    "precision", "primary", "real", "references", "returning", "right", "row", "select",
+    "session_user", "setof", "similar", "smallint", "some", "substring", "symmetric",
+    "system_user", "table", "tablesample", "then", "time", "timestamp", "to", "trailing", "treat",
+    "trim", "true", "union", "unique", "user", "using", "values", "varchar", "variadic",
+    "verbose", "when", "where", "window", "with", "xmlattributes", "xmlconcat", "xmlelement",
+    "xmlexists", "xmlforest", "xmlnamespaces", "xmlparse", "xmlpi", "xmlroot", "xmlserialize",
+    "xmltable",
+})  # fmt: skip
+
+#: What a limit on the WAL of slots is set to, where there is none or the room is used up.
+_KEPT_WAL = 64 << 30
+
 #: Who may give a role what it lacks, where that is not a superuser.
 _BY = {
     Provider.RDS: ", as the master user",
@@ -75,7 +103,7 @@ def source_findings(facts: SourceFacts) -> Iterator[Finding]:
     yield _senders(facts)
     yield from _limits(facts)
     yield from (
-        _open_transaction(transaction, facts.database)
+        _open_transaction(transaction)
         for transaction in facts.transactions
         if transaction.seconds >= LONG_TRANSACTION_SECONDS
     )
@@ -105,14 +133,16 @@ def history_findings(
     elif checkpoint is None:
         yield warn(
             subject,
-            "exists, but the destination has no checkpoint; wal2delta snapshot creates it anew",
-            "if it is another pipeline's: set sources.pg_replication.slot_name to another name",
+            "exists, but this destination has no checkpoint: wal2delta snapshot drops it and "
+            "creates it anew, so it must be no other pipeline's",
+            "none needed if it is this pipeline's; else set sources.pg_replication.slot_name to "
+            "another name",
         )
     elif slot.safe_bytes is not None and slot.safe_bytes < LITTLE_WAL_LEFT:
         yield warn(
             subject,
             f"is lost after {slot.safe_bytes >> 20} MB more of WAL",
-            f"run wal2delta cdc now; {set_server('max_slot_wal_keep_size', '64GB', facts)}",
+            f"run wal2delta cdc now; to have more room: {_keep_more_wal(facts)}",
         )
     elif (use := nearest_limit(slot, max_retained_wal)) is not None and use.near:
         yield warn(subject, str(use), f"run: wal2delta cdc; if it stays: {END_TRANSACTIONS}")
@@ -141,7 +171,7 @@ def set_server(name: str, value: str, facts: SourceFacts) -> str:
 def quote(name: str) -> str:
     """An SQL identifier, in quotes where it needs them."""
     plain = name.isascii() and name.replace("_", "a").isalnum() and name == name.lower()
-    if plain and not name[0].isdigit():
+    if plain and not name[0].isdigit() and name not in _KEY_WORDS:
         return name
     return '"' + name.replace('"', '""') + '"'
 
@@ -210,18 +240,16 @@ def _publication(facts: SourceFacts) -> Finding:
     if publication.exists:
         if publication.manageable:
             return ok(subject, "exists, and new tables that the role owns are added to it")
-        add = f"its owner runs ALTER PUBLICATION {quote(publication.name)} ADD TABLE ... for each"
         if facts.standby:
             return warn(
                 subject,
                 "is used as it is: a standby adds no tables to it",
-                f"{add}, on the primary",
+                "none needed; new tables are followed once its owner adds them, on the primary",
             )
         return warn(
             subject,
             "is used as it is: the role may not add new tables to it",
-            f"{add}; or, if the role owns the tables, "
-            f"ALTER PUBLICATION {quote(publication.name)} OWNER TO {quote(facts.role.name)}",
+            "none needed; new tables are followed once its owner adds them",
         )
     if facts.standby:
         return fail(
@@ -231,6 +259,13 @@ def _publication(facts: SourceFacts) -> Finding:
         )
     if facts.role.create_publications:
         return ok(subject, "does not exist yet; wal2delta snapshot creates it")
+    if not all(table.owner for table in facts.tables.values()):
+        # It could not publish them either.
+        return fail(
+            subject,
+            "does not exist, and the role may not create it (the tables' owner may)",
+            publication.statement,
+        )
     return fail(
         subject,
         "does not exist, and the role may not create it",
@@ -249,8 +284,8 @@ def _slots(facts: SourceFacts) -> Finding:
     return fail(
         "max_replication_slots",
         f"{sentence}; {needed} needed",
-        "drop an unused one (SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
-        f"WHERE slot_name = ...), or {restart}, then restart PostgreSQL",
+        f"{restart}, then restart PostgreSQL; or have the owner of one that nothing reads any more "
+        "drop it (SELECT slot_name, active FROM pg_replication_slots)",
     )
 
 
@@ -267,8 +302,8 @@ def _limits(facts: SourceFacts) -> Iterator[Finding]:
     if facts.slot_wal_limit is None:
         yield warn(
             "max_slot_wal_keep_size",
-            "no limit: a slot that nobody reads fills the server's disk",
-            set_server("max_slot_wal_keep_size", "64GB", facts),
+            "no limit: a slot that nobody reads fills the server's disk (one must fit that disk)",
+            _keep_more_wal(facts),
         )
     else:
         yield ok("max_slot_wal_keep_size", f"{facts.slot_wal_limit >> 20} MB of WAL")
@@ -276,7 +311,8 @@ def _limits(facts: SourceFacts) -> Iterator[Finding]:
         yield warn(
             "idle_replication_slot_timeout",
             f"the slot is lost when no run reads it for {facts.slot_idle_limit:.0f} s",
-            set_server("idle_replication_slot_timeout", "0", facts),
+            "run wal2delta cdc more often than that, or "
+            + set_server("idle_replication_slot_timeout", "7d", facts),
         )
     if facts.sender_timeout is not None and facts.sender_timeout < SHORT_SENDER_TIMEOUT:
         yield warn(
@@ -286,18 +322,24 @@ def _limits(facts: SourceFacts) -> Iterator[Finding]:
         )
 
 
-def _open_transaction(transaction: OpenTransaction, database: str) -> Finding:
+def _keep_more_wal(facts: SourceFacts) -> str:
+    """A limit that ends no slot: one that retains more than the limit is lost at once."""
+    wanted = max(_KEPT_WAL, 2 * facts.most_retained, 2 * (facts.slot_wal_limit or 0))
+    gigabytes = -(-wanted >> 30)
+    return set_server("max_slot_wal_keep_size", f"{gigabytes}GB", facts)
+
+
+def _open_transaction(transaction: OpenTransaction) -> Finding:
     age = f"open for {transaction.seconds:.0f} s; a snapshot waits for its end"
     if transaction.prepared:
-        gid = transaction.prepared.replace("'", "''")
         return warn(
             f"prepared transaction {transaction.prepared}",
             age,
-            f"in its database, such as {quote(database)}: COMMIT PREPARED '{gid}', "
-            f"or ROLLBACK PREPARED '{gid}'",
+            "have its transaction manager end it; what it is: SELECT * FROM pg_prepared_xacts",
         )
     return warn(
         f"transaction of backend {transaction.backend_pid}",
         f"{age} ({transaction.application or 'unnamed program'})",
-        f"SELECT pg_terminate_backend({transaction.backend_pid})",
+        "have its program end it; what it does: "
+        f"SELECT * FROM pg_stat_activity WHERE pid = {transaction.backend_pid}",
     )

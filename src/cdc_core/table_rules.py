@@ -8,6 +8,8 @@ import pyarrow as pa
 
 from cdc_core.findings import Finding, fail, ok, warn
 from cdc_core.naming import ANY_DESTINATION, TableNaming, map_columns, natural_name
+from cdc_core.ports.catalog import Reason
+from cdc_core.relation import tables_option
 from cdc_core.source_rules import quote
 from cdc_core.target_names import target_names
 
@@ -15,9 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from cdc_core.checkpoint import TableState
-    from cdc_core.ports.catalog import SourceTable
+    from cdc_core.ports.catalog import PassedOver, SourceTable
     from cdc_core.ports.source_inspector import SourceFacts, TableFacts
     from cdc_core.relation import Column, TableName
+
+#: The first version (`server_version_num`) that can publish generated columns.
+SENDS_GENERATED = 180_000
 
 #: What separates sentence and cure in `SourceTable.not_streamed`.
 _RUN = "; run: "
@@ -38,11 +43,12 @@ def tables_findings(
 ) -> Iterator[Finding]:
     """At least one finding a table, in their order; `states` are what the checkpoint knows."""
     if not tables:
-        yield fail(
+        yield warn(
             "tables",
-            "none found",
+            "none found: there is nothing to replicate yet",
             "set sources.pg_replication.schemas, include and exclude so that tables are chosen",
         )
+    yield from _unpublished(tables, facts)
     names = {table.relation.oid: table.relation.table for table in tables}
     targets = target_names(names, states, first_schema, naming)
     for table in tables:
@@ -52,7 +58,7 @@ def tables_findings(
         found = [*(_rights(table, known, facts) if known else ()), *_shape(table)]
         found += _name(name, target, first_schema)
         if known:
-            found += _left_out(name, known)
+            found += _left_out(name, known, facts)
         yield from found or [ok(str(name), _streams(table, target))]
 
 
@@ -87,28 +93,56 @@ def _rights(table: SourceTable, known: TableFacts, facts: SourceFacts) -> Iterat
             f"row level security hides rows from the role {facts.role.name}",
             f"ALTER ROLE {role} BYPASSRLS",
         )
-    # A standby publishes nothing, whoever owns the table.
-    if table.published or known.owner or table.not_streamed or facts.standby:
-        return
-    publication = quote(facts.publication.name)
-    statement = (
-        f"ALTER PUBLICATION {publication} ADD TABLE {qualified(name)}"
-        if facts.publication.exists
-        else f"ALTER TABLE {qualified(name)} OWNER TO {role}, or let the owner run: "
-        f"CREATE PUBLICATION {publication} FOR TABLE {qualified(name)} "
-        "WITH (publish_via_partition_root = true)"
-    )
-    yield fail(
-        str(name),
-        f"the role {facts.role.name} does not own it, so it cannot publish it",
-        statement,
-    )
+    if facts.publication.exists and _not_ours_to_publish(table, facts):
+        yield fail(
+            str(name),
+            f"the role {facts.role.name} does not own it, so it cannot publish it",
+            f"ALTER PUBLICATION {quote(facts.publication.name)} ADD TABLE ONLY {qualified(name)}",
+        )
+
+
+def _unpublished(tables: Sequence[SourceTable], facts: SourceFacts) -> Iterator[Finding]:
+    """One statement for all tables that are another role's, where there is no publication yet."""
+    publication = facts.publication
+    names = [str(table.relation.table) for table in tables if _not_ours_to_publish(table, facts)]
+    if names and not publication.exists and facts.role.create_publications:
+        yield fail(
+            f"publication {publication.name}",
+            f"the role {facts.role.name} cannot create it, as it does not own {', '.join(names)} "
+            "(their owner may)",
+            publication.statement,
+        )
+
+
+def _not_ours_to_publish(table: SourceTable, facts: SourceFacts) -> bool:
+    known = facts.tables.get(table.relation.oid)
+    if known is None or table.published or known.owner or table.not_streamed:
+        return False
+    return not facts.standby  # which publishes nothing, whoever owns the table
+
+
+def passed_over_findings(passed_over: Sequence[PassedOver]) -> Iterator[Finding]:
+    """What is in the schemas and no run reads: a line for each reason but dlt's names, of which
+    each table may be one that somebody misses."""
+    names: dict[Reason, list[str]] = {}
+    for one in passed_over:
+        if one.reason is Reason.RESERVED:
+            yield warn(
+                str(one.table),
+                f"passed over: {one.reason.value}",
+                "none needed if it is dlt's; a table to be replicated needs another name",
+            )
+        else:
+            names.setdefault(one.reason, []).append(str(one.table))
+    for reason, found in names.items():
+        yield ok("passed over", f"{reason.value}: {', '.join(found)}")
 
 
 def _shape(table: SourceTable) -> Iterator[Finding]:
     name = str(table.relation.table)
     if table.not_streamed:
         sentence, _, cure = table.not_streamed.partition(_RUN)
+        cure = cure or f"to bring it up to date: wal2delta snapshot {tables_option([name])}"
         yield warn(name, f"not streamed, equal after a snapshot only: {sentence}", cure)
     names = map_columns(table.relation.column_names)
     renamed = [f"{old} becomes {new}" for old, new in names.items() if old != new]
@@ -116,16 +150,15 @@ def _shape(table: SourceTable) -> Iterator[Finding]:
         yield warn(
             name,
             f"column names the destination cannot hold as they are: {'; '.join(renamed)}",
-            f"none needed; or ALTER TABLE {qualified(table.relation.table)} RENAME COLUMN ...",
+            "none needed: these names stay",
         )
     as_text = [column for column in table.relation.columns if _wide_numeric(column)]
     if as_text:
         columns = ", ".join(f"{c.name} {c.pg_type}" for c in as_text)
-        alter = f"ALTER COLUMN {quote(as_text[0].name)} TYPE numeric(38, 10)"
         yield warn(
             name,
             f"kept as STRING, since no DECIMAL holds every digit: {columns}",
-            f"none needed; or ALTER TABLE {qualified(table.relation.table)} {alter}",
+            "none needed; where numbers are wanted, cast it in a view of the destination",
         )
     of_others = [
         c for c in table.relation.columns if c.pg_type.removesuffix("[]") in _NAMES_OF_OTHERS
@@ -135,7 +168,7 @@ def _shape(table: SourceTable) -> Iterator[Finding]:
         yield warn(
             name,
             f"columns whose text changes without an event if what they name is renamed: {columns}",
-            f"none needed; after a rename: wal2delta verify --tables {name} --repair",
+            f"none needed; after a rename: wal2delta verify {tables_option([name])} --repair",
         )
 
 
@@ -153,16 +186,41 @@ def _name(table: TableName, target: str, first_schema: str) -> Iterator[Finding]
         yield warn(
             str(table),
             f"its name cannot be kept as {wanted}: it becomes {target}",
-            f"none needed; or ALTER TABLE {qualified(table)} RENAME TO ...",
+            "none needed: the name stays",
         )
 
 
-def _left_out(table: TableName, known: TableFacts) -> Iterator[Finding]:
-    if known.generated_columns:
+def _left_out(table: TableName, known: TableFacts, facts: SourceFacts) -> Iterator[Finding]:
+    publication = facts.publication.name
+    if known.row_filter:
         yield warn(
             str(table),
-            "generated columns are not sent and left out of the destination: "
-            + ", ".join(known.generated_columns),
-            "PostgreSQL 18 sends stored ones (publish_generated_columns = stored); "
-            "else compute them in a view of the destination",
+            f"publication {publication} has a row filter, which holds for the snapshot too: "
+            f"WHERE {known.row_filter}",
+            "none needed if that is meant",
+        )
+    if known.unlisted_columns:
+        yield warn(
+            str(table),
+            f"publication {publication} has a column list, which leaves out: "
+            + ", ".join(known.unlisted_columns),
+            "none needed if that is meant",
+        )
+    stored = [name for name in known.generated_columns if name not in known.virtual_columns]
+    if stored:
+        sends = facts.version >= SENDS_GENERATED and facts.publication.exists
+        yield warn(
+            str(table),
+            f"generated columns are not sent and left out of the destination: {', '.join(stored)}",
+            f"ALTER PUBLICATION {quote(publication)} SET (publish_generated_columns = stored)"
+            if sends
+            else "none needed (PostgreSQL 18 sends stored ones); compute them in a view of the "
+            "destination",
+        )
+    if known.virtual_columns:
+        yield warn(
+            str(table),
+            "virtual generated columns are never sent and left out of the destination: "
+            + ", ".join(known.virtual_columns),
+            "none needed; compute them in a view of the destination",
         )

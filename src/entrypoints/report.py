@@ -67,6 +67,9 @@ def show_status(report: StatusReport) -> None:
                 notes.append(f"dropped at the source: {', '.join(found.dropped_columns)}")
             rows.add_row(found.table, found.target, count, "; ".join([found.state, *notes]))
         out.print(rows, markup=False)
+    for one in report.passed_over:
+        line = f"passed over  {one.table}: {one.reason.value}"
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def status_as_json(report: StatusReport) -> dict[str, Any]:
@@ -94,6 +97,9 @@ def status_as_json(report: StatusReport) -> dict[str, Any]:
                 "dropped_columns": list(line.dropped_columns),
             }
             for line in report.tables
+        ],
+        "passed_over": [
+            {"table": str(one.table), "reason": one.reason.value} for one in report.passed_over
         ],
     }
 

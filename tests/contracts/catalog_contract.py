@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cdc_core.ports.catalog import Reason
 from cdc_core.relation import ReplicaIdentity, TableName
 
 if TYPE_CHECKING:
@@ -182,3 +183,16 @@ class CatalogContract:
         db.rewrite_notes(oid)
         assert reason() != ""
         assert reason() == ""
+
+    def test_what_is_passed_over_is_named_with_the_reason(self, db: SourceUnderTest) -> None:
+        for name in ("_dlt_loads", "_dltx", "kept", "left"):
+            db.create_table(name)
+        db.create_table("_dlt_elsewhere", schema="other")
+        catalog = db.catalog(("public",), ["left"])
+        assert names(catalog.tables()) == ["public.kept"]
+        found = {str(one.table): one.reason for one in catalog.passed_over()}
+        assert found == {
+            "public._dlt_loads": Reason.RESERVED,
+            "public._dltx": Reason.RESERVED,
+            "public.left": Reason.EXCLUDED,
+        }

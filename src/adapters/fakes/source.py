@@ -16,7 +16,7 @@ from cdc_core.checkpoint import SourceIdentity
 from cdc_core.errors import CdcError, HistoryLost, OperatorNeeded, WriterBusy
 from cdc_core.history import RESNAPSHOT
 from cdc_core.lsn import Lsn
-from cdc_core.ports.catalog import Schemas, SourceTable
+from cdc_core.ports.catalog import PassedOver, Schemas, SourceTable
 from cdc_core.ports.change_source import SlotState
 from cdc_core.ports.snapshot_source import WHOLE
 from cdc_core.ports.source_inspector import (
@@ -26,6 +26,7 @@ from cdc_core.ports.source_inspector import (
     SourceFacts,
     TableFacts,
 )
+from cdc_core.selection import left_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -231,6 +232,15 @@ class InMemorySource:
         self.faults.pass_by("catalog.tables")
         return self._tables()
 
+    def passed_over(self) -> Sequence[PassedOver]:
+        self.faults.pass_by("catalog.passed_over")
+        names = [table.relation.table for table in self.postgres.tables.values()]
+        return [
+            PassedOver(name, reason)
+            for name in sorted(names)
+            if name.schema in self.schemas and (reason := left_out(name, exclude=self.exclude))
+        ]
+
     def publish(self) -> Sequence[SourceTable]:
         self.faults.pass_by("catalog.publish")
         self.postgres.publication = True
@@ -342,7 +352,7 @@ class InMemorySource:
             )
             for oid, table in self.postgres.tables.items()
             if table.relation.table.schema in self.schemas
-            and not table.relation.table.matches(self.exclude)
+            and left_out(table.relation.table, exclude=self.exclude) is None
         ]
         return sorted(found, key=lambda table: table.relation.table)
 

@@ -17,17 +17,27 @@ from adapters.pgoutput.publication import (
     MOVED,
     complete_publication,
     create_publication,
+    create_statement,
     drop_publication,
     read_publication,
 )
 from adapters.pgoutput.source_errors import source_errors
-from adapters.pgoutput.streamability import quote, quoted, stream_obstacle, updates_refused
+from adapters.pgoutput.streamability import (
+    Obstacle,
+    obstacles,
+    quote,
+    quoted,
+    stream_obstacle,
+    told,
+    updates_refused,
+)
 from adapters.pgoutput.table_rows import read_tables
 from adapters.pgoutput.wire.types import arrow_type
 from cdc_core.errors import CdcError
 from cdc_core.fingerprint import Fingerprint
-from cdc_core.ports.catalog import Schemas, SourceTable
-from cdc_core.relation import Column, Relation
+from cdc_core.ports.catalog import PassedOver, Reason, Schemas, SourceTable
+from cdc_core.relation import Column, Relation, TableName
+from cdc_core.selection import left_out
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -37,9 +47,6 @@ if TYPE_CHECKING:
     from adapters.pgoutput.settings import SourceSettings
     from adapters.pgoutput.table_rows import ColumnRow, TableRow
 
-#: Tables of dlt's own, in a database that was a destination once.
-_DLT_PREFIX = "_dlt"
-
 #: How often tables and publication are looked at, while other sessions change them meanwhile.
 _LOOKS = 5
 
@@ -47,6 +54,19 @@ _SCHEMAS = """
 SELECT nspname::text FROM pg_namespace
 WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY nspname
 """
+
+_RELATIONS = """
+SELECT n.nspname::text, c.relname::text, c.relkind::text
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = ANY (%s) AND c.relkind IN ('r', 'p', 'f', 'v', 'm') AND NOT c.relispartition
+  AND c.relpersistence <> 't' AND NOT EXISTS (
+    SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+      AND d.deptype = 'e' AND c.relkind NOT IN ('r', 'p'))
+ORDER BY n.nspname, c.relname
+"""
+
+#: What else has rows, by `pg_class.relkind`.
+_OTHER_KINDS = {"f": Reason.FOREIGN, "v": Reason.VIEW, "m": Reason.VIEW}
 
 
 class PgCatalog:
@@ -69,6 +89,25 @@ class PgCatalog:
         publication = self._publication(connection)
         may_add = publication is None or publication.manageable
         return [self._source_table(row, publication, connection, may_add=may_add) for row in rows]
+
+    def passed_over(self) -> Sequence[PassedOver]:
+        connection = self._limited_connection()
+        settings = self._settings
+        with source_errors("reading the catalog"):
+            rows: Any = connection.execute(_RELATIONS, [list(settings.schemas)]).fetchall()
+        found = []
+        for schema, name, kind in rows:
+            table = TableName(schema, name)
+            reason = _OTHER_KINDS.get(kind) or left_out(table, settings.include, settings.exclude)
+            if reason is not None:
+                found.append(PassedOver(table, reason))
+        return found
+
+    def creating_publication(self) -> str:
+        """The statement that creates the publication for the tables of now."""
+        connection = self._limited_connection()
+        rows = [row for row in self._discover(connection) if not stream_obstacle(row)]
+        return create_statement(self._settings.pub_name, rows, server_major(connection))
 
     def publish(self) -> Sequence[SourceTable]:
         for _ in range(_LOOKS - 1):
@@ -135,9 +174,7 @@ class PgCatalog:
         return [
             row
             for row in rows
-            if not row.stored.table.name.startswith(_DLT_PREFIX)
-            and row.stored.table.matches(settings.include)
-            and not row.stored.table.matches(settings.exclude)
+            if left_out(row.stored.table, settings.include, settings.exclude) is None
         ]
 
     def _publication(self, connection: Connection) -> Publication | None:
@@ -226,30 +263,38 @@ def _sent_columns(
 
 
 def _not_streamed(row: TableRow, publication: Publication | None, *, may_add: bool) -> str:
-    obstacle = stream_obstacle(row)
-    if obstacle or publication is None:
-        return obstacle
+    found = obstacles(row)
+    if publication is None:
+        return told(found)
     if publication.holds(row):
-        return publication.obstacle(row)
-    if may_add:
-        return ""
-    return (
-        f"publication {publication.name} does not hold it, and the role may not add it; run as "
-        f"owner of both: ALTER PUBLICATION {quote(publication.name)} "
-        f"ADD TABLE {quoted(row.stored)}"
-    )
+        return told([*found, *publication.obstacles(row)])
+    if not may_add:
+        found.append(
+            Obstacle(
+                f"publication {publication.name} does not hold it, and the role may not add it "
+                "(the owner of both may)",
+                f"ALTER PUBLICATION {quote(publication.name)} ADD TABLE ONLY {quoted(row.stored)}",
+            )
+        )
+    return told(found)
 
 
 def _key_unsent(
     row: TableRow, publication: Publication | None, unsent: Collection[str], major: int
 ) -> str:
     """What is left of a key identifies no row."""
-    name = quoted(row.stored)
-    cure = f"ALTER TABLE {name} REPLICA IDENTITY USING INDEX <a unique index without them>"
-    if publication is not None:
-        alter = f"ALTER PUBLICATION {quote(publication.name)}"
-        if publication.column_list(row) is not None:
-            cure = f"{alter} DROP TABLE {name}, then {alter} ADD TABLE {name}"
-        elif major >= 18:
-            cure = f"{alter} SET (publish_generated_columns = stored)"
-    return f"its key has columns that are not sent: {', '.join(sorted(unsent))}; run: {cure}"
+    stored, statement = row.stored, ""
+    if publication is not None and publication.column_list(row) is not None:
+        statement = publication.with_columns(row, unsent)
+    elif publication is not None and major >= 18 and not _virtual(row, unsent):
+        name = quote(publication.name)
+        statement = f"ALTER PUBLICATION {name} SET (publish_generated_columns = stored)"
+    elif stored.unique_index and not {*stored.unique_columns} & {*unsent}:
+        index = quote(stored.unique_index)
+        statement = f"ALTER TABLE {quoted(stored)} REPLICA IDENTITY USING INDEX {index}"
+    what = f"its key has columns that are not sent: {', '.join(sorted(unsent))}"
+    return told([Obstacle(what, statement)])
+
+
+def _virtual(row: TableRow, names: Collection[str]) -> bool:
+    return any(column.generated == "v" for column in row.columns if column.name in names)

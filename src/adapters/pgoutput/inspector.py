@@ -25,9 +25,10 @@ from cdc_core.ports.source_inspector import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from adapters.pgoutput.connection import Connection
+    from adapters.pgoutput.publication import Publication
     from adapters.pgoutput.settings import SourceSettings
     from cdc_core.checkpoint import SourceIdentity
 
@@ -73,13 +74,17 @@ FROM pg_prepared_xacts
 ORDER BY 1 DESC LIMIT 10
 """
 
+_MOST_RETAINED = """
+SELECT coalesce(max(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+  ELSE pg_current_wal_lsn() END, restart_lsn)), 0)::bigint FROM pg_replication_slots
+"""
+
 _TABLES = """
-SELECT c.oid, has_schema_privilege(c.relnamespace, 'USAGE'), has_table_privilege(c.oid, 'SELECT'),
-  pg_has_role(c.relowner, 'USAGE'), row_security_active(c.oid),
-  ARRAY(SELECT a.attnum::int FROM pg_attribute a
-    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> ''),
-  ARRAY(SELECT a.attname::text FROM pg_attribute a
-    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> '')
+SELECT c.oid, c.relnamespace, has_schema_privilege(c.relnamespace, 'USAGE'),
+  has_table_privilege(c.oid, 'SELECT'), pg_has_role(c.relowner, 'USAGE'),
+  row_security_active(c.oid),
+  ARRAY(SELECT ARRAY[a.attnum::text, a.attname::text, a.attgenerated::text] FROM pg_attribute a
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
 FROM pg_class c WHERE c.oid = ANY (%s)
 """
 
@@ -102,6 +107,12 @@ class PgSourceInspector:
         role, replication, create, control, database, standby = _rows(connection, _ROLE)[0]
         slots, senders = _rows(connection, _IN_USE)[0]
         publication = read_publication(connection, self._settings.pub_name)
+        catalog = PgCatalog(self._settings)
+        try:
+            tables = self._tables(connection, catalog, publication)
+            statement = catalog.creating_publication() if publication is None else ""
+        finally:
+            catalog.close()
         return SourceFacts(
             version=connection.info.server_version,
             database=database,
@@ -116,6 +127,7 @@ class PgSourceInspector:
                 self._settings.pub_name,
                 publication is not None,
                 publication is not None and publication.manageable,
+                statement,
             ),
             slot_name=self._settings.slot_name,
             slot=read_slot(connection, self._settings.slot_name),
@@ -130,34 +142,42 @@ class PgSourceInspector:
                 OpenTransaction(max(seconds, 0.0), pid, application or "", gid)
                 for seconds, pid, application, gid in _rows(connection, _TRANSACTIONS)
             ],
-            tables=self._tables(connection),
+            tables=tables,
+            most_retained=_rows(connection, _MOST_RETAINED)[0][0],
         )
 
-    def _tables(self, connection: Connection) -> Mapping[int, TableFacts]:
-        catalog = PgCatalog(self._settings)
-        try:
-            sent = {
-                table.relation.oid: {column.attnum for column in table.relation.columns}
-                for table in catalog.tables()
-            }
-        finally:
-            catalog.close()
-        return {
-            oid: TableFacts(
-                usage,
-                usage and select,
-                owner,
-                hidden,
-                tuple(
-                    name
-                    for number, name in zip(numbers, names, strict=True)
-                    if number not in sent[oid]
-                ),
-            )
-            for oid, usage, select, owner, hidden, numbers, names in _rows(
-                connection, _TABLES, [list(sent)]
-            )
+    def _tables(
+        self, connection: Connection, catalog: PgCatalog, publication: Publication | None
+    ) -> Mapping[int, TableFacts]:
+        sent = {
+            table.relation.oid: {column.attnum for column in table.relation.columns}
+            for table in catalog.tables()
         }
+        return {
+            oid: _table_facts([*row, oid], sent[oid], publication)
+            for oid, *row in _rows(connection, _TABLES, [list(sent)])
+        }
+
+
+def _table_facts(
+    row: Sequence[Any], sent: Collection[int], publication: Publication | None
+) -> TableFacts:
+    schema, usage, select, owner, hidden, columns, oid = row
+    listed, row_filter = None, ""
+    if publication is not None and not publication.all_tables and schema not in publication.schemas:
+        listed, row_filter = publication.tables.get(oid, (None, ""))
+    unsent = [(name, made) for number, name, made in columns if int(number) not in sent]
+    generated = [name for name, made in unsent if made and listed is None]
+    return TableFacts(
+        schema_usage=usage,
+        select=usage and select,
+        owner=owner,
+        hidden_rows=hidden,
+        generated_columns=generated,
+        virtual_columns=[name for name, made in unsent if made == "v"],
+        unlisted_columns=[name for name, _ in unsent if listed is not None],
+        row_filter=row_filter,
+    )
 
 
 def _identity(connection: Connection, slot_name: str) -> SourceIdentity | None:

@@ -14,10 +14,10 @@ import psycopg
 
 from adapters.pgoutput.connection import server_major
 from adapters.pgoutput.source_errors import source_errors
-from adapters.pgoutput.streamability import quote, quoted
+from adapters.pgoutput.streamability import Obstacle, quote, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from adapters.pgoutput.connection import Connection
     from adapters.pgoutput.table_rows import StoredRow, TableRow
@@ -34,6 +34,21 @@ MOVED = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.InvalidSchemaName,
 )
+
+#: Tables and leaf partitions of a publication without a replica identity.
+_REFUSING = """
+SELECT ns.nspname::text, s.relname::text
+FROM pg_publication_tables t
+JOIN pg_namespace n ON n.nspname = t.schemaname
+JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+JOIN LATERAL (SELECT c.oid UNION SELECT relid FROM pg_partition_tree(c.oid) WHERE isleaf) l ON true
+JOIN pg_class s ON s.oid = l.oid AND s.relkind = 'r'
+JOIN pg_namespace ns ON ns.oid = s.relnamespace
+WHERE t.pubname = %s AND s.relreplident <> 'f' AND NOT EXISTS (
+  SELECT FROM pg_index i WHERE i.indrelid = s.oid AND i.indisvalid AND i.indimmediate
+    AND CASE s.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END)
+ORDER BY 1, 2
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +74,8 @@ class Publication:
     schemas: Mapping[int, str] = field(default_factory=dict)
     mark: str = ""
     marks: Mapping[int, str] = field(default_factory=dict)
+    #: Quoted names of tables in it whose updates PostgreSQL would refuse if it published them.
+    refusing: Sequence[str] = ()
 
     def holds(self, table: TableRow) -> bool:
         return self._as_a_whole(table) or table.stored.oid in self.tables
@@ -80,21 +97,37 @@ class Publication:
         by_schema = not self.all_tables and table.schema_oid in self.schemas
         return table.place if by_schema else ""
 
-    def obstacle(self, table: TableRow) -> str:
-        """Why the stream would not tell all of the table; empty if it would."""
+    def obstacles(self, table: TableRow) -> list[Obstacle]:
+        """Why the stream would not tell all of the table; none if it would."""
         name = quote(self.name)
         missing = [action for action in _ACTIONS if action not in self.actions]
+        found = []
         if missing:
-            return (
-                f"publication {self.name} does not publish {', '.join(missing)}; "
-                f"run: ALTER PUBLICATION {name} SET (publish = '{', '.join(_ACTIONS)}')"
-            )
+            # Once it publishes them, PostgreSQL refuses UPDATE and DELETE of what it cannot tell.
+            identities = [f"ALTER TABLE {one} REPLICA IDENTITY FULL; " for one in self.refusing]
+            statement = f"ALTER PUBLICATION {name} SET (publish = '{', '.join(_ACTIONS)}')"
+            what = f"publication {self.name} does not publish {', '.join(missing)}"
+            found.append(Obstacle(what, "".join(identities) + statement))
         if table.partitioned and not self.via_root:
-            return (
-                f"publication {self.name} publishes its partitions apart; "
-                f"run: ALTER PUBLICATION {name} SET (publish_via_partition_root = true)"
-            )
-        return ""
+            what = f"publication {self.name} publishes its partitions apart"
+            statement = f"ALTER PUBLICATION {name} SET (publish_via_partition_root = true)"
+            found.append(Obstacle(what, statement))
+        return found
+
+    def with_columns(self, table: TableRow, names: Collection[str]) -> str:
+        """Statements that publish the table with these columns too, and with all else as it is."""
+        name, which = quote(self.name), _only(table)
+        numbers, row_filter = self.tables[table.stored.oid]
+        columns = ", ".join(
+            quote(column.name)
+            for column in table.columns
+            if column.attnum in (numbers or ()) or column.name in names
+        )
+        where = f" WHERE ({row_filter})" if row_filter else ""
+        return (
+            f"BEGIN; ALTER PUBLICATION {name} DROP TABLE {which}; "
+            f"ALTER PUBLICATION {name} ADD TABLE {which} ({columns}){where}; COMMIT"
+        )
 
     def _as_a_whole(self, table: TableRow) -> bool:
         return self.all_tables or table.schema_oid in self.schemas
@@ -123,12 +156,16 @@ def read_publication(connection: Connection, name: str) -> Publication | None:
         schemas = connection.execute(
             f"SELECT pnnspid, {_MARK} FROM pg_publication_namespace WHERE pnpubid = %s", [row[0]]
         ).fetchall()
+    actions = frozenset(a for a, on in zip(_ACTIONS, row[4:8], strict=True) if on)
+    refusing: list[Any] = []
+    if not {"update", "delete"} <= actions:
+        refusing = connection.execute(_REFUSING, [name]).fetchall()
     return Publication(
         name,
         owner=row[1],
         manageable=row[2],
         all_tables=row[3],
-        actions=frozenset(a for a, on in zip(_ACTIONS, row[4:8], strict=True) if on),
+        actions=actions,
         via_root=row[8],
         generated_columns=row[9],
         tables={
@@ -138,6 +175,7 @@ def read_publication(connection: Connection, name: str) -> Publication | None:
         schemas=dict(schemas),
         mark=row[10],
         marks={oid: mark for oid, *_, mark in tables},
+        refusing=[f"{quote(schema)}.{quote(table)}" for schema, table in refusing],
     )
 
 
@@ -189,7 +227,9 @@ def complete_publication(
                 f"ALTER PUBLICATION {name} DROP TABLE ONLY {quoted(table.stored)}".encode()
             )
         options = []
-        if publication.actions != frozenset(_ACTIONS):
+        gone = {quoted(stored) for row in remove for stored in (row.stored, *row.leaves)}
+        # Of a table that is not ours to take out, writes of the application would fail.
+        if publication.actions != frozenset(_ACTIONS) and gone.issuperset(publication.refusing):
             options.append(f"publish = '{', '.join(_ACTIONS)}'")
         if not publication.via_root:
             options.append("publish_via_partition_root = true")

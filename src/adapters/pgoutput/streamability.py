@@ -5,38 +5,84 @@ Pure rules over catalog rows. Manual: "Publication", "ALTER TABLE", "REPLICA IDE
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cdc_core.relation import ReplicaIdentity
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from adapters.pgoutput.table_rows import StoredRow, TableRow
 
 
+@dataclass(frozen=True)
+class Obstacle:
+    """What is in the way, and the statement that takes it away (empty: no statement does)."""
+
+    what: str
+    statement: str = ""
+
+
 def stream_obstacle(table: TableRow) -> str:
-    """Why the table's changes cannot be streamed, with the cure; empty if they can."""
+    """Why the table's changes cannot be streamed, with the statements; empty if they can."""
+    return told(obstacles(table))
+
+
+def told(found: Sequence[Obstacle]) -> str:
+    """Obstacles as one text: what they are, then what to run."""
+    statements = "; ".join(one.statement for one in found if one.statement)
+    run = f"; run: {statements}" if statements else ""
+    return "; ".join(one.what for one in found) + run
+
+
+def obstacles(table: TableRow) -> list[Obstacle]:
+    """All that keeps the table's changes from being streamed."""
     stored = table.stored
     if not table.partitioned:
-        return _unlogged(stored) or _unidentified(stored)
+        found = _unidentified(stored, stored.unique_index)
+        return [*_unlogged(stored), *found]
     if not stored.primary_key:
         # New partitions get neither FULL nor an index from the root, only its primary key: their
         # updates would be refused from the moment they are created.
-        return (
-            "a partitioned table without a primary key: a new partition's UPDATE and DELETE would "
-            f"be refused; run: ALTER TABLE {quoted(stored)} ADD PRIMARY KEY (...)"
-        )
+        return [_keyless_root(stored)]
     if not stored.stream_key:
         return _unidentified(stored)
-    for leaf in table.leaves:
-        obstacle = _unlogged(leaf) or _unidentified(leaf)
-        if obstacle:
-            return f"its partition {leaf.table} {obstacle}"
-        if leaf.identity is not ReplicaIdentity.FULL and {*leaf.stream_key} != {*stored.stream_key}:
-            return (
-                f"its partition {leaf.table} identifies rows by other columns than the table; "
-                f"run: ALTER TABLE {quoted(leaf)} REPLICA IDENTITY FULL"
-            )
-    return ""
+    bad = {leaf: found for leaf in table.leaves if (found := _of_leaf(leaf, stored))}
+    if not bad:
+        return []
+    first = next(iter(bad))
+    more = f" (and {len(bad) - 1} more of its partitions)" if len(bad) > 1 else ""
+    what = f"its partition {first.table} {told([Obstacle(o.what) for o in bad[first]])}{more}"
+    statements = (o.statement for found in bad.values() for o in found if o.statement)
+    return [Obstacle(what, "; ".join(statements))]
+
+
+def _of_leaf(leaf: StoredRow, root: StoredRow) -> list[Obstacle]:
+    found = [*_unlogged(leaf), *_unidentified(leaf)]
+    other_columns = {*leaf.stream_key} != {*root.stream_key}
+    if found or leaf.identity is ReplicaIdentity.FULL or not other_columns:
+        return found
+    own = {*leaf.primary_key} == {*root.stream_key}
+    return [
+        Obstacle(
+            "identifies rows by other columns than the table",
+            f"ALTER TABLE {quoted(leaf)} REPLICA IDENTITY {'DEFAULT' if own else 'FULL'}",
+        )
+    ]
+
+
+def _keyless_root(stored: StoredRow) -> Obstacle:
+    what = (
+        "is partitioned without a primary key: UPDATE and DELETE of a new partition would be "
+        "refused"
+    )
+    if stored.deferrable_key:
+        return Obstacle(f"{what} (its primary key is deferrable, which identifies no row)")
+    if not stored.unique_columns:
+        return Obstacle(f"{what}; a primary key has to have the columns that it is partitioned by")
+    columns = ", ".join(map(quote, stored.unique_columns))
+    return Obstacle(what, f"ALTER TABLE {quoted(stored)} ADD PRIMARY KEY ({columns})")
 
 
 def updates_refused(table: TableRow) -> bool:
@@ -47,34 +93,39 @@ def updates_refused(table: TableRow) -> bool:
     )
 
 
-def _unlogged(stored: StoredRow) -> str:
+def _unlogged(stored: StoredRow) -> list[Obstacle]:
     match stored.persistence:
         case "u":
-            return (
-                "is unlogged: its changes are not in the WAL; "
-                f"run: ALTER TABLE {quoted(stored)} SET LOGGED"
-            )
+            what = "is unlogged: its changes are not in the WAL (logging it writes it anew)"
+            return [Obstacle(what, f"ALTER TABLE {quoted(stored)} SET LOGGED")]
         case "f":
-            return "is a foreign table: its changes are not in the WAL"
+            return [Obstacle("is a foreign table: its changes are not in the WAL")]
         case _:
-            return ""
+            return []
 
 
-def _unidentified(stored: StoredRow) -> str:
+def _unidentified(stored: StoredRow, unique_index: str = "") -> list[Obstacle]:
+    """With `unique_index`, rather than FULL: that writes whole old rows to the WAL."""
     if stored.identity is ReplicaIdentity.FULL or stored.stream_key:
-        return ""
-    name = quoted(stored)
-    if stored.identity is ReplicaIdentity.DEFAULT:
-        return (
-            "has no primary key (or a deferrable one): PostgreSQL would refuse its UPDATE and "
-            f"DELETE once published; run: ALTER TABLE {name} ADD PRIMARY KEY (...), "
-            f"or ALTER TABLE {name} REPLICA IDENTITY FULL"
-        )
-    return (
-        "has a replica identity without columns: PostgreSQL would refuse its UPDATE and DELETE "
-        f"once published; run: ALTER TABLE {name} REPLICA IDENTITY "
-        f"{'DEFAULT' if stored.primary_key else 'FULL'}"
+        return []
+    what = (
+        "has a replica identity without columns"
+        if stored.identity is not ReplicaIdentity.DEFAULT
+        else "has a deferrable primary key, which identifies no row"
+        if stored.deferrable_key
+        else "has no primary key"
     )
+    identity = "FULL"
+    if stored.primary_key:
+        identity = "DEFAULT"
+    elif unique_index:
+        identity = f"USING INDEX {quote(unique_index)}"
+    return [
+        Obstacle(
+            f"{what}: PostgreSQL would refuse its UPDATE and DELETE once published",
+            f"ALTER TABLE {quoted(stored)} REPLICA IDENTITY {identity}",
+        )
+    ]
 
 
 def quoted(stored: StoredRow) -> str:

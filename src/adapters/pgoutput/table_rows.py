@@ -34,7 +34,9 @@ class StoredRow:
     """A table or leaf partition, as far as its files and its replica identity go.
 
     `attached`: it was a table of its own before it became a partition. `primary_key` and
-    `identity_index` are columns in their order. `persistence` is "p", "u" (unlogged) or "f" (a
+    `identity_index` are columns in their order. `deferrable_key`: it has a primary key that
+    identifies nothing, as it may be deferred. `unique_index` could be its replica identity (empty:
+    none), `unique_columns` are the index's. `persistence` is "p", "u" (unlogged) or "f" (a
     foreign table). `definition` changes when any column's catalog row is written, `path` when the
     leaf or a partition above it is attached once more.
     """
@@ -49,6 +51,9 @@ class StoredRow:
     definition: str = ""
     attached: bool = False
     path: str = ""
+    deferrable_key: bool = False
+    unique_index: str = ""
+    unique_columns: tuple[str, ...] = ()
 
     @property
     def stream_key(self) -> tuple[str, ...]:
@@ -92,14 +97,33 @@ _KEY = """
  WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate AND {which})
 """
 
+#: Name and columns of an index that can be a replica identity: unique, immediate, of columns that
+#: are never NULL and of every row.
+_UNIQUE = """
+(SELECT ARRAY[ic.relname::text] || array_agg(a.attname::text ORDER BY a.attnum)
+ FROM pg_index i
+ JOIN pg_class ic ON ic.oid = i.indexrelid
+ JOIN pg_attribute a ON a.attrelid = c.oid
+   AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+ WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate
+   AND i.indpred IS NULL AND i.indexprs IS NULL
+ GROUP BY ic.relname, i.indnkeyatts HAVING bool_and(a.attnotnull)
+ ORDER BY i.indnkeyatts, ic.relname LIMIT 1)
+"""
+
 #: The ctid row of pg_attribute is written once, when the table is created.
 _STORED = f"""
   c.oid, n.nspname::text, c.relname::text, c.relfilenode, c.relreplident::text,
   {_KEY.format(which="i.indisprimary")}, {_KEY.format(which="i.indisreplident")},
   CASE c.relkind WHEN 'f' THEN 'f' ELSE c.relpersistence::text END,
   (SELECT md5(string_agg(a.attnum || ':' || a.xmin::text, ',' ORDER BY a.attnum))
-   FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0)
+   FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0),
+  EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary
+    AND NOT i.indimmediate), {_UNIQUE}
 """
+
+#: Columns of that; those of the queries that have it go on behind them.
+_STORED_WIDTH = 11
 
 _TABLES = f"""
 SELECT {_STORED}, c.relkind = 'p', n.oid, c.reltuples::float8,
@@ -196,12 +220,13 @@ def read_tables(connection: Connection, schemas: Sequence[str]) -> list[TableRow
         columns[oid].append(ColumnRow(*fields))
     types = {c.type_oid for of_table in columns.values() for c in of_table}
     labels, attributes = _in_types(connection, types)
-    roots = [row[0] for row in tables if row[9]]
+    roots = [row[0] for row in tables if row[_STORED_WIDTH]]
     leaves: dict[int, list[tuple[StoredRow, float, int]]] = {oid: [] for oid in roots}
     if roots:
         for row in _rows(connection, _LEAVES, roots):
-            stored = _stored(row[:9], attached=row[10], path=row[11])
-            leaves[row[9]].append((stored, row[12], row[13]))
+            root, attached, path, count, size = row[_STORED_WIDTH:]
+            stored = _stored(row[:_STORED_WIDTH], attached=attached, path=path)
+            leaves[root].append((stored, count, size))
     return [
         _table(row, columns[row[0]], leaves.get(row[0], []), labels, attributes) for row in tables
     ]
@@ -245,12 +270,12 @@ def _table(
     labels: Mapping[int, list[tuple[int, str]]],
     attributes: Mapping[int, list[tuple[int, str]]],
 ) -> TableRow:
-    partitioned, schema_oid, tuples, size, place, last_column = row[9:15]
+    partitioned, schema_oid, tuples, size, place, last_column = row[_STORED_WIDTH:]
     if partitioned:
         tuples = sum(max(tuples, 0) for _, tuples, _ in leaves)
         size = sum(size for _, _, size in leaves)
     return TableRow(
-        _stored(row[:9]),
+        _stored(row[:_STORED_WIDTH]),
         partitioned,
         schema_oid,
         tuple(columns),
@@ -265,7 +290,8 @@ def _table(
 
 
 def _stored(row: Any, *, attached: bool = False, path: str = "") -> StoredRow:
-    oid, schema, name, filenode, identity, key, index, persistence, definition = row
+    oid, schema, name, filenode, identity, key, index, persistence, definition, *more = row
+    deferrable, unique = more
     return StoredRow(
         oid,
         TableName(schema, name),
@@ -277,4 +303,7 @@ def _stored(row: Any, *, attached: bool = False, path: str = "") -> StoredRow:
         definition or "",
         attached,
         path,
+        deferrable,
+        unique[0] if unique else "",
+        tuple(unique[1:]) if unique else (),
     )

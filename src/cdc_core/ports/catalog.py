@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cdc_core.fingerprint import Fingerprint
-    from cdc_core.relation import Relation
+    from cdc_core.relation import Relation, TableName
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,23 @@ class SourceTable:
     locked: bool = False
 
 
+class Reason(Enum):
+    """Why what looks like a table is passed over."""
+
+    RESERVED = "its name begins with _dlt, as those of dlt's own tables do"
+    EXCLUDED = "left out by sources.pg_replication.include or exclude"
+    FOREIGN = "a foreign table: the server has neither its rows nor its WAL"
+    VIEW = "a view"
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """A relation of the settings' schemas that no run reads."""
+
+    table: TableName
+    reason: Reason
+
+
 @dataclass(frozen=True)
 class Schemas:
     """`chosen` are those of the settings, `there` all of the database but PostgreSQL's own."""
@@ -45,6 +63,10 @@ class Catalog(Protocol):
     def tables(self) -> Sequence[SourceTable]:
         """Tables of the settings' schemas, less the excluded; a partitioned table by its root; by
         name."""
+        ...
+
+    def passed_over(self) -> Sequence[PassedOver]:
+        """What is not among `tables()`, by name; without partitions and what extensions made."""
         ...
 
     def publish(self) -> Sequence[SourceTable]:

@@ -54,7 +54,9 @@ class PublicationFacts:
 class TableFacts:
     """What our role may do with a discovered table, and what the stream leaves out of it.
 
-    `hidden_rows`: row level security would hide rows from our role.
+    `hidden_rows`: row level security would hide rows from our role. `generated_columns` are not
+    sent, `virtual_columns` are those of them that no version sends; `unlisted_columns` and
+    `row_filter` (an SQL expression) are the publication's.
     """
 
     schema_usage: bool
@@ -62,6 +64,9 @@ class TableFacts:
     owner: bool
     hidden_rows: bool
     generated_columns: Sequence[str] = ()
+    virtual_columns: Sequence[str] = ()
+    unlisted_columns: Sequence[str] = ()
+    row_filter: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,8 @@ class SourceFacts:
     transactions: Sequence[OpenTransaction]
     #: By oid.
     tables: Mapping[int, TableFacts]
+    #: WAL that the slot retains which retains most: a limit below it would end that slot.
+    most_retained: int = 0
     #: From PostgreSQL 19 on; it may be higher than `wal_level`.
     effective_wal_level: str | None = None
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cdc_core.errors import CdcError, PoolerInFront
-from cdc_core.findings import Finding, fail, ok
+from cdc_core.findings import Finding, Level, fail, ok
 from cdc_core.selection import require_schemas
 from cdc_core.source_rules import history_findings, source_findings
-from cdc_core.table_rules import tables_findings
+from cdc_core.table_rules import passed_over_findings, tables_findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,8 +41,10 @@ class CheckSource:
         reached, checkpoint = self._destination()
         findings = list(source_findings(facts))
         findings += self._tables(facts, checkpoint.tables if checkpoint else {})
-        history = history_findings(facts, checkpoint, self.max_retained_wal)
-        return [*findings, *history, *reached]
+        # Of a destination that was not read it is not known what it goes on from.
+        if reached[0].level is not Level.FAIL:
+            findings += history_findings(facts, checkpoint, self.max_retained_wal)
+        return [*findings, *reached]
 
     def _facts(self) -> SourceFacts | Finding:
         try:
@@ -55,12 +57,13 @@ class CheckSource:
     def _tables(self, facts: SourceFacts, states: Mapping[int, TableState]) -> Iterator[Finding]:
         try:
             require_schemas(self.catalog.schemas_found(), states)
-            tables = self.catalog.tables()
+            tables, passed_over = self.catalog.tables(), self.catalog.passed_over()
         except CdcError as error:
             yield fail("tables", error.what, error.cure)
             return
         naming = self.destination.naming
         yield from tables_findings(tables, facts, self.first_schema, states, naming)
+        yield from passed_over_findings(passed_over)
 
     def _destination(self) -> tuple[list[Finding], Checkpoint | None]:
         try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cdc_core.checkpoint import Checkpoint, SourceIdentity, TableState
     from cdc_core.lsn import Lsn
-    from cdc_core.ports.catalog import Catalog
+    from cdc_core.ports.catalog import Catalog, PassedOver
     from cdc_core.ports.change_source import SlotState
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.source_monitor import SourceMonitor
@@ -47,6 +47,8 @@ class StatusReport:
     tables: Sequence[TableLine]
     #: How much WAL the slot retains, once that is most of what it may.
     warning: str = ""
+    #: What is in the schemas and no run reads.
+    passed_over: Sequence[PassedOver] = ()
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,13 @@ class ShowStatus:
             now, current = self.monitor.now(), self.monitor.current_lsn()
             checkpoint = self.destination.read_checkpoint()
             found = {table.relation.oid: table for table in self.catalog.tables()}
+            passed_over = self.catalog.passed_over()
             rows = self.destination.tables()
             broken = checkpoint and break_in_history(
                 checkpoint, identity, slot, current, self.monitor.left_timeline
             )
         if checkpoint is None:
-            problem = "no snapshot was taken yet"
+            problem = "no snapshot was taken yet; run: wal2delta snapshot"
             lag_bytes = lag_seconds = None
         else:
             problem = str(broken) if broken else ""
@@ -91,8 +94,9 @@ class ShowStatus:
         lines.sort(key=lambda line: line.table)
         warning = budget_warning(slot, self.max_retained_wal) if slot is not None else ""
         return StatusReport(
-            identity, slot, checkpoint, current, lag_bytes, lag_seconds, problem, lines, warning
-        )
+            identity, slot, checkpoint, current, lag_bytes, lag_seconds, problem, lines, warning,
+            passed_over,
+        )  # fmt: skip
 
 
 def _status(state: TableState, *, lost: bool) -> TableStatus:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -293,3 +294,57 @@ def test_a_command_that_reads_makes_nothing(shop, destination):
         )
         assert sentence in outcome.out + outcome.error
         assert not list(shop.folder.iterdir()), command
+
+
+def test_an_empty_database_is_no_failure(shop):
+    checked = shop.run("check").out
+    assert "warn tables: none found" in checked
+    assert "no table was found" in shop.run("snapshot").error
+    assert json.loads(shop.run("status", "--json").out)["tables"] == []
+
+
+def test_what_is_passed_over_is_named(shop):
+    shop.sql(
+        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE _dlt_mine (id int PRIMARY KEY);"
+        "CREATE TABLE secret (id int); CREATE VIEW v AS SELECT 1 AS x;"
+        "CREATE MATERIALIZED VIEW m AS SELECT 1 AS x; CREATE TEMPORARY TABLE t (id int);"
+        "CREATE EXTENSION postgres_fdw; CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw;"
+        "CREATE FOREIGN TABLE f (id int) SERVER far"
+    )
+    names = {"public._dlt_mine", "public.secret", "public.v", "public.m", "public.f"}
+    environ = {"SOURCES__PG_REPLICATION__EXCLUDE": "secret"}
+    for _ in ("before the snapshot", "after it"):
+        checked = shop.run("check", **environ).out
+        assert "warn public._dlt_mine: passed over" in checked
+        assert all(name in checked for name in names)
+        status = json.loads(shop.run("status", "--json", **environ).out)
+        assert {one["table"] for one in status["passed_over"]} == names
+        assert [t["table"] for t in status["tables"]] == ["public.a"]
+        shown = shop.run("status", **environ).out
+        assert all(f"passed over  {name}: " in shown for name in names)
+        shop.run("snapshot", **environ)
+
+
+def test_what_a_publication_leaves_out_is_named(shop):
+    shop.sql("CREATE TABLE a (id int PRIMARY KEY, ssn text, v int)")
+    if shop.sql("SELECT current_setting('server_version_num')::int >= 150000") == [(False,)]:
+        pytest.skip("no row filters before PostgreSQL 15")
+    shop.sql("CREATE PUBLICATION dlt_cdc_pub FOR TABLE a (id, v) WHERE (id > 5)")
+    checked = shop.run("check").out
+    assert "has a row filter, which holds for the snapshot too: WHERE (id > 5)" in checked
+    assert "has a column list, which leaves out: ssn" in checked
+
+
+def test_tables_that_go_stale_are_warned_of(shop):
+    shop.sql('CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE "my log" (line text)')
+    shop.run("snapshot")
+    shop.sql("INSERT INTO a VALUES (1); INSERT INTO \"my log\" VALUES ('new')")
+    told = shop.run("cdc").error
+    assert told.count("not streamed") == 1
+    assert "public.my log has no primary key" in told
+    assert 'run: ALTER TABLE "public"."my log" REPLICA IDENTITY FULL' in told
+    # What the line says for until then, and for good.
+    shop.run("snapshot", *shlex.split(told.partition("wal2delta snapshot ")[2].splitlines()[0]))
+    assert shop.lake_sql('SELECT line FROM bronze."my log"') == [("new",)]
+    shop.sql('ALTER TABLE "public"."my log" REPLICA IDENTITY FULL')
+    assert "not streamed" not in shop.run("cdc").error

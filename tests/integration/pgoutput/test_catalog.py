@@ -149,16 +149,16 @@ def test_a_key_that_is_not_sent_identifies_nothing(
     columns = "(a)" if major(sql) >= 15 else ""
     sql.execute(f"CREATE PUBLICATION wal2delta_pub FOR TABLE made, listed {columns}".encode())
     tables = by_name(catalog.tables())
-    told = {"public.made": "not sent: year; run: "}
+    told = {"public.made": "not sent: year"}
     if columns:
-        told["public.listed"] = "not sent: id; run: ALTER PUBLICATION"
+        told["public.listed"] = "not sent: id; run: BEGIN; ALTER PUBLICATION"
     for name, reason in told.items():
         assert reason in tables[name].not_streamed
         assert tables[name].relation.key == ()
     for name in told:
         cure = tables[name].not_streamed.partition("; run: ")[2]
-        for statement in cure.split(", then ") if "PUBLICATION" in cure else ():
-            sql.execute(statement.encode())
+        if "PUBLICATION" in cure:
+            sql.execute(cure.encode())
     mended = by_name(catalog.tables())
     assert mended["public.listed"].relation.key == ("id",)
     assert mended["public.made"].relation.key == (("id", "year") if major(sql) >= 18 else ())
@@ -237,8 +237,8 @@ def test_partitions(catalog: PgCatalog, sql: psycopg.Connection) -> None:
     tables = by_name(catalog.publish())
     assert {name for name, t in tables.items() if t.published} == {"public.fine", "public.whole"}
     assert "public.unidentified_1" in tables["public.unidentified"].not_streamed
-    assert 'ALTER TABLE "public"."odd_1" REPLICA IDENTITY FULL' in tables["public.odd"].not_streamed
-    assert "PRIMARY KEY" in tables["public.bare"].not_streamed
+    assert '"public"."odd_1" REPLICA IDENTITY DEFAULT' in tables["public.odd"].not_streamed
+    assert "primary key" in tables["public.bare"].not_streamed
     sql.execute("CREATE TABLE fine_2 PARTITION OF fine FOR VALUES FROM (9) TO (19)")
     sql.execute("UPDATE fine SET id = 10; DELETE FROM fine")
 

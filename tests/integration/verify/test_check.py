@@ -66,11 +66,11 @@ def test_every_cure_for_a_role_without_rights_works(
     sql.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
     failing = [line for line in pipeline.check(role) if line.level is Level.FAIL]
     said = " ".join(line.sentence for line in failing)
-    for part in ("replication slots", "may not create it", "schema", "read it", "hides", "own it"):
+    for part in ("replication slots", "may not create it", "schema", "read it", "hides"):
         assert part in said
-    for line in failing:
-        # Of two ways the first; the exact statement must work as it is printed.
-        sql.execute(line.cure.partition(", or ")[0].encode())
+    for cure in dict.fromkeys(line.cure for line in failing):
+        # The exact statement must work as it is printed.
+        sql.execute(cure.encode())
     assert not [line for line in pipeline.check(role) if line.level is Level.FAIL]
 
 
@@ -84,7 +84,7 @@ def test_transactions_that_a_snapshot_waits_for(
         other.execute("INSERT INTO orders VALUES (1)")
         found = [line for line in pipeline.check() if "slow report" in line.sentence]
         assert found
-        assert found[0].cure == f"SELECT pg_terminate_backend({other.info.backend_pid})"
+        assert found[0].cure.endswith(f"pg_stat_activity WHERE pid = {other.info.backend_pid}")
 
 
 PROVIDERS = {

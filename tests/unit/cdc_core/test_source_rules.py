@@ -16,6 +16,7 @@ from cdc_core.ports.source_inspector import (
     PublicationFacts,
     Role,
     SourceFacts,
+    TableFacts,
 )
 from cdc_core.source_rules import history_findings, quote, source_findings
 
@@ -108,7 +109,7 @@ CASES = [
         },
         Level.WARN,
         "a standby adds no tables to it",
-        "ADD TABLE ... for each, on the primary",
+        "once its owner adds them, on the primary",
     ),
     ({"wal_level": "replica"}, Level.FAIL, "is replica", "ALTER SYSTEM SET wal_level = logical"),
     (
@@ -156,7 +157,7 @@ CASES = [
         {"publication": PublicationFacts("pub", exists=True, manageable=False)},
         Level.WARN,
         "used as it is",
-        "ALTER PUBLICATION pub OWNER TO cdc",
+        "once its owner adds them",
     ),
     (
         {"replication_slots": 9},
@@ -164,7 +165,7 @@ CASES = [
         "1 of 10 free; 2 needed",
         "slots = '15'",
     ),
-    ({"replication_slots": 10, "slot": SLOT}, Level.FAIL, "0 of 10 free; 1 needed", "pg_drop_rep"),
+    ({"replication_slots": 10, "slot": SLOT}, Level.FAIL, "0 of 10 free; 1 needed", "slots = '15'"),
     ({"wal_senders": 10}, Level.FAIL, "0 of 10 free", "ALTER SYSTEM SET max_wal_senders = '15'"),
     ({"slot_wal_limit": None}, Level.WARN, "no limit", "max_slot_wal_keep_size = '64GB'"),
     (
@@ -173,19 +174,19 @@ CASES = [
         "no limit",
         "supabase postgres-config update --config max_slot_wal_keep_size=64GB",
     ),
-    ({"slot_idle_limit": 3600.0}, Level.WARN, "3600 s", "idle_replication_slot_timeout = '0'"),
+    ({"slot_idle_limit": 3600.0}, Level.WARN, "3600 s", "idle_replication_slot_timeout = '7d'"),
     ({"sender_timeout": 2.0}, Level.WARN, "2 s is short", "wal_sender_timeout = '60s'"),
     (
         {"transactions": [OpenTransaction(61.0, 77, "psql")]},
         Level.WARN,
         "open for 61 s; a snapshot waits for its end (psql)",
-        "SELECT pg_terminate_backend(77)",
+        "SELECT * FROM pg_stat_activity WHERE pid = 77",
     ),
     (
         {"transactions": [OpenTransaction(90000.0, None, "", "it's")]},
         Level.WARN,
         "open for 90000 s",
-        "ROLLBACK PREPARED 'it''s'",
+        "have its transaction manager end it",
     ),
 ]
 
@@ -200,7 +201,7 @@ def test_what_is_wrong_is_found_with_its_cure(change, level, sentence, cure) -> 
 
 HISTORY = [
     (None, None, Level.OK, "does not exist yet"),
-    (SLOT, None, Level.WARN, "the destination has no checkpoint"),
+    (SLOT, None, Level.WARN, "this destination has no checkpoint"),
     (SLOT, Lsn(9), Level.OK, "continues the checkpoint"),
     (replace(SLOT, safe_bytes=5 << 20), Lsn(9), Level.WARN, "lost after 5 MB"),
     (None, Lsn(9), Level.FAIL, "does not exist"),
@@ -218,6 +219,32 @@ def test_slot_against_checkpoint(slot, checkpoint_lsn, level, sentence) -> None:
 
 
 def test_names_are_quoted_where_they_must_be() -> None:
-    names = ["plain_1", "Upper", "1st", 'say "hi"', "ä", ""]
-    quoted = ["plain_1", '"Upper"', '"1st"', '"say ""hi"""', '"ä"', '""']
+    names = ["user", "plain_1", "Upper", "1st", 'say "hi"', "ä", ""]
+    quoted = ['"user"', "plain_1", '"Upper"', '"1st"', '"say ""hi"""', '"ä"', '""']
     assert [quote(name) for name in names] == quoted
+
+
+@pytest.mark.parametrize(
+    ("retained", "limit", "wanted"),
+    [(0, None, "64GB"), (100 << 30, None, "200GB"), (1 << 30, 5 << 30, "64GB"),
+     (99 << 30, 100 << 30, "200GB"), ((33 << 30) - 1, 33 << 30, "66GB")],
+)  # fmt: skip
+def test_a_limit_on_wal_that_is_advised_ends_no_slot(retained, limit, wanted) -> None:
+    """One that is lower than what a slot retains invalidates it at the next checkpoint."""
+    slot = replace(SLOT, safe_bytes=5 << 20, retained_bytes=retained)
+    facts = replace(GOOD, slot=slot, slot_wal_limit=limit, most_retained=retained)
+    (low,) = history_findings(facts, Checkpoint(IDENTITY, Lsn(9)))
+    cures = [low.cure]
+    if limit is None:
+        cures += [f.cure for f in source_findings(facts) if f.subject == "max_slot_wal_keep_size"]
+    assert all(f"max_slot_wal_keep_size = '{wanted}'" in cure for cure in cures)
+
+
+def test_what_is_another_roles_is_published_by_its_owner() -> None:
+    owner, other = (TableFacts(True, True, mine, False) for mine in (True, False))
+    role = replace(ROLE, create_publications=False)
+    publication = PublicationFacts("pub", exists=False, manageable=False, statement="CREATE IT")
+    facts = replace(GOOD, role=role, publication=publication, tables={1: owner})
+    assert [f.cure for f in bad(facts)] == ["GRANT CREATE ON DATABASE db TO cdc"]
+    facts = replace(facts, tables={1: owner, 2: other})
+    assert [f.cure for f in bad(facts)] == ["CREATE IT"]

@@ -9,10 +9,10 @@ import pytest
 
 from cdc_core.findings import Finding, Level
 from cdc_core.fingerprint import Fingerprint
-from cdc_core.ports.catalog import SourceTable
+from cdc_core.ports.catalog import PassedOver, Reason, SourceTable
 from cdc_core.ports.source_inspector import PublicationFacts, TableFacts
 from cdc_core.relation import Column, Relation, ReplicaIdentity, TableName
-from cdc_core.table_rules import tables_findings
+from cdc_core.table_rules import passed_over_findings, tables_findings
 from tests.unit.cdc_core.test_source_rules import GOOD
 
 FACTS = TableFacts(schema_usage=True, select=True, owner=True, hidden_rows=False)
@@ -66,14 +66,7 @@ CASES = [
         replace(FACTS, owner=False),
         {},
         Level.FAIL,
-        "ALTER PUBLICATION pub ADD TABLE public.orders",
-    ),
-    (
-        replace(table(), published=False),
-        replace(FACTS, owner=False),
-        {"publication": PublicationFacts("pub", exists=False, manageable=False)},
-        Level.FAIL,
-        "CREATE PUBLICATION pub FOR TABLE public.orders",
+        "ALTER PUBLICATION pub ADD TABLE ONLY public.orders",
     ),
     (
         replace(
@@ -89,14 +82,14 @@ CASES = [
         FACTS,
         {},
         Level.WARN,
-        "RENAME COLUMN",
+        "none needed: these names stay",
     ),
     (
         table("orders", "public", Column("n", pa.string(), 1700, pg_type="numeric")),
         FACTS,
         {},
         Level.WARN,
-        "ALTER COLUMN n TYPE numeric(38, 10)",
+        "none needed; where numbers are wanted, cast it in a view of the destination",
     ),
     (
         table("orders", "public", Column("of", pa.string(), 2210, pg_type="regclass[]")),
@@ -105,8 +98,31 @@ CASES = [
         Level.WARN,
         "verify --tables public.orders --repair",
     ),
-    (table("a.b"), FACTS, {}, Level.WARN, 'ALTER TABLE public."a.b" RENAME TO'),
+    (table("a.b"), FACTS, {}, Level.WARN, "none needed: the name stays"),
     (table(), replace(FACTS, generated_columns=("total",)), {}, Level.WARN, "PostgreSQL 18"),
+    (
+        table(),
+        replace(FACTS, generated_columns=("total",)),
+        {"version": 180001},
+        Level.WARN,
+        "ALTER PUBLICATION pub SET (publish_generated_columns = stored)",
+    ),
+    (
+        table(),
+        replace(FACTS, generated_columns=("total",), virtual_columns=("total",)),
+        {"version": 180001},
+        Level.WARN,
+        "none needed; compute them",
+    ),
+    (table(), replace(FACTS, row_filter="(id > 5)"), {}, Level.WARN, "if that is meant"),
+    (table(), replace(FACTS, unlisted_columns=("ssn",)), {}, Level.WARN, "if that is meant"),
+    (
+        replace(table("my table"), not_streamed="is a foreign table"),
+        FACTS,
+        {},
+        Level.WARN,
+        "wal2delta snapshot --tables 'public.my table'",
+    ),
 ]
 
 
@@ -118,9 +134,33 @@ def test_each_problem_has_its_level_and_cure(found, facts, changes, level, cure)
     assert cure in line.cure
 
 
-def test_no_table_at_all_is_a_failure() -> None:
+def test_no_table_at_all_is_a_warning() -> None:
+    """As `snapshot` has it."""
     (found,) = tables_findings([], GOOD, "public", {})
-    assert found.level is Level.FAIL
+    assert found.level is Level.WARN
+
+
+def test_tables_of_another_role_share_one_statement() -> None:
+    other = table("b")
+    other = replace(other, published=False, relation=replace(other.relation, oid=2))
+    one = replace(table(), published=False)
+    publication = PublicationFacts("pub", exists=False, manageable=False, statement="CREATE IT")
+    owned = replace(FACTS, owner=False)
+    facts = replace(GOOD, tables={1: owned, 2: owned}, publication=publication)
+    found = [f for f in tables_findings([one, other], facts, "public", {}) if f.level is Level.FAIL]
+    assert [(f.subject, f.cure) for f in found] == [("publication pub", "CREATE IT")]
+    assert "public.orders, public.b" in found[0].sentence
+
+
+def test_what_is_passed_over_is_named() -> None:
+    names = [("_dlt_loads", Reason.RESERVED), ("a", Reason.VIEW), ("b", Reason.EXCLUDED)]
+    names += [("c", Reason.EXCLUDED), ("_dlt_x", Reason.RESERVED)]
+    lines = list(passed_over_findings([PassedOver(TableName("public", n), r) for n, r in names]))
+    warned = [line.subject for line in lines if line.level is Level.WARN]
+    assert warned == ["public._dlt_loads", "public._dlt_x"]
+    told = [line.sentence for line in lines if line.level is Level.OK]
+    assert told[0].endswith("a view: public.a")
+    assert told[1].endswith(": public.b, public.c")
 
 
 def test_tables_that_want_one_name() -> None:

@@ -61,3 +61,5 @@ def test_a_destination_that_is_gone_is_a_failure() -> None:
     lines = check(world)
     assert lines["destination"] is Level.FAIL
     assert lines["server"] is Level.OK
+    # Of the slot it is not known then what becomes of it.
+    assert "slot dlt_cdc_slot" not in lines
