@@ -87,6 +87,16 @@ class HistoryLost(OperatorNeeded):
     """Changes between the checkpoint and the slot are gone; only a snapshot mends that."""
 
 
+class NeverLoaded(OperatorNeeded):
+    """There is neither a checkpoint nor a slot: no snapshot was ever taken."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the destination has no checkpoint: no snapshot was taken yet",
+            "run: wal2delta snapshot",
+        )
+
+
 class DefinitionChanged(CdcError):
     """Tables could not be read: their definitions changed whenever it was tried."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import threading
@@ -50,6 +51,18 @@ class Parser(argparse.ArgumentParser):
         # What `add_argument` takes where no action is named.
         self.register("action", None, _StoreOnce)
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, but an argument that nothing takes is shown without its value: it may be
+        a secret.
+        """
+        chosen, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            names = [text.partition("=")[0] for text in unknown if text.startswith("-")]
+            words = [text for text in unknown if re.fullmatch(r"[\w.*-]{1,40}", text)]
+            shown = " ".join(names or words)
+            self.error(f"unrecognized arguments: {shown}" if shown else "unrecognized arguments")
+        return chosen
+
     def error(self, message: str) -> NoReturn:
         raise SettingsError(message, "" if message.endswith("?") else f"see: {self.prog} --help")
 
@@ -73,7 +86,8 @@ example:
   wal2delta snapshot --destination duckdb     your own database, into a DuckDB file
   wal2delta cdc --destination duckdb          what changed since
 
-Settings: environment, .dlt/secrets.toml, .dlt/config.toml. LOG_LEVEL = DEBUG|INFO|WARNING|ERROR.
+Settings: environment, .dlt/secrets.toml, .dlt/config.toml; all but secrets also as options, such as
+--slot-name=VALUE. LOG_LEVEL = DEBUG|INFO|WARNING|ERROR.
 Exit codes: 0 done, 1 failed (run again), 2 command line or setting wrong,
             3 the source needs an operator.""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -167,10 +181,10 @@ Exit codes: 0 done, 1 failed (run again), 2 command line or setting wrong,
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code."""
+def main(argv: Sequence[str] | None = None, told: list[str] | None = None) -> int:
+    """Run one command; its exit code. An error's line is added to `told`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: _run(arguments))
+    return guarded(lambda: _run(arguments), told)
 
 
 def guarded(work: Callable[[], int], told: list[str] | None = None) -> int:
@@ -206,7 +220,16 @@ def guarded(work: Callable[[], int], told: list[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     parser = build_parser()
+    options: dict[str, str] = {}
+    if any("=" in argument for argument in arguments):
+        # Settings as options. Which there are says their model, which takes time to import.
+        from entrypoints import parameters
+
+        given, arguments = parameters.split(arguments, PROGRAM)
+        parameters.set_log_level(given)
+        options = parameters.given(given)
     chosen = parser.parse_args(arguments)
+    chosen.options = options
     if chosen.command is None:
         parser.print_help()
         return 0

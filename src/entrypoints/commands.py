@@ -6,12 +6,14 @@ import json
 import logging
 import sys
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cdc_core.errors import CdcError, SettingsError
-from entrypoints import log
-from entrypoints.settings import Settings, load_settings
+from entrypoints import log, parameters
+from entrypoints.settings import CREDENTIALS, Settings, on_databricks
 from entrypoints.terminal import printable
+from entrypoints.waiting import when_free
 
 if TYPE_CHECKING:
     import argparse
@@ -38,9 +40,11 @@ def settings_of(
     chosen: argparse.Namespace, *, needs_source: bool = True, needs_destination: bool = True
 ) -> Settings:
     """The settings, with the command line's on top; their secrets are struck out from here on."""
-    overrides = {"pipeline.destination": chosen.destination} if chosen.destination else {}
-    settings = load_settings(
-        overrides, needs_source=needs_source, needs_destination=needs_destination
+    destination = {"pipeline.destination": chosen.destination} if chosen.destination else {}
+    settings = parameters.settings(
+        {**chosen.options, **destination},
+        needs_source=needs_source,
+        needs_destination=needs_destination,
     )
     log.redact.add(settings.secret_values())
     return settings
@@ -50,13 +54,32 @@ def _container(
     chosen: argparse.Namespace, *, needs_source: bool = True, needs_destination: bool = True
 ) -> Container:
     settings = settings_of(chosen, needs_source=needs_source, needs_destination=needs_destination)
+    if on_databricks():
+        prepare_dlt(settings)
+    container = open_container(settings)
+    chosen.opened.callback(container.shutdown_resources)
+    return container
+
+
+def open_container(settings: Settings) -> Container:
     from entrypoints.container import Container
     from entrypoints.memory import prepare_arrow
 
     prepare_arrow()
-    container = Container.from_settings(settings)
-    chosen.opened.callback(container.shutdown_resources)
-    return container
+    return Container.from_settings(settings)
+
+
+def prepare_dlt(settings: Settings) -> None:
+    """Import the right dlt, and put the source's credentials where its configuration finds them.
+
+    In memory: the environment would hand them to every child process.
+    """
+    from adapters.dlt_import import import_dlt, where
+
+    dlt: Any = import_dlt()
+    logger.info("dlt %s from %s", dlt.__version__, where(dlt))
+    if settings.source.credentials is not None:
+        dlt.secrets[CREDENTIALS] = settings.source.dsn
 
 
 def demo(chosen: argparse.Namespace) -> int:
@@ -71,7 +94,11 @@ def demo(chosen: argparse.Namespace) -> int:
 
 
 def snapshot(chosen: argparse.Namespace) -> int:
-    return take_snapshot(_container(chosen), chosen.tables)
+    container = _container(chosen)
+    return when_free(
+        partial(take_snapshot, container, chosen.tables),
+        container.settings().source.slot_wait_seconds,
+    )
 
 
 def take_snapshot(container: Container, tables: list[str]) -> int:
@@ -97,7 +124,9 @@ def take_snapshot(container: Container, tables: list[str]) -> int:
 
 
 def cdc(chosen: argparse.Namespace) -> int:
-    return stream_changes(_container(chosen), chosen.stop)
+    container = _container(chosen)
+    work = partial(stream_changes, container, chosen.stop)
+    return when_free(work, container.settings().source.slot_wait_seconds, chosen.stop)
 
 
 def stream_changes(container: Container, stop: Callable[[], bool] | None = None) -> int:
@@ -136,10 +165,16 @@ def status(chosen: argparse.Namespace) -> int:
 
 
 def verify(chosen: argparse.Namespace) -> int:
+    container = _container(chosen)
+    return when_free(
+        partial(_verify, container, chosen), container.settings().source.slot_wait_seconds
+    )
+
+
+def _verify(container: Container, chosen: argparse.Namespace) -> int:
     from entrypoints import report
     from entrypoints.progress import open_progress
 
-    container = _container(chosen)
     with open_progress() as progress:
         container.progress.override(progress)
         found = container.verify_parity().run(chosen.tables, repair=chosen.repair)

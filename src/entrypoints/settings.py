@@ -250,6 +250,7 @@ class SourceSettings(_Section):
     batch_max_seconds: Annotated[float, BeforeValidator(_not_bool), Field(gt=0)] = 10.0
     failover: bool = False
     max_retained_wal: Size | None = None
+    slot_wait_seconds: Annotated[float, BeforeValidator(_not_bool), Field(ge=0)] = 0.0
     dlt_scope: Text = "dlt_scope"
     pg_connection_string: Text = "pg_connection_string"
 

@@ -1,8 +1,9 @@
 """Scripts of the wheel for Lakeflow's `python_wheel_task`: parameters instead of environment.
 
 `pipeline_main --mode snapshot|cdc`; `full_load` and `cdc_load` are the same with the mode fixed.
-The right dlt is imported before anything else can import the wrong one, and the source's
-credentials are put where dlt's configuration finds them.
+`command` is the command for people, by which a task runs `check`, `status` or `verify`. The right
+dlt is imported before anything else can import the wrong one, and the source's credentials are put
+where dlt's configuration finds them.
 
 A task calls the script as a function in an interactive Python, where any `SystemExit` is a failure:
 success returns. Source: Databricks documentation, "Python wheel task for jobs"; `ipykernel`.
@@ -11,53 +12,17 @@ success returns. Source: Databricks documentation, "Python wheel task for jobs";
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from cdc_core.errors import SettingsError
-from entrypoints.cli import DESTINATIONS, Parser, guarded
+from entrypoints.cli import PROGRAM, Parser, guarded, main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from entrypoints.settings import Settings
-
-logger = logging.getLogger("wal2delta")
-
-#: Parameters that are settings, by the dotted key that each sets.
-PARAMETERS = {
-    "destination": "pipeline.destination",
-    "dataset-name": "pipeline.dataset_name",
-    "pipeline-name": "pipeline.name",
-    "schema-changes": "pipeline.schema_changes",
-    "dlt-scope": "sources.pg_replication.dlt_scope",
-    "secret-key": "sources.pg_replication.pg_connection_string",
-    "slot-name": "sources.pg_replication.slot_name",
-    "pub-name": "sources.pg_replication.pub_name",
-    "schemas": "sources.pg_replication.schemas",
-    "include": "sources.pg_replication.include",
-    "exclude": "sources.pg_replication.exclude",
-    "snapshot-reader": "sources.pg_replication.snapshot_reader",
-    "parallelism": "sources.pg_replication.parallelism",
-    "batch-max-rows": "sources.pg_replication.batch_max_rows",
-    "batch-max-bytes": "sources.pg_replication.batch_max_bytes",
-    "batch-max-seconds": "sources.pg_replication.batch_max_seconds",
-    "max-retained-wal": "sources.pg_replication.max_retained_wal",
-    "failover": "sources.pg_replication.failover",
-    "catalog": "destination.databricks.credentials.catalog",
-    "http-path": "destination.databricks.credentials.http_path",
-    "server-hostname": "destination.databricks.credentials.server_hostname",
-    "client-id": "destination.databricks.credentials.client_id",
-    "client-secret-key": "destination.databricks.client_secret_key",
-    "staging-volume-name": "destination.databricks.staging_volume_name",
-    "keep-staged-files": "destination.databricks.keep_staged_files",
-    "multi-table-transaction": "destination.databricks.multi_table_transaction",
-    "duckdb-credentials": "destination.duckdb.credentials",
-    "bucket-url": "destination.filesystem.bucket_url",
-}
 
 
 class TaskFailed(SystemExit):
@@ -83,12 +48,29 @@ def cdc_load() -> None:
     run("cdc_load", sys.argv[1:], mode="cdc")
 
 
+def command() -> None:
+    """One command of the command line; a task gives the settings as options."""
+    if "DATABRICKS_RUNTIME_VERSION" in os.environ:
+        _write_plain_lines()
+    told: list[str] = []
+    _end(main(told=told), told)
+
+
 def run(program: str, arguments: Sequence[str], mode: str | None = None) -> None:
     """Run one mode with task parameters; raises `TaskFailed`, which fails the task."""
     told: list[str] = []
-    code = guarded(lambda: _run(build_parser(program, mode).parse_args(list(arguments))), told)
+    parse = build_parser(program, mode).parse_args
+    _end(guarded(lambda: _run(parse(list(arguments))), told), told)
+
+
+def _end(code: int, told: list[str]) -> None:
     if code != 0:
-        raise TaskFailed(code, "".join(told))
+        raise TaskFailed(code, "".join(told) or f"{PROGRAM}: exit code {code}; the log says why")
+
+
+def _write_plain_lines() -> None:
+    """A task's log has lines, whatever it is read through: no colours, no bars."""
+    os.environ["TERM"] = "dumb"
 
 
 def build_parser(program: str, mode: str | None = None) -> Parser:
@@ -127,13 +109,14 @@ def build_parser(program: str, mode: str | None = None) -> Parser:
             metavar="SECONDS",
             help="cdc: go on for so long, or until stopped",
         )
-    parser.add_argument("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR")
-    for name, key in PARAMETERS.items():
-        # An empty parameter is none.
-        choices = (*DESTINATIONS, "") if name == "destination" else None
         parser.add_argument(
-            f"--{name}", choices=choices, metavar="VALUE", help=f"the setting {key}"
+            "--await-snapshot",
+            action="store_true",
+            help="cdc: before the first snapshot wait for it while following, and end with 0",
         )
+    from entrypoints import parameters
+
+    parameters.add_to(parser)
     return parser
 
 
@@ -153,16 +136,13 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _run_mode(chosen: argparse.Namespace, asked: Callable[[], bool] | None = None) -> int:
-    if chosen.log_level:
-        os.environ["LOG_LEVEL"] = chosen.log_level
-    # A task's log has lines, whatever it is read through: no colours, no bars.
-    os.environ["TERM"] = "dumb"
+    from entrypoints import commands, faults, log, parameters
     from entrypoints.memory import collect_rarely
-
-    collect_rarely()
-    from entrypoints import faults, log
     from entrypoints.settings import log_level
 
+    parameters.set_log_level(chosen)
+    _write_plain_lines()
+    collect_rarely()
     log.configure(log_level())
     faults.silence_hooks()
     tables, follow = _tables(chosen), getattr(chosen, "follow", 0.0)
@@ -171,25 +151,26 @@ def _run_mode(chosen: argparse.Namespace, asked: Callable[[], bool] | None = Non
             f"--{'tables' if tables else 'follow'} does not go with --mode {chosen.mode}",
             "leave it out: one mode a run",
         )
-    settings = _settings(chosen)
+    settings = parameters.settings(parameters.given(chosen))
     log.redact.add(settings.secret_values())
-    _prepare_dlt(settings)
+    commands.prepare_dlt(settings)
 
-    from entrypoints import commands
-    from entrypoints.container import Container
-    from entrypoints.memory import prepare_arrow
     from entrypoints.stopping import stops_after
+    from entrypoints.waiting import once_loaded, when_free
 
-    prepare_arrow()
-    container = Container.from_settings(settings)
+    container = commands.open_container(settings)
+    stop = stops_after(follow, asked) if asked is not None else None
+
+    def work() -> int:
+        if chosen.mode == "snapshot":
+            return commands.take_snapshot(container, tables)
+        return commands.stream_changes(container, stop)
+
     try:
-        match chosen.mode:
-            case "snapshot":
-                return commands.take_snapshot(container, tables)
-            case _:
-                if asked is not None:
-                    return commands.stream_changes(container, stops_after(follow, asked))
-                return commands.stream_changes(container)
+        run_it = partial(when_free, work, settings.source.slot_wait_seconds, asked)
+        if getattr(chosen, "await_snapshot", False):
+            return once_loaded(run_it, container, stop)
+        return run_it()
     finally:
         container.shutdown_resources()
 
@@ -198,32 +179,3 @@ def _tables(chosen: argparse.Namespace) -> list[str]:
     """The globs; one parameter may hold several, as a job's parameters are single texts."""
     parts = [part.strip() for given in getattr(chosen, "tables", []) for part in given.split(",")]
     return [glob for glob in parts if glob]
-
-
-def _settings(chosen: argparse.Namespace) -> Settings:
-    """The settings with the parameters on top; a scope that is named holds the credentials.
-
-    An empty parameter is none: a job cannot leave one out.
-    """
-    from entrypoints.settings import databricks_scope, load_settings
-
-    given = {
-        key: value
-        for name, key in PARAMETERS.items()
-        if (value := getattr(chosen, name.replace("-", "_")))
-    }
-    named = bool(chosen.dlt_scope or chosen.secret_key)
-    return load_settings(given, scope=databricks_scope if named else None)
-
-
-def _prepare_dlt(settings: Settings) -> None:
-    """Import the right dlt, and put the source's credentials where its configuration finds them.
-
-    In memory: the environment would hand them to every child process.
-    """
-    from adapters.dlt_import import import_dlt, where
-    from entrypoints.settings import CREDENTIALS
-
-    dlt: Any = import_dlt()
-    logger.info("dlt %s from %s", dlt.__version__, where(dlt))
-    dlt.secrets[CREDENTIALS] = settings.source.dsn

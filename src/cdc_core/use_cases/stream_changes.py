@@ -6,7 +6,13 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from cdc_core.errors import DefinitionChanged, OperatorNeeded, TablesLocked, TablesNeedSnapshot
+from cdc_core.errors import (
+    DefinitionChanged,
+    NeverLoaded,
+    OperatorNeeded,
+    TablesLocked,
+    TablesNeedSnapshot,
+)
 from cdc_core.history import break_in_history, confirmable, require_checkpoint
 from cdc_core.ports.change_source import ReadAgain
 from cdc_core.ports.clock import Clock, SystemClock
@@ -76,7 +82,8 @@ class StreamChanges:
 
         `stop` ends it cleanly after the batch in hand. Raises `TablesNeedSnapshot` when every other
         table is up to date, and `OperatorNeeded` when the slot still retains more WAL than it may
-        once all is loaded: a transaction that is open holds it, which is not ours to end.
+        once all is loaded: a transaction that is open holds it, which is not ours to end. Raises
+        `NeverLoaded` before the first snapshot.
         """
         with self.source:
             return self._run(self.source.expect_read(), follow=follow, stop=stop)
@@ -148,8 +155,10 @@ class StreamChanges:
             return report
 
     def _start(self) -> Checkpoint:
-        checkpoint = require_checkpoint(self.destination.read_checkpoint())
-        source = self.source
+        source, found = self.source, self.destination.read_checkpoint()
+        if found is None and source.slot() is None:
+            raise NeverLoaded
+        checkpoint = require_checkpoint(found)
         identity, current = source.identity(), source.current_lsn()
         broken = break_in_history(
             checkpoint, identity, source.slot(), current, source.left_timeline

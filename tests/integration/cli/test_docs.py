@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from entrypoints.cli import build_parser
+from entrypoints.parameters import OPTIONS
 from entrypoints.settings import SECTIONS, Settings, SourceSettings
-from entrypoints.wheel import PARAMETERS
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()
@@ -98,8 +98,12 @@ def test_settings_that_messages_name_exist():
     assert told <= set(SourceSettings.model_fields)
 
 
-def test_every_parameter_of_the_wheel_is_in_the_reference():
-    assert all(f"`--{name}`" in COMMANDS for name in PARAMETERS)
+def test_every_setting_that_is_an_option_is_in_the_reference():
+    rows = dict(re.findall(r"^\| `\[(.*?)\]` \| (.*) \|$", COMMANDS, re.MULTILINE))
+    for name, key in OPTIONS.items():
+        section, _, last = key.rpartition(".")
+        told = f"`--{name}`" if name == last.replace("_", "-") else f"`--{name}` (`{last}`)"
+        assert told in rows[section].split(", "), name
 
 
 @pytest.mark.parametrize("section", [*SECTIONS, "destination.databricks.credentials"])

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from entrypoints import wheel
+from entrypoints import parameters, wheel
 from entrypoints.settings import Settings
 from tests.unit.entrypoints.conftest import DSN, PASSWORD
 
@@ -35,6 +35,10 @@ def _environment(monkeypatch):
 
 def _chosen(*arguments, mode=None):
     return wheel.build_parser("script", mode).parse_args(arguments)
+
+
+def _settings(chosen):
+    return parameters.settings(parameters.given(chosen))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +71,10 @@ def test_mode_is_fixed_in_the_other_scripts(capsys):
     assert "--tables" in _fails(capsys, "cdc_load", "--tables", "x", mode="cdc")
 
 
-@pytest.mark.parametrize("script", [wheel.pipeline_main, wheel.full_load, wheel.cdc_load])
+SCRIPTS = [wheel.pipeline_main, wheel.full_load, wheel.cdc_load, wheel.command]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_fail_the_task_and_return_otherwise(script, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["script", "--nonsense"])
     with pytest.raises(SystemExit) as end:
@@ -85,14 +92,6 @@ def test_a_process_ends_with_the_exit_code_and_one_line():
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 
 
-def test_every_parameter_is_a_setting():
-    for key in wheel.PARAMETERS.values():
-        model = Settings
-        for part in key.split("."):
-            field = model.model_fields[part]
-            model = field.annotation
-
-
 def test_parameters_become_settings(monkeypatch):
     monkeypatch.setenv("SOURCES__PG_REPLICATION__CREDENTIALS", DSN)
     given = (
@@ -101,7 +100,7 @@ def test_parameters_become_settings(monkeypatch):
         " --client-id abc"
     )
     monkeypatch.setenv("DESTINATION__DATABRICKS__CREDENTIALS__CLIENT_SECRET", "x")
-    settings = wheel._settings(_chosen(*given.split()))
+    settings = _settings(_chosen(*given.split()))
     credentials = settings.databricks.credentials
     assert (credentials.catalog, credentials.http_path) == ("main", "/sql/1")
     assert settings.pipeline.dataset_name == "silver"
@@ -115,7 +114,7 @@ def test_an_empty_parameter_is_none(monkeypatch):
     given = ["--mode", "cdc", "--destination", "duckdb", "--log-level", "", "--follow", ""]
     given += ["--dlt-scope", "", "--exclude", "", "--tables", "", "--batch-max-rows", ""]
     chosen = _chosen(*given)
-    settings = wheel._settings(chosen)
+    settings = _settings(chosen)
     assert settings.source.dsn == DSN
     assert settings.source.batch_max_rows == Settings().source.batch_max_rows
     assert wheel._tables(chosen) == []
@@ -125,7 +124,7 @@ def test_an_empty_parameter_is_none(monkeypatch):
 def test_an_empty_destination_is_none_too(monkeypatch):
     monkeypatch.setenv("SOURCES__PG_REPLICATION__CREDENTIALS", DSN)
     monkeypatch.setenv("PIPELINE__DESTINATION", "duckdb")
-    settings = wheel._settings(_chosen("--destination=", mode="snapshot"))
+    settings = _settings(_chosen("--destination=", mode="snapshot"))
     assert settings.pipeline.destination == "duckdb"
 
 
