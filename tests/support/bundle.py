@@ -1,25 +1,28 @@
 """The asset bundle `databricks.yml` as the Databricks CLI sees it: variables in, jobs out.
 
 Of the CLI's rules only those that the bundle uses: `${…}` of variables, of the bundle and of the
-workspace; `{{job.parameters.…}}`, which the job scheduler puts in. An unknown name is a `KeyError`.
+workspace; `{{…}}`, which the job scheduler puts in. An unknown name is a `KeyError`.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ROOT = Path(__file__).parents[2]
 BUNDLE: dict[str, Any] = yaml.safe_load((ROOT / "databricks.yml").read_text())
 
-#: Who deploys, in the tests.
-USER = "jane_doe"
+#: Who deploys, in the tests: as the CLI has users, whose short names keep all of Unicode's letters.
+USER = {"id": "7083512345678901", "userName": "jane.doe@example.com", "short_name": "jane_doe"}
 
 
-def jobs(target: str, **variables: Any) -> dict[str, Any]:
+def jobs(target: str, user: Mapping[str, str] = USER, **variables: Any) -> dict[str, Any]:
     """The jobs of a target, resolved."""
     chosen = BUNDLE["targets"][target].get("variables", {})
     defaults = {
@@ -31,23 +34,28 @@ def jobs(target: str, **variables: Any) -> dict[str, Any]:
     known |= {
         "bundle.name": BUNDLE["bundle"]["name"],
         "bundle.target": target,
-        "workspace.current_user.short_name": USER,
     }
+    known |= {f"workspace.current_user.{key}": value for key, value in user.items()}
     resolved: dict[str, Any] = _resolved(BUNDLE["resources"]["jobs"], known)
     return resolved
 
 
-def parameters(job: dict[str, Any], **job_parameters: str) -> list[str]:
-    """The arguments of the job's one task, in a run with these job parameters."""
-    values = {declared["name"]: declared["default"] for declared in job["parameters"]}
-    unknown = job_parameters.keys() - values.keys()
+def tasks(job: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the job's tasks run, by their keys."""
+    return {task["task_key"]: task["python_wheel_task"] for task in job["tasks"]}
+
+
+def parameters(job: dict[str, Any], task: str, **job_parameters: str) -> list[str]:
+    """The arguments of one task of the job, in a run with these job parameters."""
+    values = {f"job.parameters.{given['name']}": given["default"] for given in job["parameters"]}
+    given = {f"job.parameters.{name}": value for name, value in job_parameters.items()}
+    unknown = given.keys() - values.keys()
     if unknown:
         raise KeyError(unknown)
-    values |= job_parameters
-    (task,) = job["tasks"]
+    values |= {**given, "task.name": task}
     return [
-        re.sub(r"\{\{job\.parameters\.(\w+)\}\}", lambda found: values[found[1]], argument)
-        for argument in task["python_wheel_task"]["parameters"]
+        re.sub(r"\{\{([\w.]+)\}\}", lambda found: values[found[1]], argument)
+        for argument in tasks(job)[task]["parameters"]
     ]
 
 

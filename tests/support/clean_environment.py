@@ -9,9 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support import constraints
 from tests.support.bundle import BUNDLE, ROOT
-
-PYTHON = "3.12"
 
 
 @dataclass(frozen=True)
@@ -35,29 +34,28 @@ def built_wheel(folder: Path) -> Path:
     return wheel
 
 
-def clean_environment(folder: Path, wheel: Path, *others: str, shipped: Path) -> CleanEnvironment:
-    """The wheel and other packages, with the versions of the file `shipped` where it has them.
-
-    All else has the version of our lock, so that a release elsewhere changes no test.
-    """
-    names = {line.partition("==")[0] for line in shipped.read_text().splitlines()}
-    exported = _uv("export", "--frozen", "--no-dev", "--no-hashes", "--no-emit-project")
-    locked = [line for line in exported.splitlines() if line.partition("==")[0] not in names]
-    (folder / "locked.txt").write_text("\n".join(locked))
+def clean_environment(folder: Path, wheel: Path, version: str) -> CleanEnvironment:
+    """What serverless environment `version` has installed, as far as the wheel and IPython need it,
+    and then the wheel with `constraints.txt`, as the bundle has it."""
+    shipped = constraints.shipped(version)
+    needed = [*(constraints.resolved().keys() & shipped.keys()), "ipython"]
     python = folder / "venv" / "bin" / "python"
     _uv("venv", "--python", _interpreter(), str(folder / "venv"))
-    constraints = ("--constraints", str(shipped), "--constraints", str(folder / "locked.txt"))
-    _uv("pip", "install", "--python", str(python), str(wheel), *others, *constraints)
+    install = ("pip", "install", "--python", str(python))
+    _uv(*install, *needed, "--constraints", str(constraints.shipped_file(version)))
+    _uv(*install, str(wheel), "-r", str(constraints.CONSTRAINTS))
     frozen = _uv("pip", "freeze", "--python", str(python)).splitlines()
     return CleanEnvironment(python, dict(line.split("==") for line in frozen if "==" in line))
 
 
 def _interpreter() -> str:
     """This one if it is of that version, else pyenv's, whom `uv` cannot ask; else `uv` finds it."""
-    if sys.version.startswith(PYTHON):
+    if sys.version.startswith(constraints.PYTHON):
         return sys.executable
     home = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    return next(map(str, home.glob(f"versions/{PYTHON}*/bin/python")), PYTHON)
+    return next(
+        map(str, home.glob(f"versions/{constraints.PYTHON}*/bin/python")), constraints.PYTHON
+    )
 
 
 def _uv(*arguments: str) -> str:

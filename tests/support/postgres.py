@@ -115,7 +115,7 @@ def _docker_answers() -> bool:
 
 
 def _container(stack: ExitStack) -> str:
-    from testcontainers.postgres import PostgresContainer
+    from testcontainers.community.postgres import PostgresContainer
 
     command = "-c wal_level=logical -c max_wal_senders=20 -c max_replication_slots=20 -c fsync=off"
     image = os.environ.get(IMAGE, "postgres:18")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DEPLOY = (ROOT / "docs/how-to/deploy-databricks.md").read_text()
 RECOVER = (ROOT / "docs/how-to/recover.md").read_text()
+GRANTS = (ROOT / "docs/how-to/databricks-grants.md").read_text()
 COSTS = (ROOT / "docs/explanation/databricks-costs.md").read_text()
 
 GRANT = re.compile(r"GRANT (?P<privileges>.+) ON (?P<kind>CATALOG|SCHEMA) (?P<name>\S+) TO `.+`")
@@ -131,13 +132,29 @@ def test_commands_name_what_the_bundle_has() -> None:
     for target, job, parameter in runs:
         found = jobs(target, catalog="main", warehouse_id="x")[job]
         assert not parameter or parameter in [declared["name"] for declared in found["parameters"]]
-    given = re.findall(r"--var (\w+)=(\S+)", told + RECOVER.replace("`", " "))
-    assert given
-    for name, value in given:
-        assert name in BUNDLE["variables"]
-        assert (name, value) in [("cdc_pause_status", s) for s in ("PAUSED", "UNPAUSED")]
+    text = DEPLOY + RECOVER + GRANTS
+    said = re.findall(r'"?(\w+_pause_status)"?: "?(\w+)', text)
+    assert {value for _, value in said} == {"PAUSED", "UNPAUSED"}
+    assert {name for name, _ in said} <= BUNDLE["variables"].keys()
     assert BUNDLE["variables"]["secret_scope"]["default"] in told
     assert BUNDLE["variables"]["secret_key"]["default"] in told
+
+
+def test_privileges_of_the_page_on_grants_exist() -> None:
+    table = GRANTS.partition("| on | privilege | for |")[2].partition("\n\n")[0]
+    told = {name for line in table.splitlines() for name in re.findall(r"`([A-Z ]+)`", line)}
+    assert {"USE CATALOG", "MODIFY", "CREATE VOLUME"} <= told
+    for found in re.findall(r"(?:GRANT|REVOKE) ([A-Z ,]+) ON", GRANTS):
+        told |= set(found.split(", "))
+    assert {Privilege(name.replace(" ", "_")) for name in told}
+
+
+def test_settings_of_the_page_on_grants_are_a_jobs() -> None:
+    (example,) = blocks("yaml", GRANTS)
+    settings = yaml.safe_load(example)["targets"]["prod"]
+    for job in jobs("prod", catalog="main", warehouse_id="x").values():
+        found = {**job, **settings}
+        assert Job.from_dict(found).as_dict() == found
 
 
 def test_variables_of_the_page_are_the_bundles() -> None:

@@ -11,6 +11,9 @@ import os
 import pty
 import re
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -21,19 +24,20 @@ import psycopg
 import pytest
 from databricks.sdk import WorkspaceClient
 
-from tests.support.bundle import jobs, parameters
+from tests.support import constraints
+from tests.support.bundle import jobs, parameters, tasks
 from tests.support.clean_environment import CleanEnvironment, built_wheel, clean_environment
 from tests.support.delta_live_tables import in_the_way
 from tests.support.lakes import WarehouseLake
+from tests.support.postgres import is_streaming
 from tests.support.workload import TABLES, Workload, assert_equal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from tests.integration.warehouse.client import Warehouse
 
 HERE = Path(__file__).parent
-SHIPPED = HERE / "serverless-4.txt"
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ (DEBUG|INFO|WARNING|ERROR) +\S.*")
 PASSWORD = "Zebra-Crossing-77"
 
@@ -93,9 +97,31 @@ class Workspace:
         name: str,
         mode: str = "",
         variables: Mapping[str, str] = MappingProxyType({}),
+        task: str = "",
         **job_parameters: str,
     ) -> Outcome:
         """Run the job's task, or `pipeline_main` with its arguments if there is a mode."""
+        command, outcome = self._prepared(way, name, mode, variables, task, job_parameters)
+        log = self._logged(command)
+        assert outcome.exists(), "\n".join(log)
+        return Outcome(**json.loads(outcome.read_text()), log=log)
+
+    @contextmanager
+    def running(self, name: str, **job_parameters: str) -> Iterator[Callable[[], Outcome]]:
+        """The job's run goes on meanwhile; what is yielded waits for its end."""
+        with ThreadPoolExecutor(1) as threads:
+            run = threads.submit(self.run, "hook first", name, **job_parameters)
+            yield lambda: run.result(120)
+
+    def _prepared(
+        self,
+        way: str,
+        name: str,
+        mode: str,
+        variables: Mapping[str, str],
+        task_key: str,
+        job_parameters: Mapping[str, str],
+    ) -> tuple[list[str], Path]:
         job = jobs(
             "prod",
             catalog=self.warehouse.catalog,
@@ -104,20 +130,19 @@ class Workspace:
             secret_key="shop",
             **variables,
         )[name]
-        script = job["tasks"][0]["python_wheel_task"]
-        arguments = parameters(job, **job_parameters)
+        task_key = task_key or name
+        script = tasks(job)[task_key]
+        arguments = parameters(job, task_key, **job_parameters)
         task = {
             "before": self._login + in_the_way(way, self.folder),
             "package_name": script["package_name"],
             "entry_point": "pipeline_main" if mode else script["entry_point"],
             "parameters": [*arguments, f"--mode={mode}"] if mode else arguments,
         }
-        outcome = self.folder / "outcome.json"
+        outcome = self.folder / f"{task_key}.json"
         outcome.unlink(missing_ok=True)
         command = [str(self.environment.python), "-I", str(HERE / "wheel_task.py")]
-        log = self._logged([*command, json.dumps(task), str(outcome)])
-        assert outcome.exists(), "\n".join(log)
-        return Outcome(**json.loads(outcome.read_text()), log=log)
+        return [*command, json.dumps(task), str(outcome)], outcome
 
     @property
     def _login(self) -> str:
@@ -150,11 +175,16 @@ class Workspace:
 
 
 @pytest.fixture(scope="module")
-def serverless(tmp_path_factory: pytest.TempPathFactory) -> CleanEnvironment:
-    wheel = built_wheel(tmp_path_factory.mktemp("source"))
-    pins = jobs("prod", catalog="", warehouse_id="")["full_load"]["environments"][0]["spec"]
-    others = ("ipython", *pins["dependencies"][1:])
-    return clean_environment(tmp_path_factory.mktemp("clean"), wheel, *others, shipped=SHIPPED)
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built_wheel(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="module", params=["4"])
+def serverless(
+    request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory
+) -> CleanEnvironment:
+    """The bundle's serverless environment, or the one that the test asks for."""
+    return clean_environment(tmp_path_factory.mktemp("clean"), wheel, request.param)
 
 
 @pytest.fixture
@@ -181,16 +211,36 @@ def workspace(
     return Workspace(serverless, warehouse, tmp_path)
 
 
-def test_the_environment_is_what_databricks_ships(serverless: CleanEnvironment) -> None:
+every_environment = pytest.mark.parametrize("serverless", constraints.ENVIRONMENTS, indirect=True)
+
+
+@every_environment
+def test_the_wheel_replaces_nothing_that_databricks_ships(
+    serverless: CleanEnvironment, request: pytest.FixtureRequest
+) -> None:
+    shipped = constraints.shipped(request.node.callspec.params["serverless"])
     told = subprocess.run([serverless.python, "-V"], capture_output=True, text=True, check=True)
     assert told.stdout.startswith("Python 3.12.")
-    lines = SHIPPED.read_text().splitlines()
-    shipped = dict(line.split("==") for line in lines if not line.startswith("#"))
     there = serverless.versions
     assert {"numpy", "pandas", "pyarrow", "pydantic", "databricks-sdk"} <= there.keys()
-    assert {name: there[name] for name in there.keys() & shipped} == {
-        name: shipped[name] for name in there.keys() & shipped
-    }
+    both = there.keys() & shipped.keys() - constraints.NOT_PINNED
+    assert {name: there[name] for name in both} == {name: shipped[name] for name in both}
+    pins = constraints.pins_of(constraints.CONSTRAINTS)
+    assert {name: there[name] for name in pins} == pins
+    assert there.keys() - both - pins.keys() - {"wal2delta", *constraints.NOT_PINNED} == set()
+
+
+@every_environment
+def test_the_wheel_runs_in_every_environment(workspace: Workspace, database: str) -> None:
+    lake = JobLake(workspace.warehouse, workspace.folder)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(TABLES)
+        workload = Workload(connection, seed=22)
+        for name, more in (("full_load", {}), ("cdc_stream", {"follow_seconds": "0"})):
+            workload.run(20)
+            found = workspace.run("hook first", name, **more)
+            assert found.succeeded, found
+            assert_equal(connection, lake)
 
 
 def test_the_jobs_end_equal_whatever_is_in_the_way_of_dlt(
@@ -232,3 +282,80 @@ def test_a_task_fails_with_its_line(workspace: Workspace, database: str) -> None
     assert found.error.startswith("wal2delta: ")
     assert found.error in found.log
     assert PASSWORD not in str(found)
+
+
+def test_a_stream_that_was_never_loaded_does_no_harm_and_begins_by_itself(
+    workspace: Workspace, database: str
+) -> None:
+    """So a deployment need not pause it: it waits, and streams once the first load is done."""
+    lake = JobLake(workspace.warehouse, workspace.folder)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(TABLES)
+        workload = Workload(connection, seed=23)
+        workload.run(20)
+        for follow in ("0", "3"):
+            found = workspace.run("hook first", "cdc_stream", follow_seconds=follow)
+            assert (found.succeeded, found.error) == (True, "")
+            assert "nothing to stream before the first snapshot" in found.log[-1]
+        left = connection.execute("SELECT slot_name FROM pg_replication_slots").fetchall()
+        assert left == []
+        with workspace.running("cdc_stream", follow_seconds="60") as waited:
+            assert workspace.run("hook first", "full_load").succeeded
+            workload.run(20)
+            found = waited()
+        assert (found.succeeded, found.error) == (True, "")
+        assert any("no snapshot was taken yet" in line for line in found.log)
+        assert found.log[-1].partition("cdc done: ")[2].startswith(tuple("123456789"))
+        assert_equal(connection, lake)
+        # A loss is no beginning: the dataset is gone, but the slot says that there was one.
+        with workspace.warehouse.connect() as session, session.cursor() as cursor:
+            cursor.execute("DROP SCHEMA main.bronze CASCADE")
+        found = workspace.run("hook first", "cdc_stream", follow_seconds="0")
+        assert (found.succeeded, found.code) == (False, 3)
+
+
+def test_a_full_load_waits_for_the_stream(workspace: Workspace, database: str) -> None:
+    """Nobody has to pause the stream for it."""
+    lake = JobLake(workspace.warehouse, workspace.folder)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(TABLES)
+        Workload(connection, seed=24).run(20)
+        assert workspace.run("hook first", "full_load").succeeded
+        with workspace.running("cdc_stream", follow_seconds="15") as ended:
+            while not is_streaming(connection, "dlt_cdc_slot"):
+                time.sleep(0.2)
+            found = workspace.run("hook first", "full_load", tables="plain")
+            assert (found.succeeded, found.error) == (True, "")
+            assert any("waiting for its end" in line for line in found.log)
+            assert ended().succeeded
+        assert_equal(connection, lake)
+
+
+def test_health_fails_where_a_command_does(workspace: Workspace, database: str) -> None:
+    JobLake(workspace.warehouse, workspace.folder)
+    commands = ("check", "status", "verify")
+
+    def outcomes() -> dict[str, Outcome]:
+        found = {
+            task: workspace.run("hook and stub together", "health", task=task) for task in commands
+        }
+        for outcome in found.values():
+            assert outcome.dlt.startswith(str(workspace.environment.python.parents[1]))
+            assert outcome.credentials
+            assert PASSWORD not in str(outcome)
+        return found
+
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(
+            "CREATE TABLE orders (id int PRIMARY KEY); INSERT INTO orders VALUES (1)"
+        )
+        assert workspace.run("hook first", "full_load").succeeded
+        assert [outcome.succeeded for outcome in outcomes().values()] == [True, True, True]
+        with workspace.warehouse.connect() as session, session.cursor() as cursor:
+            cursor.execute("DELETE FROM main.bronze.orders")
+        found = outcomes()
+        assert (found["verify"].succeeded, found["verify"].code) == (False, 1)
+        assert "the log says why" in found["verify"].error
+        connection.execute("SELECT pg_drop_replication_slot('dlt_cdc_slot')")
+        found = outcomes()
+        assert (found["check"].succeeded, found["check"].code) == (False, 3)
