@@ -24,12 +24,12 @@ import psycopg
 import pytest
 from databricks.sdk import WorkspaceClient
 
+from adapters.pgoutput.lock import take_writer_lock
 from tests.support import constraints
 from tests.support.bundle import jobs, parameters, tasks
 from tests.support.clean_environment import CleanEnvironment, built_wheel, clean_environment
 from tests.support.delta_live_tables import in_the_way
 from tests.support.lakes import WarehouseLake
-from tests.support.postgres import is_streaming
 from tests.support.workload import TABLES, Workload, assert_equal
 
 if TYPE_CHECKING:
@@ -314,28 +314,31 @@ def test_a_stream_that_was_never_loaded_does_no_harm_and_begins_by_itself(
         assert (found.succeeded, found.code) == (False, 3)
 
 
-def test_a_full_load_waits_for_the_stream(workspace: Workspace, database: str) -> None:
+def test_a_full_load_waits_for_whoever_has_the_slot(workspace: Workspace, database: str) -> None:
     """Nobody has to pause the stream for it."""
     lake = JobLake(workspace.warehouse, workspace.folder)
-    with psycopg.connect(database, autocommit=True) as connection:
+    ours = "SELECT 1 FROM pg_stat_activity WHERE usename LIKE 'app_%' AND query ~ 'advisory'"
+    with (
+        psycopg.connect(database, autocommit=True) as connection,
+        psycopg.connect(database, autocommit=True) as stream,
+    ):
         connection.execute(TABLES)
         Workload(connection, seed=24).run(20)
-        assert workspace.run("hook first", "full_load").succeeded
-        with workspace.running("cdc_stream", follow_seconds="15") as ended:
-            while not is_streaming(connection, "dlt_cdc_slot"):
-                time.sleep(0.2)
-            found = workspace.run("hook first", "full_load", tables="plain")
-            assert (found.succeeded, found.error) == (True, "")
-            assert any("waiting for its end" in line for line in found.log)
-            assert ended().succeeded
+        take_writer_lock(stream, "dlt_cdc_slot")
+        with workspace.running("full_load") as ended:
+            while connection.execute(ours).fetchone() is None:
+                time.sleep(0.05)
+            stream.close()
+            found = ended()
+        assert (found.succeeded, found.error) == (True, "")
+        assert any("waiting for its end" in line for line in found.log)
         assert_equal(connection, lake)
 
 
 def test_health_fails_where_a_command_does(workspace: Workspace, database: str) -> None:
     JobLake(workspace.warehouse, workspace.folder)
-    commands = ("check", "status", "verify")
 
-    def outcomes() -> dict[str, Outcome]:
+    def outcomes(*commands: str) -> dict[str, Outcome]:
         found = {
             task: workspace.run("hook and stub together", "health", task=task) for task in commands
         }
@@ -350,12 +353,13 @@ def test_health_fails_where_a_command_does(workspace: Workspace, database: str) 
             "CREATE TABLE orders (id int PRIMARY KEY); INSERT INTO orders VALUES (1)"
         )
         assert workspace.run("hook first", "full_load").succeeded
-        assert [outcome.succeeded for outcome in outcomes().values()] == [True, True, True]
+        found = outcomes("check", "status", "verify")
+        assert [outcome.succeeded for outcome in found.values()] == [True, True, True]
         with workspace.warehouse.connect() as session, session.cursor() as cursor:
             cursor.execute("DELETE FROM main.bronze.orders")
-        found = outcomes()
-        assert (found["verify"].succeeded, found["verify"].code) == (False, 1)
-        assert "the log says why" in found["verify"].error
+        verify = outcomes("verify")["verify"]
+        assert (verify.succeeded, verify.code) == (False, 1)
+        assert "the log says why" in verify.error
         connection.execute("SELECT pg_drop_replication_slot('dlt_cdc_slot')")
-        found = outcomes()
-        assert (found["check"].succeeded, found["check"].code) == (False, 3)
+        check = outcomes("check")["check"]
+        assert (check.succeeded, check.code) == (False, 3)
