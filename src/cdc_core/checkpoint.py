@@ -138,6 +138,8 @@ class Checkpoint:
 
     `full_load` is set from the first load of a full load to its last: it began at that LSN, and has
     come to the tables whose `snapshot_lsn` is not before it. `reading` is the table in hand.
+    Every transaction of the source that is numbered below `horizon` had ended when the catalog was
+    last compared with the tables that are streamed; 0: not known.
     """
 
     source: SourceIdentity
@@ -146,6 +148,7 @@ class Checkpoint:
     committed_at: int | None = None
     full_load: Lsn | None = None
     reading: PartialReading | None = None
+    horizon: int = 0
 
     def loaded(self, oid: int) -> bool:
         """Whether the full load that has not ended has come to a table, which is streamed since."""
@@ -188,6 +191,7 @@ class Checkpoint:
             "full_load": None if self.full_load is None else str(self.full_load),
             "tables": [_table_to_state(state) for _, state in sorted(self.tables.items())],
             "reading": None if self.reading is None else _reading_to_state(self.reading),
+            "horizon": self.horizon,
         }
 
     @classmethod
@@ -203,6 +207,7 @@ class Checkpoint:
             full_load=Lsn.parse(state["full_load"]) if state.get("full_load") else None,
             tables={table.oid: table for table in tables},
             reading=_reading_from_state(state["reading"]) if state.get("reading") else None,
+            horizon=state.get("horizon", 0),
         )
 
 

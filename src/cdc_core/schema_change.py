@@ -13,12 +13,13 @@ import pyarrow as pa
 
 from cdc_core.checkpoint import ColumnState, TableState, TableStatus
 from cdc_core.fingerprint import Fingerprint
+from cdc_core.lsn import ZERO_LSN
 from cdc_core.naming import RESERVED_COLUMNS, map_columns
 from cdc_core.renames import Renames, in_order
 from cdc_core.staging import ColumnRename, TargetTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
     from cdc_core.checkpoint import FormerColumns
@@ -92,16 +93,24 @@ def _new_names(before: TableState, relation: Relation) -> set[str]:
     return {c.name.casefold() for c in relation.columns if names.get(c.attnum) != c.name}
 
 
-def evolve(state: TableState, source: SourceTable, *, unseen_rows: bool = False) -> Evolution:
+def evolve(
+    state: TableState,
+    source: SourceTable,
+    *,
+    unseen_rows: bool = False,
+    settled: Collection[int] = (),
+    until: Callable[[], Lsn] = lambda: ZERO_LSN,
+) -> Evolution:
     """Compare a streamed table with the catalog's description of the same table (same oid).
 
     `unseen_rows`: whether rows were taken since the state was, by the names that its columns have.
+    `settled` as in `Fingerprint.reread_reason`, `until` as in `Fingerprint.following`.
     """
     relation = source.relation
     now = {column.attnum: column for column in relation.columns}
     before = {column.attnum: column for column in state.columns}
-    old, new = Fingerprint.from_text(state.fingerprint), source.fingerprint
-    reread = new.reread_reason(old)
+    old, new = fingerprint_of(state), source.fingerprint
+    reread = new.reread_reason(old, settled)
     changes: list[str] = []
     followed = _follow(state, relation)
     if followed.renames.blocked:
@@ -143,7 +152,10 @@ def evolve(state: TableState, source: SourceTable, *, unseen_rows: bool = False)
     if relation.key != state.key and {*relation.key} != _renamed(state.key, before, now):
         changes.append("key changed")
         reread = reread or "its key changed"
-    evolved = replace(state, columns=followed.columns, key=relation.key, fingerprint=new.to_text())
+    fingerprint = new if reread else new.following(old, until)
+    evolved = replace(
+        state, columns=followed.columns, key=relation.key, fingerprint=fingerprint.to_text()
+    )
     return Evolution(evolved, followed.renames.possible, tuple(changes), reread, bool(added))
 
 
@@ -213,9 +225,14 @@ def dropped_columns(state: TableState) -> tuple[str, ...]:
     return tuple(c.target for c in state.columns if c.dropped)
 
 
+def fingerprint_of(state: TableState) -> Fingerprint:
+    """Marks of the table as it was last seen."""
+    return Fingerprint.from_text(state.fingerprint)
+
+
 def last_column(state: TableState) -> int:
     """The greatest number that a column of the table had, whether it is still there or not."""
-    return Fingerprint.from_text(state.fingerprint).last_column
+    return fingerprint_of(state).last_column
 
 
 def has_names(relation: Relation, state: TableState, former: Iterable[FormerColumns]) -> bool:
@@ -240,7 +257,7 @@ def resolve_columns(
     }
     if former:
         known = {attnum for moment in moments for attnum in moment}
-        unsent = Fingerprint.from_text(state.fingerprint).unsent
+        unsent = fingerprint_of(state).unsent
         unknown = {*range(former[0].last + 1, last_column(state) + 1)} - known - {*unsent}
         # What is there now and before was there in between.
         always = moments[0].keys() & moments[-1].keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from cdc_core.errors import SettingsError
 from cdc_core.ports.catalog import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from cdc_core.checkpoint import TableState
     from cdc_core.ports.catalog import Schemas, SourceTable
@@ -22,22 +23,41 @@ DLT_PREFIX = "_dlt"
 _NAMED = 20
 
 
-def require_schemas(schemas: Schemas, states: Mapping[int, TableState]) -> None:
-    """`SettingsError` if one that was chosen is not there.
+def require_schemas(
+    schemas: Schemas,
+    states: Mapping[int, TableState],
+    names: Callable[[Collection[int]], Mapping[int, TableName]],
+) -> None:
+    """`SettingsError` if one that was chosen is not there; `names` gives tables' names by oid.
 
-    One that was dropped is another matter, told by the tables that the checkpoint knows of it:
-    they are followed like any dropped table.
+    One that was dropped is another matter, seen by the tables that the checkpoint knows of it:
+    they are followed like any dropped table. One that was renamed has them still.
     """
-    known = {*schemas.there, *(state.table.schema for state in states.values())}
-    absent = [name for name in schemas.chosen if name not in known]
-    if absent:
-        there = ", ".join(schemas.there[:_NAMED]) or "none"
-        more = ", …" if len(schemas.there) > _NAMED else ""
-        raise SettingsError(
-            f"sources.pg_replication.schemas names {', '.join(map(repr, absent))}, which the "
-            "source does not have",
-            f"schemas there: {there}{more}",
-        )
+    absent = [name for name in schemas.chosen if name not in schemas.there]
+    if not absent:
+        return
+    known = {oid: s.table.schema for oid, s in states.items() if s.table.schema in absent}
+    now = names(known)
+    for name in absent:
+        oids = [oid for oid, schema in known.items() if schema == name]
+        elsewhere = {now[oid].schema for oid in oids if oid in now} - {*schemas.chosen}
+        if len(elsewhere) == 1:
+            (new,) = elsewhere
+            wanted = [new if each == name else each for each in schemas.chosen]
+            raise SettingsError(
+                f"sources.pg_replication.schemas names {name!r}, which was renamed to {new!r}",
+                f"set sources.pg_replication.schemas = {json.dumps(wanted, ensure_ascii=False)}; "
+                "its tables are then followed on, without being read again",
+            )
+        if not oids:
+            there = ", ".join(schemas.there[:_NAMED]) or "none"
+            more = ", …" if len(schemas.there) > _NAMED else ""
+            unknown = [each for each in absent if each not in known.values()]
+            raise SettingsError(
+                f"sources.pg_replication.schemas names {', '.join(map(repr, unknown))}, which the "
+                "source does not have",
+                f"schemas there: {there}{more}",
+            )
 
 
 def left_out(

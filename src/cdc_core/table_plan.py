@@ -11,6 +11,8 @@ import pyarrow as pa
 from cdc_core.batch_parts import BatchParts, Entangled
 from cdc_core.changes import Op
 from cdc_core.checkpoint import Checkpoint, FormerColumns, TableState, TableStatus
+from cdc_core.enum_labels import has_stray_label
+from cdc_core.fingerprint import ITSELF
 from cdc_core.fold import fold
 from cdc_core.layout import lay_out
 from cdc_core.lsn import ZERO_LSN, Lsn
@@ -19,6 +21,7 @@ from cdc_core.renames import table_renames
 from cdc_core.schema_change import (
     dropped_columns,
     evolve,
+    fingerprint_of,
     has_names,
     last_column,
     resolve_columns,
@@ -26,6 +29,7 @@ from cdc_core.schema_change import (
     target_table,
     widens,
 )
+from cdc_core.selection import require_schemas
 from cdc_core.staging import (
     EMPTY_BATCH,
     KEYED_CONTROL_FIELDS,
@@ -46,20 +50,20 @@ if TYPE_CHECKING:
 
     from cdc_core.changes import ChangeBatch, TableChanges
     from cdc_core.checkpoint import ColumnState
-    from cdc_core.ports.catalog import SourceTable
+    from cdc_core.ports.catalog import Catalog, SourceTable
     from cdc_core.relation import TableName
     from cdc_core.staging import StagedRows
 
 
 @dataclass
 class TablePlan:
-    """The tables of a run, by oid. `refresh` asks the catalog again when the stream knows more,
-    `position` the source for its WAL's end; `stage` puts rows at the destination that memory should
-    not hold."""
+    """The tables of a run, by oid. `catalog` is asked again when the stream knows more, `position`
+    for the end of the source's WAL; `stage` puts rows at the destination that memory should not
+    hold."""
 
     checkpoint: Checkpoint
     first_schema: str
-    refresh: Callable[[], Sequence[SourceTable]]
+    catalog: Catalog
     position: Callable[[], Lsn]
     stage: Callable[[pa.Table], StagedRows]
     #: Changes of a known table's definition are not followed: the table is set aside.
@@ -119,6 +123,13 @@ class TablePlan:
             return self.sources[oid].relation.table
         return self.checkpoint.tables[oid].table
 
+    def ask(self, after: Lsn = ZERO_LSN) -> None:
+        """Look at the catalog as it is now; the WAL has come to `after`."""
+        require_schemas(self.catalog.schemas_found(), self.checkpoint.tables, self.catalog.names)
+        horizon = self.catalog.horizon()
+        self.look(self.catalog.publish(), after)
+        self.checkpoint = replace(self.checkpoint, horizon=horizon)
+
     def look(self, tables: Sequence[SourceTable], after: Lsn = ZERO_LSN) -> None:
         """Compare the checkpoint's tables with the catalog's, asked for when the WAL had come to
         `after`."""
@@ -130,9 +141,7 @@ class TablePlan:
         names = {oid: table.relation.table for oid, table in self.sources.items()}
         self.targets = target_names(names, states, self.first_schema, self.naming)
         self._rename_tables(states)
-        for oid, state in list(states.items()):
-            if oid not in self.sources:
-                self._gone(states, state)
+        self._note_gone(states)
         for oid, table in self.sources.items():
             known = states.get(oid)
             if oid in self.refused or table.locked:
@@ -349,15 +358,22 @@ class TablePlan:
                 for part, resolved in zip(parts, columns, strict=True)
                 if resolved is not None and self._fits(part, resolved, state)
             ]
-            if (passed or known) and len(fitting) == len(parts):
+            fingerprint = fingerprint_of(state)
+            stray = any(has_stray_label(part, fingerprint) for part in parts)
+            if (passed or known) and len(fitting) == len(parts) and not stray:
                 if not passed:
                     self._unseen.add(oid)
                 return fitting
             if attempt == "known":
-                self.look(self.refresh(), newest)
+                self.ask(newest)
                 if oid in self.to_read or oid not in self.followed:
                     return None
-        self._wait_for_reading(oid, "its definition changed in a way the stream does not tell")
+        self._wait_for_reading(
+            oid,
+            "a label of an enum may have been renamed"
+            if stray
+            else "its definition changed in a way the stream does not tell",
+        )
         return None
 
     def _wait_for_reading(self, oid: int, reason: str) -> None:
@@ -399,17 +415,25 @@ class TablePlan:
                 )  # fmt: skip
         return found
 
-    def _gone(self, states: dict[int, TableState], state: TableState) -> None:
-        if state.status is TableStatus.DROPPED:
-            return
-        recreated = any(self.targets[oid] == state.target for oid in self.sources)
-        if recreated and self._refuses(states, state, ["table dropped and created again"]):
-            return
-        # A recreated one takes the place once it is read.
-        if not recreated:
-            self._note(f"{state.table}: dropped or excluded; its data stays")
-        states[state.oid] = state.dropped()
-        self._changed = True
+    def _note_gone(self, states: dict[int, TableState]) -> None:
+        """Tables that are not found any more: their data stays, unless one recreated under their
+        name takes the place."""
+        gone = {
+            oid: state
+            for oid, state in states.items()
+            if oid not in self.sources and state.status is not TableStatus.DROPPED
+        }
+        names = self.catalog.names(gone) if gone else {}
+        taken = {self.targets[oid] for oid in self.sources}
+        for oid, state in gone.items():
+            recreated = state.target in taken
+            if recreated and self._refuses(states, state, ["table dropped and created again"]):
+                continue
+            # A recreated one takes the place once it is read.
+            if not recreated:
+                self._note(f"{state.table}: {_what_became(state, names.get(oid))}; its data stays")
+            states[oid] = state.dropped()
+            self._changed = True
 
     def _rename_tables(self, states: dict[int, TableState]) -> None:
         """Follow renamed tables: in place where the name is free, else by reading them again."""
@@ -449,7 +473,14 @@ class TablePlan:
 
     def _evolve(self, states: dict[int, TableState], known: TableState, table: SourceTable) -> None:
         oid = table.relation.oid
-        evolution = evolve(known, table, unseen_rows=oid in self._unseen)
+        evolution = evolve(
+            known,
+            table,
+            unseen_rows=oid in self._unseen,
+            settled=self._settled(known, table),
+            # Asked for after the look: what commits past it has the labels that the look saw.
+            until=self.position,
+        )
         if self._refuses(states, known, evolution.changes):
             return
         for change in evolution.changes:
@@ -462,6 +493,16 @@ class TablePlan:
             if evolution.changes:
                 self._empty_merges.append(_empty_merge(evolution.state))
             states[oid] = self._with_former(evolution.state, known)
+
+    def _settled(self, known: TableState, table: SourceTable) -> frozenset[int]:
+        """Of files that are new or others, those that are known to have the rows they had."""
+        before, oid = fingerprint_of(known), table.relation.oid
+        moved, attached = table.fingerprint.moved(before), table.fingerprint.attached(before)
+        if not (moved or attached):
+            return frozenset()
+        asked = {oid if leaf == ITSELF else leaf for leaf in moved}
+        settled = self.catalog.settled(asked, attached, self.checkpoint.horizon)
+        return frozenset(ITSELF if leaf == oid else leaf for leaf in settled)
 
     def _must_read(self, states: dict[int, TableState], known: TableState, reason: str) -> None:
         self._note(f"{known.table}: {reason}")
@@ -480,6 +521,15 @@ class TablePlan:
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
+
+
+def _what_became(state: TableState, now: TableName | None) -> str:
+    """Of a table that is not found by the settings any more."""
+    if now is None:
+        return "dropped"
+    if now == state.table:
+        return "excluded, or a partition of another table"
+    return f"it is {now} now, which schemas, include and exclude leave out"
 
 
 def _has_odd_key(part: TableChanges, state: TableState) -> bool:

@@ -410,6 +410,46 @@ PARTITIONS = (
             "DROP TABLE parts_3; UPDATE parts SET v = v || '?'",
         ),
     ),
+    case(
+        7,
+        "kept up: files that are copied, unlogged for a time, empty when attached, dropped by age",
+        "kept kept_low kept_toast",
+        "CREATE TABLE kept (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);"
+        "CREATE TABLE kept_1 PARTITION OF kept FOR VALUES FROM (0) TO (10);"
+        "CREATE TABLE kept_2 PARTITION OF kept FOR VALUES FROM (10) TO (20);"
+        "CREATE TABLE kept_3 PARTITION OF kept FOR VALUES FROM (20) TO (30);"
+        "INSERT INTO kept SELECT i, 'k' || i FROM generate_series(0, 29) AS i;"
+        "CREATE TABLE kept_low (id int PRIMARY KEY); INSERT INTO kept_low VALUES (1);"
+        "CREATE TABLE kept_toast (id int PRIMARY KEY, v text);"
+        f"INSERT INTO kept_toast VALUES (1, {big(1)})",
+        (
+            "UPDATE kept SET v = 'x' WHERE id = 3",
+            "VACUUM FULL kept_1",
+            "UPDATE kept SET v = 'y' WHERE id = 4; DELETE FROM kept WHERE id = 15",
+            "CLUSTER kept_2 USING kept_2_pkey",
+            "VACUUM FULL kept_low, kept_toast",
+            "UPDATE kept_low SET id = 2; UPDATE kept_toast SET id = 2",
+        ),
+        (
+            "ALTER TABLE kept_1 SET UNLOGGED",
+            "INSERT INTO kept_1 SELECT 5, 'unlogged' ON CONFLICT (id) DO UPDATE SET v = 'unlogged'",
+            "ALTER TABLE kept_1 SET LOGGED",
+        ),
+        (
+            "CREATE TABLE kept_4 (LIKE kept INCLUDING ALL)",
+            "ALTER TABLE kept ATTACH PARTITION kept_4 FOR VALUES FROM (30) TO (40)",
+            "INSERT INTO kept VALUES (30, 'attached')",
+            "VACUUM FULL kept_1",
+            "UPDATE kept SET v = 'z' WHERE id = 1",
+            "TRUNCATE kept_2; INSERT INTO kept VALUES (11, 'after')",
+        ),
+        (
+            "DELETE FROM kept WHERE id = 22; ALTER TABLE kept DETACH PARTITION kept_1",
+            "DROP TABLE kept_1; UPDATE kept SET v = 'detached' WHERE id > 25",
+            "CREATE TABLE kept_5 PARTITION OF kept FOR VALUES FROM (40) TO (50)",
+            "INSERT INTO kept VALUES (45, 'new')",
+        ),
+    ),
 )
 
 
@@ -584,6 +624,47 @@ INSERT INTO labelled_within VALUES (1, '{red,blue}', 'red', '[red,blue]', '(x,re
             "ALTER TYPE shade RENAME VALUE 'blue' TO 'x'",
             "ALTER TYPE shade RENAME VALUE 'crimson' TO 'blue'",
             "ALTER TYPE shade RENAME VALUE 'x' TO 'crimson'",
+        ),
+    ),
+    case(
+        8,
+        "a label or an attribute that no run has seen gets another name, or goes again",
+        "unseen_one unseen_two unseen_three unseen_four unseen_five",
+        """
+CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TYPE seen AS (x int, y text);
+CREATE DOMAIN some_mood AS mood;
+CREATE TABLE unseen_one (id int PRIMARY KEY, m mood, d some_mood); INSERT INTO unseen_one
+  VALUES (1, 'sad', 'ok'); CREATE TABLE unseen_two (id int PRIMARY KEY, m mood[]);
+INSERT INTO unseen_two VALUES (1, '{sad}'); CREATE TABLE unseen_three (id int PRIMARY KEY, s seen);
+INSERT INTO unseen_three VALUES (1, '(1,a)'); CREATE TABLE unseen_four (id int PRIMARY KEY);
+CREATE TABLE unseen_five (m mood, n int); ALTER TABLE unseen_five REPLICA IDENTITY FULL;
+INSERT INTO unseen_five VALUES ('ok', 1), ('ok', 1);
+""",
+        (
+            "ALTER TYPE mood ADD VALUE 'tmp'",
+            "INSERT INTO unseen_one VALUES (2, 'tmp', 'tmp'); INSERT INTO unseen_two VALUES"
+            " (2, '{tmp}'); INSERT INTO unseen_five VALUES ('tmp', 1)",
+            "ALTER TYPE mood RENAME VALUE 'tmp' TO 'final'",
+            "ALTER TYPE seen ADD ATTRIBUTE z text",
+            "INSERT INTO unseen_three VALUES (2, '(1,a,secret)')",
+            "ALTER TYPE seen DROP ATTRIBUTE z",
+            "CREATE TYPE fresh AS (x int, z text); ALTER TABLE unseen_four ADD f fresh",
+            "INSERT INTO unseen_four VALUES (2, '(1,secret)')",
+            "ALTER TYPE fresh DROP ATTRIBUTE z",
+        ),
+        (
+            "ALTER TYPE mood RENAME VALUE 'sad' TO 'x'",
+            "INSERT INTO unseen_one VALUES (3, 'x', 'x'); INSERT INTO unseen_five VALUES ('x', 3)",
+            "ALTER TYPE mood RENAME VALUE 'x' TO 'sad'",
+        ),
+        (
+            # The name of a new label that was renamed goes to another new one.
+            "ALTER TYPE mood ADD VALUE 'new'",
+            "INSERT INTO unseen_one VALUES (4, 'new', 'ok'); INSERT INTO unseen_five VALUES"
+            " ('new', 4)",
+            "ALTER TYPE mood RENAME VALUE 'new' TO 'older'",
+            "ALTER TYPE mood ADD VALUE 'new'",
+            "INSERT INTO unseen_one VALUES (5, 'new', 'new')",
         ),
     ),
     case(

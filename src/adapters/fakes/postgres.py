@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from cdc_core.changes import Op
-from cdc_core.fingerprint import Fingerprint
+from cdc_core.fingerprint import Fingerprint, Label
 from cdc_core.lsn import Lsn
 from cdc_core.relation import Column, Relation, ReplicaIdentity, TableName
 
@@ -45,8 +45,10 @@ class Table:
     rows: list[Row] = field(default_factory=list)
     definition: int = 0
     storage: int = 0
-    #: Labels of enums, by number.
-    labels: dict[int, str] = field(default_factory=dict)
+    #: Where every row was written anew without events.
+    rewritten_at: Lsn = Lsn(0)  # noqa: RUF009
+    #: Labels of enums and marks of their last renaming, by number.
+    labels: dict[int, tuple[str, str]] = field(default_factory=dict)
     #: Columns whose value an update that does not touch them leaves unsent.
     toasted: frozenset[str] = frozenset()
     created_at: Lsn = Lsn(0)  # noqa: RUF009
@@ -126,7 +128,9 @@ class InMemoryPostgres:
             key=tuple(key),
         )
         self.tables[self._oid] = Table(
-            relation, labels=dict(enumerate(labels)), toasted=frozenset(toasted)
+            relation,
+            labels={number: (label, "new") for number, label in enumerate(labels)},
+            toasted=frozenset(toasted),
         )
         self.write_wal()
         return self._oid
@@ -182,14 +186,27 @@ class InMemoryPostgres:
         )
         self._redefine(table, columns)
         table.storage += 1
+        table.rewritten_at = self.lsn
         for row in table.rows:
             row[name] = using(row[name])
+
+    def vacuum_full(self, oid: int) -> None:
+        """The same rows in another file."""
+        self.tables[oid].storage += 1
+        self.write_wal()
+
+    def unlogged(self, oid: int, *rows: Row) -> None:
+        """SET UNLOGGED, inserts, SET LOGGED: no event tells of them."""
+        table = self.tables[oid]
+        table.storage += 2
+        table.rewritten_at = self.write_wal()
+        table.rows += rows
 
     def rename_label(self, oid: int, name: str, old: str, new: str) -> None:
         """ALTER TYPE ... RENAME VALUE: rows read otherwise, and no event tells."""
         table = self.tables[oid]
-        number = next(n for n, label in table.labels.items() if label == old)
-        table.labels[number] = new
+        number = next(n for n, (label, _) in table.labels.items() if label == old)
+        table.labels[number] = new, str(self.write_wal())
         for row in table.rows:
             row[name] = new if row[name] == old else row[name]
         self.write_wal()
@@ -214,7 +231,9 @@ class InMemoryPostgres:
         return Fingerprint(
             storage=str(table.storage),
             definition=str(table.definition),
-            labels=tuple(table.labels.items()),
+            labels=tuple(
+                Label(number, text, oid, mark) for number, (text, mark) in table.labels.items()
+            ),
             last_column=max(column.attnum for column in self._all_columns(table)),
         )
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.snapshot_source import SnapshotSource
     from cdc_core.ports.source_inspector import SourceInspector
     from cdc_core.ports.source_monitor import SourceMonitor
-    from cdc_core.relation import Relation
+    from cdc_core.relation import Relation, TableName
 
 
 @dataclass(frozen=True)
@@ -252,6 +252,23 @@ class InMemorySource:
         self.faults.pass_by("catalog.publish.done")
         waiting = self.postgres.locked - self.postgres.published
         return [replace(t, locked=t.relation.oid in waiting) for t in self._tables()]
+
+    def horizon(self) -> int:
+        self.faults.pass_by("catalog.horizon")
+        return int(self.postgres.lsn)
+
+    def settled(
+        self, moved: Collection[int], attached: Collection[int], horizon: int
+    ) -> frozenset[int]:
+        self.faults.pass_by("catalog.settled")
+        tables = self.postgres.tables
+        kept = {oid for oid in moved if tables[oid].rows and tables[oid].rewritten_at < horizon}
+        return frozenset(kept | {oid for oid in attached if not tables[oid].rows})
+
+    def names(self, oids: Collection[int]) -> Mapping[int, TableName]:
+        self.faults.pass_by("catalog.names")
+        tables = self.postgres.tables
+        return {oid: tables[oid].relation.table for oid in oids if oid in tables}
 
     def drop_publication(self) -> bool:
         self.faults.pass_by("catalog.drop_publication")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from adapters.pgoutput.catalog_types import CatalogTypes
+from adapters.pgoutput.cluster import HORIZON
 from adapters.pgoutput.connection import Session, server_major
 from adapters.pgoutput.odd_names import odd_names
 from adapters.pgoutput.publication import (
@@ -31,7 +32,8 @@ from adapters.pgoutput.streamability import (
     told,
     updates_refused,
 )
-from adapters.pgoutput.table_rows import read_tables
+from adapters.pgoutput.table_files import is_empty, keeps_rows
+from adapters.pgoutput.table_rows import read_tables, table_names
 from adapters.pgoutput.wire.types import arrow_type
 from cdc_core.errors import CdcError
 from cdc_core.fingerprint import Fingerprint
@@ -40,7 +42,7 @@ from cdc_core.relation import Column, Relation, TableName
 from cdc_core.selection import left_out
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from adapters.pgoutput.connection import Connection
     from adapters.pgoutput.publication import Publication
@@ -147,6 +149,25 @@ class PgCatalog:
             for row in rows
         ]
 
+    def horizon(self) -> int:
+        connection = self._limited_connection()
+        with source_errors("looking for open transactions"):
+            row: Any = connection.execute(HORIZON).fetchone()
+        return int(row[0])
+
+    def settled(
+        self, moved: Collection[int], attached: Collection[int], horizon: int
+    ) -> frozenset[int]:
+        connection = self._limited_connection()
+        return frozenset(
+            oid for oid in moved if horizon and keeps_rows(connection, oid, horizon)
+        ) | frozenset(oid for oid in attached if is_empty(connection, oid))
+
+    def names(self, oids: Collection[int]) -> Mapping[int, TableName]:
+        connection = self._limited_connection()
+        with source_errors("reading the catalog"):
+            return table_names(connection, oids)
+
     def drop_publication(self) -> bool:
         return drop_publication(self._limited_connection(), self._settings.pub_name)
 
@@ -232,16 +253,26 @@ def fingerprint(
     the numbers of the columns in the stream."""
     return Fingerprint(
         storage="" if row.partitioned else str(row.stored.filenode),
+        persistence=_persistence(row, publication),
         definition=row.stored.definition,
         partitions=tuple((leaf.oid, leaf.attached, leaf.filenode) for leaf in row.leaves),
         publication=publication.mark_of(row) if publication is not None else "",
-        labels=row.labels,
+        labels=tuple(sorted(row.types.labels)),
+        enums=tuple(sorted(row.types.enums)),
+        within=tuple(sorted(row.types.within)),
         paths=tuple((leaf.oid, leaf.path) for leaf in row.leaves),
-        attributes=row.attributes,
+        attributes=tuple(sorted(row.types.attributes)),
         place=publication.place_of(row) if publication is not None else "",
         unsent=tuple(c.attnum for c in row.columns if c.attnum not in sent),
         last_column=row.last_column,
     )
+
+
+def _persistence(row: TableRow, publication: Publication | None) -> str:
+    """Another one once the table was rewritten by ALTER TABLE; empty where that does not show."""
+    if publication is not None and row.stored.oid in publication.tables:
+        return "logged"  # PostgreSQL refuses SET UNLOGGED for a table that a publication names
+    return str(row.stored.toast or "")
 
 
 def _sent_columns(

@@ -30,6 +30,9 @@ _NOTE_SECONDS = 26.0
 #: The source's clock, microseconds since 1970-01-01 UTC; in a transaction, its beginning.
 NOW = "SELECT (extract(epoch FROM now()) * 1000000)::bigint"
 
+#: Every transaction that is numbered lower has ended.
+HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+
 #: As the names of WAL files have it, in hexadecimal; a standby writes none of its own.
 _TIMELINE = """
 CASE WHEN pg_is_in_recovery() THEN (SELECT to_hex(timeline_id) FROM pg_control_checkpoint())

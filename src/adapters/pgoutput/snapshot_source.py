@@ -17,7 +17,7 @@ import psycopg
 
 from adapters.first_array import make_first_array
 from adapters.pgoutput.catalog_types import CatalogTypes
-from adapters.pgoutput.cluster import NOW, require_logical_wal
+from adapters.pgoutput.cluster import HORIZON, NOW, require_logical_wal
 from adapters.pgoutput.connection import Connection, connect, server_major
 from adapters.pgoutput.page_ranges import PageRange, parts, shares
 from adapters.pgoutput.publication import row_filter
@@ -142,9 +142,7 @@ class OpenSnapshot:
     @cached_property
     def horizon(self) -> int:
         with source_errors("looking for open transactions"):
-            row: Any = self.connection.execute(
-                "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
-            ).fetchone()
+            row: Any = self.connection.execute(HORIZON).fetchone()
         return int(row[0])
 
     def parts(self, relation: Relation, read: Collection[str] = ()) -> list[str]:

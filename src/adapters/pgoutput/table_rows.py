@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cdc_core.fingerprint import Attributes, Label
 from cdc_core.relation import ReplicaIdentity, TableName
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class StoredRow:
     identifies nothing, as it may be deferred. `unique_index` could be its replica identity (empty:
     none), `unique_columns` are the index's. `persistence` is "p", "u" (unlogged) or "f" (a
     foreign table). `definition` changes when any column's catalog row is written, `path` when the
-    leaf or a partition above it is attached once more.
+    leaf or a partition above it is attached once more. `toast` is the table that keeps its long
+    values (0: it has none): an ALTER TABLE that rewrites makes another, VACUUM FULL does not.
     """
 
     oid: int
@@ -49,6 +51,7 @@ class StoredRow:
     identity_index: tuple[str, ...]
     persistence: str
     definition: str = ""
+    toast: int = 0
     attached: bool = False
     path: str = ""
     deferrable_key: bool = False
@@ -68,6 +71,24 @@ class StoredRow:
 
 
 @dataclass(frozen=True)
+class ColumnTypes:
+    """Enums and composite types in some columns; the fields are those of `Fingerprint`."""
+
+    labels: frozenset[Label] = frozenset()
+    attributes: frozenset[Attributes] = frozenset()
+    enums: frozenset[tuple[int, int]] = frozenset()
+    within: frozenset[int] = frozenset()
+
+    def __or__(self, other: ColumnTypes) -> ColumnTypes:
+        return ColumnTypes(
+            self.labels | other.labels,
+            self.attributes | other.attributes,
+            self.enums | other.enums,
+            self.within | other.within,
+        )
+
+
+@dataclass(frozen=True)
 class TableRow:
     """An ordinary table or a partitioned one (with its leaf partitions), as the catalog has it."""
 
@@ -78,12 +99,10 @@ class TableRow:
     leaves: tuple[StoredRow, ...]
     estimated_rows: int
     total_bytes: int
-    #: Labels of the enums that its columns are made of, with their oids.
-    labels: tuple[tuple[int, str], ...] = ()
+    #: What its columns are made of.
+    types: ColumnTypes = ColumnTypes()
     #: Changes when the table is put into a schema.
     place: str = ""
-    #: Marks of the attributes of the composite types that its columns are made of, by oid.
-    attributes: tuple[tuple[int, str], ...] = ()
     #: The greatest number that a column ever had.
     last_column: int = 0
 
@@ -117,13 +136,13 @@ _STORED = f"""
   {_KEY.format(which="i.indisprimary")}, {_KEY.format(which="i.indisreplident")},
   CASE c.relkind WHEN 'f' THEN 'f' ELSE c.relpersistence::text END,
   (SELECT md5(string_agg(a.attnum || ':' || a.xmin::text, ',' ORDER BY a.attnum))
-   FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0),
+   FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0), c.reltoastrelid,
   EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary
     AND NOT i.indimmediate), {_UNIQUE}
 """
 
 #: Columns of that; those of the queries that have it go on behind them.
-_STORED_WIDTH = 11
+_STORED_WIDTH = 12
 
 _TABLES = f"""
 SELECT {_STORED}, c.relkind = 'p', n.oid, c.reltuples::float8,
@@ -184,26 +203,32 @@ ORDER BY a.attrelid, a.attnum
 _FIRST_USER_OID = 16384
 
 #: Of each type, labels of the enums and marks of the composites in it: it may be a domain, an
-#: array, a range or a row of some. Names of attributes are not in a row's text. A dropped attribute
-#: was in that of rows sent before.
+#: array, a range or a row of some. `bare`: its values are those of a domain's base. What has the
+#: `xmin` and `cmin` of its type's row was written with it, and never since; a row with an `xmax`
+#: tells nothing here either. Names of attributes are not in a row's text. A dropped attribute was
+#: in that of rows sent before.
 _IN_TYPES = """
-WITH RECURSIVE parts (whole, part) AS (
-  SELECT oid, oid FROM pg_type WHERE oid = ANY (%s)
+WITH RECURSIVE parts (whole, part, bare) AS (
+  SELECT oid, oid, true FROM pg_type WHERE oid = ANY (%s)
   UNION
-  SELECT p.whole, n.part FROM parts p JOIN LATERAL (
-    SELECT unnest(ARRAY[t.typbasetype, t.typelem]) FROM pg_type t WHERE t.oid = p.part
+  SELECT p.whole, n.part, p.bare AND n.bare FROM parts p JOIN LATERAL (
+    SELECT t.typbasetype, true FROM pg_type t WHERE t.oid = p.part
     UNION ALL
-    SELECT r.rngsubtype FROM pg_range r WHERE p.part IN (r.rngtypid, r.rngmultitypid)
+    SELECT t.typelem, false FROM pg_type t WHERE t.oid = p.part
     UNION ALL
-    SELECT a.atttypid FROM pg_type t JOIN pg_attribute a ON a.attrelid = t.typrelid
+    SELECT r.rngsubtype, false FROM pg_range r WHERE p.part IN (r.rngtypid, r.rngmultitypid)
+    UNION ALL
+    SELECT a.atttypid, false FROM pg_type t JOIN pg_attribute a ON a.attrelid = t.typrelid
     WHERE t.oid = p.part AND a.attnum > 0 AND NOT a.attisdropped
-  ) n (part) ON n.part <> 0
+  ) n (part, bare) ON n.part <> 0
 )
-SELECT p.whole, true, e.oid, e.enumlabel::text
-FROM parts p JOIN pg_enum e ON e.enumtypid = p.part
+SELECT p.whole, p.part, p.bare, e.oid, e.enumlabel::text, e.xmin::text,
+  e.xmin = t.xmin AND e.cmin = t.cmin AND e.xmax = 0 AND t.xmax = 0
+FROM parts p JOIN pg_type t ON t.oid = p.part JOIN pg_enum e ON e.enumtypid = p.part
 UNION ALL
-SELECT p.whole, false, p.part, md5(string_agg(
-  concat_ws(':', a.attnum, a.atttypid, a.atttypmod, a.attisdropped), ',' ORDER BY a.attnum))
+SELECT p.whole, p.part, NULL, NULL, NULL, md5(string_agg(
+  concat_ws(':', a.attnum, a.atttypid, a.atttypmod, a.attisdropped), ',' ORDER BY a.attnum)),
+  bool_and(a.xmin = t.xmin AND a.cmin = t.cmin AND a.xmax = 0 AND t.xmax = 0)
 FROM parts p JOIN pg_type t ON t.oid = p.part
 JOIN pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0
 GROUP BY p.whole, p.part
@@ -219,7 +244,7 @@ def read_tables(connection: Connection, schemas: Sequence[str]) -> list[TableRow
     for oid, *fields in _rows(connection, _COLUMNS, oids):
         columns[oid].append(ColumnRow(*fields))
     types = {c.type_oid for of_table in columns.values() for c in of_table}
-    labels, attributes = _in_types(connection, types)
+    made_of = _in_types(connection, types)
     roots = [row[0] for row in tables if row[_STORED_WIDTH]]
     leaves: dict[int, list[tuple[StoredRow, float, int]]] = {oid: [] for oid in roots}
     if roots:
@@ -227,9 +252,7 @@ def read_tables(connection: Connection, schemas: Sequence[str]) -> list[TableRow
             root, attached, path, count, size = row[_STORED_WIDTH:]
             stored = _stored(row[:_STORED_WIDTH], attached=attached, path=path)
             leaves[root].append((stored, count, size))
-    return [
-        _table(row, columns[row[0]], leaves.get(row[0], []), labels, attributes) for row in tables
-    ]
+    return [_table(row, columns[row[0]], leaves.get(row[0], []), made_of) for row in tables]
 
 
 def primary_key(connection: Connection, oid: int) -> tuple[str, ...]:
@@ -247,16 +270,32 @@ def column_numbers(connection: Connection, oids: Sequence[int]) -> Mapping[int, 
     return numbers
 
 
-def _in_types(
-    connection: Connection, types: Collection[int]
-) -> tuple[dict[int, list[tuple[int, str]]], dict[int, list[tuple[int, str]]]]:
-    """Enum labels, and marks of composites, by the type that they occur in."""
-    labels: dict[int, list[tuple[int, str]]] = {}
-    attributes: dict[int, list[tuple[int, str]]] = {}
+def table_names(connection: Connection, oids: Collection[int]) -> dict[int, TableName]:
+    """Names of the tables that still are there, in any schema."""
+    query = (
+        "SELECT c.oid, n.nspname::text, c.relname::text FROM pg_class c "
+        "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY (%s)"
+    )
+    return {oid: TableName(*name) for oid, *name in _rows(connection, query, list(oids))}
+
+
+def _in_types(connection: Connection, types: Collection[int]) -> dict[int, ColumnTypes]:
+    """What each type is made of."""
+    found: dict[int, ColumnTypes] = {}
     users = [oid for oid in types if oid >= _FIRST_USER_OID]
-    for whole, is_label, oid, text in _rows(connection, _IN_TYPES, users) if users else ():
-        (labels if is_label else attributes).setdefault(whole, []).append((oid, text))
-    return labels, attributes
+    for whole, part, bare, number, text, mark, original in (
+        _rows(connection, _IN_TYPES, users) if users else ()
+    ):
+        if number is None:
+            one = ColumnTypes(attributes=frozenset([Attributes(part, mark, original)]))
+        else:
+            one = ColumnTypes(
+                labels=frozenset([Label(number, text, part, mark, original)]),
+                enums=frozenset([(whole, part)] if bare else ()),
+                within=frozenset(() if bare else [part]),
+            )
+        found[whole] = found.get(whole, ColumnTypes()) | one
+    return found
 
 
 def _rows(connection: Connection, query: str, oids: list[int]) -> list[Any]:
@@ -267,13 +306,15 @@ def _table(
     row: Any,
     columns: list[ColumnRow],
     leaves: list[tuple[StoredRow, float, int]],
-    labels: Mapping[int, list[tuple[int, str]]],
-    attributes: Mapping[int, list[tuple[int, str]]],
+    made_of: Mapping[int, ColumnTypes],
 ) -> TableRow:
     partitioned, schema_oid, tuples, size, place, last_column = row[_STORED_WIDTH:]
     if partitioned:
         tuples = sum(max(tuples, 0) for _, tuples, _ in leaves)
         size = sum(size for _, _, size in leaves)
+    types = ColumnTypes()
+    for type_oid in {column.type_oid for column in columns}:
+        types |= made_of.get(type_oid, ColumnTypes())
     return TableRow(
         _stored(row[:_STORED_WIDTH]),
         partitioned,
@@ -282,16 +323,15 @@ def _table(
         tuple(stored for stored, _, _ in leaves),
         max(int(tuples), 0),
         size,
-        tuple(sorted({label for c in columns for label in labels.get(c.type_oid, ())})),
+        types,
         place or "",
-        tuple(sorted({mark for c in columns for mark in attributes.get(c.type_oid, ())})),
         last_column,
     )
 
 
 def _stored(row: Any, *, attached: bool = False, path: str = "") -> StoredRow:
     oid, schema, name, filenode, identity, key, index, persistence, definition, *more = row
-    deferrable, unique = more
+    toast, deferrable, unique = more
     return StoredRow(
         oid,
         TableName(schema, name),
@@ -301,6 +341,7 @@ def _stored(row: Any, *, attached: bool = False, path: str = "") -> StoredRow:
         tuple(index or ()),
         persistence,
         definition or "",
+        toast,
         attached,
         path,
         deferrable,

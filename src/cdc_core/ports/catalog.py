@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from cdc_core.fingerprint import Fingerprint
     from cdc_core.relation import Relation, TableName
@@ -77,6 +77,25 @@ class Catalog(Protocol):
         A publication that the role does not own is used as it is. Raises `OperatorNeeded` with the
         statement to run where a privilege is missing and nothing is published yet.
         """
+        ...
+
+    def horizon(self) -> int:
+        """Every transaction of the source that is numbered lower has ended by now."""
+        ...
+
+    def settled(
+        self, moved: Collection[int], attached: Collection[int], horizon: int
+    ) -> frozenset[int]:
+        """Tables and partitions, by oid, that are known to have the rows that they had.
+
+        Of those in `moved`, which got new files since a `horizon` (above 0), the ones that still
+        have a row from before it: no ALTER TABLE and no TRUNCATE leaves one. Of those `attached`
+        the ones that never had a row. One that cannot be looked into is not among them.
+        """
+        ...
+
+    def names(self, oids: Collection[int]) -> Mapping[int, TableName]:
+        """Names that tables have now, whatever the settings say; those that are gone have none."""
         ...
 
     def drop_publication(self) -> bool:

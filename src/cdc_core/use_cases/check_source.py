@@ -56,7 +56,7 @@ class CheckSource:
 
     def _tables(self, facts: SourceFacts, states: Mapping[int, TableState]) -> Iterator[Finding]:
         try:
-            require_schemas(self.catalog.schemas_found(), states)
+            require_schemas(self.catalog.schemas_found(), states, self.catalog.names)
             tables, passed_over = self.catalog.tables(), self.catalog.passed_over()
         except CdcError as error:
             yield fail("tables", error.what, error.cure)

@@ -18,7 +18,6 @@ from cdc_core.ports.change_source import ReadAgain
 from cdc_core.ports.clock import Clock, SystemClock
 from cdc_core.ports.progress import Progress, SilentProgress
 from cdc_core.relation import tables_option
-from cdc_core.selection import require_schemas
 from cdc_core.staging import EMPTY_BATCH
 from cdc_core.table_plan import TablePlan
 from cdc_core.unrepresentable import warn_of_unrepresentable
@@ -107,13 +106,13 @@ class StreamChanges:
         plan = TablePlan(
             checkpoint,
             self.first_schema,
-            self.catalog.publish,
+            self.catalog,
             self.source.current_lsn,
             self.destination.stage,
             self.freeze_schema,
             self.destination.naming,
         )
-        plan.look(self.catalog.publish(), until)
+        plan.ask(until)
         plan.read_lost(self.destination.columns, checkpoint.tables)
         for oid, why in (unread or {}).items():
             plan.read_anew(oid, why)
@@ -138,7 +137,7 @@ class StreamChanges:
                 until = self.source.current_lsn()
                 if self.clock.monotonic() - looked >= LOOK_SECONDS:
                     looked = self.clock.monotonic()
-                    plan.look(self.catalog.publish(), until)
+                    plan.ask(until)
                     stale = self._warn_of_stale(plan, stale)
                     watch.look()
                 idle = math.inf if watch.over else self.clock.monotonic() - moved
@@ -165,7 +164,6 @@ class StreamChanges:
         )
         if broken is not None:
             raise broken
-        require_schemas(self.catalog.schemas_found(), checkpoint.tables)
         # A timeline that goes on from the checkpoint's is the checkpoint's from here on. A full
         # load that has not ended needs no end any more: what it has not come to is streamed on.
         return replace(checkpoint, source=identity, full_load=None)
@@ -290,7 +288,7 @@ class StreamChanges:
             for oid in oids:
                 plan.read_refused(oid, str(refused))
         if plan.to_read:
-            plan.look(self.catalog.publish())
+            plan.ask()
             if attempt >= READ_ATTEMPTS:
                 raise DefinitionChanged(plan.to_read_names)
         return lsn

@@ -71,10 +71,12 @@ class TakeSnapshot:
             )
             if tables and broken:
                 raise broken
-            require_schemas(self.catalog.schemas_found(), checkpoint.tables if checkpoint else {})
+            states = checkpoint.tables if checkpoint else {}
+            require_schemas(self.catalog.schemas_found(), states, self.catalog.names)
             if tables:
                 # Before anything is made there.
                 choose_tables(self.catalog.tables(), tables)
+            horizon = self.catalog.horizon()
             found = self.catalog.publish()
             names = {t.relation.oid: t.relation.table for t in found}
             known = self._known(checkpoint, identity, all_tables=not tables)
@@ -105,6 +107,7 @@ class TakeSnapshot:
                     checkpoint.committed_at,
                     full_load,
                     checkpoint.reading,
+                    checkpoint.horizon,
                 )
                 self.progress.note(f"snapshot at LSN {snapshot.lsn}: {len(chosen)} tables")
                 pairs = [(table, targets[table.relation.oid]) for table in chosen]
@@ -116,7 +119,10 @@ class TakeSnapshot:
             if not tables:
                 checkpoint = checkpoint.with_table(*_unread(checkpoint, counts))
                 checkpoint = replace(
-                    checkpoint.advanced(lsn, taken_at), full_load=None, reading=None
+                    checkpoint.advanced(lsn, taken_at),
+                    full_load=None,
+                    reading=None,
+                    horizon=horizon,
                 )
             self.destination.load(last, checkpoint)
             self.source.confirm(confirmable(checkpoint))

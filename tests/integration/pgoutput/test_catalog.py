@@ -13,6 +13,7 @@ from adapters.pgoutput.catalog import PgCatalog
 from adapters.pgoutput.change_source import PgChangeSource
 from adapters.pgoutput.snapshot_source import PgSnapshotSource
 from cdc_core.errors import OperatorNeeded
+from cdc_core.fingerprint import ITSELF
 from tests.support.changes import events
 
 if TYPE_CHECKING:
@@ -264,11 +265,28 @@ def test_partitioned_changes_come_by_the_root(
     ]  # fmt: skip
 
 
+def reread(catalog: PgCatalog, sql: psycopg.Connection, *statements: str) -> str:
+    """Why tables would be read again after these statements."""
+    horizon = catalog.horizon()
+    before = {t.relation.oid: t.fingerprint for t in catalog.publish()}
+    for statement in statements:
+        sql.execute(statement.encode())
+    reasons = set()
+    for table in catalog.publish():
+        oid, now = table.relation.oid, table.fingerprint
+        if oid in before:
+            moved = {oid if leaf == ITSELF else leaf for leaf in now.moved(before[oid])}
+            settled = catalog.settled(moved, now.attached(before[oid]), horizon)
+            settled = {ITSELF if leaf == oid else leaf for leaf in settled}
+            reasons.add(now.reread_reason(before[oid], settled))
+    return ", ".join(sorted(reasons - {""}))
+
+
 def test_fingerprints_tell_what_leaves_no_row_events(
     catalog: PgCatalog, sql: psycopg.Connection
 ) -> None:
     def reread(*statements: str) -> str:
-        before = {t.relation.oid: t.fingerprint for t in catalog.tables()}
+        before = {t.relation.oid: t.fingerprint for t in catalog.publish()}
         for statement in statements:
             sql.execute(statement)
         after = {t.relation.oid: t.fingerprint for t in catalog.tables()}
@@ -322,21 +340,23 @@ def test_fingerprints_tell_what_leaves_no_row_events(
 def test_fingerprints_tell_that_a_label_was_renamed(
     catalog: PgCatalog, sql: psycopg.Connection, type_: str
 ) -> None:
-    def reason(statement: str) -> str:
-        (before,) = catalog.tables()
-        sql.execute(statement.encode())
-        (after,) = catalog.tables()
-        return after.fingerprint.reread_reason(before.fingerprint)
+    def reason(*statements: str) -> str:
+        return reread(catalog, sql, *statements)
 
     sql.execute("CREATE TYPE shade AS ENUM ('red', 'blue'); CREATE TYPE other AS ENUM ('red')")
     sql.execute("CREATE DOMAIN domain AS shade; CREATE DOMAIN domains AS domain[]")
     sql.execute("CREATE TYPE shades AS RANGE (subtype = shade)")
     sql.execute("CREATE TYPE paint AS (name text, shade shades)")
     sql.execute(f"CREATE TABLE t (id int PRIMARY KEY, v {type_})".encode())
-    assert reason("ALTER TYPE shade ADD VALUE 'green' BEFORE 'blue'") == ""
+    # Where it is a part of the values, nothing tells what rows had of it since it was added.
+    added = reason("ALTER TYPE shade ADD VALUE 'green' BEFORE 'blue'")
+    assert ("labels were added" in added) is (type_ != "shade")
     assert reason("ALTER TYPE other RENAME VALUE 'red' TO 'scarlet'") == ""
-    assert "label" in reason("ALTER TYPE shade RENAME VALUE 'red' TO 'scarlet'")
-    assert reason("ALTER TABLE t ADD w other") == ""
+    rename = "ALTER TYPE shade RENAME VALUE '{}' TO '{}'"
+    assert "renamed" in reason(rename.format("red", "scarlet"))
+    assert "renamed" in reason(rename.format("blue", "x"), rename.format("x", "blue"))
+    assert reason("CREATE TYPE late AS ENUM ('a', 'b')", "ALTER TABLE t ADD w late[]") == ""
+    assert "labels" in reason("ALTER TABLE t ADD o other[]")
     assert reason("ALTER TABLE t DROP v") == ""
 
 
@@ -344,11 +364,8 @@ def test_fingerprints_tell_that_a_label_was_renamed(
 def test_fingerprints_tell_that_attributes_were_changed(
     catalog: PgCatalog, sql: psycopg.Connection, type_: str
 ) -> None:
-    def reason(statement: str) -> str:
-        before = by_name(catalog.tables())["public.t"]
-        sql.execute(statement.encode())
-        after = by_name(catalog.tables())["public.t"]
-        return after.fingerprint.reread_reason(before.fingerprint)
+    def reason(*statements: str) -> str:
+        return reread(catalog, sql, *statements)
 
     sql.execute("CREATE TYPE pair AS (a int, b text); CREATE DOMAIN pairs AS pair[]")
     sql.execute("CREATE TABLE holder (p pairs)")
@@ -358,6 +375,13 @@ def test_fingerprints_tell_that_attributes_were_changed(
     assert "attributes" in reason("ALTER TYPE pair DROP ATTRIBUTE c")
     assert ("attributes" in reason("ALTER TABLE holder ADD q int")) == (type_ == "holder")
     assert reason("CREATE TYPE other AS (a int); ALTER TABLE t ADD w other") == ""
+    new = "CREATE TYPE {0} AS (x int, y text)", "ALTER TABLE t ADD {0} {0}"
+    for name, change in (
+        ("fewer", "ALTER TYPE fewer DROP ATTRIBUTE y"),
+        ("more", "ALTER TYPE more ADD ATTRIBUTE z int"),
+    ):
+        statements = [statement.format(name) for statement in new]
+        assert "new to it" in reason(*statements, change)
     assert reason("ALTER TABLE t DROP v") == ""
 
 
@@ -391,6 +415,43 @@ def test_fingerprints_tell_that_a_table_was_published_otherwise(
         assert reread(f"ALTER PUBLICATION {name} SET TABLE t (id), o, late") == {"t": changed}
         filtered = f"ALTER PUBLICATION {name} SET TABLE t, o WHERE (id > 5), late"
         assert reread(filtered) == {"o": changed, "t": changed}
+
+
+def test_what_only_copies_rows_is_known_by_the_rows(
+    catalog: PgCatalog, settings: SourceSettings, sql: psycopg.Connection
+) -> None:
+    def reason(*statements: str) -> str:
+        return reread(catalog, sql, *statements)
+
+    sql.execute(f"CREATE PUBLICATION {settings.pub_name} FOR ALL TABLES".encode())
+    sql.execute(f"ALTER PUBLICATION {settings.pub_name} SET (publish_via_partition_root)".encode())
+    sql.execute("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE n (id int PRIMARY KEY)")
+    sql.execute("CREATE TABLE p (id int PRIMARY KEY, v int) PARTITION BY RANGE (id)")
+    sql.execute("CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (0) TO (10)")
+    sql.execute("CREATE TABLE p_2 PARTITION OF p FOR VALUES FROM (10) TO (20)")
+    for table in ("t", "n", "p"):
+        sql.execute(f"INSERT INTO {table} VALUES (1), (11)".encode())
+    for table in ("t", "n", "p_1"):
+        copies = f"VACUUM FULL {table}", f"CLUSTER {table} USING {table}_pkey"
+        assert reason(*copies, f"UPDATE {table} SET id = id + 2 WHERE id > 10") == ""
+        unlogged = f"ALTER TABLE {table} SET UNLOGGED", f"INSERT INTO {table} VALUES (5)"
+        logged = f"ALTER TABLE {table} SET LOGGED"
+        assert reason(*unlogged, logged, f"VACUUM FULL {table}")
+        assert reason(f"DELETE FROM {table} WHERE id = 5") == ""
+    assert reason("ALTER TABLE p ADD w int", "VACUUM FULL p, t") == ""
+    assert reason("TRUNCATE t", "INSERT INTO t VALUES (1)") == ""
+    assert "truncated" in reason("TRUNCATE p_1", "INSERT INTO p VALUES (1)")
+    # Of rows that all were written since, nothing is known.
+    assert reason("UPDATE p SET id = id + 1 WHERE id < 10", "VACUUM FULL p_1")
+    create = "CREATE TABLE p_3 (LIKE p INCLUDING ALL)"
+    attach = "ALTER TABLE p ATTACH PARTITION p_3 FOR VALUES FROM (20) TO (30)"
+    assert reason(create, attach) == ""
+    assert "attached" in reason(
+        "CREATE TABLE p_4 (LIKE p)",
+        "INSERT INTO p_4 VALUES (30)",
+        "ALTER TABLE p ATTACH PARTITION p_4 FOR VALUES FROM (30) TO (40)",
+        "DELETE FROM p WHERE id = 30",
+    )
 
 
 def test_fingerprints_tell_that_a_table_left_its_schema(

@@ -10,7 +10,7 @@ import pytest
 from adapters.fakes import FaultPlan, InMemoryDestination
 from cdc_core.changes import Op, Unrepresentable
 from cdc_core.checkpoint import Checkpoint, TableStatus
-from cdc_core.errors import OperatorNeeded, TablesNeedSnapshot
+from cdc_core.errors import OperatorNeeded, SettingsError, TablesNeedSnapshot
 from cdc_core.lsn import Lsn
 from cdc_core.relation import ReplicaIdentity
 from cdc_core.table_plan import TablePlan
@@ -152,7 +152,7 @@ def test_a_dropped_table_is_noted_once() -> None:
     run = Following(world, {}, int(2 * LOOK_SECONDS / 0.5) + 3)
     run.run()
     assert [note for note in run.progress.notes if "dropped" in note] == [
-        "public.other: dropped or excluded; its data stays"
+        "public.other: dropped; its data stays"
     ]
     assert status(world, "other")[0] is TableStatus.DROPPED
     world.faults.calls.clear()
@@ -186,7 +186,7 @@ def test_values_that_cannot_be_held_are_told_of_rows_that_bring_them() -> None:
         plan = TablePlan(
             replace(state, tables=tables),
             "public",
-            source.tables,
+            source,
             lambda: world.postgres.lsn,
             InMemoryDestination(world.lake, world.faults).stage,
         )
@@ -220,7 +220,7 @@ def test_values_told_before_their_table_was_renamed_are_not_left_under_its_old_n
     plan = TablePlan(
         state,
         "public",
-        source.tables,
+        source,
         lambda: world.postgres.lsn,
         InMemoryDestination(world.lake, world.faults).stage,
     )
@@ -259,3 +259,61 @@ def test_a_key_that_the_stream_has_no_longer_is_read_again() -> None:
 def insert_with_n(world: World, oid: int, id_: int, n: int) -> None:
     with world.postgres.transaction() as tx:
         tx.insert(oid, id=id_, n=n, big="b")
+
+
+def test_rows_that_were_only_copied_to_other_files_are_not_read_again() -> None:
+    world, oids = loaded()
+    insert(world, oids[0], 80)
+    world.postgres.vacuum_full(oids[0])
+    insert(world, oids[0], 81)
+    world.cdc()
+    assert "snapshot.begin" not in world.faults.calls
+    world.assert_equal()
+    world.faults.calls.clear()
+    world.cdc()
+    assert "catalog.settled" not in world.faults.calls
+
+
+def test_what_was_done_while_a_table_was_unlogged_is_read() -> None:
+    world, oids = loaded()
+    world.postgres.unlogged(oids[0], {"id": 90, "n": 1, "big": "not in the WAL"})
+    world.postgres.vacuum_full(oids[0])
+    world.cdc()
+    assert "snapshot.begin" in world.faults.calls
+    world.assert_equal()
+
+
+def test_a_checkpoint_without_a_horizon_knows_nothing_of_rows() -> None:
+    world, oids = loaded()
+    world.postgres.vacuum_full(oids[0])
+    assert world.lake.checkpoint is not None
+    world.lake.checkpoint.pop("horizon")
+    world.cdc()
+    assert "snapshot.begin" in world.faults.calls
+    world.assert_equal()
+
+
+def test_a_schema_that_is_renamed_ends_the_run_until_the_setting_is() -> None:
+    world, oids = loaded()
+    for oid in oids:
+        relation = world.postgres.tables[oid].relation
+        named = replace(relation, table=replace(relation.table, schema="a"))
+        world.postgres.tables[oid].relation = named
+    world.postgres.schemas = {"a", "a__b"}
+    with pytest.raises(SettingsError, match="'public', which was renamed to 'a'") as told:
+        world.cdc()
+    assert '["a", "a__b"]' in told.value.cure
+    assert status(world, "keyed")[0] is TableStatus.STREAMING
+
+
+def test_a_table_that_is_elsewhere_is_said_to_be_there() -> None:
+    world, oids = loaded()
+    relation = world.postgres.tables[oids[1]].relation
+    named = replace(relation, table=replace(relation.table, schema="archive"))
+    world.postgres.tables[oids[1]].relation = named
+    run = Following(world, {}, 1)
+    run.run()
+    assert (
+        "public.other: it is archive.other now, which schemas, include and exclude leave out; "
+        "its data stays"
+    ) in run.progress.notes

@@ -14,7 +14,7 @@ from cdc_core.checkpoint import (
     TableStatus,
 )
 from cdc_core.errors import CdcError, OperatorNeeded, SettingsError, TablesNeedSnapshot
-from cdc_core.fingerprint import Fingerprint
+from cdc_core.fingerprint import ITSELF, Attributes, Fingerprint, Label
 from cdc_core.lsn import Lsn
 from cdc_core.relation import TableName
 
@@ -89,8 +89,15 @@ def test_tables_that_need_a_snapshot_are_named_with_the_command() -> None:
     assert "wal2delta snapshot --tables public.a public.b" in error.cure
 
 
+RED, BLUE = Label(20, "red", 9, "a"), Label(22, "blue", 9, "a")
+GREEN = Label(21, "green", 9, "b")
 BEFORE = Fingerprint(
-    "1", "1", ((10, False, 5),), labels=((20, "red"), (22, "blue")), attributes=((30, "x"),)
+    "1",
+    "1",
+    ((10, False, 5),),
+    labels=(RED, BLUE),
+    attributes=(Attributes(30, "x"),),
+    persistence="logged",
 )
 
 
@@ -98,7 +105,10 @@ BEFORE = Fingerprint(
     ("now", "reason"),
     [
         (BEFORE, ""),
-        (Fingerprint("2", "1", ((10, False, 5),)), ""),
+        (replace(BEFORE, storage="2"), ""),
+        (replace(BEFORE, storage="2", persistence="7"), "UNLOGGED"),
+        (replace(BEFORE, storage="2", persistence=""), "UNLOGGED"),
+        (replace(BEFORE, persistence="7"), ""),
         (Fingerprint("1", "2", ((10, False, 5),)), ""),
         (Fingerprint("2", "2", ((10, False, 5),)), "rewritten"),
         (Fingerprint("1", "1", ((10, False, 5), (11, False, 11), (12, False, 0))), ""),
@@ -106,11 +116,22 @@ BEFORE = Fingerprint(
         (Fingerprint("1", "1", ((10, False, 5), (11, True, 6))), "attached"),
         (Fingerprint("1", "1", ()), "detached or dropped"),
         (Fingerprint("1", "1", ((10, False, 8),)), "truncated or rewritten"),
-        (replace(BEFORE, labels=((20, "red"), (21, "green"), (22, "blue"))), ""),
+        (replace(BEFORE, labels=(RED, GREEN, BLUE)), ""),
+        (replace(BEFORE, labels=(RED, GREEN, BLUE), within=(9,)), "labels were added"),
+        (replace(BEFORE, labels=(RED, GREEN._replace(original=True)), within=(9,)), ""),
         (replace(BEFORE, labels=()), ""),
-        (replace(BEFORE, labels=((20, "blue"), (22, "red"))), "label of an enum was renamed"),
-        (replace(BEFORE, attributes=((30, "y"), (31, "x"))), "attributes of a composite type"),
-        (replace(BEFORE, attributes=((31, "x"),)), ""),
+        (
+            replace(BEFORE, labels=(RED._replace(text="blue"), BLUE._replace(text="red"))),
+            "label of an enum was renamed",
+        ),
+        # Renamed, and back.
+        (replace(BEFORE, labels=(RED, BLUE._replace(mark="c"))), "label of an enum was renamed"),
+        (
+            replace(BEFORE, attributes=(Attributes(30, "y"), Attributes(31, "x"))),
+            "attributes of a composite type",
+        ),
+        (replace(BEFORE, attributes=(Attributes(31, "x"),)), "new to it may have been changed"),
+        (replace(BEFORE, attributes=(Attributes(31, "x", original=True),)), ""),
     ],
 )
 def test_what_leaves_no_row_events_asks_for_a_reading(now: Fingerprint, reason: str) -> None:
@@ -118,9 +139,37 @@ def test_what_leaves_no_row_events_asks_for_a_reading(now: Fingerprint, reason: 
     assert bool(now.reread_reason(BEFORE)) is bool(reason)
 
 
-def test_marks_that_an_older_checkpoint_lacks_are_no_change() -> None:
-    old = '{"storage":"1","definition":"1","partitions":[[10,false,5]]}'
-    now = Fingerprint("1", "1", ((10, False, 5),), paths=((10, "7/8"),), attributes=((30, "x"),))
-    now = replace(now, unsent=(2,), place="9")
-    assert now.reread_reason(Fingerprint.from_text(old)) == ""
+def test_marks_that_an_older_checkpoint_lacks_are_not_known() -> None:
+    old = Fingerprint.from_text(
+        '{"storage":"1","definition":"1","partitions":[[10,false,5]],"labels":[[20,"red"]]}'
+    )
+    now = Fingerprint("1", "1", ((10, False, 5),), paths=((10, "7/8"),), unsent=(2,), place="9")
+    assert now.reread_reason(old) == ""
+    assert "label" in replace(now, labels=(RED,)).reread_reason(old)
+    assert "composite" in replace(now, attributes=(Attributes(30, "x"),)).reread_reason(old)
+    assert "UNLOGGED" in replace(now, storage="2").reread_reason(old)
     assert Fingerprint.from_text(now.to_text()) == now
+    assert Fingerprint.from_text(BEFORE.to_text()) == BEFORE
+
+
+@pytest.mark.parametrize("settled", [(), (11,), (10, 11, 12, ITSELF)])
+def test_what_is_known_to_have_its_rows_is_not_read_again(settled: tuple[int, ...]) -> None:
+    before = Fingerprint("1", "1", ((10, False, 5), (11, False, 11)))
+    now = Fingerprint("2", "2", ((10, False, 6), (11, False, 12), (12, True, 12)))
+    assert now.moved(before) == {10, 11, ITSELF}
+    assert now.attached(before) == {12}
+    assert bool(now.reread_reason(before, settled)) is (len(settled) < 4)
+    # One that was truncated or rewritten after it was attached, or before.
+    now = replace(now, partitions=(*now.partitions[:2], (12, True, 13)))
+    assert now.attached(before) == set()
+    assert now.reread_reason(before, settled)
+
+
+def test_of_several_new_labels_each_may_have_had_the_name_of_another() -> None:
+    pink, grey = Label(23, "pink", 9, "c"), Label(24, "grey", 9, "d")
+    one = replace(BEFORE, labels=(RED, BLUE, pink)).following(BEFORE, lambda: Lsn(7))
+    assert [label.doubted_until for label in one.labels] == [0, 0, 0]
+    two = replace(BEFORE, labels=(RED, BLUE, pink, grey)).following(BEFORE, lambda: Lsn(7))
+    assert [label.doubted_until for label in two.labels] == [0, 0, 7, 7]
+    later = replace(BEFORE, labels=(RED, BLUE, pink, grey)).following(two, lambda: Lsn(9))
+    assert later == two

@@ -1,0 +1,164 @@
+"""Definitions that change the text or the place of rows without an event: read again, or followed
+without being read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import oracle
+from tests.support.lakes import LocalLake
+from tests.support.pipeline import InProcess
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import psycopg
+
+
+class Followed:
+    """A database with its pipeline; `cdc` gives the sentences about tables that were read."""
+
+    def __init__(self, dsn: str, sql: psycopg.Connection, path: Path, **settings: str) -> None:
+        self.dsn, self.sql, self.lake, self.settings = dsn, sql, LocalLake("duckdb", path), settings
+
+    def execute(self, *statements: str) -> None:
+        for statement in statements:
+            self.sql.execute(statement.encode())
+
+    def run(self, command: str, code: int = 0, **settings: str) -> str:
+        pipeline = InProcess(self.dsn, self.lake, **self.settings, **settings)
+        return " ".join(pipeline.run(command, code=code).split())
+
+    def cdc(self, *tables: str) -> list[str]:
+        told = self.run("cdc")
+        oracle.assert_equal(self.sql, self.lake, list(tables))
+        return [part.split(" ")[0] for part in told.split("reading public.")[1:]]
+
+
+@pytest.fixture
+def followed(database: str, sql: psycopg.Connection, tmp_path: Path) -> Followed:
+    return Followed(database, sql, tmp_path)
+
+
+def test_a_label_that_is_added_and_keeps_its_name_costs_no_reading(followed: Followed) -> None:
+    followed.execute(
+        "CREATE TYPE e AS ENUM ('a'); CREATE DOMAIN d AS e",
+        "CREATE TABLE t (id int PRIMARY KEY, e e, d d); INSERT INTO t VALUES (1, 'a', 'a')",
+    )
+    followed.run("snapshot")
+    followed.execute("ALTER TYPE e ADD VALUE 'b'", "INSERT INTO t VALUES (2, 'b', 'b')")
+    assert followed.cdc("t") == []
+    # Two at a time, of which no row has come.
+    followed.execute("ALTER TYPE e ADD VALUE 'c'", "ALTER TYPE e ADD VALUE 'f'")
+    followed.execute("UPDATE t SET e = 'b'")
+    assert followed.cdc("t") == []
+    followed.execute("INSERT INTO t VALUES (3, 'c', 'f')")
+    assert followed.cdc("t") == []
+    followed.execute("CREATE TYPE two AS ENUM ('x', 'y')", "ALTER TABLE t ADD two two")
+    followed.execute("UPDATE t SET two = 'y' WHERE id = 1")
+    assert followed.cdc("t") == []
+
+
+RENAMED = {
+    "renamed": [
+        "ALTER TYPE e ADD VALUE 'tmp'",
+        "INSERT INTO t VALUES (2, 'tmp')",
+        "ALTER TYPE e RENAME VALUE 'tmp' TO 'final'",
+    ],
+    "renamed and back": [
+        "ALTER TYPE e RENAME VALUE 'a' TO 'tmp'",
+        "INSERT INTO t VALUES (2, 'tmp')",
+        "ALTER TYPE e RENAME VALUE 'tmp' TO 'a'",
+    ],
+    "its name goes to another": [
+        "ALTER TYPE e ADD VALUE 'x'",
+        "INSERT INTO t VALUES (2, 'x')",
+        "ALTER TYPE e RENAME VALUE 'x' TO 'y'",
+        "ALTER TYPE e ADD VALUE 'x'",
+    ],
+    "of a new type": [
+        "CREATE TYPE f AS ENUM ('tmp')",
+        "ALTER TABLE t ADD f f",
+        "INSERT INTO t VALUES (2, 'a', 'tmp')",
+        "ALTER TYPE f RENAME VALUE 'tmp' TO 'final'",
+    ],
+}
+
+
+@pytest.mark.parametrize("how", RENAMED)
+def test_a_label_that_no_run_has_seen_under_its_name(followed: Followed, how: str) -> None:
+    followed.execute("CREATE TYPE e AS ENUM ('a')", "CREATE TABLE t (id int PRIMARY KEY, e e)")
+    followed.run("snapshot")
+    followed.execute(*RENAMED[how])
+    assert followed.cdc("t") == ["t:"]
+    assert followed.cdc("t") == []
+
+
+@pytest.mark.parametrize("column", ["v int", "v text"])
+def test_unlogged_for_a_time(followed: Followed, column: str) -> None:
+    followed.execute(
+        "CREATE PUBLICATION wal2delta_all FOR ALL TABLES WITH (publish_via_partition_root)",
+        f"CREATE TABLE t (id int PRIMARY KEY, {column}); INSERT INTO t VALUES (1), (2)",
+        f"CREATE TABLE o (id int PRIMARY KEY, {column}); INSERT INTO o VALUES (1), (2)",
+    )
+    followed.settings = {"SOURCES__PG_REPLICATION__PUB_NAME": "wal2delta_all"}
+    followed.run("snapshot")
+    followed.execute("ALTER TABLE t SET UNLOGGED", "INSERT INTO t VALUES (3)")
+    followed.execute("DELETE FROM t WHERE id = 1", "ALTER TABLE t SET LOGGED", "VACUUM FULL o")
+    followed.execute("UPDATE o SET v = '7' WHERE id = 1")
+    assert followed.cdc("t", "o") == ["t:"]
+    # While it is, it is said so; and followed again after.
+    followed.execute("ALTER TABLE t SET UNLOGGED")
+    followed.run("cdc")
+    assert "is unlogged" in followed.run("status")
+    followed.execute("INSERT INTO t VALUES (5)", "ALTER TABLE t SET LOGGED")
+    assert followed.cdc("t", "o") == ["t:"]
+    followed.execute("INSERT INTO t VALUES (6)")
+    assert followed.cdc("t", "o") == []
+
+
+def test_partitions_that_are_kept_up_cost_no_reading(followed: Followed) -> None:
+    followed.execute(
+        "CREATE TABLE p (id int PRIMARY KEY, v text) PARTITION BY RANGE (id)",
+        *(
+            f"CREATE TABLE p_{n} PARTITION OF p FOR VALUES FROM ({n}0) TO ({n + 1}0)"
+            for n in range(1, 4)
+        ),
+        "INSERT INTO p SELECT i, 'v' || i FROM generate_series(10, 39) AS i",
+    )
+    followed.run("snapshot")
+    followed.execute("VACUUM FULL p_1", "CLUSTER p_2 USING p_2_pkey", "UPDATE p SET v = 'a'")
+    followed.execute("INSERT INTO p_3 SELECT i, 'b' FROM generate_series(30, 30) i WHERE false")
+    assert followed.cdc("p") == ["p:"]  # no row of these two was left as it was
+    followed.execute("VACUUM FULL p_1", "CLUSTER p_2", "UPDATE p SET v = 'c' WHERE id = 15")
+    assert followed.cdc("p") == []
+    followed.execute(
+        "CREATE TABLE p_4 (LIKE p INCLUDING ALL)",
+        "ALTER TABLE p ATTACH PARTITION p_4 FOR VALUES FROM (40) TO (50)",
+        "INSERT INTO p VALUES (40, 'new'), (41, 'new')",
+        "CREATE TABLE p_5 PARTITION OF p FOR VALUES FROM (50) TO (60)",
+    )
+    followed.run("cdc")
+    followed.execute("VACUUM FULL p_4", "INSERT INTO p VALUES (42, 'new')")
+    assert followed.cdc("p") == []
+
+
+def test_a_schema_that_is_renamed(followed: Followed) -> None:
+    followed.execute(
+        "CREATE SCHEMA sales; CREATE TABLE sales.t (id int PRIMARY KEY); INSERT INTO sales.t"
+        " VALUES (1); CREATE TABLE o (id int PRIMARY KEY)",
+    )
+    schemas = "SOURCES__PG_REPLICATION__SCHEMAS"
+    followed.settings = {schemas: '["public", "sales"]'}
+    followed.run("snapshot")
+    followed.execute("ALTER SCHEMA sales RENAME TO retail", "INSERT INTO retail.t VALUES (2)")
+    for command in ("cdc", "snapshot"):
+        told = followed.run(command, code=2)
+        assert "schemas names 'sales', which was renamed to 'retail'" in told
+        assert 'schemas = ["public", "retail"]' in told
+    followed.settings = {schemas: '["public", "retail"]'}
+    told = followed.run("cdc")
+    assert "reading retail.t" not in told
+    assert sorted(followed.lake.rows("retail__t", "id")) == [(1,), (2,)]
