@@ -38,7 +38,7 @@ def has_two_phase(slot_name: str) -> OperatorNeeded:
     return OperatorNeeded(
         f"replication slot {slot_name!r} has two_phase: prepared transactions come before they are "
         "committed, in messages that are not read",
-        f"run on a replication connection (PostgreSQL 18): ALTER_REPLICATION_SLOT {slot_name} "
+        f'run on a replication connection (PostgreSQL 18): ALTER_REPLICATION_SLOT "{slot_name}" '
         f"(TWO_PHASE false); else {RESNAPSHOT}",
     )
 

@@ -12,6 +12,7 @@ import psycopg
 
 from adapters.pgoutput.connection import Connection, connect
 from adapters.pgoutput.source_errors import source_errors
+from adapters.pgoutput.streamability import quote
 from cdc_core.checkpoint import SourceIdentity
 from cdc_core.errors import OperatorNeeded, SourceUnavailable
 from cdc_core.lsn import Lsn
@@ -48,10 +49,9 @@ WAL_LEVEL_CURE = (
 
 def source_identity(connection: Connection, slot_name: str) -> SourceIdentity:
     """Which WAL the LSNs of this source belong to."""
-    with source_errors(
-        "reading the system identifier",
-        "run: GRANT EXECUTE ON FUNCTION pg_control_system() TO <role>",
-    ):
+    role = quote(connection.info.user)
+    cure = f"run: GRANT EXECUTE ON FUNCTION pg_control_system() TO {role}"
+    with source_errors("reading the system identifier", cure, role):
         row: Any = connection.execute(
             f"SELECT system_identifier::text, current_database()::text, {_TIMELINE} "
             "FROM pg_control_system()"

@@ -14,7 +14,8 @@ import psycopg
 from adapters.pgoutput.cluster import require_logical_wal
 from adapters.pgoutput.connection import server_major
 from adapters.pgoutput.lock import end_if_dead, is_ours, who
-from adapters.pgoutput.source_errors import REPLICATION_CURE, source_errors
+from adapters.pgoutput.source_errors import replication_cure, source_errors
+from adapters.pgoutput.streamability import quote
 from cdc_core.errors import HistoryLost, OperatorNeeded, WriterBusy
 from cdc_core.history import RESNAPSHOT, has_two_phase
 from cdc_core.lsn import Lsn
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 FREE_SLOT_CURE = (
-    "drop an unused slot (SELECT pg_drop_replication_slot('<name>')), or raise "
-    "max_replication_slots and restart PostgreSQL"
+    "raise max_replication_slots and restart PostgreSQL, or have the owner of a slot that nothing "
+    "reads any more drop it (SELECT slot_name, active FROM pg_replication_slots)"
 )
 
 #: A session of ours that was closed, or whose process died, is gone within a second or two.
@@ -137,7 +138,7 @@ def create_slot(connection: Connection, settings: SourceSettings) -> Lsn:
     name = settings.slot_name
     failover = settings.failover and server_major(connection) >= 17
     announce_wait(connection)
-    with slot_creation_errors(name):
+    with slot_creation_errors(name, connection.info.user):
         row: Any = connection.execute(
             "SELECT lsn::text FROM pg_create_logical_replication_slot(%s, %s"
             + (", failover => true)" if failover else ")"),
@@ -149,8 +150,9 @@ def create_slot(connection: Connection, settings: SourceSettings) -> Lsn:
 class slot_creation_errors:  # noqa: N801 - used as a statement, like its parts
     """Errors of creating a slot, by SQL or by the replication protocol."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, role: str) -> None:
         self._name = name
+        self._role = quote(role)
 
     def __enter__(self) -> None:
         pass
@@ -162,10 +164,12 @@ class slot_creation_errors:  # noqa: N801 - used as a statement, like its parts
         if error.sqlstate == "42710":
             raise OperatorNeeded(
                 f"replication slot {self._name!r} exists already",
-                "run: wal2delta slot drop, or set sources.pg_replication.slot_name",
+                "set sources.pg_replication.slot_name to another name, or, if nothing else reads "
+                "this slot: wal2delta slot drop",
             ) from error
-        cure = REPLICATION_CURE if error.sqlstate == "42501" else FREE_SLOT_CURE
-        with source_errors(doing, cure):
+        refused = error.sqlstate == "42501"
+        cure = replication_cure(self._role) if refused else FREE_SLOT_CURE
+        with source_errors(doing, cure, self._role):
             raise error
 
 
@@ -185,7 +189,8 @@ def drop_slot(connection: Connection, settings: SourceSettings) -> bool:
     def drop() -> None:
         connection.execute("SELECT pg_drop_replication_slot(%s)", [name])
 
-    with source_errors(f"dropping replication slot {name!r}", REPLICATION_CURE):
+    cure = replication_cure(quote(connection.info.user))
+    with source_errors(f"dropping replication slot {name!r}", cure):
         when_not_in_use(connection, name, drop)
     return True
 

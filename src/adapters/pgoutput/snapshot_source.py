@@ -338,7 +338,7 @@ def _create_slot_exporting(
         f"LOGICAL {quote(settings.plugin_name)} "
         + (f"({', '.join(options)})" if major >= 15 else "EXPORT_SNAPSHOT")
     )
-    with slot_creation_errors(name):
+    with slot_creation_errors(name, connection.info.user):
         row: Any = connection.execute(statement.encode()).fetchone()
     if row is None or row[2] is None:
         raise OperatorNeeded(f"replication slot {name!r} was created without a snapshot")

@@ -14,6 +14,7 @@ import psycopg
 
 from adapters.pgoutput.own_session import pooler_in_front
 from adapters.pgoutput.settings import CREDENTIALS_KEY
+from adapters.pgoutput.streamability import quote
 from adapters.redaction import Redactor
 from cdc_core.errors import (
     CdcError,
@@ -70,23 +71,23 @@ _NAMES_OBJECTS = ("08", "0A", "25", "28", "3D", "40", "42", "53", "54", "55", "5
 
 
 @contextmanager
-def source_errors(doing: str, cure: str = "") -> Iterator[None]:
+def source_errors(doing: str, cure: str = "", role: str = "<role>") -> Iterator[None]:
     """Turn the driver's errors into ours; `doing` completes "while ...", `cure` mends a refusal."""
     try:
         yield
     except psycopg.Error as error:
-        raise translated(error, doing, cure) from error
+        raise translated(error, doing, cure, role) from error
 
 
-def translated(error: psycopg.Error, doing: str, cure: str = "") -> CdcError:
-    """Our error for one of the driver, met on a connection that stood."""
+def translated(error: psycopg.Error, doing: str, cure: str = "", role: str = "<role>") -> CdcError:
+    """Our error for one of the driver, met on a connection of this role (as SQL has it)."""
     state = error.sqlstate or ""
     said = described(error)
     match state[:2], state:
         case _, "42501":
             return OperatorNeeded(
                 f"privilege missing while {doing}: {said}",
-                _function_cure(said) or cure or "grant it to the role and run again",
+                _function_cure(said, role) or cure or "grant it to the role and run again",
             )
         case _, "22021" | "22P05":
             return OperatorNeeded(
@@ -145,11 +146,13 @@ def connection_refused(error: psycopg.Error, secrets: tuple[str, ...], doing: st
             "end an unused replication connection, or raise max_wal_senders and restart PostgreSQL",
         )
     if _REPLICATION_ROLE.search(text):
-        return OperatorNeeded(f"privilege missing while {doing}: {said}", REPLICATION_CURE)
+        cure = replication_cure(_attempted(error, "user"))
+        return OperatorNeeded(f"privilege missing while {doing}: {said}", cure)
     if _CONNECT_PRIVILEGE.search(text):
+        database, role = _attempted(error, "db"), _attempted(error, "user")
         return OperatorNeeded(
             f"privilege missing while {doing}: {said}",
-            "run: GRANT CONNECT ON DATABASE <database> TO <role>",
+            f"run: GRANT CONNECT ON DATABASE {database} TO {role}",
         )
     if _POOLER.search(text):
         return pooler_in_front(said)
@@ -199,10 +202,15 @@ def _connection_cure(limited: re.Match[str]) -> str:
     )
 
 
-REPLICATION_CURE = (
-    "run: ALTER ROLE <role> REPLICATION (RDS and Aurora: GRANT rds_replication TO <role>; "
-    "Cloud SQL, Azure: ALTER ROLE <role> REPLICATION)"
-)
+def replication_cure(role: str) -> str:
+    """What lets a role, given as SQL has it, use slots."""
+    return f"run: ALTER ROLE {role} REPLICATION (RDS and Aurora: GRANT rds_replication TO {role})"
+
+
+def _attempted(error: psycopg.Error, part: str) -> str:
+    """As whom, or to which database, a connection was tried, quoted."""
+    value: bytes = getattr(error.pgconn, part, b"")
+    return quote(value.decode(errors="replace")) if value else f"<{part}>"
 
 
 def slot_missing(slot_name: str) -> HistoryLost:
@@ -216,10 +224,10 @@ def _change(error: psycopg.Error) -> str:
     return f", at LSN {found[1]}" if found else ""
 
 
-def _function_cure(said: str) -> str:
+def _function_cure(said: str, role: str) -> str:
     """What mends a function that the role may not call; no right on a table does."""
     found = _EXECUTE_PRIVILEGE.search(said)
-    return f"run: GRANT EXECUTE ON FUNCTION {found[1]} TO <role>" if found else ""
+    return f"run: GRANT EXECUTE ON FUNCTION {found[1]} TO {role}" if found else ""
 
 
 def _one_line(text: str) -> str:

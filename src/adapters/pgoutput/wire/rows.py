@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 import pyarrow.compute as pc
 
+from adapters.pgoutput.streamability import quote
 from adapters.pgoutput.wire import messages as wire
 from adapters.pgoutput.wire.text import TextColumn, gather
 from adapters.pgoutput.wire.tuples import Values, walk
 from cdc_core.changes import Op
 from cdc_core.errors import DecodeError
 from cdc_core.lsn import Lsn
-from cdc_core.relation import Relation, ReplicaIdentity
+from cdc_core.relation import Relation, ReplicaIdentity, tables_option
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -192,11 +193,12 @@ class RowReader:
     def _check_key_sent(self, columns: list[Values], events: Positions) -> None:
         for values, in_key, column in zip(columns, self.key, self.relation.columns, strict=True):
             if in_key and values.unchanged is not None and values.unchanged.any():
+                table = self.relation.table
                 self._fail(
                     f"leaves out the unchanged value of key column {column.name!r}",
                     events[values.unchanged],
-                    f"run: ALTER TABLE {self.relation.table} REPLICA IDENTITY FULL, then: "
-                    f"wal2delta snapshot --tables {self.relation.table}",
+                    f"run: ALTER TABLE {quote(table.schema)}.{quote(table.name)} REPLICA IDENTITY "
+                    f"FULL, then: wal2delta snapshot {tables_option([str(table)])}",
                 )
 
     def _walk(self, rows: Positions, at: Positions) -> tuple[list[Values], Positions]:
