@@ -97,7 +97,8 @@ class DltDestination:
             raise DestinationFailed(
                 f"the checkpoint in dataset {self._settings.dataset_name!r} is of another version "
                 "of wal2delta",
-                "run the version that wrote it, or wal2delta cleanup and snapshot",
+                "run the version that wrote it; or, to have every table read again, drop the table "
+                "_dlt_pipeline_state of the dataset, then run: wal2delta snapshot",
             ) from None
         self._keeps = checkpoint.reading is not None
         return checkpoint
