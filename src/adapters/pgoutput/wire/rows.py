@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 import pyarrow.compute as pc
 
-from adapters.pgoutput.streamability import quote
 from adapters.pgoutput.wire import messages as wire
 from adapters.pgoutput.wire.text import TextColumn, gather
 from adapters.pgoutput.wire.tuples import Values, walk
@@ -19,6 +18,7 @@ from cdc_core.changes import Op
 from cdc_core.errors import DecodeError
 from cdc_core.lsn import Lsn
 from cdc_core.relation import Relation, ReplicaIdentity, tables_option
+from cdc_core.table_rules import qualified
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -197,7 +197,7 @@ class RowReader:
                 self._fail(
                     f"leaves out the unchanged value of key column {column.name!r}",
                     events[values.unchanged],
-                    f"run: ALTER TABLE {quote(table.schema)}.{quote(table.name)} REPLICA IDENTITY "
+                    f"run: ALTER TABLE {qualified(table)} REPLICA IDENTITY "
                     f"FULL, then: wal2delta snapshot {tables_option([str(table)])}",
                 )
 
