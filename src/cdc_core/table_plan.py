@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from cdc_core.changes import ChangeBatch, TableChanges
     from cdc_core.checkpoint import ColumnState
+    from cdc_core.errors import CdcError
     from cdc_core.ports.catalog import Catalog, SourceTable
     from cdc_core.relation import TableName
     from cdc_core.staging import StagedRows
@@ -78,6 +79,8 @@ class TablePlan:
     frozen: bool = False
     #: Tables that cannot be published as long as other sessions have them locked.
     locked: list[TableName] = field(default_factory=list)
+    #: Tables that the source refuses to publish, by oid.
+    unpublished: dict[int, CdcError] = field(default_factory=dict)
     #: Sentences about what changed in the tables' definitions, and what became of it.
     notes: list[str] = field(default_factory=list)
     alerts: list[str] = field(default_factory=list)
@@ -137,6 +140,7 @@ class TablePlan:
         self.sources = {table.relation.oid: table for table in tables}
         self.to_read = {oid: why for oid, why in self.to_read.items() if oid in self.sources}
         self.locked = [table.relation.table for table in tables if table.locked]
+        self._note_unpublished()
         states = dict(self.checkpoint.tables)
         names = {oid: table.relation.table for oid, table in self.sources.items()}
         self.targets = target_names(names, states, self.first_schema, self.naming)
@@ -145,6 +149,8 @@ class TablePlan:
         for oid, table in self.sources.items():
             known = states.get(oid)
             if oid in self.refused or table.locked:
+                continue
+            if table.refused and (known is None or known.status is not TableStatus.STREAMING):
                 continue
             if known is None or known.status is TableStatus.DROPPED:
                 held = self._held_by_refused(states, oid)
@@ -307,6 +313,14 @@ class TablePlan:
     def _set_aside(self, oid: int, why: str) -> None:
         self.refused[oid] = why
         self.alerts.append(f"{self._name(oid)} is set aside: {why}")
+
+    def _note_unpublished(self) -> None:
+        told, self.unpublished = self.unpublished, {}
+        for oid, table in self.sources.items():
+            if table.refused is not None:
+                self.unpublished[oid] = table.refused
+                if oid not in told:
+                    self.alerts.append(f"{self._name(oid)} is set aside: {table.refused}")
 
     def _held_by_refused(self, states: dict[int, TableState], oid: int) -> str:
         """Why a new table cannot be read: its place is still that of one that was set aside."""

@@ -74,6 +74,8 @@ class InMemoryPostgres:
         self.published: set[int] = set()
         #: Tables that another session has locked.
         self.locked: set[int] = set()
+        #: Tables that may not be published.
+        self.refused: set[int] = set()
         self.slot: Lsn | None = None
         #: Who holds the writer lock, and who else reads the slot; None: nobody.
         self.writer: str | None = None

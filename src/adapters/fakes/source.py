@@ -247,11 +247,17 @@ class InMemorySource:
         for table in self._tables():
             if table.not_streamed:
                 self.postgres.published.discard(table.relation.oid)
-            elif table.relation.oid not in self.postgres.locked:
+            elif table.relation.oid not in self.postgres.locked | self.postgres.refused:
                 self.postgres.published.add(table.relation.oid)
         self.faults.pass_by("catalog.publish.done")
         waiting = self.postgres.locked - self.postgres.published
-        return [replace(t, locked=t.relation.oid in waiting) for t in self._tables()]
+        refused = self.postgres.refused - self.postgres.published
+        return [
+            replace(t, refused=_refusal(t), not_streamed=str(_refusal(t)))
+            if t.relation.oid in refused
+            else replace(t, locked=t.relation.oid in waiting)
+            for t in self._tables()
+        ]
 
     def horizon(self) -> int:
         self.faults.pass_by("catalog.horizon")
@@ -437,6 +443,11 @@ def _slot(postgres: InMemoryPostgres, slot_name: str) -> SlotState | None:
         retained_bytes=postgres.lsn - restart_lsn,
         safe_bytes=None,
     )
+
+
+def _refusal(table: SourceTable) -> CdcError:
+    name = table.relation.table
+    return OperatorNeeded(f"PostgreSQL refuses to publish {name}", f"run: ADD TABLE {name}")
 
 
 def _not_streamed(relation: Relation) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from cdc_core.errors import CdcError
     from cdc_core.fingerprint import Fingerprint
     from cdc_core.relation import Relation, TableName
 
@@ -30,6 +31,8 @@ class SourceTable:
     total_bytes: int = 0
     #: Another session has it locked, so that it could not be added to the publication.
     locked: bool = False
+    #: Why PostgreSQL refused to add it to the publication, with the statement to run.
+    refused: CdcError | None = None
 
 
 class Reason(Enum):
@@ -72,10 +75,10 @@ class Catalog(Protocol):
     def publish(self) -> Sequence[SourceTable]:
         """Create or complete the publication, then `tables()`.
 
-        Adds tables that can be streamed, but for those that are `locked`, takes out those whose
-        updates PostgreSQL would refuse.
-        A publication that the role does not own is used as it is. Raises `OperatorNeeded` with the
-        statement to run where a privilege is missing and nothing is published yet.
+        Adds tables that can be streamed, but for those that are `locked` or `refused`, and takes
+        out those whose updates PostgreSQL would refuse. A publication that the role does not own is
+        used as it is. Raises `OperatorNeeded` with the statement to run where the publication is
+        missing and PostgreSQL refuses to create it with any of the tables.
         """
         ...
 

@@ -12,6 +12,7 @@ from cdc_core.errors import (
     OperatorNeeded,
     TablesLocked,
     TablesNeedSnapshot,
+    TablesRefused,
 )
 from cdc_core.history import break_in_history, confirmable, require_checkpoint
 from cdc_core.ports.change_source import ReadAgain
@@ -316,5 +317,8 @@ def _require_all(plan: TablePlan) -> None:
     """Raise what keeps tables from being followed, now that all others are up to date."""
     if plan.set_aside:
         raise TablesNeedSnapshot(plan.set_aside, frozen=plan.frozen)
+    if plan.unpublished:
+        named = {str(plan.sources[oid].relation.table): e for oid, e in plan.unpublished.items()}
+        raise TablesRefused(named)
     if plan.locked:
         raise TablesLocked(map(str, plan.locked), "; every other table is up to date")

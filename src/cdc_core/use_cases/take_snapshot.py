@@ -82,6 +82,8 @@ class TakeSnapshot:
             known = self._known(checkpoint, identity, all_tables=not tables)
             targets = target_names(names, known, self.first_schema, self.destination.naming)
             chosen = choose_tables(found, tables)
+            refused = {t.relation.oid: t.refused for t in chosen if t.refused}
+            chosen = [table for table in chosen if not table.refused]
             if locked := [str(table.relation.table) for table in chosen if table.locked]:
                 raise TablesLocked(locked)
             if checkpoint and checkpoint.full_load and not (broken or tables):
@@ -112,6 +114,7 @@ class TakeSnapshot:
                 self.progress.note(f"snapshot at LSN {snapshot.lsn}: {len(chosen)} tables")
                 pairs = [(table, targets[table.relation.oid]) for table in chosen]
                 checkpoint, last, counts = self._read(snapshot, pairs, checkpoint)
+                counts.refused |= refused
                 lsn = snapshot.lsn
                 taken_at = snapshot.taken_at
             # Every table is at the snapshot: the stream's older changes are in it. One that was
@@ -139,7 +142,8 @@ class TakeSnapshot:
         unread = {
             table.relation.oid: "the full load has not come to it"
             for table in found
-            if table.not_streamed or not checkpoint.loaded(table.relation.oid)
+            if not table.refused
+            and (table.not_streamed or not checkpoint.loaded(table.relation.oid))
         }
         kept = len(found) - len(unread)
         self.progress.note(

@@ -594,6 +594,48 @@ def test_a_new_table_that_is_locked_does_not_stop_the_others() -> None:
     world.assert_equal()
 
 
+def test_a_new_table_that_may_not_be_published_does_not_stop_the_others() -> None:
+    world, oids = build(34)
+    world.snapshot()
+    bad, free = (world.postgres.create_table(name, COLUMNS) for name in ("bad", "free"))
+    world.postgres.refused.add(bad)
+    work(world, [*oids, bad, free], 6)
+    refused = r"public\.bad \(PostgreSQL refuses to publish.*ADD TABLE public\.bad"
+    with pytest.raises(TablesRefused, match=refused):
+        world.snapshot("public.bad")
+    for run in (world.cdc, world.snapshot, world.cdc):
+        with pytest.raises(TablesRefused, match=refused) as told:
+            run()
+        assert told.value.exit_code == 3
+        assert "bad" not in world.lake.tables
+        waiting = world.postgres.tables.pop(bad)
+        world.assert_equal()
+        world.postgres.tables[bad] = waiting
+        work(world, [*oids, free], 2)
+    world.postgres.refused.clear()
+    world.cdc()
+    world.assert_equal()
+
+
+@pytest.mark.parametrize("between", ["cdc", "snapshot"])
+def test_a_followed_table_that_may_not_be_published_again(between: str) -> None:
+    world, oids = build(35)
+    world.snapshot()
+    bad = oids[0]
+    work(world, oids, 4)
+    world.postgres.published.discard(bad)
+    world.postgres.refused.add(bad)
+    work(world, oids, 4)
+    with pytest.raises(TablesRefused, match="refuses to publish"):
+        getattr(world, between)()
+    work(world, oids, 4)
+    with pytest.raises(TablesRefused, match="refuses to publish"):
+        world.cdc()
+    world.postgres.refused.clear()
+    world.cdc()
+    world.assert_equal()
+
+
 def _touch(world: World, tx, oid: int) -> None:
     """A statement that fits whatever columns the table has."""
     table = world.postgres.tables[oid]
