@@ -20,7 +20,7 @@ from tests.integration.pgoutput.test_catalog import major
 from tests.support import oracle
 from tests.support.changes import events
 from tests.support.lakes import LocalLake
-from tests.support.pipeline import Service
+from tests.support.pipeline import InProcess, Service
 from tests.support.postgres import BIN
 
 if TYPE_CHECKING:
@@ -109,10 +109,41 @@ def test_snapshot_and_changes(primary: EmbeddedPostgres, standby: EmbeddedPostgr
             help_it.join()
 
 
+def test_what_only_the_primary_can_do_is_said_once(
+    primary: EmbeddedPostgres, standby: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    lake = LocalLake("duckdb", tmp_path)
+    pipeline = InProcess(standby.dsn, lake)
+    with psycopg.connect(primary.dsn, autocommit=True) as sql:
+        # Every statement on a standby fails by this, unless a session has its own.
+        sql.execute("ALTER DATABASE postgres SET default_transaction_isolation = serializable")
+        sql.execute("CREATE ROLE apart; CREATE TABLE u (id int PRIMARY KEY)")
+        sql.execute("ALTER TABLE u OWNER TO apart")
+        _replayed(sql, standby)
+        lines = [" ".join(line.split()) for line in pipeline.run("check", code=3).splitlines()]
+        told = " ".join(lines)
+        statement = (
+            'CREATE PUBLICATION "dlt_cdc_pub" FOR TABLE ONLY "public"."t", ONLY "public"."u"'
+        )
+        assert [line.split(":")[0] for line in lines if line.startswith("fail")] == [
+            "fail publication dlt_cdc_pub"
+        ]
+        assert f"run on the primary, as the tables' owner: {statement}" in told
+        refused = " ".join(pipeline.run("snapshot", code=3).split())
+        assert f"run on the primary, as the tables' owner: {statement}" in refused
+        sql.execute(refused.partition("owner: ")[2].encode())
+        sql.execute("CREATE TABLE late (id int PRIMARY KEY)")
+        _replayed(sql, standby)
+        told = " ".join(pipeline.run("check").split())
+        assert "a standby adds no tables to it" in told
+        assert "owner of both on the primary: ALTER PUBLICATION" in told
+
+
 def _replayed(sql: psycopg.Connection, standby: EmbeddedPostgres) -> None:
     position = sql.execute("SELECT pg_current_wal_lsn()").fetchone()
     assert position is not None
-    with psycopg.connect(standby.dsn, autocommit=True) as connection:
+    options = "-c default_transaction_isolation=repeatable\\ read"
+    with psycopg.connect(standby.dsn, autocommit=True, options=options) as connection:
         for _ in range(500):
             query = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn, pg_sleep(0.02)"
             row = connection.execute(query, position).fetchone()
