@@ -202,5 +202,7 @@ def _check(pairs: Iterable[tuple[str, Any]], *, may_tell_keys: bool = False) -> 
                 raise ValueError(f"has an sslmode that is not one of {', '.join(SSL_MODES)}")
             case "connect_timeout" if not re.fullmatch(r"-?\d+", str(value)):
                 raise ValueError("has a connect_timeout that is not a number of seconds")
+            case "load_balance_hosts" if value != "disable":
+                raise ValueError("must not set load_balance_hosts: all sessions need one server")
             case "replication":
                 raise ValueError("must not set replication; that is ours to choose")

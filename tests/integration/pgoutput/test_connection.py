@@ -69,7 +69,8 @@ def test_values_do_not_depend_on_the_servers_defaults(
     settings: SourceSettings, catalog: PgCatalog, sql: psycopg.Connection, database: str
 ) -> None:
     name = database.rpartition("/")[2]
-    for option, value in ODD_DEFAULTS.items():
+    newer = {"transaction_timeout": "300ms"} if major(sql) >= 17 else {}
+    for option, value in {**ODD_DEFAULTS, **newer}.items():
         sql.execute(f"ALTER DATABASE \"{name}\" SET {option} = '{value}'")
     sql.execute(
         "CREATE TABLE t (id int PRIMARY KEY, tz timestamptz, tt timetz, i interval, y bytea,"
@@ -185,6 +186,49 @@ def test_a_connection_limit_has_words_of_its_own(
                     open_session()
                 assert limit in told.value.cure
             sql.execute(f"{limit} -1".encode())
+
+
+def test_pg_hba_has_words_of_its_own() -> None:
+    with EmbeddedPostgres(bin_dir=os.environ.get(BIN)) as server:
+        with psycopg.connect(server.dsn, autocommit=True) as admin:
+            admin.execute("CREATE ROLE rejected LOGIN PASSWORD 'x'")
+            admin.execute("CREATE ROLE unknown LOGIN PASSWORD 'x'")
+            (server.data_dir / "pg_hba.conf").write_text(
+                "host all rejected all reject\nhost all postgres all scram-sha-256\n"
+            )
+            admin.execute("SELECT pg_reload_conf()")
+            admin.execute("SELECT pg_sleep(0.5)")
+        for role in ("rejected", "unknown"):
+            dsn = server.database_dsn("postgres", role, "x")
+            with pytest.raises(SettingsError, match="admits no such connection") as told:
+                connect(SourceSettings(dsn))
+            assert "a line for this role" in told.value.cure
+        with pytest.raises(SettingsError, match="password authentication failed") as told:
+            connect(SourceSettings(server.database_dsn("postgres", "postgres", "wrong")))
+        assert "pg_hba" not in str(told.value)
+
+
+@pytest.mark.parametrize("level", ["NOTICE", "WARNING", "LOG"])
+def test_a_login_trigger_that_talks(
+    plain: SourceSettings,
+    sql: psycopg.Connection,
+    major_version: int,
+    capfd: pytest.CaptureFixture[str],
+    level: str,
+) -> None:
+    if major_version < 17:
+        pytest.skip("login triggers came with PostgreSQL 17")
+    sql.execute(
+        "CREATE FUNCTION greet() RETURNS event_trigger LANGUAGE plpgsql AS"
+        f" $$BEGIN RAISE {level} 'welcome'; END$$; ALTER FUNCTION greet() OWNER TO CURRENT_USER;"
+        "CREATE EVENT TRIGGER greet ON login EXECUTE FUNCTION greet();"
+        "ALTER EVENT TRIGGER greet ENABLE ALWAYS".encode()
+    )
+    connect(plain).close()
+    ArrowSession(plain, major_version).close()
+    sql.execute("DROP EVENT TRIGGER greet")
+    captured = capfd.readouterr()
+    assert captured.err == captured.out == ""
 
 
 def test_hosts_to_choose_from(settings: SourceSettings, major_version: int) -> None:

@@ -40,6 +40,7 @@ BAD_VALUES = [
     ("CREDENTIALS", f"postgresql://{SECRET}@h/db?sslmode", "key=value pairs"),
     ("CREDENTIALS", f"postgresql://{SECRET}@h/db?replication=database", "replication"),
     ("CREDENTIALS", f"postgresql://{SECRET}@h/db?connect_timeout=soon", "connect_timeout"),
+    ("CREDENTIALS", f"postgresql://{SECRET}@h,i/db?load_balance_hosts=random", "load_balance"),
     ("CREDENTIALS", f"host=h pasword={PASSWORD}", "did you mean 'password'"),
     ("CREDENTIALS", f"host=h password='{PASSWORD}", "key=value pairs"),
     ("CREDENTIALS", f"h shop app {PASSWORD}", "key=value pairs"),
