@@ -45,6 +45,7 @@ _OF_ALL = (*MOVED, psycopg.errors.ReadOnlySqlTransaction)
 #: A longer message of an event trigger is cut.
 _MESSAGE_LENGTH = 300
 _FUNCTION = re.compile(r"function (\S+)\(")
+
 #: Tables and leaf partitions of a publication without a replica identity.
 _REFUSING = """
 SELECT ns.nspname::text, s.relname::text
