@@ -21,6 +21,7 @@ class OperatorAction(Enum):
     RETRY = "run again"
     FIX_SETTINGS = "correct the command line or a setting"
     FIX_SOURCE = "an operator must act on the source"
+    GRANT = "an operator must grant a privilege"
 
 
 class CdcError(Exception):
@@ -63,6 +64,13 @@ class DestinationUnavailable(CdcError):
 
 class DestinationFailed(CdcError):
     """The destination refused a load; nothing after the last checkpoint counts."""
+
+
+class DestinationForbidden(CdcError):
+    """A privilege is missing at the destination: running again does not help before a grant."""
+
+    action = OperatorAction.GRANT
+    exit_code = 3
 
 
 class SettingsError(CdcError):

@@ -7,16 +7,18 @@ they are first asked for. Source: dependency-injector documentation, "Providers"
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dependency_injector import containers, providers
 
 from cdc_core.ports.clock import Clock, SystemClock
 from cdc_core.ports.progress import Progress, SilentProgress
+from entrypoints import log
 from entrypoints.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from adapters.pgoutput.settings import SourceSettings
     from cdc_core.ports.catalog import Catalog
@@ -76,7 +78,15 @@ def _destination(settings: Settings) -> Destination:
                 staging_volume_name=databricks.staging_volume_name,
                 keep_staged_files=databricks.keep_staged_files,
                 multi_table_transaction=databricks.multi_table_transaction,
+                read_credentials=partial(_read_databricks_credentials, settings),
             )
+
+
+def _read_databricks_credentials(settings: Settings) -> Mapping[str, Any]:
+    """As they are by now; a new secret is struck out of every output too."""
+    again = settings.read_again()
+    log.redact.add(again.secret_values())
+    return again.databricks.credentials.for_dlt()
 
 
 def _change_source(settings: Settings) -> ChangeSource:

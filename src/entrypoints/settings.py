@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -17,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
 )
@@ -334,6 +336,11 @@ class Settings(BaseModel):
     pipeline: PipelineSettings = PipelineSettings()
     sources: _Sources = _Sources()
     destination: _Destinations = _Destinations()
+    _load_again: Callable[[], Settings] | None = PrivateAttr(default=None)
+
+    def read_again(self) -> Settings:
+        """The destination's settings as they are by now, where they were read from providers."""
+        return self if self._load_again is None else self._load_again()
 
     @property
     def source(self) -> SourceSettings:
@@ -413,6 +420,9 @@ def load_settings(
                 _check_duckdb(settings.duckdb.credentials, settings.pipeline.dataset_name)
             case "delta":
                 _check_delta(settings.filesystem.bucket_url)
+    settings._load_again = partial(
+        load_settings, overrides, environ=environ, scope=scope, needs_source=False
+    )
     return settings
 
 

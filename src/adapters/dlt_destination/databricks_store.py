@@ -7,6 +7,7 @@ REPLACE TABLE, so that a reader sees a table before or after. Sources: Databrick
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ from cdc_core.staging import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from adapters.dlt_destination.transient import Patience
@@ -89,10 +90,14 @@ class DatabricksStore:
         patience: Patience,
         *,
         in_one_transaction: bool = False,
+        credentials: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
+        """`credentials` reads dlt's keys again, where they may change during a run."""
         self._settings = settings
         self._pipeline = pipeline
-        self.sessions = Sessions(patience)
+        self._read_credentials = credentials
+        self._logged_in = False
+        self.sessions = Sessions(patience, self._credentials)
         #: What a batch does, where it is one transaction.
         self.block = AtomicBlock() if in_one_transaction else None
         self._columns: TablesByName[pa.Schema] | None = None
@@ -105,20 +110,27 @@ class DatabricksStore:
         from adapters.dlt_destination.jobs import planned_factory
         from adapters.dlt_destination.reach import reach_warehouse
         from adapters.dlt_destination.warehouse_client import WarehouseClient
-        from adapters.dlt_destination.warehouse_credentials import WarehouseCredentials
 
-        keys = self._settings["credentials"]
-        reach_warehouse(keys)
+        reach_warehouse(self._settings["credentials"])
         factory = planned_factory(
             databricks,
             self,
             plan,
             (StateInTables, WarehouseClient),
             destination_name="databricks",
-            **{**self._settings, "credentials": WarehouseCredentials.of(keys)},
+            **{**self._settings, "credentials": self.sessions.login().credentials},
         )
         factory.caps_params["max_parallel_load_jobs"] = TABLES_AT_ONCE
         return factory
+
+    def _credentials(self) -> Any:
+        """As the settings were read when the run began; for another login as they are then."""
+        from adapters.dlt_destination.warehouse_credentials import WarehouseCredentials
+
+        if self._logged_in and self._read_credentials is not None:
+            self._settings = {**self._settings, "credentials": dict(self._read_credentials())}
+        self._logged_in = True
+        return WarehouseCredentials.of(self._settings["credentials"])
 
     def close(self) -> None:
         if self.block is not None:
@@ -409,15 +421,24 @@ class DatabricksStore:
                         f"ON t.{PROBE_COLUMN} = s.{PROBE_COLUMN} "
                         f"WHEN NOT MATCHED THEN INSERT ({PROBE_COLUMN}) VALUES (s.{PROBE_COLUMN})",
                     )
-        finally:
-            made = [name for name in self._datasets(client) if name not in there]
-            if client.sql_client.dataset_name.lower() not in made:
-                self._run(client, f"DROP TABLE IF EXISTS {table}")
-            for volume in self._volumes(client):
-                if volume.dataset not in made and volume.name not in volumes:
-                    volume.drop()
-            for dataset in made:
-                self._drop_dataset(client, dataset)
+        except BaseException:
+            with contextlib.suppress(Exception):  # what comes first is the cause
+                self._drop_what_was_made(client, table, there, volumes)
+            raise
+        self._drop_what_was_made(client, table, there, volumes)
+
+    def _drop_what_was_made(
+        self, client: Any, table: str, there: Collection[str], volumes: Collection[str]
+    ) -> None:
+        """The table, the volumes and datasets but those that were there."""
+        made = [name for name in self._datasets(client) if name not in there]
+        if client.sql_client.dataset_name.lower() not in made:
+            self._run(client, f"DROP TABLE IF EXISTS {table}")
+        for volume in self._volumes(client):
+            if volume.dataset not in made and volume.name not in volumes:
+                volume.drop()
+        for dataset in made:
+            self._drop_dataset(client, dataset)
 
     def _datasets(self, client: Any) -> list[str]:
         """Of the dataset and its staging dataset, those that are there."""

@@ -9,7 +9,7 @@ from adapters.dlt_destination.transient import PATIENCE, Patience
 from cdc_core.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from adapters.dlt_destination.settings import PipelineSettings
 
@@ -42,8 +42,10 @@ def databricks_destination(
     keep_staged_files: bool = False,
     multi_table_transaction: bool = False,
     patience: Patience = PATIENCE,
+    read_credentials: Callable[[], Mapping[str, Any]] | None = None,
 ) -> DltDestination:
     """`credentials`: dlt's keys for Databricks, `http_path` and `catalog` always among them.
+    `read_credentials` reads them again, where a token or secret may be replaced during a run.
 
     dlt would take the first warehouse that it finds for a missing `http_path`.
     """
@@ -65,5 +67,6 @@ def databricks_destination(
         settings.pipeline_name,
         patience,
         in_one_transaction=multi_table_transaction,
+        credentials=read_credentials,
     )
     return DltDestination(store, settings)

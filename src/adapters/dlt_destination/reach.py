@@ -24,8 +24,8 @@ _TLS = ("trusted_ca_file", "client_cert_file", "client_cert_key_file", "client_c
 
 
 def reach_warehouse(credentials: Mapping[str, Any]) -> None:
-    """One connection to the workspace as the connector makes it, and one as the SDK does where that
-    has to fetch a token. `credentials` are dlt's keys. Raises `OSError`, `ssl.SSLError` among it.
+    """One connection to the workspace as the connector makes it, and one as a login does where a
+    token has to be fetched. `credentials` are dlt's keys. Raises `OSError`, as is `ssl.SSLError`.
     """
     parameters = credentials.get("connection_parameters") or {}
     host = credentials.get("server_hostname")
@@ -34,7 +34,7 @@ def reach_warehouse(credentials: Mapping[str, Any]) -> None:
         _reach(uri, _connectors_context(parameters))
     workspace = f"https://{host}" if host and credentials.get("client_id") else None
     for found in {workspace, _address(os.environ.get("DATABRICKS_HOST"))} - {None, ""}:
-        _reach(str(found), _sdks_context())
+        _reach(str(found), context_of_logins())
 
 
 def _address(host: str | None) -> str | None:
@@ -53,7 +53,8 @@ def _connectors_context(parameters: Mapping[str, Any]) -> ssl.SSLContext:
     return context
 
 
-def _sdks_context() -> ssl.SSLContext:
+def context_of_logins() -> ssl.SSLContext:
+    """How certificates are checked where a token is fetched: as the SDK does it."""
     import certifi
 
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")

@@ -26,15 +26,25 @@ _CLASSES = re.compile(
     r"|TEMPORARILY_UNAVAILABLE|SERVICE_TEMPORARILY|REQUEST_LIMIT_EXCEEDED|RESOURCE_EXHAUSTED"
 )
 #: A session that the server has forgotten: idle for too long, or the warehouse was restarted.
-_SESSION = re.compile(r"Invalid SessionHandle|SESSION_(?:CLOSED|NOT_FOUND|EXPIRED)", re.IGNORECASE)
+_SESSION = re.compile(
+    r"Invalid SessionHandle|SESSION_(?:CLOSED|NOT_FOUND|EXPIRED)|Command \S+ does not exist",
+    re.IGNORECASE,
+)
 #: Uploads, which the connector tries once.
 _UPLOAD = re.compile(r"unsuccessful: (?:408|429|500|502|503|504)\b|^HTTP request error: ")
+_UPLOAD_REFUSED = re.compile(r"^Staging operation over HTTP was unsuccessful: (?:400|401|403)-")
+#: A token that is unknown, or has ended, said by the workspace or by what a statement called there.
+_TOKEN = re.compile(
+    r"invalid_client|unauthorized_client|Client authentication failed|Invalid access token"
+    r"|Token is expir|[Tt]oken (?:has |is )?expired|Credential was not sent"
+)
+_LOGIN = re.compile(r"The login was answered with (\d+)")
 #: Of statements the connector leaves these alone, since others' might not be safe twice.
 _GATEWAY = (500, 502, 504)
 #: No answer, or one that asks to come again (429, 503).
 _AWAY = re.compile(
     r"exceed Retry policy max retry duration|max retries exceeded|too many \d+ error responses"
-    r"|unsuccessful: (?:429|503)\b",
+    r"|unsuccessful: (?:429|503)\b|The login was (?:not answered|answered with (?:429|5\d\d))",
     re.IGNORECASE,
 )
 _LOST = {"ConnectionError", "TimeoutError", "gaierror", "MaxRetryError", "ProtocolError"}
@@ -55,11 +65,30 @@ def away(error: BaseException) -> bool:
 def transient(error: BaseException) -> bool:
     """Whether to send the statement again."""
     text = str(error)
+    if _UNTRUSTED.search(text):
+        return False
     return away(error) or session_lost(error) or bool(_CLASSES.search(text) or _UPLOAD.search(text))
 
 
+def token_refused(error: BaseException) -> bool:
+    """Whether the credentials are wrong, or the token has ended."""
+    return bool(_TOKEN.search(str(error))) or http_code(error) == 401
+
+
+def refused(error: BaseException) -> bool:
+    """Whether the workspace did not let a request in, for whatever reason."""
+    return token_refused(error) or http_code(error) == 403
+
+
+def upload_refused(error: BaseException) -> bool:
+    """Whether the storage of a volume refused an upload: its address may have ended."""
+    return bool(_UPLOAD_REFUSED.search(str(error)))
+
+
 def http_code(error: BaseException) -> int | None:
-    """The status of the HTTP answer that a connector's error tells of."""
+    """The status of the HTTP answer that a connector's error tells of, or that a login got."""
+    if found := _LOGIN.search(str(error)):
+        return int(found[1])
     code = getattr(error, "context", {}).get("http-code")
     return code if isinstance(code, int) else None
 

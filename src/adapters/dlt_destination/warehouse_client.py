@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow.parquet as pq
 from dlt.common.destination.client import RunnableLoadJob
@@ -15,25 +15,30 @@ from dlt.destinations.impl.databricks.sql_client import DatabricksCursorImpl, Da
 from dlt.destinations.sql_client import raise_database_error
 
 from adapters.dlt_destination.atomic_block import CATALOG_COMMITS
-from adapters.dlt_destination.transient import session_lost
+from adapters.dlt_destination.transient import refused, session_lost, upload_refused
+from adapters.dlt_destination.warehouse_errors import statement_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from adapters.dlt_destination.atomic_block import AtomicBlock
-    from adapters.dlt_destination.warehouse_sessions import Sessions
+    from adapters.dlt_destination.warehouse_sessions import Login, Session, Sessions
+
+T = TypeVar("T")
 
 #: A state of more bytes goes the way of a file; a statement may hold some megabytes.
 STATEMENT_BYTES = 1_000_000
 
 
 class SharedSqlClient(DatabricksSqlClient):
-    """Borrows a session for each statement; one that met a transient fault is sent again."""
+    """Borrows a session for each statement; one that met a transient fault is sent again, and one
+    that was refused once more, after a new login."""
 
     def __init__(self, sessions: Sessions, *args: Any) -> None:
         super().__init__(*args)
-        self._conn: Any = None
+        self._held: Session | None = None
+        self._login: Login | None = None
         self._block: AtomicBlock | None = None
         self._sessions = sessions
 
@@ -41,46 +46,92 @@ class SharedSqlClient(DatabricksSqlClient):
         """A session is borrowed when there is something to say."""
 
     def close_connection(self) -> None:
-        if self._conn is not None:
-            self._sessions.give_back(self._conn)
-            self._conn = None
+        if self._held is not None:
+            self._sessions.give_back(self._held)
+            self._held = None
 
     @property
     def native_connection(self) -> Any:
         """A session of this client's own until it is closed: dlt sets folders on it."""
-        return self._sessions.patience.run(self._session, lambda _: None)
+        return self._patiently(self._connection)
 
-    def _session(self) -> Any:
-        if self._conn is None:
-            self._conn = self._sessions.borrow(self.credentials)
-        return self._conn
+    def _connection(self) -> Any:
+        if self._held is None:
+            self._login = self._sessions.login()
+            self._held = self._sessions.borrow()
+            self._login = self._held.login
+        return self._held.connection
+
+    def _patiently(self, send: Callable[[], T]) -> T:
+        """What `send` returns; after a refusal it is sent again to a new address, once, or after a
+        new login, as often as the one before had worked."""
+        patience = self._sessions.patience
+        addresses, logins = 1, patience.attempts
+        while True:
+            try:
+                return patience.run(send, self._before_again)
+            except Exception as error:
+                if addresses and upload_refused(error):
+                    addresses -= 1
+                elif logins and refused(error) and self._log_in_again():
+                    logins -= 1
+                else:
+                    raise
+
+    def _log_in_again(self) -> bool:
+        if self._login is None or not self._sessions.log_in_again(self._login):
+            return False
+        self._drop_session()
+        return True
+
+    def _before_again(self, error: BaseException) -> None:
+        if session_lost(error):
+            self._drop_session()
+
+    def _drop_session(self) -> None:
+        if self._held is not None:
+            self._sessions.lost(self._held)
+            self._held = None
 
     @contextmanager
-    @raise_database_error
-    def execute_query(self, query: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        pinned = self._conn is not None
+    def _lent(self) -> Iterator[None]:
+        """A session that was borrowed in the context is given back after it."""
+        pinned = self._held is not None
         try:
-            cursor = self._sessions.patience.run(
-                lambda: self._send(query, args or kwargs or None), self._before_again
-            )
-            try:
-                yield DatabricksCursorImpl(cursor)  # type: ignore[abstract, unused-ignore]
-            finally:
-                with suppress(Exception):
-                    cursor.close()
+            yield
         finally:
             if not pinned:
                 self.close_connection()
 
+    @contextmanager
+    @raise_database_error
+    def execute_query(self, query: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        with self._lent():
+            cursor = self._patiently(lambda: self._send(query, args or kwargs or None))
+            with statement_named(cursor):
+                try:
+                    yield DatabricksCursorImpl(cursor)  # type: ignore[abstract, unused-ignore]
+                finally:
+                    with suppress(Exception):
+                        cursor.close()
+
     def _send(self, query: str, parameters: Any) -> Any:
-        cursor = self._session().cursor()
-        cursor.execute(query, parameters)
+        cursor = self._connection().cursor()
+        try:
+            with statement_named(cursor):
+                cursor.execute(query, parameters)
+        finally:
+            if cursor.query_id and self._held is not None:
+                self._held.login.worked = True
         return cursor
 
-    def _before_again(self, error: BaseException) -> None:
-        if session_lost(error) and self._conn is not None:
-            self._sessions.lost(self._conn)
-            self._conn = None
+    def _fetch_all(self, query: str, parameters: Any) -> Any:
+        cursor = self._send(query, parameters)
+        with statement_named(cursor):
+            rows = None if cursor.description is None else cursor.fetchall()
+        with suppress(Exception):
+            cursor.close()
+        return rows
 
     @contextmanager
     def into(self, block: AtomicBlock) -> Iterator[None]:
@@ -92,10 +143,16 @@ class SharedSqlClient(DatabricksSqlClient):
             self._block = None
 
     def execute_sql(self, sql: Any, *args: Any, **kwargs: Any) -> Any:
-        if self._block is None:
-            return super().execute_sql(sql, *args, **kwargs)
-        self._block.add(sql, *args)
-        return None
+        if self._block is not None:
+            self._block.add(sql, *args)
+            return None
+        return self._rows(sql, args or kwargs or None)
+
+    @raise_database_error
+    def _rows(self, query: str, parameters: Any) -> Any:
+        """All rows, fetched within what is sent again: a token may end before the last."""
+        with self._lent():
+            return self._patiently(lambda: self._fetch_all(query, parameters))
 
     def create_dataset(self) -> None:
         self.execute_sql(f"CREATE SCHEMA IF NOT EXISTS {self.fully_qualified_dataset_name()}")
@@ -104,13 +161,11 @@ class SharedSqlClient(DatabricksSqlClient):
         """Upload a file to a path in a volume."""
 
         def send() -> None:
-            self._session().staging_allowed_local_path = os.fspath(file.parent)
+            self._connection().staging_allowed_local_path = os.fspath(file.parent)
             self._send(f"PUT '{file.as_posix()}' INTO '{place}' OVERWRITE", None).close()
 
-        try:
-            self._sessions.patience.run(send, self._before_again)
-        finally:
-            self.close_connection()
+        with self._lent():
+            self._patiently(send)
 
     def escape_column_name(
         self,

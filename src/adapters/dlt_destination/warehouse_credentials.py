@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from dlt.destinations.impl.databricks.configuration import DatabricksCredentials
 
+from adapters.dlt_destination.reach import context_of_logins
+from adapters.dlt_destination.service_principal import ServicePrincipal
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -41,7 +44,13 @@ class WarehouseCredentials(DatabricksCredentials):
         return credentials
 
     def to_connector_params(self) -> dict[str, Any]:
+        """Of one login: the sessions that are opened with them share its token."""
         parameters = {**_WAITS, "enable_telemetry": False, **super().to_connector_params()}
+        if self.client_id and self.client_secret:
+            principal = ServicePrincipal(
+                str(self.server_hostname), self.client_id, self.client_secret, context_of_logins()
+            )
+            parameters["credentials_provider"] = lambda: principal.headers
         if self.http_headers:
             parameters["http_headers"] = list(self.http_headers.items())
         # Timestamps without a zone are then the same in both Parquet readings of them.

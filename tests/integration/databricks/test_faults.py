@@ -73,8 +73,9 @@ def test_a_warehouse_that_forgot_all_sessions_is_asked_anew(
         idle: list[Any] = destination._store.sessions._idle  # type: ignore[attr-defined]
         for _ in range(PATIENCE.attempts + 2 - len(idle)):
             idle.append(_connect(destination))
-        for connection in idle:
-            connection.session.backend.close_session(connection.session.session_id)
+        for session in idle:
+            opened_by = session.connection.session
+            opened_by.backend.close_session(opened_by.session_id)
         wider = TargetTable("t0", KEYED.schema.append(pa.field("more", pa.int64())))
         destination.load(LoadBatch(merges=(keyed(wider, []),)), checkpoint(3))
         assert destination.read_checkpoint() == checkpoint(3)
@@ -82,12 +83,11 @@ def test_a_warehouse_that_forgot_all_sessions_is_asked_anew(
 
 def _connect(destination: Destination) -> Any:
     sessions = destination._store.sessions  # type: ignore[attr-defined]
-    with destination._opened_client() as client:  # type: ignore[attr-defined]
-        idle, sessions._idle = sessions._idle, []
-        try:
-            return sessions.borrow(client.sql_client.credentials)
-        finally:
-            sessions._idle = idle
+    idle, sessions._idle = sessions._idle, []
+    try:
+        return sessions.borrow()
+    finally:
+        sessions._idle = idle
 
 
 def test_a_warehouse_that_is_away_is_waited_for_once(

@@ -152,7 +152,8 @@ class Warehouse:
         return found
 
     def counters(self) -> dict[str, int]:
-        """`sessions`, `sessions_closed`, `statements`, `thrift_requests`, `http_requests`."""
+        """`sessions`, `sessions_closed`, `statements`, `thrift_requests`, `http_requests`;
+        `refused` for their token, `tokens` that were issued."""
         found: dict[str, int] = self._control("GET", "state")["counters"]
         return found
 
@@ -160,6 +161,10 @@ class Warehouse:
         """Those of the last Thrift request, names in lower case."""
         found: dict[str, str] = self._control("GET", "state")["headers"]
         return found
+
+    def change_access(self, *, end_tokens: bool = False, **settings: Any) -> None:
+        """Change who may enter: `rest.Access` says what its settings mean."""
+        self._control("POST", "access", {"end_tokens": end_tokens, **settings})
 
     def open_sessions(self) -> int:
         return int(self._control("GET", "state")["open_sessions"])
@@ -169,9 +174,8 @@ class Warehouse:
         self._control("POST", "wipe", {})
 
     def reset(self) -> None:
-        """Faults disarmed, log empty, no schemas: as just started, but for secrets."""
-        self._control("POST", "clear", {})
-        self.wipe()
+        """Faults disarmed, log empty, no schemas, logins as at the start; secrets stay."""
+        self._control("POST", "reset", {})
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

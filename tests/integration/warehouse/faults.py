@@ -14,8 +14,11 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from .rest import Response, refused
+
 Kind = Literal["error", "conflict", "drop_before", "drop_after", "http", "delay", "hold"]
 HELD_AT_MOST = 120.0
+COME_AGAIN = (429, 503)
 CONFLICT = "DELTA_CONCURRENT_APPEND"
 
 
@@ -26,7 +29,9 @@ class Fault:
     - `error`: the statement is not executed and fails with `error_class`; `conflict` is that with a
       concurrency conflict's class;
     - `drop_before`, `drop_after`: the connection is cut before or after it is executed;
-    - `http`: it is not executed and answered with `status` and `Retry-After`;
+    - `http`: it is not executed and answered with `status`, and `Retry-After` where it is one to
+      come again after; by `body` as a store of files would, else by `message` as the gateway of a
+      workspace, whose code is `error_class`;
     - `delay`: it is executed `seconds` later; a statement is said to be running until then;
     - `hold`: a statement is said to be running, and executed when the faults are cleared.
 
@@ -43,6 +48,7 @@ class Fault:
     message: str = "A fault that a test asked for."
     status: int = 503
     retry_after: int | None = 1
+    body: str | None = None
     seconds: float = 0.0
     cycle: int = 0
     seen: int = 0
@@ -60,6 +66,16 @@ class Fault:
         if self.kind == "hold":
             self.cleared.wait(HELD_AT_MOST)
 
+    @property
+    def response(self) -> Response:
+        """The answer of `http`."""
+        if self.body is not None:
+            return Response(self.body.encode(), self.status, {"Content-Type": "application/xml"})
+        answer = refused(self.status, self.message, self.error_class)
+        if self.status in COME_AGAIN and self.retry_after is not None:
+            answer.headers["Retry-After"] = str(self.retry_after)
+        return answer
+
     def matches(self, text: str) -> bool:
         """Count `text` if it matches, and say whether the fault strikes."""
         if not self._compiled.search(text):
@@ -76,12 +92,11 @@ class DropConnection(Exception):
 
 
 class HttpFault(Exception):
-    """Answer with a status and no content."""
+    """Answer so."""
 
-    def __init__(self, status: int, retry_after: int | None) -> None:
-        super().__init__(f"status {status}")
-        self.status = status
-        self.retry_after = retry_after
+    def __init__(self, response: Response) -> None:
+        super().__init__(f"status {response.status}")
+        self.response = response
 
 
 @dataclass
@@ -97,6 +112,8 @@ class Statement:
     error_class: str | None = None
     rows: int | None = None
     fault: str | None = None
+    #: As the client and Query History know it; None if the client was given none.
+    id: str | None = None
 
 
 @dataclass
@@ -131,7 +148,7 @@ class Recorder:
         if fault is not None and fault.kind == "drop_before":
             raise DropConnection
         if fault is not None and fault.kind == "http":
-            raise HttpFault(fault.status, fault.retry_after)
+            raise HttpFault(fault.response)
         return fault
 
     def add_fault(self, **settings: Any) -> None:

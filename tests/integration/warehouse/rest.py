@@ -11,7 +11,7 @@ import re
 import secrets
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote
@@ -58,24 +58,57 @@ class Response:
 
 @dataclass
 class Access:
-    """Who may enter: one personal access token, one service principal, tokens issued to it."""
+    """Who may enter: one personal access token, one service principal, tokens issued to it.
+
+    - `lifetime`: seconds that a token is said to live; `valid_for`: seconds that it does, where it
+      is revoked before its time;
+    - `status`: of the answer to a token that is unknown or has ended, 401 or 403.
+    """
 
     token: str
     client_id: str
     client_secret: str
-    _issued: dict[str, float] = field(default_factory=dict)
     lifetime: int = 3600
+    valid_for: float | None = None
+    status: int = 403
+    issued: dict[str, float] = field(default_factory=dict)
 
     def issue(self) -> str:
         token = "oauth-" + secrets.token_hex(16)
-        self._issued[token] = time.time() + self.lifetime
+        valid_for = self.lifetime if self.valid_for is None else self.valid_for
+        self.issued[token] = time.time() + valid_for
         return token
 
-    def allows(self, header: str | None) -> bool:
+    def change(self, *, end_tokens: bool = False, **settings: Any) -> None:
+        """Other settings from now on; `end_tokens` ends every token that was issued."""
+        for name, value in settings.items():
+            if name not in {f.name for f in fields(self)}:
+                raise RestError(400, "INVALID_PARAMETER_VALUE", f"no setting {name}")
+            setattr(self, name, value)
+        if end_tokens:
+            self.issued.clear()
+
+    def refusal(self, header: str | None) -> Response | None:
+        """The answer to a request that may not enter, as the gateway of a workspace gives it."""
         given = (header or "").removeprefix("Bearer ")
         if secrets.compare_digest(given.encode(), self.token.encode()):
-            return True
-        return self._issued.get(given, 0.0) > time.time()
+            return None
+        if self.issued.get(given, 0.0) > time.time():
+            return None
+        return refused(self.status, _NOT_ALLOWED[self.status])
+
+
+_NOT_ALLOWED = {
+    401: "Credential was not sent or was of an unsupported type for this API.",
+    403: "Invalid access token.",
+}
+
+
+def refused(status: int, message: str, code: str | None = None) -> Response:
+    """An error of the gateway: its reason is in the body, and in a header for those who cannot
+    read the body."""
+    body = {"error_code": code or str(status), "message": message}
+    return Response(body, status, {"x-databricks-reason-phrase": message})
 
 
 class Rest:
@@ -141,10 +174,10 @@ class Rest:
             open_path = request.path.startswith(
                 ("/oidc/", "/.well-known/", PRESIGNED, "/telemetry")
             )
-            if open_path or self._access.allows(request.headers.get("authorization")):
-                return self._route(request)
-            message = "Invalid access token."
-            return Response({"error_code": "PERMISSION_DENIED", "message": message}, 403)
+            refusal = (
+                None if open_path else self._access.refusal(request.headers.get("authorization"))
+            )
+            return refusal or self._route(request)
         except RestError as error:
             return Response(error.body, error.status)
         except errors.SqlError as error:

@@ -9,6 +9,7 @@ import re
 import socket
 import ssl
 import threading
+from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 USER = "tester@example.com"
 CONTROL = "/_control/"
+TOKENS = "/oidc/v1/token"
 
 
 def make_certificate(folder: Path) -> Path:
@@ -84,6 +86,7 @@ class WarehouseServer:
         self.engine = Engine()
         self.volumes = Volumes(self.catalog)
         self.access = access
+        self._access_at_start = {f.name: getattr(access, f.name) for f in fields(access)}
         statements = Statements(self.catalog, self.engine, self.volumes)
         # What the first statement of a process would wait for, so that timings say nothing of it.
         statements.execute(
@@ -117,13 +120,9 @@ class WarehouseServer:
         if request.path.startswith("/sql/"):
             self.recorder.count("thrift_requests")
             self.recorder.headers = request.headers
-            if not self.access.allows(request.headers.get("authorization")):
-                message = "Invalid access token."
-                return Response(
-                    {"error_code": "403", "message": message},
-                    403,
-                    {"x-databricks-reason-phrase": message},
-                )
+            if refusal := self.access.refusal(request.headers.get("authorization")):
+                self.recorder.count("refused")
+                return refusal
             answer = self.service.handle(request.body)
             return Response(answer, headers={"Content-Type": "application/x-thrift"})
         self.recorder.count("http_requests")
@@ -135,6 +134,8 @@ class WarehouseServer:
         if fault is not None and fault.kind in ("error", "conflict"):
             return Response({"error_code": fault.error_class, "message": fault.message}, 500)
         response = self.rest.answer(request)
+        if path == TOKENS and response.status == 200:
+            self.recorder.count("tokens")
         if fault is not None and fault.kind == "drop_after":
             raise DropConnection
         return response
@@ -149,6 +150,15 @@ class WarehouseServer:
                 return Response({})
             case "POST", "clear":
                 self.recorder.clear(**request.json)
+                return Response({})
+            case "POST", "access":
+                self.access.change(**request.json)
+                return Response({})
+            case "POST", "reset":
+                self.access.change(**self._access_at_start, end_tokens=True)
+                self.recorder.clear()
+                self.service.forget_sessions()
+                self.catalog.wipe()
                 return Response({})
             case "POST", "wipe":
                 self.service.forget_sessions()
@@ -209,10 +219,7 @@ def _handler_of(server: WarehouseServer) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 return
             except HttpFault as fault:
-                headers = (
-                    {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
-                )
-                response = Response({"message": "fault"}, fault.status, headers)
+                response = fault.response
             self._send(response)
 
         def _body(self) -> bytes:

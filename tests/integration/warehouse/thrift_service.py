@@ -172,7 +172,8 @@ class Service:
         if fault is not None and fault.kind == "drop_after":
             future.exception()
             raise Interrupt(DropConnection())
-        guid = uuid.uuid4().bytes
+        statement_id = uuid.uuid4()
+        guid, entry.id = statement_id.bytes, str(statement_id)
         handle = ttypes.TOperationHandle(
             operationId=ttypes.THandleIdentifier(guid=guid, secret=guid),
             operationType=ttypes.TOperationType.EXECUTE_STATEMENT,

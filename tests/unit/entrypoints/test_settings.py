@@ -311,3 +311,45 @@ def test_settings_errors_and_help_import_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_a_rotated_secret_is_found_where_the_first_one_was(tmp_path):
+    """By a run that has begun; the command line and the environment count as before."""
+    secrets = tmp_path / ".dlt" / "secrets.toml"
+    secrets.parent.mkdir()
+    text = '[destination.databricks.credentials]\nhttp_path = "/sql"\naccess_token = "{}"\n'
+    secrets.write_text(text.format("first"))
+    overrides = {
+        "destination.databricks.credentials.server_hostname": "host.example.com",
+        "destination.databricks.credentials.catalog": "main",
+    }
+    settings = load_settings(overrides, needs_source=False)
+    secrets.write_text(text.format("second"))
+    keys = settings.read_again().databricks.credentials.for_dlt()
+    assert keys["access_token"] == "second"
+    assert keys["server_hostname"] == "host.example.com"
+    assert settings.databricks.credentials.for_dlt()["access_token"] == "first"
+
+
+def test_settings_that_no_provider_gave_stay():
+    made = Settings()
+    assert made.read_again() is made
+
+
+def test_a_rotated_secret_is_read_from_the_scope_again():
+    found = {"value": "first"}
+
+    class Scope(_Scope):
+        def get(self, key):
+            return found["value"] if key == CLIENT_SECRET else super().get(key)
+
+    overrides = {
+        "destination.databricks.credentials.server_hostname": "host.example.com",
+        "destination.databricks.credentials.http_path": "/sql",
+        "destination.databricks.credentials.catalog": "main",
+        "destination.databricks.credentials.client_id": "principal",
+        "destination.databricks.client_secret_key": "secret",
+    }
+    settings = load_settings(overrides, environ=ENVIRON, scope=Scope)
+    found["value"] = "second"
+    assert settings.read_again().databricks.credentials.for_dlt()["client_secret"] == "second"

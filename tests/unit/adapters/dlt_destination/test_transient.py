@@ -8,7 +8,14 @@ import ssl
 import pytest
 from databricks.sql.exc import OperationalError, RequestError, ServerOperationError
 
-from adapters.dlt_destination.transient import Patience, away, session_lost, transient
+from adapters.dlt_destination.transient import (
+    Patience,
+    away,
+    refused,
+    session_lost,
+    transient,
+    upload_refused,
+)
 
 LIMIT = "Retry request would exceed Retry policy max retry duration of 4.0 seconds"
 AWAY = [
@@ -30,6 +37,7 @@ SESSIONS = [
 LASTING = [
     ServerOperationError("[CAST_INVALID_INPUT] no"),
     RequestError("Error during request to server. ", {"http-code": 403}),
+    RequestError("HTTP request error: [SSL: CERTIFICATE_VERIFY_FAILED] no"),
     ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] no"),
     FileNotFoundError(2, "no such file"),
     ValueError("no"),
@@ -41,6 +49,29 @@ def test_errors_are_told_apart(error: Exception) -> None:
     assert away(error) == (error in AWAY)
     assert session_lost(error) == (error in SESSIONS)
     assert transient(error) == (error not in LASTING)
+
+
+LOGIN = "Error during request to server. The login was"
+REFUSED = [
+    RequestError("Error during request to server. ", {"http-code": 401}),
+    RequestError("Error during request to server: : Token is expiring within 30 seconds. "),
+    ServerOperationError("[PERMISSION_DENIED] Invalid access token."),
+    RequestError(f"{LOGIN} answered with 403: Source IP address"),
+    RequestError(f"{LOGIN} answered with 401: invalid_client Client authentication failed"),
+]
+ADMITTED = [
+    RequestError(f"{LOGIN} answered with 503: busy"),
+    RequestError(f"{LOGIN} not answered: [Errno 111] refused"),
+    OperationalError("Staging operation over HTTP was unsuccessful: 403-<Error/>"),
+    ServerOperationError("[INSUFFICIENT_PERMISSIONS] User does not have MODIFY on Table 'a.b.c'."),
+]
+
+
+@pytest.mark.parametrize("error", [*REFUSED, *ADMITTED], ids=repr)
+def test_what_a_new_login_may_cure(error: Exception) -> None:
+    assert refused(error) == (error in REFUSED)
+    assert upload_refused(error) == (error is ADMITTED[2])
+    assert away(error) == (error in ADMITTED[:2])
 
 
 def sent(error: Exception, patience: Patience) -> int:
