@@ -63,8 +63,8 @@ class SharedSqlClient(DatabricksSqlClient):
         return self._held.connection
 
     def _patiently(self, send: Callable[[], T]) -> T:
-        """What `send` returns; after a refusal it is sent again to a new address, once, or after a
-        new login, as often as the one before had worked."""
+        """What `send` returns. After a refusal an upload is sent once more, to a new address, and a
+        statement after a new login, once, or as often as the login before had worked."""
         patience = self._sessions.patience
         addresses, logins = 1, patience.attempts
         while True:
@@ -73,13 +73,17 @@ class SharedSqlClient(DatabricksSqlClient):
             except Exception as error:
                 if addresses and upload_refused(error):
                     addresses -= 1
-                elif logins and refused(error) and self._log_in_again():
+                elif (
+                    logins
+                    and refused(error)
+                    and self._log_in_again(first=logins == patience.attempts)
+                ):
                     logins -= 1
                 else:
                     raise
 
-    def _log_in_again(self) -> bool:
-        if self._login is None or not self._sessions.log_in_again(self._login):
+    def _log_in_again(self, *, first: bool) -> bool:
+        if self._login is None or not self._sessions.log_in_again(self._login, first=first):
             return False
         self._drop_session()
         return True

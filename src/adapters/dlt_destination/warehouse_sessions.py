@@ -54,6 +54,7 @@ class Sessions:
         self.patience = patience
         self._credentials = credentials
         self._login: Login | None = None
+        self._proven = False
         self._logging_in = threading.Lock()
         self._idle: list[Session] = []
         self._lock = threading.Lock()
@@ -67,13 +68,15 @@ class Sessions:
                 self._login = Login(self._credentials())
             return self._login
 
-    def log_in_again(self, refused: Login) -> bool:
-        """Replace a login that was refused, unless another thread has; False for one that never
-        worked, which is wrong and not old."""
+    def log_in_again(self, refused: Login, *, first: bool) -> bool:
+        """Replace a login that was refused, unless another thread has; False where that is of no
+        use: for one that never worked, unless it is the `first` that refused a statement, and one
+        before it had worked."""
         with self._logging_in:
             if refused is not self._login:
                 return True
-            if not refused.worked:
+            self._proven = self._proven or refused.worked
+            if not (refused.worked or (first and self._proven)):
                 return False
             self._login = Login(self._credentials())
         self._discard_idle()

@@ -25,6 +25,14 @@ from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.errors import CdcError
 from tests.integration.databricks.conftest import PATIENCE
 from tests.integration.warehouse.fixtures import running_warehouse
+from tests.integration.warehouse.refusals import (
+    ADDRESSES,
+    NETWORKS,
+    PRIVILEGES,
+    STORAGES,
+    TOKENS,
+    WAREHOUSES,
+)
 from tests.support import oracle
 from tests.support.lakes import WarehouseLake
 from tests.support.pipeline import Service
@@ -41,6 +49,9 @@ READ = "SELECT COUNT(*), COUNT(DISTINCT n), COUNT(big) FROM bronze.steady"
 RUN = rf"^(?!{re.escape(READ)}|THRIFT (?!OpenSession))"
 STATEMENT = rf"^(?!{re.escape(READ)}|THRIFT|HTTP)"
 
+#: An upload, whose address a storage may refuse.
+UPLOAD = "^HTTP PUT"
+
 #: The faults, and where each can strike: an upload or a session meets no conflict.
 FAULTS = {
     "drop_before": RUN,
@@ -48,9 +59,20 @@ FAULTS = {
     "429": RUN,
     "drop_after": RUN,
     "503": RUN,
+    "token missing": STATEMENT,
     "delay": RUN,
+    "Azure address ended": UPLOAD,
     "error": STATEMENT,
+    "address blocked": RUN,
+    "warehouse not allowed": RUN,
+    "Azure firewall": UPLOAD,
+    "MODIFY": STATEMENT,
 }
+
+#: Those that no sending again cures: an operator does, or another run.
+LASTING = ("error", "address blocked", "warehouse not allowed", "Azure firewall", "MODIFY")
+
+FOREVER = 10_000
 
 #: A run, and what is there before it: nothing, or tables and a checkpoint.
 RUNS = ("first snapshot", "snapshot", "cdc")
@@ -86,6 +108,11 @@ INSERT INTO moving (id, more, new) VALUES (2000, 1, 'y')
 def fault(kind: str) -> dict[str, Any]:
     """The settings of a kind of fault, the pattern among them."""
     settings: dict[str, Any] = {"pattern": FAULTS[kind], "seconds": 0.01}
+    refusals = {**TOKENS, **ADDRESSES, **NETWORKS, **WAREHOUSES, **STORAGES}
+    if kind in refusals:
+        return {**settings, **refusals[kind]}
+    if kind in PRIVILEGES:
+        return {**settings, **PRIVILEGES[kind][1]}
     if kind.isdigit():
         return {**settings, "kind": "http", "status": int(kind)}
     return {**settings, "kind": kind}
@@ -184,12 +211,14 @@ WHOLE = {(ROWS, 1, ROWS)}
 def strike(shop: Shop, run: str, kind: str, nth: int) -> bool:
     """One run of which number `nth` meets the fault, and the next run; whether it struck.
 
-    The next run is of the same kind, or, as often, the stream goes on where the snapshot failed.
+    A refusal stays until an operator has acted, between the runs. The next run is of the same kind,
+    or, as often, the stream goes on where the snapshot failed.
     """
     shop.prepare(run)
     reading = contextlib.nullcontext(set(WHOLE)) if run == "first snapshot" else shop.reading()
     with reading as seen:
-        shop.warehouse.add_fault(nth=nth, **fault(kind))
+        times = FOREVER if kind in LASTING and kind != "error" else 1
+        shop.warehouse.add_fault(nth=nth, times=times, **fault(kind))
         with contextlib.suppress(CdcError):
             shop.run(run)
         struck: bool = shop.warehouse.faults()[0]["fired"] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -12,6 +13,7 @@ from tests.support.pipeline import Pipeline
 from tests.support.workload import TABLES, Workload, assert_equal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.integration.warehouse.client import Warehouse
@@ -49,3 +51,37 @@ def test_from_the_first_snapshot_to_the_cleanup(
         with warehouse.connect() as session, session.cursor() as cursor:
             cursor.execute("SHOW SCHEMAS")
             assert not {"bronze", "bronze_staging"} & {row[0] for row in cursor.fetchall()}
+
+
+def test_a_run_that_follows_outlives_its_tokens(
+    database: str, warehouse: Warehouse, tmp_path: Path
+) -> None:
+    """Each time it is rotated, in the workspace and in the file that the run read it from."""
+    lake = WarehouseLake(warehouse, tmp_path)
+    pipeline = Pipeline(database, lake)
+    secrets = tmp_path / ".dlt" / "secrets.toml"
+    token = warehouse.token
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE steady (id int PRIMARY KEY)")
+        pipeline.run("snapshot")
+        following = pipeline.start("cdc", "--follow")
+        for number in range(1, 4):
+            following_token = f"next-token-{number}"
+            secrets.write_text(secrets.read_text().replace(token, following_token))
+            warehouse.change_access(token=following_token)
+            token = following_token
+            connection.execute("INSERT INTO steady VALUES (%s)", [number])
+            _wait(lambda: lake.read("steady").num_rows == number)  # noqa: B023
+        warehouse.change_access(token="next-token-nobody-has")
+        connection.execute("INSERT INTO steady VALUES (0)")
+        output, _ = following.communicate(timeout=60)
+    assert following.returncode == 2, output
+    assert "refused the credentials" in output
+    assert "next-token" not in output
+
+
+def _wait(done: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < until
+        time.sleep(0.2)
