@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cdc_core.partition_bounds import Bound
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from cdc_core.lsn import Lsn
 
@@ -60,6 +62,7 @@ class Fingerprint:
       first file node is the oid.
     - `paths` changes for a leaf when it, or a partition above it, is attached once more. A leaf
       without one: not known.
+    - `bounds` are those of leaves of which they are known, as `(oid, bounds)`.
     - `labels` are those of the enums in its columns; a label that gets another name changes the
       text of rows from before. `enums` are the types of columns whose values are labels of an enum,
       as `(type oid, enum)`; `within` are enums whose labels are a part of values.
@@ -86,6 +89,7 @@ class Fingerprint:
     persistence: str = ""
     enums: tuple[tuple[int, int], ...] = ()
     within: tuple[int, ...] = ()
+    bounds: tuple[tuple[int, tuple[Bound, ...]], ...] = ()
 
     def to_text(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))
@@ -116,15 +120,37 @@ class Fingerprint:
             if attached and oid not in old and oid == node
         )
 
+    def gone(self, before: Fingerprint) -> frozenset[int]:
+        """Partitions that were detached or dropped since `before`, with their rows."""
+        now = {oid for oid, *_ in self.partitions}
+        return frozenset(oid for oid, *_ in before.partitions if oid not in now)
+
+    def keeping(self, gone: Collection[int], before: Fingerprint) -> Fingerprint:
+        """With these partitions of `before`, as long as their rows are not removed."""
+        return replace(
+            self,
+            partitions=(*self.partitions, *(p for p in before.partitions if p[0] in gone)),
+            paths=(*self.paths, *(p for p in before.paths if p[0] in gone)),
+            bounds=(*self.bounds, *(b for b in before.bounds if b[0] in gone)),
+        )
+
+    def without(self, gone: Collection[int]) -> Fingerprint:
+        """Without these partitions."""
+        return replace(
+            self,
+            partitions=tuple(p for p in self.partitions if p[0] not in gone),
+            paths=tuple(p for p in self.paths if p[0] not in gone),
+            bounds=tuple(b for b in self.bounds if b[0] not in gone),
+        )
+
     def reread_reason(self, before: Fingerprint, settled: Collection[int] = ()) -> str:
         """Why rows may differ from what the stream told since `before`; empty if they cannot.
 
         `settled` are those of the partitions in `moved` and `attached`, and of `ITSELF`, that are
-        known to have the rows they had, or none.
+        known to have the rows they had, or none; and those in `gone` whose rows will be removed.
         """
         old = {oid for oid, *_ in before.partitions}
-        new = {oid for oid, *_ in self.partitions}
-        if old - new:
+        if self.gone(before) - {*settled}:
             return "a partition was detached or dropped"
         added = [leaf for leaf in self.partitions if leaf[0] not in old]
         if any(attached for oid, attached, _ in added if oid not in settled):
@@ -215,7 +241,13 @@ def _parsed(text: str) -> Fingerprint:
         persistence=fields.get("persistence", ""),
         enums=_tuples(fields.get("enums", ())),
         within=tuple(fields.get("within", ())),
+        bounds=tuple((oid, tuple(map(_bound, found))) for oid, found in fields.get("bounds", ())),
     )
+
+
+def _bound(fields: Sequence[Any]) -> Bound:
+    attnum, values, low, high = fields
+    return Bound(attnum, None if values is None else tuple(values), low, high)
 
 
 def _tuples(lists: Iterable[Iterable[Any]]) -> tuple[Any, ...]:

@@ -152,7 +152,7 @@ def evolve(
     if relation.key != state.key and {*relation.key} != _renamed(state.key, before, now):
         changes.append("key changed")
         reread = reread or "its key changed"
-    fingerprint = new if reread else new.following(old, until)
+    fingerprint = new if reread else new.following(old, until).keeping(new.gone(old), old)
     evolved = replace(
         state, columns=followed.columns, key=relation.key, fingerprint=fingerprint.to_text()
     )

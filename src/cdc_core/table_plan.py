@@ -14,6 +14,7 @@ from cdc_core.checkpoint import Checkpoint, FormerColumns, TableState, TableStat
 from cdc_core.enum_labels import has_stray_label
 from cdc_core.fingerprint import ITSELF
 from cdc_core.fold import fold
+from cdc_core.gone_partitions import Removal, in_the_way
 from cdc_core.layout import lay_out
 from cdc_core.lsn import ZERO_LSN, Lsn
 from cdc_core.naming import ANY_DESTINATION, TableNaming
@@ -87,6 +88,9 @@ class TablePlan:
     unrepresentable: int = 0
     sources: dict[int, SourceTable] = field(default_factory=dict)
     targets: dict[int, str] = field(default_factory=dict)
+    #: Tables with rows of partitions that are gone.
+    removals: dict[int, Removal] = field(default_factory=dict)
+    _removals_before: dict[int, Removal] = field(default_factory=dict)
     _steps: list[ColumnRename | TableRename] = field(default_factory=list)
     _empty_merges: list[Merge] = field(default_factory=list)
     _changed: bool = False
@@ -139,6 +143,7 @@ class TablePlan:
         self._looked = max(self._looked, after)
         self.sources = {table.relation.oid: table for table in tables}
         self.to_read = {oid: why for oid, why in self.to_read.items() if oid in self.sources}
+        self._removals_before, self.removals = self.removals, {}
         self.locked = [table.relation.table for table in tables if table.locked]
         self._note_unpublished()
         states = dict(self.checkpoint.tables)
@@ -291,10 +296,12 @@ class TablePlan:
         self.unrepresentable += unrepresentable
         for oid in oids:
             self.to_read.pop(oid, None)
+            self.removals.pop(oid, None)
 
     def read_anew(self, oid: int, why: str) -> None:
         """Have a table read, whatever is known of it."""
         known = self.checkpoint.tables.get(oid)
+        self.removals.pop(oid, None)
         if known is not None and known.status is TableStatus.STREAMING:
             self._wait_for_reading(oid, why)
         else:
@@ -487,11 +494,12 @@ class TablePlan:
 
     def _evolve(self, states: dict[int, TableState], known: TableState, table: SourceTable) -> None:
         oid = table.relation.oid
+        removable = self._removable(known, table)
         evolution = evolve(
             known,
             table,
             unseen_rows=oid in self._unseen,
-            settled=self._settled(known, table),
+            settled=self._settled(known, table) | removable,
             # Asked for after the look: what commits past it has the labels that the look saw.
             until=self.position,
         )
@@ -499,6 +507,8 @@ class TablePlan:
             return
         for change in evolution.changes:
             self._note(f"{known.table}: {change}")
+        if removable and not evolution.reread:
+            self._note_removal(oid, removable)
         if evolution.reread:
             self._must_read(states, known, evolution.reread)
         elif evolution.state != known:
@@ -517,6 +527,26 @@ class TablePlan:
         asked = {oid if leaf == ITSELF else leaf for leaf in moved}
         settled = self.catalog.settled(asked, attached, self.checkpoint.horizon)
         return frozenset(ITSELF if leaf == oid else leaf for leaf in settled)
+
+    def _removable(self, known: TableState, table: SourceTable) -> frozenset[int]:
+        """Partitions that are gone, if their rows can be removed by their bounds."""
+        gone = table.fingerprint.gone(fingerprint_of(known))
+        others = in_the_way(known, table.fingerprint) if gone else None
+        if others is None or others - self.catalog.settled((), others, 0):
+            return frozenset()
+        return gone
+
+    def _note_removal(self, oid: int, gone: frozenset[int]) -> None:
+        known = self._removals_before.get(oid)
+        if known is None or known.gone != gone:
+            known = Removal(gone, self.position())
+        self.removals[oid] = known
+
+    def removed(self, oid: int) -> None:
+        """The rows of its partitions that are gone are no longer at the destination."""
+        state, removal = self.checkpoint.tables[oid], self.removals.pop(oid)
+        left = fingerprint_of(state).without(removal.gone)
+        self.checkpoint = self.checkpoint.with_table(replace(state, fingerprint=left.to_text()))
 
     def _must_read(self, states: dict[int, TableState], known: TableState, reason: str) -> None:
         self._note(f"{known.table}: {reason}")

@@ -273,6 +273,7 @@ def fingerprint(
         enums=tuple(sorted(row.types.enums)),
         within=tuple(sorted(row.types.within)),
         paths=tuple((leaf.oid, leaf.path) for leaf in row.leaves),
+        bounds=tuple((leaf.oid, leaf.bounds) for leaf in row.leaves if leaf.bounds),
         attributes=tuple(sorted(row.types.attributes)),
         place=publication.place_of(row) if publication is not None else "",
         unsent=tuple(c.attnum for c in row.columns if c.attnum not in sent),

@@ -5,9 +5,10 @@ Manual: `pg_class`, `pg_attribute`, `pg_index`, `pg_inherits`, `pg_partition_tre
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from adapters.pgoutput.bound_text import partition_bounds
 from cdc_core.fingerprint import Attributes, Label
 from cdc_core.relation import ReplicaIdentity, TableName
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from adapters.pgoutput.connection import Connection
+    from cdc_core.partition_bounds import Bound
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class StoredRow:
     foreign table). `definition` changes when any column's catalog row is written, `path` when the
     leaf or a partition above it is attached once more. `toast` is the table that keeps its long
     values (0: it has none): an ALTER TABLE that rewrites makes another, VACUUM FULL does not.
+    `bounds` are a leaf's, one a level; none where one of them is not of a single column.
     """
 
     oid: int
@@ -57,6 +60,7 @@ class StoredRow:
     deferrable_key: bool = False
     unique_index: str = ""
     unique_columns: tuple[str, ...] = ()
+    bounds: tuple[Bound, ...] = ()
 
     @property
     def stream_key(self) -> tuple[str, ...]:
@@ -157,16 +161,27 @@ WHERE n.nspname = ANY (%s) AND c.relkind IN ('r', 'p') AND NOT c.relispartition
 ORDER BY n.nspname, c.relname
 """
 
+#: The column's number in the root, as in `3 FOR VALUES …`; NULL for several, or an expression.
+_BOUND = """
+(SELECT k.attnum || ' ' || pg_get_expr(b.relpartbound, b.oid)
+ FROM pg_partitioned_table p JOIN pg_class b ON b.oid = i.inhrelid
+ JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
+ JOIN pg_attribute k ON k.attname = a.attname AND k.attrelid = {root}
+ WHERE p.partrelid = i.inhparent AND p.partnatts = 1 AND p.partstrat IN ('l', 'r'))
+"""
+
+#: One whose DETACH CONCURRENTLY has begun is no partition any more: no query of the root sees it.
 _LEAVES = f"""
-WITH RECURSIVE tree (root, oid, attached, path) AS (
-  SELECT r.oid, i.inhrelid, {{attached}}, i.xmin::text
+WITH RECURSIVE tree (root, oid, attached, path, bounds) AS (
+  SELECT r.oid, i.inhrelid, {{attached}}, i.xmin::text, ARRAY[{{root_bound}}]
   FROM pg_class r JOIN pg_inherits i ON i.inhparent = r.oid
-  WHERE r.oid = ANY (%s)
+  WHERE r.oid = ANY (%s) AND NOT i.inhdetachpending
   UNION ALL
-  SELECT t.root, i.inhrelid, t.attached OR {{attached}}, t.path || '/' || i.xmin::text
-  FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid
+  SELECT t.root, i.inhrelid, t.attached OR {{attached}}, t.path || '/' || i.xmin::text,
+    t.bounds || {{bound}}
+  FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending
 )
-SELECT {_STORED}, t.root, t.attached, t.path, c.reltuples::float8,
+SELECT {_STORED}, t.root, t.attached, t.path, t.bounds, c.reltuples::float8,
   (c.relpages + coalesce((SELECT t.relpages FROM pg_class t WHERE t.oid = c.reltoastrelid), 0))
     * current_setting('block_size')::bigint
 FROM tree t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -181,7 +196,9 @@ ORDER BY t.root, c.oid
         "AND a.attnum > 0 AND a.xmin = s.xmin AND a.cmin = s.cmin "
         "AND a.xmax = 0 AND s.xmax = 0 "
         "WHERE s.attrelid = i.inhrelid AND s.attname = 'ctid' AND s.xmin = i.xmin)"
-    )
+    ),
+    root_bound=_BOUND.format(root="r.oid"),
+    bound=_BOUND.format(root="t.root"),
 )
 
 #: A default that was taken away again shows by what rows older than the column read.
@@ -249,8 +266,9 @@ def read_tables(connection: Connection, schemas: Sequence[str]) -> list[TableRow
     leaves: dict[int, list[tuple[StoredRow, float, int]]] = {oid: [] for oid in roots}
     if roots:
         for row in _rows(connection, _LEAVES, roots):
-            root, attached, path, count, size = row[_STORED_WIDTH:]
+            root, attached, path, bounds, count, size = row[_STORED_WIDTH:]
             stored = _stored(row[:_STORED_WIDTH], attached=attached, path=path)
+            stored = replace(stored, bounds=partition_bounds(bounds))
             leaves[root].append((stored, count, size))
     return [_table(row, columns[row[0]], leaves.get(row[0], []), made_of) for row in tables]
 

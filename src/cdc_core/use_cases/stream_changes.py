@@ -23,6 +23,7 @@ from cdc_core.staging import EMPTY_BATCH
 from cdc_core.table_plan import TablePlan
 from cdc_core.unrepresentable import warn_of_unrepresentable
 from cdc_core.use_cases.read_tables import READ_ATTEMPTS, read_tables
+from cdc_core.use_cases.remove_rows import UnknownRows, removals
 from cdc_core.use_cases.watch_budget import BudgetWatch
 
 if TYPE_CHECKING:
@@ -220,6 +221,9 @@ class StreamChanges:
                 until = max(until, self._read_again(plan, report, attempts))
                 attempts += 1
                 continue
+            if plan.removals and not stop():
+                until = max(until, self._remove_gone(plan, reached))
+                continue
             behind = reached - plan.checkpoint.lsn
             if behind > 0 and (behind >= IDLE_BYTES or idle_seconds >= IDLE_SECONDS):
                 self._advance(plan, reached)
@@ -271,6 +275,31 @@ class StreamChanges:
     def _advance(self, plan: TablePlan, lsn: Lsn) -> None:
         """Make a position without changes durable, so that an idle database pins no WAL."""
         self._commit(plan, EMPTY_BATCH, lsn, None)
+
+    def _remove_gone(self, plan: TablePlan, reached: Lsn) -> Lsn:
+        """Remove rows of partitions that are gone; up to where to drain before the others are.
+
+        All changes before `reached` are loaded. Whether another partition has come in their place
+        is seen once more: what it brings commits later.
+        """
+        due = {oid: removal for oid, removal in plan.removals.items() if removal.after <= reached}
+        if due:
+            plan.ask()
+            self._load_definitions(plan)
+        for oid, removal in due.items():
+            if plan.removals.get(oid) != removal:
+                continue
+            state = plan.checkpoint.tables[oid]
+            self.progress.note(f"{state.table}: removing the rows of partitions that are gone")
+            try:
+                for load in removals(state, removal.gone, self.destination, reached):
+                    self.destination.load(load, plan.checkpoint)
+            except UnknownRows:
+                plan.read_anew(oid, "a partition was detached or dropped")
+                continue
+            plan.removed(oid)
+            self._advance(plan, reached)
+        return max((removal.after for removal in plan.removals.values()), default=reached)
 
     def _read_again(self, plan: TablePlan, report: StreamReport, attempt: int) -> Lsn:
         """Read new tables, and those that the stream could not follow; the LSN to drain up to.

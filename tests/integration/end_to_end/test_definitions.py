@@ -145,6 +145,56 @@ def test_partitions_that_are_kept_up_cost_no_reading(followed: Followed) -> None
     assert followed.cdc("p") == []
 
 
+def test_old_partitions_go_without_a_reading(followed: Followed) -> None:
+    followed.execute(
+        "CREATE TABLE p (id int, at timestamptz, v text, PRIMARY KEY (id, at))"
+        " PARTITION BY RANGE (at)",
+        *(
+            f"CREATE TABLE p_{n} PARTITION OF p FOR VALUES FROM ('2024-0{n}-01')"
+            f" TO ('2024-0{n + 1}-01')"
+            for n in range(1, 6)
+        ),
+        "CREATE TABLE p_rest PARTITION OF p DEFAULT",
+        "INSERT INTO p SELECT i, '2024-01-01'::timestamptz + i * interval '1 hour', 'v'"
+        " FROM generate_series(0, 3500) AS i",
+        # Of two levels, with another order of columns.
+        "CREATE TABLE q (a int, b bigint, v text, PRIMARY KEY (a, b)) PARTITION BY LIST (a)",
+        "CREATE TABLE q_1 (v text, b bigint NOT NULL, a int NOT NULL, PRIMARY KEY (a, b))"
+        " PARTITION BY RANGE (b)",
+        "ALTER TABLE q ATTACH PARTITION q_1 FOR VALUES IN (1, 2)",
+        "CREATE TABLE q_2 PARTITION OF q FOR VALUES IN (3)",
+        "CREATE TABLE q_1_low PARTITION OF q_1 FOR VALUES FROM (MINVALUE) TO (0)",
+        "CREATE TABLE q_1_high PARTITION OF q_1 FOR VALUES FROM (0) TO (100)",
+        "INSERT INTO q SELECT 1 + abs(i) % 2, i, 'v' FROM generate_series(-20, 20) AS i",
+        "INSERT INTO q VALUES (3, 5, 'v')",
+    )
+    followed.run("snapshot")
+    followed.execute("UPDATE p SET v = 'changed' WHERE id % 7 = 0", "DROP TABLE p_1")
+    followed.execute("UPDATE p SET v = 'after' WHERE id % 5 = 0", "DROP TABLE q_1_low")
+    assert followed.cdc("p", "q") == []
+    assert followed.cdc("p", "q") == []
+    # Together with a partition that is new, and rows on both sides.
+    followed.execute(
+        "INSERT INTO p VALUES (-1, '2024-02-10', 'lost')",
+        "ALTER TABLE p DETACH PARTITION p_2",
+        "CREATE TABLE p_6 PARTITION OF p FOR VALUES FROM ('2024-06-01') TO ('2024-07-01')",
+        "INSERT INTO p VALUES (-2, '2024-06-10', 'new')",
+        "ALTER TABLE q DETACH PARTITION q_1",
+    )
+    assert sorted(followed.cdc("p", "q", "p_2", "q_1")) == ["p_2:", "q_1:"]  # they are new tables
+    assert followed.lake.rows("q", "a", "b") == [(3, 5)]
+    # Where other rows may be within its bounds, the table is read.
+    followed.execute(
+        "DROP TABLE p_3",
+        "CREATE TABLE p_3 PARTITION OF p FOR VALUES FROM ('2024-03-05') TO ('2024-04-01')",
+        "INSERT INTO p VALUES (-3, '2024-03-10', 'in its place')",
+    )
+    assert followed.cdc("p", "q") == ["p:"]
+    followed.execute("DROP TABLE p_4", "INSERT INTO p VALUES (-4, '2024-04-10', 'by default')")
+    assert followed.cdc("p", "q") == ["p:"]
+    assert followed.cdc("p", "q") == []
+
+
 def test_a_schema_that_is_renamed(followed: Followed) -> None:
     followed.execute(
         "CREATE SCHEMA sales; CREATE TABLE sales.t (id int PRIMARY KEY); INSERT INTO sales.t"

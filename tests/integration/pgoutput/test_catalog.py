@@ -14,6 +14,7 @@ from adapters.pgoutput.change_source import PgChangeSource
 from adapters.pgoutput.snapshot_source import PgSnapshotSource
 from cdc_core.errors import OperatorNeeded
 from cdc_core.fingerprint import ITSELF
+from cdc_core.partition_bounds import Bound
 from tests.support.changes import events
 
 if TYPE_CHECKING:
@@ -452,6 +453,43 @@ def test_what_only_copies_rows_is_known_by_the_rows(
         "ALTER TABLE p ATTACH PARTITION p_4 FOR VALUES FROM (30) TO (40)",
         "DELETE FROM p WHERE id = 30",
     )
+
+
+def test_bounds_of_partitions(catalog: PgCatalog, sql: psycopg.Connection) -> None:
+    sql.execute(
+        "CREATE TABLE p (at timestamptz, id int, PRIMARY KEY (id, at)) PARTITION BY LIST (id)"
+    )
+    sql.execute(
+        "CREATE TABLE p_1 (id int NOT NULL, at timestamptz NOT NULL) PARTITION BY RANGE (at)"
+    )
+    sql.execute("ALTER TABLE p ATTACH PARTITION p_1 FOR VALUES IN (-1, 7)")
+    sql.execute("SET TimeZone = 'Asia/Tokyo'")
+    sql.execute("CREATE TABLE p_2 PARTITION OF p_1 FOR VALUES FROM ('2024-01-01') TO (MAXVALUE)")
+    sql.execute("CREATE TABLE p_3 PARTITION OF p DEFAULT")
+    sql.execute("CREATE TABLE p_4 PARTITION OF p FOR VALUES IN (8) PARTITION BY RANGE (id, at)")
+    sql.execute("CREATE TABLE p_5 PARTITION OF p_4 FOR VALUES FROM (8, MINVALUE) TO (9, MAXVALUE)")
+    (table,) = catalog.tables()
+    ((_, bounds),) = table.fingerprint.bounds
+    assert bounds == (
+        Bound(2, ("-1", "7")),
+        Bound(1, None, "2023-12-31 15:00:00+00", None),
+    )
+
+
+def test_a_partition_whose_detaching_has_begun_is_gone(
+    catalog: PgCatalog, sql: psycopg.Connection, database: str
+) -> None:
+    sql.execute("CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+    sql.execute("CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (0) TO (10)")
+    (before,) = catalog.tables()
+    with psycopg.connect(database) as reader:
+        reader.execute("SELECT * FROM p")
+        sql.execute("SET statement_timeout = '500ms'")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            sql.execute("ALTER TABLE p DETACH PARTITION p_1 CONCURRENTLY")
+    (after,) = catalog.tables()
+    assert len(after.fingerprint.gone(before.fingerprint)) == 1
+    assert "detached" in after.fingerprint.reread_reason(before.fingerprint)
 
 
 def test_fingerprints_tell_that_a_table_left_its_schema(

@@ -16,6 +16,7 @@ from cdc_core.checkpoint import (
 from cdc_core.errors import CdcError, OperatorNeeded, SettingsError, TablesNeedSnapshot
 from cdc_core.fingerprint import ITSELF, Attributes, Fingerprint, Label
 from cdc_core.lsn import Lsn
+from cdc_core.partition_bounds import Bound
 from cdc_core.relation import TableName
 
 SOURCE = SourceIdentity("7", "db", "slot")
@@ -163,6 +164,22 @@ def test_what_is_known_to_have_its_rows_is_not_read_again(settled: tuple[int, ..
     now = replace(now, partitions=(*now.partitions[:2], (12, True, 13)))
     assert now.attached(before) == set()
     assert now.reread_reason(before, settled)
+
+
+def test_partitions_that_are_gone_are_kept_until_their_rows_are_removed() -> None:
+    bounds = tuple((oid, (Bound(1, None, str(oid), str(oid + 1)),)) for oid in (10, 11))
+    before = Fingerprint(
+        "", "1", ((10, False, 10), (11, False, 11)), paths=((10, "a"), (11, "b")), bounds=bounds
+    )
+    now = before.without({10})
+    assert now == Fingerprint("", "1", ((11, False, 11),), paths=((11, "b"),), bounds=bounds[1:])
+    assert now.gone(before) == {10}
+    assert "detached" in now.reread_reason(before)
+    assert now.reread_reason(before, {10}) == ""
+    kept = now.keeping({10}, before)
+    assert now.gone(kept) == {10}
+    assert kept.without({10}) == now
+    assert Fingerprint.from_text(kept.to_text()) == kept
 
 
 def test_of_several_new_labels_each_may_have_had_the_name_of_another() -> None:
