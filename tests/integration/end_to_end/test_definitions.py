@@ -78,6 +78,13 @@ RENAMED = {
         "ALTER TYPE e RENAME VALUE 'x' TO 'y'",
         "ALTER TYPE e ADD VALUE 'x'",
     ],
+    "of a domain": [
+        "CREATE DOMAIN d AS e",
+        "ALTER TABLE t ADD d d",
+        "ALTER TYPE e ADD VALUE 'tmp'",
+        "INSERT INTO t VALUES (2, 'a', 'tmp')",
+        "ALTER TYPE e RENAME VALUE 'tmp' TO 'final'",
+    ],
     "of a new type": [
         "CREATE TYPE f AS ENUM ('tmp')",
         "ALTER TABLE t ADD f f",
