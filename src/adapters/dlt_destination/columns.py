@@ -1,8 +1,8 @@
-"""Columns of destination tables: all of them, what dlt is told of them, which types widen."""
+"""Columns of destination tables: all of them, and which types widen."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -36,6 +36,12 @@ def with_columns(held: Sequence[str], added: Sequence[pa.Field]) -> list[str]:
     return [*own, *(field.name for field in added), *held[len(own) :]]
 
 
+def fitted(held: pa.Schema, added: Sequence[pa.Field], wider: Sequence[pa.Field]) -> pa.Schema:
+    """A table's columns once `added` are there and those in `wider` have their types."""
+    fields = {field.name: field for field in (*held, *added, *wider)}
+    return pa.schema([fields[name] for name in with_columns(held.names, added)])
+
+
 def widens(narrow: pa.DataType, wide: pa.DataType) -> bool:
     """Whether every value of `narrow` is the same value in `wide`."""
     if pa.types.is_decimal(narrow) and pa.types.is_decimal(wide):
@@ -54,34 +60,3 @@ def plain(arrow_type: pa.DataType) -> pa.DataType:
     if pa.types.is_large_binary(arrow_type):
         return pa.binary()
     return arrow_type
-
-
-def dlt_columns(fields: list[pa.Field]) -> dict[str, Any]:
-    """The columns for dlt's schema, which its readers use; tables are made by our own DDL."""
-    return {field.name: _dlt_column(field) for field in fields}
-
-
-def _dlt_column(field: pa.Field) -> dict[str, Any]:
-    column: dict[str, Any] = {"name": field.name, "nullable": True}
-    match plain(field.type):
-        case kind if pa.types.is_boolean(kind):
-            return {**column, "data_type": "bool"}
-        case kind if pa.types.is_integer(kind):
-            return {**column, "data_type": "bigint", "precision": kind.bit_width}
-        case kind if pa.types.is_floating(kind):
-            return {**column, "data_type": "double"}
-        case kind if pa.types.is_decimal(kind):
-            return {
-                **column,
-                "data_type": "decimal",
-                "precision": kind.precision,
-                "scale": kind.scale,
-            }
-        case kind if pa.types.is_binary(kind):
-            return {**column, "data_type": "binary"}
-        case kind if pa.types.is_date(kind):
-            return {**column, "data_type": "date"}
-        case kind if pa.types.is_timestamp(kind):
-            return {**column, "data_type": "timestamp", "timezone": kind.tz is not None}
-        case _:
-            return {**column, "data_type": "text"}

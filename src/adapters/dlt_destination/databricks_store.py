@@ -26,8 +26,7 @@ from adapters.dlt_destination.dialect import SPARK
 from adapters.dlt_destination.failures import root_cause
 from adapters.dlt_destination.pieces import SCAN_BYTES, SCAN_ROWS, gathered
 from adapters.dlt_destination.plan import (
-    Filled,
-    Plan,
+    Run,
     StagedCells,
     StagedMerge,
     StagedReplacement,
@@ -63,8 +62,8 @@ if TYPE_CHECKING:
 #: Rows asked of the connector at a time: it puts them together, however large they are.
 FETCH_ROWS = 2048
 
-#: Tables that are loaded at the same time, each in a session of its own.
-TABLES_AT_ONCE = 8
+#: Tables that one statement counts: none grows beyond what a warehouse takes.
+TABLES_PER_COUNT = 100
 
 #: Columns that a table may be clustered by: their number, their place, and what they may not be.
 CLUSTERED_COLUMNS = 4
@@ -81,7 +80,6 @@ class DatabricksStore:
     kind = "databricks"
     section = "destination.databricks"
     naming = TableNaming(FORBIDDEN_IN_TABLES + FORBIDDEN_BY_CATALOG)
-    table_hints: Mapping[str, Any] = {}
 
     def __init__(
         self,
@@ -104,24 +102,22 @@ class DatabricksStore:
         self._changed: set[str] = set()
         self._asking = threading.Lock()
 
-    def factory(self, plan: Plan) -> Any:
+    def factory(self, run: Run) -> Any:
         from dlt.destinations import databricks
 
-        from adapters.dlt_destination.jobs import planned_factory
+        from adapters.dlt_destination.jobs import state_factory
         from adapters.dlt_destination.reach import reach_warehouse
         from adapters.dlt_destination.warehouse_client import WarehouseClient
 
         reach_warehouse(self._settings["credentials"])
-        factory = planned_factory(
+        return state_factory(
             databricks,
             self,
-            plan,
+            run,
             (StateInTables, WarehouseClient),
             destination_name="databricks",
             **{**self._settings, "credentials": self.sessions.login().credentials},
         )
-        factory.caps_params["max_parallel_load_jobs"] = TABLES_AT_ONCE
-        return factory
 
     def _credentials(self) -> Any:
         """As the settings were read when the run began; for another login as they are then."""
@@ -173,14 +169,19 @@ class DatabricksStore:
             return self._columns.get(table) or pa.schema([])
 
     def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]:
-        if not tables:
-            return {}
-        counts = ", ".join(f"(SELECT COUNT(*) FROM {_name(client, table)})" for table in tables)
-        (row,) = client.sql_client.execute_sql(f"SELECT {counts}")
-        return TablesByName(zip(tables, row, strict=True))
+        found: TablesByName[int] = TablesByName()
+        for start in range(0, len(tables), TABLES_PER_COUNT):
+            group = tables[start : start + TABLES_PER_COUNT]
+            counts = " UNION ALL ".join(
+                f"SELECT {number} AS number, COUNT(*) AS found FROM {_name(client, table)}"
+                for number, table in enumerate(group)
+            )
+            for number, count in client.sql_client.execute_sql(counts):
+                found[group[number]] = count
+        return found
 
     def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-        held = self.columns(client)[table]
+        held = self._known_columns(client, table)
         schema = pa.schema([held.field(name) for name in columns])
         names = ", ".join(SPARK.quote(name) for name in columns)
         query = f"SELECT {names} FROM {_name(client, table)}"
@@ -334,7 +335,6 @@ class DatabricksStore:
     def _statement(self, client: Any, table: str, step: Step, files: str) -> str:
         if isinstance(step, StagedReplacement):
             return self._replacement(client, table, step, files)
-        assert not isinstance(step, Filled)
         return self._merge(_name(client, table), step, files)
 
     def _merge(self, target: str, step: StagedMerge | StagedCells, files: str) -> str:

@@ -26,7 +26,7 @@ from adapters.dlt_destination.dialect import DUCKDB
 from adapters.dlt_destination.duckdb_memory import MemoryLimit
 from adapters.dlt_destination.failures import root_cause, scrubbed
 from adapters.dlt_destination.pieces import SCAN_BYTES, SCAN_ROWS, gathered
-from adapters.dlt_destination.plan import Plan, StagedCells, StagedMerge, StagedReplacement, Step
+from adapters.dlt_destination.plan import Run, StagedCells, StagedMerge, StagedReplacement, Step
 from adapters.dlt_destination.probe import probe_name
 from adapters.dlt_destination.settings import local_folder
 from adapters.dlt_destination.state_keeping import StateInFiles
@@ -104,7 +104,6 @@ class DeltaStore:
     kind = "delta"
     section = "destination.filesystem"
     naming = TableNaming(FORBIDDEN_IN_TABLES + NOT_IN_ADDRESSES, (*RESERVED_TABLES, *NO_TABLES))
-    table_hints: Mapping[str, Any] = {"table_format": "delta"}
 
     def __init__(
         self,
@@ -116,15 +115,15 @@ class DeltaStore:
         self._credentials = credentials
         self._options = {name: dict(table) for name, table in options.items() if table is not None}
 
-    def factory(self, plan: Plan) -> Any:
+    def factory(self, run: Run) -> Any:
         from dlt.destinations import filesystem
 
-        from adapters.dlt_destination.jobs import planned_factory
+        from adapters.dlt_destination.jobs import state_factory
 
-        return planned_factory(
+        return state_factory(
             filesystem,
             self,
-            plan,
+            run,
             (StateInFiles,),
             bucket_url=self._bucket_url,
             credentials=self._credentials,

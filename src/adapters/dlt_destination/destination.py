@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import contextmanager
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
-from adapters.dlt_destination.columns import all_fields, plain, same, widens
+from adapters.dlt_destination.columns import all_fields, fitted, plain, same, widens
 from adapters.dlt_destination.failures import is_failure, root_cause, settings_error
 from adapters.dlt_destination.incoming import IncomingRows
-from adapters.dlt_destination.manifest import Manifest
 from adapters.dlt_destination.parquet import StagedParquet, write_pieces, write_table
-from adapters.dlt_destination.plan import Filled, Plan, StagedCells, StagedMerge, StagedReplacement
+from adapters.dlt_destination.plan import Run, StagedCells, StagedMerge, StagedReplacement, Steps
 from adapters.dlt_destination.probe import PROBE_COLUMN
 from adapters.dlt_destination.work_folder import WorkFolder
 from cdc_core.checkpoint import Checkpoint
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 FILES = "files"
 STAGING = ("staging-1", "staging-2")
 
+#: Tables that are written at the same time, each by a client of its own.
+TABLES_AT_ONCE = 8
+
 #: The table of unrepresentable values as a target: its own columns without the metadata columns.
 UNREPRESENTABLE = TargetTable(
     UNREPRESENTABLE_TABLE,
@@ -52,6 +56,14 @@ UNREPRESENTABLE = TargetTable(
         [f for f in UNREPRESENTABLE_SCHEMA if f.name not in (LSN_COLUMN, COMMITTED_AT_COLUMN)]
     ),
 )
+
+
+class TableFailed(Exception):
+    """A table could not be written; the cause says why."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__(table)
+        self.table = table
 
 
 class DltDestination:
@@ -64,10 +76,12 @@ class DltDestination:
     def __init__(self, store: TableStore, settings: PipelineSettings) -> None:
         self._store = store
         self._settings = settings
-        self._plan = Plan()
+        self._run = Run()
         self._folder: WorkFolder | None = None
         self._packages: Packages | None = None
         self._columns: MutableMapping[str, pa.Schema] | None = None
+        #: A client that keeps the connection open.
+        self._held: Any = None
         self._staged = 0
         #: The folder of what is staged: until the load in hand has ended, or the next.
         self._staging = STAGING[0]
@@ -113,7 +127,7 @@ class DltDestination:
     def keep(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
         with self._failures(f"keeping rows of table {target.name!r}"):
             self._open()
-            self._plan.writes = True
+            self._run.writes = True
             folder = self._subfolder(FILES)
             paths, count = write_pieces(rows, pa.schema(all_fields(target)), folder, "part")
             with self._opened_client() as client:
@@ -131,26 +145,24 @@ class DltDestination:
     def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:
         with self._failures("loading"):
             packages = self._open()
-            self._plan.clear()
-            self._plan.writes = True
-            self._plan.begins = packages.checkpoint() is None
+            self._run.writes = True
+            self._run.begins = packages.checkpoint() is None
             folder, staged = self._subfolder(FILES), self._subfolder(self._staging)
             self._staging = STAGING[self._staging == STAGING[0]]
             # Open to the end, so that what dlt opens meanwhile shares the connection where it can.
             with self._opened_client() as client:
                 for step in batch.steps:
                     self._rename(client, step)
-                self._replace(client, batch, folder)
-                self._write_files(batch, folder)
-                self._prepare_tables(client, batch)
-                manifests = {
-                    name: Manifest.write(folder / f"{number}.jsonl", self._plan.steps[table])
-                    for number, (name, table) in enumerate(self._plan.names.items())
-                }
-                packages.run(manifests, checkpoint.to_state())
+                steps = Steps()
+                self._replace(client, batch, folder, steps)
+                _write_files(batch, folder, steps)
+                self._prepare_tables(client, batch, steps)
+                self._apply(client, steps)
+                packages.run(checkpoint.to_state())
                 if self._keeps and checkpoint.reading is None:
                     self._store.forget_kept(client)
                     self._keeps = False
+            self._let_go()
             shutil.rmtree(folder)
             shutil.rmtree(staged)
 
@@ -165,6 +177,7 @@ class DltDestination:
 
     def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         with self._failures(f"reading table {table!r}"), self._opened_client() as client:
+            self._stay_open()
             if table not in self._known_columns(client):
                 return
             # A query needs columns, even where only rows are counted.
@@ -203,7 +216,7 @@ class DltDestination:
 
             self._close()
             self._folder = WorkFolder(self._settings.work_folder)
-            factory = self._store.factory(self._plan)
+            factory = self._store.factory(self._run)
             self._packages = Packages(self._settings, factory, self._folder.path)
         return self._packages
 
@@ -214,9 +227,11 @@ class DltDestination:
         return folder
 
     def _close(self) -> None:
+        with suppress(Exception):  # of a connection that is lost
+            self._let_go()
         self._packages = None
         self._columns = None
-        self._plan.clear()
+        self._run.begins = False
         self._store.close()
         if self._folder is not None:
             self._folder.remove()
@@ -226,6 +241,18 @@ class DltDestination:
     def _opened_client(self) -> Iterator[Any]:
         with self._open().client() as client:
             yield client
+
+    def _stay_open(self) -> None:
+        """Keep the connection between one scan and the next, until a load or the end: opening it
+        costs as much as there are tables."""
+        if self._held is None:
+            self._held = self._open().client()
+            self._held.__enter__()
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.__exit__(None, None, None)
 
     @contextmanager
     def _failures(self, doing: str) -> Iterator[None]:
@@ -239,21 +266,18 @@ class DltDestination:
             if not is_failure(error):
                 raise
             where = f"{self._store.kind} dataset {self._settings.dataset_name!r}, {doing}"
-            cause: BaseException = error
-            if self._plan.failures:
-                table, cause = self._plan.failures[0]
-                where += f" table {table!r}"
+            if isinstance(error, TableFailed):
+                where += f" table {error.table!r}"
             self._close()
-            interrupt = root_cause(error)
-            if not is_failure(interrupt):
-                raise interrupt from None  # it came while dlt loaded, which wraps it
-            root = root_cause(cause)
+            root = root_cause(error)
+            if not is_failure(root):
+                raise root from None  # an interrupt that came while dlt loaded, which wraps it
             if isinstance(root, CdcError):
                 raise root from None
             wrong_setting = settings_error(root, self._store.section)
             if wrong_setting is not None:
                 raise wrong_setting from None
-            raise self._store.failure(cause, where) from None
+            raise self._store.failure(error, where) from None
 
     # Preparing tables.
 
@@ -265,31 +289,31 @@ class DltDestination:
     def _rename(self, client: Any, step: SchemaStep) -> None:
         """Do a rename unless it is done already."""
         known = self._known_columns(client)
-        packages = self._open()
         match step:
             case ColumnRename(table, old, new):
                 names = known[table].names if table in known else []
                 if old in names and new not in names:
                     self._rename_cells(client, step)
                     self._store.rename_column(client, table, old, new)
-                    self._columns = None
-                packages.rename_column(table, old, new)
+                    renamed = (f.with_name(new) if f.name == old else f for f in known[table])
+                    known[table] = pa.schema(renamed)
             case TableRename(old, new):
                 if old in known and new not in known:
                     self._rename_cells(client, step)
+                    columns = known[old]
                     self._store.rename_table(client, old, new)
-                    self._columns = None
-                packages.rename_table(old, new)
+                    del known[old]
+                    known[new] = columns
 
     def _rename_cells(self, client: Any, step: SchemaStep) -> None:
         """Before the rename itself, which tells whether this is still to be done."""
         if UNREPRESENTABLE_TABLE in self._known_columns(client):
             self._store.rename_cells(client, step)
 
-    def _replace(self, client: Any, batch: LoadBatch, folder: Path) -> None:
-        """Whole tables, as the store takes them: row by row now, or from files by its job.
+    def _replace(self, client: Any, batch: LoadBatch, folder: Path, steps: Steps) -> None:
+        """Whole tables, as the store takes them: row by row now, or from files as a step.
 
-        What is merged into one afterwards must come in the same step, so by the job.
+        What is merged into one afterwards must come in the same step, so from files.
         """
         merged = {merge.target.name for merge in batch.merges}
         for number, replacement in enumerate(batch.replacements):
@@ -298,10 +322,9 @@ class DltDestination:
             kept = self._places(client, replacement.kept)
             step = StagedReplacement(target, (), 0, replacement.key, replacement.exact, kept)
             if not kept and target.name not in merged and self._fill(client, step, rows):
-                self._plan.add(target.name, Filled(rows.count))
                 continue
             paths, count = write_pieces(rows, rows.schema, folder, f"content-{number}")
-            self._plan.add(target.name, replace(step, paths=paths, rows=count))
+            steps.add(target.name, replace(step, paths=paths, rows=count))
 
     def _places(self, client: Any, kept: Sequence[str]) -> tuple[str, ...]:
         """Where the files of these names are."""
@@ -319,52 +342,46 @@ class DltDestination:
         except Exception as error:
             if rows.error is not None:
                 raise rows.error from None
-            self._plan.failures.append((step.target.name, error))
-            raise
+            raise TableFailed(step.target.name) from error
 
-    def _write_files(self, batch: LoadBatch, folder: Path) -> None:
-        """Merges and cells as Parquet files, and the plan of what becomes of them."""
-        for number, merge in enumerate(batch.merges):
-            paths = tuple(piece.path for piece in merge.staged if isinstance(piece, StagedParquet))
-            rows = len(merge.rows) + sum(map(len, merge.staged))
-            if not rows and merge.truncated_at is None:
-                continue  # it only asks for the table and its columns
-            if len(merge.rows) or not paths:
-                paths += (write_table(merge.rows, folder / f"merge-{number}.parquet"),)
-            slim = replace(merge, rows=merge.rows.schema.empty_table(), staged=())
-            self._plan.add(merge.target.name, StagedMerge(slim, paths, rows))
-        if rows := sum(map(len, batch.unrepresentable)):
-            paths = tuple(
-                cells.path
-                if isinstance(cells, StagedParquet)
-                else write_table(cells, folder / f"unrepresentable-{number}.parquet")
-                for number, cells in enumerate(batch.unrepresentable)
-            )
-            self._plan.add(UNREPRESENTABLE_TABLE, StagedCells(paths, rows))
+    def _apply(self, client: Any, steps: Steps) -> None:
+        """Bring the steps into their tables, several at a time; the first failure ends it."""
+        if not steps:
+            return
+        client.initialize_storage()  # where it is still to be made
+        opened = threading.local()
 
-    def _prepare_tables(self, client: Any, batch: LoadBatch) -> None:
+        def apply(table: str) -> None:
+            try:
+                if not hasattr(opened, "client"):
+                    opened.client = clients.enter_context(self._opened_client())
+                self._store.apply(opened.client, table, steps[table])
+            except BaseException as error:
+                if not is_failure(error):
+                    raise
+                raise TableFailed(table) from error
+
+        with ExitStack() as clients, ThreadPoolExecutor(TABLES_AT_ONCE) as pool:
+            try:
+                for applied in [pool.submit(apply, table) for table in steps]:
+                    applied.result()
+            except BaseException:  # an interrupt, too: what has not begun never does
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _prepare_tables(self, client: Any, batch: LoadBatch, steps: Steps) -> None:
         """Make tables and columns that are missing, widen those that are too narrow."""
-        for replacement in batch.replacements:
-            self._describe(replacement.target, exact=replacement.exact)
         replaced = {replacement.target.name for replacement in batch.replacements}
         for merge in batch.merges:
             key = merge.key if isinstance(merge, KeyedMerge) else ()
             # What a replacement of the same batch makes of the table is already known.
             if merge.target.name not in replaced:
                 self._fit(client, merge.target, key)
-            self._describe(merge.target)
-        if UNREPRESENTABLE_TABLE in self._plan.steps:
+        if UNREPRESENTABLE_TABLE in steps:
             self._fit(client, UNREPRESENTABLE, ())
-            self._describe(UNREPRESENTABLE)
         if replaced:
             # Their columns are as the replacement leaves them, which the store decides.
             self._columns = None
-
-    def _describe(self, target: TargetTable, *, exact: bool = False) -> None:
-        fields, hints = all_fields(target), self._store.table_hints
-        name = self._open().describe(target.name, fields, hints, exact=exact)
-        if target.name in self._plan.steps:
-            self._plan.names[name] = target.name
 
     def _fit(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:
         known = self._known_columns(client)
@@ -394,5 +411,26 @@ class DltDestination:
             self._store.add_columns(client, target.name, missing)
         if narrow:
             self._store.widen(client, target.name, narrow)
-        if missing or narrow:
-            self._columns = None
+        # Asking again would be for all tables, at each that changes.
+        known[target.name] = fitted(actual, missing, narrow)
+
+
+def _write_files(batch: LoadBatch, folder: Path, steps: Steps) -> None:
+    """Merges and cells as Parquet files, and the steps that use them."""
+    for number, merge in enumerate(batch.merges):
+        paths = tuple(piece.path for piece in merge.staged if isinstance(piece, StagedParquet))
+        rows = len(merge.rows) + sum(map(len, merge.staged))
+        if not rows and merge.truncated_at is None:
+            continue  # it only asks for the table and its columns
+        if len(merge.rows) or not paths:
+            paths += (write_table(merge.rows, folder / f"merge-{number}.parquet"),)
+        slim = replace(merge, rows=merge.rows.schema.empty_table(), staged=())
+        steps.add(merge.target.name, StagedMerge(slim, paths, rows))
+    if rows := sum(map(len, batch.unrepresentable)):
+        paths = tuple(
+            cells.path
+            if isinstance(cells, StagedParquet)
+            else write_table(cells, folder / f"unrepresentable-{number}.parquet")
+            for number, cells in enumerate(batch.unrepresentable)
+        )
+        steps.add(UNREPRESENTABLE_TABLE, StagedCells(paths, rows))

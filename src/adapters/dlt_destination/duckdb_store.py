@@ -28,8 +28,7 @@ from adapters.dlt_destination.failures import root_cause, scrubbed
 from adapters.dlt_destination.parquet import move_durably
 from adapters.dlt_destination.pieces import SCAN_BYTES, SCAN_ROWS, cut, gathered
 from adapters.dlt_destination.plan import (
-    Filled,
-    Plan,
+    Run,
     StagedCells,
     StagedMerge,
     StagedReplacement,
@@ -68,14 +67,14 @@ class OpensFile:
     """Mixed into DuckDB's job client: bounds memory, waits while another process has the file, and
     opens nothing in its place where it is not there and the run only reads."""
 
-    plan: Plan
+    current_run: Run
     store: DuckDbStore
 
     def __enter__(self) -> Any:
         client: Any = self
         credentials = client.config.credentials
         file = credentials.database
-        if _absent(client) is not None and not self.plan.writes:
+        if _absent(client) is not None and not self.current_run.writes:
             credentials.database = ":memory:"
         if credentials.external_conn() is None:
             credentials.global_config = self.store.memory.settings(credentials.global_config)
@@ -112,22 +111,21 @@ class DuckDbStore:
     kind = "duckdb"
     section = "destination.duckdb"
     naming = ANY_DESTINATION
-    table_hints: Mapping[str, Any] = {}
 
     def __init__(self, credentials: Any = None) -> None:
         self.memory = MemoryLimit()
         self._credentials = credentials
         self._temporary: TemporaryDirectory[str] | None = None
 
-    def factory(self, plan: Plan) -> Any:
+    def factory(self, run: Run) -> Any:
         from dlt.destinations import duckdb
 
-        from adapters.dlt_destination.jobs import planned_factory
+        from adapters.dlt_destination.jobs import state_factory
 
-        return planned_factory(
+        return state_factory(
             duckdb,
             self,
-            plan,
+            run,
             (StateInTables, OpensFile),
             credentials=self._credentials,
             destination_name="duckdb",
@@ -145,9 +143,18 @@ class DuckDbStore:
         fields: dict[str, list[pa.Field]] = {}
         for table, column, sql_type in rows:
             if not table.startswith("_dlt"):
-                arrow_type = DUCKDB.arrow_type(sql_type) or pa.null()
-                fields.setdefault(table, []).append(pa.field(column, arrow_type))
+                fields.setdefault(table, []).append(_field(column, sql_type))
         return {table: pa.schema(columns) for table, columns in fields.items()}
+
+    def _columns_of(self, client: Any, table: str) -> pa.Schema:
+        """Columns of one table, without a look at all others; none if it is missing."""
+        import duckdb
+
+        try:
+            rows = client.sql_client.native_connection.execute(f"DESCRIBE {_name(client, table)}")
+        except duckdb.CatalogException:
+            return pa.schema([])
+        return pa.schema([_field(name, sql_type) for name, sql_type, *_ in rows.fetchall()])
 
     def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:  # noqa: ARG002 - no use for a key here
         if not client.is_storage_initialized():
@@ -161,7 +168,7 @@ class DuckDbStore:
             f.name: f"CAST(NULL AS {DUCKDB.sql_type(f.type)}) AS {DUCKDB.quote(f.name)}"
             for f in fields
         }
-        names = with_columns(self.columns(client)[table].names, fields)
+        names = with_columns(self._columns_of(client, table).names, fields)
         columns = ", ".join(added.get(name, DUCKDB.quote(name)) for name in names)
         target = _name(client, table)
         self._run(client, f"CREATE OR REPLACE TABLE {target} AS SELECT {columns} FROM {target}")
@@ -224,18 +231,16 @@ class DuckDbStore:
         self.memory.checkpoint(connection)
 
     def _apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
+        statements = [s for step in steps for s in self._statements(client, table, step)]
         with client.sql_client.begin_transaction():
-            for step in steps:
-                for statement in self._statements(client, table, step):
-                    client.sql_client.execute_sql(statement)
+            for statement in statements:
+                client.sql_client.execute_sql(statement)
 
     def _statements(self, client: Any, table: str, step: Step) -> list[str]:
         target, staged = _name(client, table), _files(step.paths)
         match step:
             case StagedReplacement():
                 return [self._replacement(client, step, _files([*step.paths, *step.kept]))]
-            case Filled():
-                return []
             case StagedMerge(KeyedMerge() as merge):
                 return transaction_sql.keyed(DUCKDB, merge, staged, target)
             case StagedMerge(MultisetMerge() as merge):
@@ -247,7 +252,7 @@ class DuckDbStore:
     def _replacement(self, client: Any, step: StagedReplacement, rows: str) -> str:
         """The new content; columns that only the old table has stay, empty."""
         new = all_fields(step.target)
-        old = self.columns(client).get(step.target.name, pa.schema([]))
+        old = self._columns_of(client, step.target.name)
         columns = [
             f"CAST({DUCKDB.quote(f.name)} AS {DUCKDB.sql_type(f.type)}) AS {DUCKDB.quote(f.name)}"
             for f in new
@@ -261,15 +266,14 @@ class DuckDbStore:
         return f"CREATE OR REPLACE TABLE {_name(client, step.target.name)} AS {selected}"
 
     def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]:
-        if not tables:
-            return {}
-        counts = ", ".join(f"(SELECT COUNT(*) FROM {_name(client, table)})" for table in tables)
-        (row,) = client.sql_client.execute_sql(f"SELECT {counts}")
-        return dict(zip(tables, row, strict=True))
+        """By a query for each: one for all would be too deep for many tables, and no faster."""
+        connection = client.sql_client.native_connection
+        queries = {table: f"SELECT COUNT(*) FROM {_name(client, table)}" for table in tables}
+        return {table: connection.execute(sql).fetchone()[0] for table, sql in queries.items()}
 
     def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         names = ", ".join(DUCKDB.quote(name) for name in columns)
-        schema = self.columns(client)[table]
+        schema = self._columns_of(client, table)
         schema = pa.schema([schema.field(name) for name in columns])
         schema = pa.schema([f.with_type(plain(f.type)) for f in schema])
         rows = self._rows(client, f"SELECT {names} FROM {_name(client, table)}")
@@ -404,6 +408,10 @@ def _try_beside(file: Path, rows: Path) -> None:
 
 def _name(client: Any, table: str) -> str:
     return f"{client.sql_client.fully_qualified_dataset_name()}.{DUCKDB.quote(table)}"
+
+
+def _field(column: str, sql_type: str) -> pa.Field:
+    return pa.field(column, DUCKDB.arrow_type(sql_type) or pa.null())
 
 
 def _columns(step: Step) -> int:

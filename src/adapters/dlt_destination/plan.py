@@ -1,12 +1,8 @@
-"""What one load package does to each table, beside dlt's schema: a batch must not change that.
-
-The plan is handed from the destination to its load jobs in memory; a package never outlives the
-process that made it.
-"""
+"""What one load does to each table, and what dlt's clients must know of the run."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adapters.dlt_destination.columns import all_fields
@@ -48,14 +44,6 @@ class StagedReplacement:
 
 
 @dataclass(frozen=True)
-class Filled:
-    """A replacement that is done: the store took the rows as they came."""
-
-    rows: int
-    paths: tuple[Path, ...] = ()
-
-
-@dataclass(frozen=True)
 class StagedCells:
     """Cells for the table of unrepresentable values."""
 
@@ -63,32 +51,20 @@ class StagedCells:
     rows: int
 
 
-Step = StagedMerge | StagedReplacement | Filled | StagedCells
+Step = StagedMerge | StagedReplacement | StagedCells
+
+
+class Steps(dict[str, list[Step]]):
+    """Steps of each table, in order."""
+
+    def add(self, table: str, step: Step) -> None:
+        self.setdefault(table, []).append(step)
 
 
 @dataclass
-class Plan:
-    """Steps of each table, in order.
+class Run:
+    """Until a run `writes`, it makes nothing that is missing. `begins`: dlt found no state, so any
+    of its own tables may be missing."""
 
-    `names` maps dlt's name of a table, which must do as a file name, to the table's own; `failures`
-    are what the jobs ran into, by table. Until the run `writes`, nothing is made that is not there.
-    `begins`: dlt found no state, so that any of its own tables may be missing.
-    """
-
-    steps: dict[str, list[Step]] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
-    failures: list[tuple[str, BaseException]] = field(default_factory=list)
     writes: bool = False
     begins: bool = False
-
-    def clear(self) -> None:
-        self.begins = False
-        self.steps.clear()
-        self.names.clear()
-        self.failures.clear()
-
-    def add(self, table: str, step: Step) -> None:
-        self.steps.setdefault(table, []).append(step)
-
-    def files(self, table: str) -> list[Path]:
-        return [path for step in self.steps[table] for path in step.paths]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from adapters.dlt_destination.plan import Plan, StagedReplacement, Step
+    from adapters.dlt_destination.plan import Run, StagedReplacement, Step
     from cdc_core.errors import CdcError
     from cdc_core.naming import TableNaming
     from cdc_core.staging import SchemaStep, TargetTable
@@ -28,11 +28,9 @@ class TableStore(Protocol):
     section: str
     #: What a table cannot be called.
     naming: TableNaming
-    #: Properties of a table in dlt's schema.
-    table_hints: Mapping[str, Any]
 
-    def factory(self, plan: Plan) -> Any:
-        """dlt's destination factory, whose jobs apply `plan`."""
+    def factory(self, run: Run) -> Any:
+        """dlt's destination factory, whose clients know the run."""
         ...
 
     def columns(self, client: Any) -> MutableMapping[str, pa.Schema]:

@@ -51,5 +51,8 @@ class TablesByName(dict[str, Value]):
     def __setitem__(self, name: str, value: Value) -> None:
         super().__setitem__(table_name(name), value)
 
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(table_name(name))
+
     def get(self, name: str, default: Value | None = None) -> Value | None:  # type: ignore[override]
         return super().get(table_name(name), default)

@@ -238,6 +238,10 @@ class WarehouseClient:
         ask: Callable[[], bool] = super().is_storage_initialized  # type: ignore[misc]
         return self._sessions.once(f"dataset {self.sql_client.dataset_name}", ask)
 
+    def initialize_storage(self, truncate_tables: Any = None) -> None:
+        super().initialize_storage(truncate_tables)  # type: ignore[misc]
+        self._sessions.once(f"dataset {self.sql_client.dataset_name}", lambda: True)
+
     def get_stored_state(self, pipeline_name: str) -> Any:
         found = super().get_stored_state(pipeline_name)  # type: ignore[misc]
         self._sessions.once(f"dataset {self.sql_client.dataset_name}", lambda: found is not None)
@@ -253,22 +257,10 @@ class WarehouseClient:
         ask = super().get_stored_schema_by_hash  # type: ignore[misc]
         return self._sessions.once(f"schema {version_hash}", lambda: ask(version_hash))
 
-    # The store makes and checks all tables but dlt's own.
-
-    def verify_schema(self, only_tables: Any = None, new_jobs: Any = None) -> Any:
-        """What dlt can say of its own tables: of all others it sees manifests, not the files."""
-        planned = set(self.plan.names)  # type: ignore[attr-defined]
-        jobs = [job for job in new_jobs or () if job.table_name not in planned]
-        tables = set(only_tables or ()) - planned
-        return super().verify_schema(tables, jobs)  # type: ignore[misc]
-
     def _build_schema_update_sql(
         self, storage_tables: Iterable[tuple[str, Any]]
     ) -> tuple[Sequence[str], Any]:
-        own = set(self.schema.dlt_table_names())  # type: ignore[attr-defined]
-        statements, tables = super()._build_schema_update_sql(  # type: ignore[misc]
-            [(name, columns) for name, columns in storage_tables if name in own]
-        )
+        statements, tables = super()._build_schema_update_sql(storage_tables)  # type: ignore[misc]
         if self.store.block is not None:  # type: ignore[attr-defined]
             properties = ", ".join(f"'{k}' = '{v}'" for k, v in CATALOG_COMMITS.items())
             statements = [

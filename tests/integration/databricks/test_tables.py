@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from adapters.dlt_destination.databricks_store import TABLES_AT_ONCE
+from adapters.dlt_destination.destination import TABLES_AT_ONCE
 from adapters.dlt_destination.factories import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.errors import DestinationFailed

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from adapters.dlt_destination.columns import dlt_columns, same, widens
+from adapters.dlt_destination.columns import same, widens
 from adapters.dlt_destination.dialect import DUCKDB, SPARK, Dialect
 from adapters.dlt_destination.failures import root_cause, scrubbed
 from adapters.dlt_destination.parquet import write_pieces
@@ -69,13 +69,6 @@ def test_quotes_are_doubled() -> None:
 )
 def test_widening(narrow: pa.DataType, wide: pa.DataType, *, does: bool) -> None:
     assert widens(narrow, wide) is does
-
-
-def test_dlt_knows_every_type() -> None:
-    fields = [pa.field(str(number), arrow_type) for number, arrow_type in enumerate(TYPES)]
-    known = [column["data_type"] for column in dlt_columns(fields).values()]
-    numbers = ["bool", "bigint", "bigint", "bigint", "double", "double", "decimal", "decimal"]
-    assert known == [*numbers, "text", "binary", "date", "timestamp", "timestamp"]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from adapters.dlt_destination.dialect import DUCKDB
 from adapters.dlt_destination.duckdb_store import DuckDbStore
 from adapters.dlt_destination.packages import Packages
 from adapters.dlt_destination.parquet import write_table
-from adapters.dlt_destination.plan import Plan, StagedMerge, StagedReplacement
+from adapters.dlt_destination.plan import Run, StagedMerge, StagedReplacement
 from adapters.dlt_destination.settings import PipelineSettings
 from adapters.fakes.destination import merge_keyed, merge_multiset
 from cdc_core.lsn import Lsn
@@ -107,7 +107,7 @@ def table(
     folder = tmp_path_factory.mktemp(request.param)
     place = folder / ("lake" if request.param == "delta" else "lake.duckdb")
     store = STORES[request.param](str(place))
-    plan = Plan()
+    plan = Run()
     packages = Packages(PipelineSettings("p", "bronze"), store.factory(plan), folder / "work")
     with packages.client() as client:
         client.initialize_storage()
