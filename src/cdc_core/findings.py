@@ -16,16 +16,22 @@ class Level(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line. `cure` is a statement, a setting or a command; empty where all is well."""
+    """One line. `cure` is a statement, a setting or a command; empty where all is well. Tables that
+    are fine may share a line: `table` says that this is one."""
 
     level: Level
     subject: str
     sentence: str
     cure: str = ""
+    table: bool = False
 
 
 def ok(subject: str, sentence: str) -> Finding:
     return Finding(Level.OK, subject, sentence)
+
+
+def fine_table(subject: str, sentence: str) -> Finding:
+    return Finding(Level.OK, subject, sentence, table=True)
 
 
 def warn(subject: str, sentence: str, cure: str = "") -> Finding:

@@ -256,48 +256,84 @@ def resolve_columns(
         tuple(moment) for moment in moments if tuple(moment.values()) == relation.column_names
     }
     if former:
-        known = {attnum for moment in moments for attnum in moment}
+        names: dict[int, set[str]] = {}
+        for moment in moments:
+            for attnum, name in moment.items():
+                names.setdefault(attnum, set()).add(name)
         unsent = fingerprint_of(state).unsent
-        unknown = {*range(former[0].last + 1, last_column(state) + 1)} - known - {*unsent}
+        unknown = {*range(former[0].last + 1, last_column(state) + 1)} - names.keys() - {*unsent}
+
+        def may_be(place: int, attnum: int) -> bool:
+            column = relation.columns[place]
+            return (
+                attnum in unknown
+                or column.name in names[attnum]
+                or _same_type(column.type_oid, columns[attnum].type_oid)
+            )
+
         # What is there now and before was there in between.
         always = moments[0].keys() & moments[-1].keys()
-        options = [
-            {attnum for attnum in known if any(m.get(attnum) == column.name for m in moments)}
-            | {n for n in known if _same_type(column.type_oid, columns[n].type_oid)}
-            | unknown
-            for column in relation.columns
-        ]
-        readings |= _rising(options, {*moments[-1]}, always)
+        numbers = sorted(names.keys() | unknown)
+        found = _rising(len(relation.columns), numbers, may_be, {*moments[-1]}, always)
+        if len(found) > 1:
+            return None
+        readings.update(found)
     if len(readings) != 1:
         return None
     resolved = [columns.get(attnum) for attnum in readings.pop()]
     return None if None in resolved else tuple(resolved)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True, eq=False)
+class _Ways:
+    """Ways to give numbers to some places, the last of them `number`: how many, two for more, and
+    one of them, by what is `before`."""
+
+    number: int
+    before: _Ways | None
+    count: int
+
+    def numbers(self) -> tuple[int, ...]:
+        numbers, ways = [], self
+        while ways.before is not None:
+            numbers.append(ways.number)
+            ways = ways.before
+        return tuple(reversed(numbers))
+
+
 def _rising(
-    options: Sequence[AbstractSet[int]], now: AbstractSet[int], always: AbstractSet[int]
-) -> set[tuple[int, ...]]:
-    """Rising numbers, one of each place's options, with all that are in `always`; two of them where
-    there are more. None of those `now` may be left out below one that is taken."""
-    # By the last number of each.
-    found: dict[int, set[tuple[int, ...]]] = {0: {()}}
-    for choices in options:
-        longer: dict[int, set[tuple[int, ...]]] = {}
-        for last, beginnings in found.items():
-            for attnum in choices:
-                # What is there now with a lower number was there when a higher one was.
-                if attnum > last and not any(last < between < attnum for between in now):
-                    some = longer.setdefault(attnum, set())
-                    some |= {(*numbers, attnum) for numbers in beginnings}
-                    while len(some) > 2:
-                        some.pop()
+    places: int,
+    numbers: Sequence[int],
+    may_be: Callable[[int, int], bool],
+    now: AbstractSet[int],
+    always: AbstractSet[int],
+) -> list[tuple[int, ...]]:
+    """Rising numbers, each one that `may_be` at its place, with all that are in `always`; more than
+    one, whichever, where there are more. None of those `now` may be left out below one that is
+    taken: what is there now with a lower number was there when a higher one was.
+
+    So only those that are not there now are passed over, and a place has as many to choose from as
+    there are of them, and one: the cost is the product of both.
+    """
+    # By the index in `numbers` of the last one taken.
+    found = {-1: _Ways(0, None, 1)}
+    for place in range(places):
+        longer: dict[int, _Ways] = {}
+        before: _Ways | None = None
+        for index in range(min(found, default=len(numbers)), len(numbers)):
+            if before is not None:
+                if may_be(place, numbers[index]):
+                    longer[index] = _Ways(numbers[index], before, before.count)
+                if numbers[index] in now:
+                    before = None
+            if (taken := found.pop(index, None)) is not None:
+                count = taken.count + (0 if before is None else before.count)
+                before = replace(taken, count=min(count, 2))
+            if before is None and not found:
+                break
         found = longer
-    return {
-        numbers
-        for last, some in found.items()
-        if not any(attnum > last for attnum in always)
-        for numbers in some
-    }
+    ends = [ways for ways in found.values() if ways.number >= max(always, default=0)]
+    return [ways.numbers() for ways in ends for _ in range(ways.count)]
 
 
 def _column_state(column: Column, target: str) -> ColumnState:

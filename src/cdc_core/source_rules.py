@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cdc_core.checkpoint import Checkpoint
+    from cdc_core.ports.change_source import SlotState
     from cdc_core.ports.source_inspector import OpenTransaction, SourceFacts
 
 OLDEST_SUPPORTED = 14
@@ -123,13 +124,9 @@ def history_findings(
     if slot is None:
         yield ok(subject, "does not exist yet; wal2delta snapshot creates it")
     elif slot.database != facts.database:
-        yield fail(
-            subject,
-            f"belongs to database {slot.database!r}"
-            if slot.database
-            else "is a physical slot, which nothing can be decoded from",
-            "set sources.pg_replication.slot_name to another name",
-        )
+        yield _slot_of_others(subject, slot)
+    elif checkpoint is not None and facts.identity is None:
+        yield from unknown_history(facts)
     elif checkpoint is None:
         yield warn(
             subject,
@@ -149,6 +146,32 @@ def history_findings(
     else:
         retained = slot.retained_bytes >> 20
         yield ok(subject, f"continues the checkpoint; retains {retained} MB of WAL")
+
+
+def unknown_history(facts: SourceFacts) -> Iterator[Finding]:
+    """Where checkpoint or cluster could not be read, which has a finding of its own: neither a
+    checkpoint that is missing nor one that the slot continues is to be told of."""
+    subject = f"slot {facts.slot_name}"
+    if facts.slot is not None and facts.slot.database != facts.database:
+        yield _slot_of_others(subject, facts.slot)
+        return
+    there = "exists" if facts.slot is not None else "does not exist"
+    unread = "the source's identity" if facts.identity is None else "the destination's checkpoint"
+    yield warn(
+        subject,
+        f"{there}; whether changes can go on is not known, as {unread} could not be read",
+        "see the line that says fail, then run wal2delta check again",
+    )
+
+
+def _slot_of_others(subject: str, slot: SlotState) -> Finding:
+    return fail(
+        subject,
+        f"belongs to database {slot.database!r}"
+        if slot.database
+        else "is a physical slot, which nothing can be decoded from",
+        "set sources.pg_replication.slot_name to another name",
+    )
 
 
 def set_server(name: str, value: str, facts: SourceFacts) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from cdc_core.findings import Finding, fail, ok, warn
+from cdc_core.findings import Finding, fail, fine_table, ok, warn
 from cdc_core.naming import ANY_DESTINATION, TableNaming, map_columns, natural_name
 from cdc_core.ports.catalog import Reason
 from cdc_core.relation import tables_option
@@ -59,7 +59,7 @@ def tables_findings(
         found += _name(name, target, first_schema)
         if known:
             found += _left_out(name, known, facts)
-        yield from found or [ok(str(name), _streams(table, target))]
+        yield from found or [fine_table(str(name), _streams(table, target))]
 
 
 def qualified(table: TableName) -> str:

@@ -111,10 +111,14 @@ Exit codes: 0 done, 1 failed (run again), 2 command line or setting wrong,
         "see it work: an embedded PostgreSQL replicated into a DuckDB file; needs no settings",
         "wal2delta demo",
     )
-    command(
+    check = command(
         "check",
         "find what would go wrong, and the SQL or setting that mends it",
         "wal2delta check --destination duckdb",
+        "wal2delta check --all",
+    )
+    check.add_argument(
+        "--all", action="store_true", help="print a line for every table, also for one that is fine"
     )
     snapshot = command(
         "snapshot",

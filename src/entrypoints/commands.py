@@ -150,7 +150,7 @@ def check(chosen: argparse.Namespace) -> int:
     from entrypoints import report
 
     lines = _container(chosen).check_source().run()
-    return report.show_check(lines)
+    return report.show_check(lines, every_table=chosen.all)
 
 
 def status(chosen: argparse.Namespace) -> int:

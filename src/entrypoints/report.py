@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from cdc_core.findings import Level
+from cdc_core.findings import Level, ok
 from entrypoints.progress import size
 from entrypoints.terminal import console
 
@@ -104,11 +104,12 @@ def status_as_json(report: StatusReport) -> dict[str, Any]:
     }
 
 
-def show_check(findings: Sequence[Finding]) -> int:
-    """One line each; the exit code, 3 if one says fail."""
+def show_check(findings: Sequence[Finding], *, every_table: bool = False) -> int:
+    """One line each; the exit code, 3 if one says fail. Tables that are fine share a line, unless
+    it is to be one for `every_table`."""
     out = console()
     styles = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
-    for found in findings:
+    for found in findings if every_table else _with_one_line_for_fine_tables(findings):
         out.print(f"{found.level.value:<5}", style=styles[found.level], end="")
         cure = f"; {found.cure}" if found.cure else ""
         out.print(
@@ -118,6 +119,19 @@ def show_check(findings: Sequence[Finding]) -> int:
             soft_wrap=True,
         )
     return 3 if any(found.level is Level.FAIL for found in findings) else 0
+
+
+def _with_one_line_for_fine_tables(findings: Sequence[Finding]) -> list[Finding]:
+    """In the place of the last one, so after what is said of others."""
+    fine = [number for number, found in enumerate(findings) if found.table]
+    if not fine:
+        return list(findings)
+    shared = ok("tables", f"{len(fine):,} without a finding; wal2delta check --all lists them")
+    return [
+        shared if number == fine[-1] else found
+        for number, found in enumerate(findings)
+        if not found.table or number == fine[-1]
+    ]
 
 
 #: Keys that `verify` prints for a table; `--json` has all that were named.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cdc_core.errors import CdcError, PoolerInFront
-from cdc_core.findings import Finding, Level, fail, ok
+from cdc_core.findings import Finding, fail, ok
 from cdc_core.selection import require_schemas
-from cdc_core.source_rules import history_findings, source_findings
+from cdc_core.source_rules import history_findings, source_findings, unknown_history
 from cdc_core.table_rules import passed_over_findings, tables_findings
 
 if TYPE_CHECKING:
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from cdc_core.ports.catalog import Catalog
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.source_inspector import SourceFacts, SourceInspector
+
+
+@dataclass
+class _Reached:
+    """The destination, as far as it was read; without `read` nothing is known of a checkpoint."""
+
+    findings: list[Finding] = field(default_factory=list)
+    checkpoint: Checkpoint | None = None
+    read: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,15 +45,18 @@ class CheckSource:
     def run(self) -> list[Finding]:
         """Findings in the order in which they are worth mending: source, tables, destination."""
         facts = self._facts()
+        destination = self._destination()
         if isinstance(facts, Finding):
-            return [facts, *self._destination()[0]]
-        reached, checkpoint = self._destination()
+            return [facts, *destination.findings]
+        checkpoint = destination.checkpoint
         findings = list(source_findings(facts))
         findings += self._tables(facts, checkpoint.tables if checkpoint else {})
-        # Of a destination that was not read it is not known what it goes on from.
-        if reached[0].level is not Level.FAIL:
-            findings += history_findings(facts, checkpoint, self.max_retained_wal)
-        return [*findings, *reached]
+        findings += (
+            history_findings(facts, checkpoint, self.max_retained_wal)
+            if destination.read
+            else unknown_history(facts)
+        )
+        return [*findings, *destination.findings]
 
     def _facts(self) -> SourceFacts | Finding:
         try:
@@ -65,17 +77,26 @@ class CheckSource:
         yield from tables_findings(tables, facts, self.first_schema, states, naming)
         yield from passed_over_findings(passed_over)
 
-    def _destination(self) -> tuple[list[Finding], Checkpoint | None]:
+    def _destination(self) -> _Reached:
+        """The checkpoint before all else: whatever fails after it says nothing about it."""
+        reached = _Reached()
         try:
             with self.destination as destination:
-                checkpoint = destination.read_checkpoint()
-                tables = destination.tables()
-                at = f"checkpoint {checkpoint.lsn}" if checkpoint else "no checkpoint yet"
-                found = [ok("destination", f"reached and read: {len(tables)} tables, {at}")]
-                found.append(self._rights(destination))
+                reached.checkpoint, reached.read = destination.read_checkpoint(), True
+                reached.findings.append(self._tables_there(destination, reached.checkpoint))
+                reached.findings.append(self._rights(destination))
         except CdcError as error:
-            return [fail("destination", error.what, error.cure)], None
-        return found, checkpoint
+            reached.findings.append(fail("destination", error.what, error.cure))
+        return reached
+
+    @staticmethod
+    def _tables_there(destination: Destination, checkpoint: Checkpoint | None) -> Finding:
+        at = f"checkpoint {checkpoint.lsn}" if checkpoint else "no checkpoint yet"
+        try:
+            tables = destination.tables()
+        except CdcError as error:
+            return fail("destination", f"reached, {at}; its tables: {error.what}", error.cure)
+        return ok("destination", f"reached and read: {len(tables)} tables, {at}")
 
     @staticmethod
     def _rights(destination: Destination) -> Finding:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cdc_core.checkpoint import TableStatus
-from cdc_core.errors import HistoryLost
+from cdc_core.errors import CdcError, HistoryLost
 from cdc_core.history import break_in_history
 from cdc_core.wal_budget import budget_warning
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cdc_core.checkpoint import Checkpoint, SourceIdentity, TableState
     from cdc_core.lsn import Lsn
@@ -45,7 +45,7 @@ class StatusReport:
     lag_seconds: float | None
     problem: str
     tables: Sequence[TableLine]
-    #: How much WAL the slot retains, once that is most of what it may.
+    #: How much WAL the slot retains, once that is most of what it may; why rows are not counted.
     warning: str = ""
     #: What is in the schemas and no run reads.
     passed_over: Sequence[PassedOver] = ()
@@ -65,7 +65,7 @@ class ShowStatus:
             checkpoint = self.destination.read_checkpoint()
             found = {table.relation.oid: table for table in self.catalog.tables()}
             passed_over = self.catalog.passed_over()
-            rows = self.destination.tables()
+            rows, uncounted = self._count()
             broken = checkpoint and break_in_history(
                 checkpoint, identity, slot, current, self.monitor.left_timeline
             )
@@ -92,11 +92,19 @@ class ShowStatus:
             if oid not in states
         ]
         lines.sort(key=lambda line: line.table)
-        warning = budget_warning(slot, self.max_retained_wal) if slot is not None else ""
+        warnings = [budget_warning(slot, self.max_retained_wal) if slot is not None else ""]
+        warning = "; ".join(filter(None, [*warnings, uncounted]))
         return StatusReport(
             identity, slot, checkpoint, current, lag_bytes, lag_seconds, problem, lines, warning,
             passed_over,
         )  # fmt: skip
+
+    def _count(self) -> tuple[Mapping[str, int], str]:
+        """Rows by table, and why they could not be counted: that stops nothing else."""
+        try:
+            return self.destination.tables(), ""
+        except CdcError as error:
+            return {}, f"rows were not counted: {error}"
 
 
 def _status(state: TableState, *, lost: bool) -> TableStatus:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cdc_core.errors import OperatorNeeded
-from cdc_core.findings import ok
+from cdc_core.findings import fine_table, ok, warn
 from cdc_core.lsn import Lsn
 from cdc_core.ports.change_source import SlotState
 from entrypoints import report
@@ -32,6 +32,23 @@ SLOT = SlotState("mine", "pgoutput", "shop", None, Lsn(400), Lsn(500), "reserved
 def test_check_has_one_line_for_each_name(name, shown, capsys):
     report.show_check([ok(name, f"streams by key (id), to {name}")])
     assert capsys.readouterr().out == f"ok   {shown}: streams by key (id), to {shown}\n"
+
+
+def test_tables_that_are_fine_share_a_line_unless_every_one_is_asked_for(capsys):
+    warned = warn("public.odd", "not streamed, equal after a snapshot only")
+    tables = [fine_table(f"public.t{n}", f"streams by key (id), to t{n}") for n in range(1000)]
+    findings = [ok("server", "PostgreSQL 18"), *tables[:500], warned, *tables[500:]]
+    assert report.show_check([*findings, ok("destination", "reached")]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "ok   server: PostgreSQL 18",
+        "warn public.odd: not streamed, equal after a snapshot only",
+        "ok   tables: 1,000 without a finding; wal2delta check --all lists them",
+        "ok   destination: reached",
+    ]
+    report.show_check(findings, every_table=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1002
+    assert "ok   public.t999: streams by key (id), to t999" in lines
 
 
 @pytest.mark.parametrize(("name", "shown"), NAMES)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from adapters.fakes import FaultPlan, InMemoryDestination
+from cdc_core.checkpoint import Checkpoint
 from cdc_core.errors import DestinationFailed, DestinationUnavailable, OperatorNeeded
-from cdc_core.findings import Level
+from cdc_core.findings import Finding, Level
+from cdc_core.source_rules import history_findings
 from cdc_core.use_cases.check_source import CheckSource
 from tests.unit.cdc_core.use_cases.test_convergence import World, build
 
 
-def check(world: World) -> dict[str, Level]:
+def _findings(world: World) -> list[Finding]:
     source, destination = world.source(), InMemoryDestination(world.lake, world.faults)
-    findings = CheckSource(source, source, destination).run()
-    return {found.subject: found.level for found in findings}
+    return CheckSource(source, source, destination).run()
+
+
+def check(world: World) -> dict[str, Level]:
+    return {found.subject: found.level for found in _findings(world)}
 
 
 def test_every_table_and_both_ends_have_a_line() -> None:
@@ -61,5 +70,39 @@ def test_a_destination_that_is_gone_is_a_failure() -> None:
     lines = check(world)
     assert lines["destination"] is Level.FAIL
     assert lines["server"] is Level.OK
-    # Of the slot it is not known then what becomes of it.
-    assert "slot dlt_cdc_slot" not in lines
+
+
+def test_tables_that_cannot_be_counted_say_nothing_of_the_checkpoint() -> None:
+    world, _ = build(1)
+    world.snapshot()
+    refused = DestinationFailed("counting rows: it failed", "mend it")
+    world.faults = FaultPlan(named={"destination.tables": refused})
+    findings = {found.subject: found for found in _findings(world)}
+    assert findings["slot dlt_cdc_slot"].level is Level.OK
+    assert "continues the checkpoint" in findings["slot dlt_cdc_slot"].sentence
+    assert findings["destination"].level is Level.FAIL
+    assert "reached, checkpoint " in findings["destination"].sentence
+    assert findings["destination rights"].level is Level.OK
+
+
+@pytest.mark.parametrize("call", ["destination.open", "destination.read_checkpoint"])
+@pytest.mark.parametrize("slot", [True, False])
+def test_a_checkpoint_that_cannot_be_read_is_not_a_missing_one(call: str, *, slot: bool) -> None:
+    """Nor is the slot that a checkpoint may need one that a snapshot is yet to create."""
+    world, _ = build(1)
+    world.snapshot()
+    if not slot:
+        world.postgres.slot = None
+    world.faults = FaultPlan(named={call: DestinationUnavailable("gone")})
+    (found,) = (found for found in _findings(world) if found.subject == "slot dlt_cdc_slot")
+    assert found.level is Level.WARN
+    assert "not known, as the destination's checkpoint could not be read" in found.sentence
+    assert "creates" not in found.sentence + found.cure
+
+
+def test_a_source_without_identity_does_not_continue_the_checkpoint() -> None:
+    world, _ = build(1)
+    world.snapshot()
+    facts, checkpoint = world.source().facts(), Checkpoint.from_state(world.lake.checkpoint or {})
+    (found,) = history_findings(replace(facts, identity=None), checkpoint)
+    assert "not known, as the source's identity could not be read" in found.sentence
