@@ -9,6 +9,7 @@ again instead.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from cdc_core.staging import ColumnRename, TableRename
@@ -33,19 +34,24 @@ def in_order(renames: Collection[Rename], held: Collection[str] = ()) -> Renames
     """Sort renames by what can be done; `held` are names that stay with others."""
     taken = {name.casefold() for name in held}
     shared = [rename for rename in renames if rename.old.casefold() in taken]
-    pending = [rename for rename in renames if rename.old.casefold() not in taken]
+    pending = {n: rename for n, rename in enumerate(renames) if rename.old.casefold() not in taken}
+    olds = {rename.old.casefold() for rename in pending.values()}
+    possible: list[int] = []
+    #: Renames by the name that they wait for.
+    waiting: dict[str, list[int]] = {}
+    for number, rename in pending.items():
+        old, new = rename.old.casefold(), rename.new.casefold()
+        if new in olds and new != old:
+            waiting.setdefault(new, []).append(number)
+        elif new not in taken:
+            possible.append(number)
     done: list[Rename] = []
-    progress = True
-    while progress:
-        progress = False
-        for rename in pending:
-            olds = {other.old.casefold() for other in pending if other is not rename}
-            if rename.new.casefold() not in taken | olds:
-                pending.remove(rename)
-                done.append(rename)
-                progress = True
-                break
-    return Renames(tuple(done), tuple(pending + shared))
+    while possible:  # the first of them each time
+        rename = pending.pop(heappop(possible))
+        done.append(rename)
+        for number in waiting.get(rename.old.casefold(), ()):
+            heappush(possible, number)
+    return Renames(tuple(done), tuple(list(pending.values()) + shared))
 
 
 def table_renames(

@@ -83,7 +83,7 @@ class TablePlan:
     #: Tables that the source refuses to publish, by oid.
     unpublished: dict[int, CdcError] = field(default_factory=dict)
     #: Sentences about what changed in the tables' definitions, and what became of it.
-    notes: list[str] = field(default_factory=list)
+    notes: dict[str, None] = field(default_factory=dict)
     alerts: list[str] = field(default_factory=list)
     unrepresentable: int = 0
     sources: dict[int, SourceTable] = field(default_factory=dict)
@@ -333,9 +333,9 @@ class TablePlan:
         """Why a new table cannot be read: its place is still that of one that was set aside."""
         return next(
             (
-                self.refused[other]
-                for other, state in states.items()
-                if other in self.refused and state.target == self.targets[oid]
+                why
+                for other, why in self.refused.items()
+                if other in states and states[other].target == self.targets[oid]
             ),
             "",
         )
@@ -563,8 +563,7 @@ class TablePlan:
         return replace(state, former=(*known.former, former))
 
     def _note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
+        self.notes[text] = None
 
 
 def _what_became(state: TableState, now: TableName | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("wal2delta.progress")
 
 EVERY_SECONDS = 5.0
+#: Tables that are done and still have a bar: each one is drawn again ten times a second.
+DONE_SHOWN = 20
 
 
 def open_progress() -> LineProgress | TerminalProgress:
@@ -126,6 +129,8 @@ class TerminalProgress:
     def __init__(self) -> None:
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
+        #: Bars of tables that are done, the latest ones.
+        self._done: deque[TaskID] = deque()
         self._stream: TaskID | None = None
         self._changes = 0
         self._transactions = 0
@@ -156,6 +161,9 @@ class TerminalProgress:
         del self._tasks[table]
         done = bars.tasks[bars.task_ids.index(task)].completed
         bars.update(task, total=max(done, 1), completed=max(done, 1), told=f"{done:,.0f} rows")
+        self._done.append(task)
+        if len(self._done) > DONE_SHOWN:
+            bars.remove_task(self._done.popleft())
 
     def batch_loaded(self, changes: int, transactions: int, lag_bytes: int) -> None:
         if not changes and self._stream is None:

@@ -47,6 +47,12 @@ class CatalogContract:
         assert found[1].relation.identity is ReplicaIdentity.FULL
         assert found[2].relation.identity is ReplicaIdentity.DEFAULT
 
+    def test_some_tables_are_described_as_among_all(self, db: SourceUnderTest) -> None:
+        oids = [db.create_table(name) for name in ("a", "b", "c")]
+        catalog = db.catalog()
+        assert list(catalog.tables(oids[1:])) == list(catalog.tables())[1:]
+        assert list(catalog.tables([])) == []
+
     def test_an_empty_database_has_none(self, db: SourceUnderTest) -> None:
         assert list(db.catalog().tables()) == []
         assert list(db.catalog().publish()) == []

@@ -146,7 +146,7 @@ class DltDestination:
         with self._failures("loading"):
             packages = self._open()
             self._run.writes = True
-            self._run.begins = packages.checkpoint() is None
+            self._run.begins = packages.begins
             folder, staged = self._subfolder(FILES), self._subfolder(self._staging)
             self._staging = STAGING[self._staging == STAGING[0]]
             # Open to the end, so that what dlt opens meanwhile shares the connection where it can.

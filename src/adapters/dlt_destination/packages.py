@@ -7,6 +7,7 @@ it is loaded. Source: dlt documentation, "State", "Load packages".
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from adapters.dlt_destination import verbatim
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 SOURCE = "wal2delta"
 CHECKPOINT = "checkpoint"
 PACKAGES = "packages"
+#: Of a checkpoint: what grows with the tables.
+TABLES = "tables"
 
 
 class Packages:
@@ -60,6 +63,17 @@ class Packages:
         return self._factory.client(self._schema, self._config)
 
     def checkpoint(self) -> Mapping[str, Any] | None:
+        found = self._stored()
+        if found is None or not isinstance(found[TABLES], str):
+            return found
+        return {**found, TABLES: json.loads(found[TABLES])}
+
+    @property
+    def begins(self) -> bool:
+        """Whether there is no checkpoint yet."""
+        return self._stored() is None
+
+    def _stored(self) -> Mapping[str, Any] | None:
         state: Mapping[str, Any] = self._pipeline.state
         found: Mapping[str, Any] | None = state.get("sources", {}).get(SOURCE, {}).get(CHECKPOINT)
         return found
@@ -86,9 +100,12 @@ class Packages:
         get_resolved_traces().clear()
 
     def _state(self, checkpoint: Mapping[str, Any]) -> Any:
+        # As a text: dlt copies, searches and parses a state many times over, value by value.
+        tables = json.dumps(checkpoint[TABLES], ensure_ascii=False, separators=(",", ":"))
+
         def state() -> Iterator[Any]:
             own = self._dlt.current.source_state()
-            own[CHECKPOINT] = checkpoint
+            own[CHECKPOINT] = {**checkpoint, TABLES: tables}
             # dlt makes no package for a state that is the same as before.
             own[PACKAGES] = own.get(PACKAGES, 0) + 1
             yield from ()

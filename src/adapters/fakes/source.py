@@ -228,9 +228,9 @@ class InMemorySource:
         self.faults.pass_by("catalog.schemas_found")
         return Schemas(self.schemas, sorted(self.postgres.schemas))
 
-    def tables(self) -> Sequence[SourceTable]:
+    def tables(self, oids: Collection[int] | None = None) -> Sequence[SourceTable]:
         self.faults.pass_by("catalog.tables")
-        return self._tables()
+        return [t for t in self._tables() if oids is None or t.relation.oid in oids]
 
     def passed_over(self) -> Sequence[PassedOver]:
         self.faults.pass_by("catalog.passed_over")

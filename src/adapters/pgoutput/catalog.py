@@ -86,9 +86,9 @@ class PgCatalog:
             rows: list[Any] = connection.execute(_SCHEMAS).fetchall()
         return Schemas(self._settings.schemas, [row[0] for row in rows])
 
-    def tables(self) -> Sequence[SourceTable]:
+    def tables(self, oids: Collection[int] | None = None) -> Sequence[SourceTable]:
         connection = self._limited_connection()
-        rows = self._discover(connection)
+        rows = self._discover(connection, oids)
         publication = self._publication(connection)
         may_add = publication is None or publication.manageable
         return [self._source_table(row, publication, connection, may_add=may_add) for row in rows]
@@ -197,11 +197,13 @@ class PgCatalog:
                 connection.execute(f"SET {name} = {int(value)}".encode())
         return connection
 
-    def _discover(self, connection: Connection) -> list[TableRow]:
+    def _discover(
+        self, connection: Connection, oids: Collection[int] | None = None
+    ) -> list[TableRow]:
         settings = self._settings
         with source_errors("reading the catalog"):
             try:
-                rows = read_tables(connection, settings.schemas)
+                rows = read_tables(connection, settings.schemas, oids)
             except psycopg.errors.CharacterNotInRepertoire:
                 raise odd_names(connection) from None
         return [

@@ -157,7 +157,7 @@ SELECT {_STORED}, c.relkind = 'p', n.oid, c.reltuples::float8,
      AND d.refclassid = 'pg_namespace'::regclass), c.relnatts
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = ANY (%s) AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-  AND c.relpersistence <> 't'
+  AND c.relpersistence <> 't' AND (%s::oid[] IS NULL OR c.oid = ANY (%s::oid[]))
 ORDER BY n.nspname, c.relname
 """
 
@@ -252,10 +252,14 @@ GROUP BY p.whole, p.part
 """
 
 
-def read_tables(connection: Connection, schemas: Sequence[str]) -> list[TableRow]:
-    """Ordinary and partitioned tables of the schemas, by name; partitions only in their root."""
+def read_tables(
+    connection: Connection, schemas: Sequence[str], only: Collection[int] | None = None
+) -> list[TableRow]:
+    """Ordinary and partitioned tables of the schemas, by name, `only` those with these oids if
+    given; partitions only in their root."""
     cursor = connection.cursor()
-    tables: list[Any] = cursor.execute(_TABLES, [list(schemas)]).fetchall()
+    wanted = None if only is None else list(only)
+    tables: list[Any] = cursor.execute(_TABLES, [list(schemas), wanted, wanted]).fetchall()
     oids = [row[0] for row in tables]
     columns: dict[int, list[ColumnRow]] = {oid: [] for oid in oids}
     for oid, *fields in _rows(connection, _COLUMNS, oids):

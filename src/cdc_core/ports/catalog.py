@@ -63,9 +63,10 @@ class Schemas:
 class Catalog(Protocol):
     def schemas_found(self) -> Schemas: ...
 
-    def tables(self) -> Sequence[SourceTable]:
+    def tables(self, oids: Collection[int] | None = None) -> Sequence[SourceTable]:
         """Tables of the settings' schemas, less the excluded; a partitioned table by its root; by
-        name."""
+        name. Of those with these `oids` only, if given, at a cost that does not grow with others.
+        """
         ...
 
     def passed_over(self) -> Sequence[PassedOver]:

@@ -25,7 +25,7 @@ from cdc_core.use_cases.read_parts import keep_parts, plan_parts
 from cdc_core.use_cases.table_reading import TableReading, TablesRead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
     from cdc_core.checkpoint import Checkpoint, TableState
@@ -46,7 +46,7 @@ READ_ATTEMPTS = 5
 def read_tables(
     snapshot: Snapshot,
     tables: Sequence[tuple[SourceTable, str]],
-    look: Callable[[], Sequence[SourceTable]],
+    look: Callable[[Collection[int]], Sequence[SourceTable]],
     destination: Destination,
     checkpoint: Checkpoint,
     progress: Progress,
@@ -97,6 +97,7 @@ def read_tables(
         group = groups.popleft()
         known = {state.target for state in checkpoint.tables.values()}
         sources, readings = [table for table, _ in group], []
+        oids = [table.relation.oid for table in sources]
         group_steps = list(steps)
         before = counts.tables, counts.rows, counts.unrepresentable
         for table in sources:
@@ -110,7 +111,7 @@ def read_tables(
         try:
             checkpoint = _load_group(readings, group_steps, destination, checkpoint)
         except (CdcError, ValueError):  # of reading what has another type by now, too
-            if not redefined(sources, look()):
+            if not redefined(sources, look(oids)):
                 rest = [pair for pair in group if pair[0].relation.oid not in counts.refused]
                 if len(rest) == len(group):
                     raise
@@ -125,7 +126,7 @@ def read_tables(
             unread = [_unsteady(state) for state in known_before if state is not None]
             checkpoint = replace(checkpoint.with_table(*unread), reading=None)
             return checkpoint, EMPTY_BATCH, counts
-        changed = redefined(sources, look())
+        changed = redefined(sources, look(oids))
         counts.unsteady |= changed
         read = [reading.state for reading in readings]
         read = [_unsteady(state) if state.oid in changed else state for state in read]

@@ -240,7 +240,7 @@ class VerifyParity:
 
     def _moved(self, table: SourceTable) -> str:
         """Why what was read need not be what the table has: the stream would not bring it."""
-        if not redefined([table], self.catalog.tables()):
+        if not redefined([table], self.catalog.tables([table.relation.oid])):
             return ""
         name = table.relation.table
         return f"not repaired: the definition of {name} changed; run: wal2delta cdc"

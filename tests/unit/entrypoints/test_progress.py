@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from entrypoints.progress import LineProgress, TerminalProgress, size, time_left
+from entrypoints.progress import DONE_SHOWN, LineProgress, TerminalProgress, size, time_left
 
 
 @pytest.fixture
@@ -100,3 +100,13 @@ def test_bars_take_every_call():
         progress.batch_loaded(5, 1, 100)
         progress.note("x")
         progress.warn("y")
+
+
+def test_bars_of_many_tables_are_those_of_the_latest() -> None:
+    with TerminalProgress() as progress:
+        for number in range(1000):
+            progress.table_started(f"public.t{number}", 1)
+            progress.rows_read(f"public.t{number}", 1)
+            progress.table_finished(f"public.t{number}")
+        shown = [task.description for task in progress._open().tasks]
+    assert shown == [f"public.t{number}" for number in range(1000 - DONE_SHOWN, 1000)]
