@@ -110,3 +110,41 @@ def many_tables(rows: int) -> Workload:
     return Workload(
         tables, tuple(ORDERS.format(table=table) for table in tables), changes, each * TABLES
     )
+
+
+#: Rows of each of many small tables.
+SMALL_ROWS = 2
+
+
+def small_table(number: int) -> str:
+    return f"small_{number:05}"
+
+
+def small_tables(count: int) -> str:
+    """Makes and fills them, some at a time: a transaction has room for so many locks."""
+    return _for_small_tables(
+        count,
+        "CREATE TABLE %1$I (id bigint PRIMARY KEY, quantity int, name text, price numeric(12,2), "
+        "created_at timestamptz, paid boolean)",
+        "INSERT INTO %1$I SELECT i, i, ''name '' || i, i / 100.0, now(), true "
+        f"FROM generate_series(1, {SMALL_ROWS}) AS i",
+    )
+
+
+def change_small_tables(count: int) -> str:
+    """A row of each, each in a transaction of its own."""
+    return _for_small_tables(count, "UPDATE %1$I SET quantity = quantity + 1 WHERE id = 1", each=1)
+
+
+def without_small_tables(count: int) -> str:
+    return _for_small_tables(count, "DROP TABLE IF EXISTS %1$I")
+
+
+def _for_small_tables(count: int, *statements: str, each: int = 100) -> str:
+    """`each`: tables in a transaction."""
+    table = "'small_' || lpad(n::text, 5, '0')"
+    body = " ".join(f"EXECUTE format('{statement}', {table});" for statement in statements)
+    return (
+        f"DO $$ BEGIN FOR n IN 1..{count} LOOP {body} "
+        f"IF n % {each} = 0 THEN COMMIT; END IF; END LOOP; END $$"
+    )

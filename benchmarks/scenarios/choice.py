@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.scenarios import changes, fixed_cost, growth, latency, tables
+from benchmarks.scenarios import changes, fixed_cost, growth, latency, small_tables, tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,6 +25,7 @@ CASES: Mapping[str, Callable[[Bench], CaseResult]] = {
     "snapshot": tables.snapshot,
     "latency": latency.latency,
     "fixed-cost": fixed_cost.fixed_cost,
+    "small-tables": small_tables.small_tables,
     "growth-cdc": growth.growth_of_cdc,
     "growth-snapshot": growth.growth_of_snapshot,
 }

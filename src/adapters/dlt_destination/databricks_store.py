@@ -163,7 +163,7 @@ class DatabricksStore:
         name = table_name(table)
         with self._asking:
             if self._columns is None or name in self._changed:
-                self._changed.discard(name)
+                self._changed.clear()
                 self.columns(client)
             assert self._columns is not None
             return self._columns.get(table) or pa.schema([])

@@ -40,6 +40,13 @@ def test_growth_is_told_of_whole_runs_and_of_imported_ones(tmp_path):
     assert len(case.values) == 4
 
 
+def test_every_command_is_measured_over_many_tables(tmp_path):
+    path = tmp_path / "results.json"
+    main(["small-tables", "--rows", "6000", "--repeat", "1", "--json", str(path)])
+    (case,) = read_report(path).cases
+    assert [(figure.rows, figure.runs, figure.note) for figure in case.figures] == [(3, 1, "")] * 6
+
+
 def test_an_unknown_case_or_peer_is_refused(capsys):
     for wrong in (["insert"], ["inserts", "--peers", "debezum"]):
         with pytest.raises(SystemExit):
