@@ -151,10 +151,13 @@ class DuckDbStore:
         import duckdb
 
         try:
-            rows = client.sql_client.native_connection.execute(f"DESCRIBE {_name(client, table)}")
+            # DESCRIBE would take a variable of this module for a table that is missing.
+            rows = client.sql_client.native_connection.execute(
+                "SELECT name, type FROM pragma_table_info(?)", [_name(client, table)]
+            )
         except duckdb.CatalogException:
             return pa.schema([])
-        return pa.schema([_field(name, sql_type) for name, sql_type, *_ in rows.fetchall()])
+        return pa.schema([_field(name, sql_type) for name, sql_type in rows.fetchall()])
 
     def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:  # noqa: ARG002 - no use for a key here
         if not client.is_storage_initialized():
