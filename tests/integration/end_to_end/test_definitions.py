@@ -3,12 +3,12 @@ without being read."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support import oracle
-from tests.support.lakes import LocalLake
+from tests.support.lakes import LocalLake, lake_of
 from tests.support.pipeline import InProcess
 
 if TYPE_CHECKING:
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class Followed:
     """A database with its pipeline; `cdc` gives the sentences about tables that were read."""
 
-    def __init__(self, dsn: str, sql: psycopg.Connection, path: Path, **settings: str) -> None:
-        self.dsn, self.sql, self.lake, self.settings = dsn, sql, LocalLake("duckdb", path), settings
+    def __init__(self, dsn: str, sql: psycopg.Connection, lake: Any) -> None:
+        self.dsn, self.sql, self.lake = dsn, sql, lake
+        self.settings: dict[str, str] = {}
 
     def execute(self, *statements: str) -> None:
         for statement in statements:
@@ -39,7 +40,7 @@ class Followed:
 
 @pytest.fixture
 def followed(database: str, sql: psycopg.Connection, tmp_path: Path) -> Followed:
-    return Followed(database, sql, tmp_path)
+    return Followed(database, sql, LocalLake("duckdb", tmp_path))
 
 
 def test_a_label_that_is_added_and_keeps_its_name_costs_no_reading(followed: Followed) -> None:
@@ -152,7 +153,15 @@ def test_partitions_that_are_kept_up_cost_no_reading(followed: Followed) -> None
     assert followed.cdc("p") == []
 
 
-def test_old_partitions_go_without_a_reading(followed: Followed) -> None:
+@pytest.mark.parametrize("kind", ["duckdb", "delta", "databricks"])
+def test_old_partitions_go_without_a_reading(
+    database: str,
+    sql: psycopg.Connection,
+    kind: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    followed = Followed(database, sql, lake_of(kind, tmp_path, request))
     followed.execute(
         "CREATE TABLE p (id int, at timestamptz, v text, PRIMARY KEY (id, at))"
         " PARTITION BY RANGE (at)",
