@@ -31,6 +31,8 @@ RAISES_WAL_LEVEL = 190_000
 LONG_TRANSACTION_SECONDS = 60.0
 SHORT_SENDER_TIMEOUT = 10.0
 LITTLE_WAL_LEFT = 1 << 30
+#: A run may take one in so many of the locks for which the server has room.
+LOCK_SHARE = 4
 
 _WAL_LEVEL = {
     Provider.SELF: "ALTER SYSTEM SET wal_level = logical; then restart PostgreSQL",
@@ -103,6 +105,7 @@ def source_findings(facts: SourceFacts) -> Iterator[Finding]:
     yield _slots(facts)
     yield _senders(facts)
     yield from _limits(facts)
+    yield _locks(facts)
     yield from (
         _open_transaction(transaction)
         for transaction in facts.transactions
@@ -350,6 +353,25 @@ def _keep_more_wal(facts: SourceFacts) -> str:
     wanted = max(_KEPT_WAL, 2 * facts.most_retained, 2 * (facts.slot_wal_limit or 0))
     gigabytes = -(-wanted >> 30)
     return set_server("max_slot_wal_keep_size", f"{gigabytes}GB", facts)
+
+
+def too_many_locks(facts: SourceFacts, relations: int) -> bool:
+    """Whether the readers of a run would take much of the lock table from the applications."""
+    return facts.readers * relations * LOCK_SHARE > facts.lock_room
+
+
+def _locks(facts: SourceFacts) -> Finding:
+    most = max((table.relations_locked for table in facts.tables.values()), default=0)
+    needed = facts.readers * most
+    sentence = f"room for {facts.lock_room} locks; a run holds up to {needed} at a time"
+    if not too_many_locks(facts, most):
+        return ok("max_locks_per_transaction", sentence)
+    enough = -(-needed * LOCK_SHARE // facts.max_sessions)
+    return warn(
+        "max_locks_per_transaction",
+        f"{sentence}, so that statements of others could fail with 'out of shared memory'",
+        f"{set_server('max_locks_per_transaction', str(enough), facts)}, then restart PostgreSQL",
+    )
 
 
 def _open_transaction(transaction: OpenTransaction) -> Finding:

@@ -10,7 +10,7 @@ from cdc_core.findings import Finding, fail, fine_table, ok, warn
 from cdc_core.naming import ANY_DESTINATION, TableNaming, map_columns, natural_name
 from cdc_core.ports.catalog import Reason
 from cdc_core.relation import tables_option
-from cdc_core.source_rules import quote
+from cdc_core.source_rules import quote, too_many_locks
 from cdc_core.target_names import target_names
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def tables_findings(
         found += _name(name, target, first_schema)
         if known:
             found += _left_out(name, known, facts)
+            found += _locks(name, known, facts)
         yield from found or [fine_table(str(name), _streams(table, target))]
 
 
@@ -187,6 +188,17 @@ def _name(table: TableName, target: str, first_schema: str) -> Iterator[Finding]
             str(table),
             f"its name cannot be kept as {wanted}: it becomes {target}",
             "none needed: the name stays",
+        )
+
+
+def _locks(table: TableName, known: TableFacts, facts: SourceFacts) -> Iterator[Finding]:
+    if known.select and too_many_locks(facts, known.relations_locked):
+        role = quote(facts.role.name)
+        yield warn(
+            str(table),
+            f"every read of it locks {known.relations_locked} relations at a time: the role "
+            f"{facts.role.name} may read all of its partitions only through it",
+            f"GRANT SELECT ON each of its partitions TO {role}, so that each is read by itself",
         )
 
 

@@ -5,6 +5,7 @@ Manual: "System Catalogs", "Publication".
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ from adapters.pgoutput.connection import Session, server_major
 from adapters.pgoutput.odd_names import odd_names
 from adapters.pgoutput.publication import (
     MOVED,
-    add_refused,
     complete_publication,
     create_publication,
     create_statement,
@@ -78,7 +78,7 @@ class PgCatalog:
     def __init__(self, settings: SourceSettings) -> None:
         self._settings = settings
         self._session = Session(settings)
-        self._types = CatalogTypes(lambda: self._session.connection)
+        self._types = CatalogTypes(lambda: nullcontext(self._session.connection))
 
     def schemas_found(self) -> Schemas:
         connection = self._limited_connection()
@@ -126,11 +126,12 @@ class PgCatalog:
         rows = self._discover(connection)
         publication = self._publication(connection)
         streamable = [row for row in rows if not stream_obstacle(row)]
-        errors: Mapping[int, psycopg.Error] = {}
+        locked: frozenset[int] = frozenset()
         if publication is None:
-            errors = create_publication(connection, self._settings.pub_name, streamable)
-        elif publication.manageable:
-            errors = complete_publication(
+            create_publication(connection, self._settings.pub_name, streamable)
+            publication = self._publication(connection)
+        if publication is not None and publication.manageable:
+            locked = complete_publication(
                 connection,
                 publication,
                 add=[row for row in streamable if not publication.holds(row)],
@@ -143,10 +144,9 @@ class PgCatalog:
         publication = self._publication(connection)
         # What could be added is in by now.
         return [
-            self._after_publishing(
+            replace(
                 self._source_table(row, publication, connection, may_add=False),
-                row,
-                errors.get(row.stored.oid),
+                locked=row.stored.oid in locked,
             )
             for row in rows
         ]
@@ -169,16 +169,6 @@ class PgCatalog:
         connection = self._limited_connection()
         with source_errors("reading the catalog"):
             return table_names(connection, oids)
-
-    def _after_publishing(
-        self, table: SourceTable, row: TableRow, error: psycopg.Error | None
-    ) -> SourceTable:
-        if error is None or table.published:
-            return table
-        if isinstance(error, psycopg.errors.LockNotAvailable):
-            return replace(table, locked=True)
-        refused = add_refused(error, self._settings.pub_name, row)
-        return replace(table, refused=refused, not_streamed=str(refused))
 
     def drop_publication(self) -> bool:
         return drop_publication(self._limited_connection(), self._settings.pub_name)
@@ -315,11 +305,10 @@ def _not_streamed(row: TableRow, publication: Publication | None, *, may_add: bo
     if publication.holds(row):
         return told([*found, *publication.obstacles(row)])
     if not may_add:
-        where = ", on the primary" if publication.standby else ""
         found.append(
             Obstacle(
                 f"publication {publication.name} does not hold it, and the role may not add it "
-                f"(the owner of both may{where})",
+                "(the owner of both may)",
                 f"ALTER PUBLICATION {quote(publication.name)} ADD TABLE ONLY {quoted(row.stored)}",
             )
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from threading import Event
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -100,7 +101,7 @@ class PgChangeSource:
     def __init__(self, settings: SourceSettings) -> None:
         self._settings = settings
         self._control: Connection | None = None
-        self._types = CatalogTypes(lambda: self._locked)
+        self._types = CatalogTypes(lambda: nullcontext(self._locked))
         self._relations: dict[Relation, Relation] = {}
         self._stream: _Stream | None = None
         #: While reading in bulk.

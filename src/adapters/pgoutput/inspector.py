@@ -6,12 +6,14 @@ Manual: `pg_settings`, `pg_roles`, "System Information Functions", `pg_stat_acti
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from adapters.pgoutput.catalog import PgCatalog
 from adapters.pgoutput.cluster import source_identity
 from adapters.pgoutput.connection import connect
 from adapters.pgoutput.publication import read_publication
+from adapters.pgoutput.row_ranges import relations_locked
 from adapters.pgoutput.slot import read_slot
 from adapters.pgoutput.source_errors import source_errors
 from cdc_core.errors import OperatorNeeded
@@ -45,7 +47,8 @@ _SETTINGS = """
 SELECT name, setting, unit FROM pg_settings
 WHERE name IN ('wal_level', 'effective_wal_level', 'max_replication_slots', 'max_wal_senders',
   'max_slot_wal_keep_size', 'idle_replication_slot_timeout', 'wal_sender_timeout',
-  'hot_standby_feedback')
+  'hot_standby_feedback', 'max_locks_per_transaction', 'max_connections',
+  'max_prepared_transactions')
   OR name LIKE 'neon.%' OR name LIKE 'rds.%' OR name LIKE 'cloudsql.%' OR name LIKE 'azure.%'
 """
 
@@ -144,6 +147,10 @@ class PgSourceInspector:
             ],
             tables=tables,
             most_retained=_rows(connection, _MOST_RETAINED)[0][0],
+            max_locks_per_transaction=_number(settings, "max_locks_per_transaction"),
+            max_sessions=_number(settings, "max_connections")
+            + _number(settings, "max_prepared_transactions"),
+            readers=self._settings.parallelism,
         )
 
     def _tables(
@@ -153,8 +160,12 @@ class PgSourceInspector:
             table.relation.oid: {column.attnum for column in table.relation.columns}
             for table in catalog.tables()
         }
+        locked = relations_locked(connection, list(sent))
         return {
-            oid: _table_facts([*row, oid], sent[oid], publication)
+            oid: replace(
+                _table_facts([*row, oid], sent[oid], publication),
+                relations_locked=locked.get(oid, 0),
+            )
             for oid, *row in _rows(connection, _TABLES, [list(sent)])
         }
 
@@ -203,6 +214,10 @@ def _limit(setting: tuple[str, str | None] | None, units: Mapping[str, float], n
         return None
     value = int(setting[0]) * units[setting[1] or ""]
     return int(value) if units is _UNIT_BYTES else value
+
+
+def _number(settings: Mapping[str, tuple[str, str | None]], name: str) -> int:
+    return int(settings[name][0])
 
 
 def _rows(connection: Connection, query: str, parameters: Sequence[object] = ()) -> list[Any]:

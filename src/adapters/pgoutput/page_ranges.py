@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-#: A share: few enough for readers to end together, and for not much to be read again when a reader
-#: is lost.
+#: A share: what a session reads by one statement, so that the table's lock ends with it. A change
+#: of definition waits no longer than for one share of each reader.
 SHARE_PAGES = 8192
-LARGEST_SHARE_PAGES = 131_072
-SHARES_PER_READER = 4
 
 #: A part: what is read again, at most, when a run is killed; or so many parts of a larger table.
 PART_PAGES = 32_768
@@ -62,15 +60,11 @@ def parts(pages: Sequence[int], read: Iterable[PageRange] = ()) -> list[PageRang
     return [one for one in ranges if not any(one.start in taken for taken in read)]
 
 
-def shares(pages: Sequence[int], readers: int, part: PageRange) -> list[PageRange]:
-    """A part in shares of about the same size; the last is open if the part is, for files may have
-    grown meanwhile."""
+def shares(pages: Sequence[int], part: PageRange) -> list[PageRange]:
+    """A part in shares of about the same size; the last is open if the part is."""
     pages = [max(0, min(count, part.end or count) - part.start) for count in pages]
-    share = -(-sum(pages) // (readers * SHARES_PER_READER))
-    bounds = _bounds(pages, min(max(share, SHARE_PAGES), LARGEST_SHARE_PAGES))
-    if readers == 1 and sum(pages) <= LARGEST_SHARE_PAGES:
-        bounds = []
-    return _between([part.start, *(part.start + bound for bound in bounds)], part.end)
+    bounds = [part.start + bound for bound in _bounds(pages, SHARE_PAGES)]
+    return _between([part.start, *bounds], part.end)
 
 
 def _between(cuts: Sequence[int], end: int | None) -> list[PageRange]:

@@ -1,11 +1,14 @@
 """Tables read by several sessions, each its ranges, several tables side by side, within bounds.
 
 Ranges are done in the order of the tables; pieces of the table that is wanted now always find room.
-A session that is lost is opened again and goes on where its range was: what was read counts.
+A session that is lost is opened again and goes on where its range was: what was read counts. A
+range is begun when there is room for its rows, and left for later where they find none: no table
+stays locked because the destination is busy.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -15,14 +18,14 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from cdc_core.errors import SourceUnavailable
+from cdc_core.errors import CdcError, SourceUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from adapters.pgoutput.row_ranges import RowRange
     from adapters.pgoutput.row_sessions import RowSession
     from adapters.pgoutput.wire.results import PackedRows, ReadRows
-    from cdc_core.errors import CdcError
 
 #: So much is read before it is wanted.
 AHEAD_BYTES = 48 << 20
@@ -33,6 +36,10 @@ _FIRST_WAIT_SECONDS = 0.2
 _LOOK_SECONDS = 0.5
 #: A thread that waits for no server ends within this.
 _SOON_SECONDS = 0.1
+#: So long rows wait for room while their table is locked.
+STALL_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
 
 #: Connection exceptions, too many connections, cancelled, shut down.
 _PASSING = ("08", "53", "57")
@@ -40,21 +47,28 @@ _PASSING = ("08", "53", "57")
 
 @dataclass(eq=False)
 class Range:
-    """Part of a table: what follows the columns in its SELECT. So many of its rows are read."""
+    """So many of its rows are read."""
 
-    source: str
+    query: RowRange
     rows: int = 0
     failures: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class TableQuery:
-    """How a table is read: columns, ranges, what becomes of packed rows, what of an error."""
+    """How a table is read: its name, columns, ranges; `find_again` gives a range whose relation
+    has another name by now; what becomes of packed rows, what of an error."""
 
+    table: str
     columns: Sequence[str]
-    sources: Sequence[str]
+    ranges: Sequence[RowRange]
+    find_again: Callable[[RowRange], RowRange]
     decode: Callable[[PackedRows], ReadRows]
     translate: Callable[[psycopg.Error], CdcError]
+
+
+class _Stalled(Exception):
+    """Rows find no room."""
 
 
 @dataclass(eq=False)
@@ -66,6 +80,8 @@ class _Table:
     open: int = 0
     pieces: deque[ReadRows] = field(default_factory=deque)
     held: int = 0
+    failures: int = 0
+    waits: bool = False
     error: BaseException | None = None
 
     @property
@@ -105,9 +121,9 @@ class RangeReaders:
                 self._threads[-1].start()
 
     @property
-    def next(self) -> object:
-        """The key that is to be read next; None for none."""
-        return next(iter(self._tables), None)
+    def plans(self) -> Mapping[object, Callable[[], TableQuery]]:
+        """What is still to be read, in order."""
+        return {key: table.plan for key, table in self._tables.items()}
 
     def read(self) -> Iterator[ReadRows]:
         """All pieces of the next table."""
@@ -171,16 +187,17 @@ class RangeReaders:
                 self._drop(session)
 
     def _next_range(self) -> tuple[_Table, Range] | None:
-        """The first range that nobody has; waits for one; None at the end."""
+        """The first range that nobody has; waits for one, and for room; None at the end."""
         while True:
             with self._changed:
-                table = next((t for t in self._tables.values() if t.waiting), None)
+                tables = self._tables.values()
+                table = next((t for t in tables if t.waiting and t.error is None), None)
                 if self._closing:
                     return None
-                if table is not None:
+                if table is not None and self._held_before(table) <= AHEAD_BYTES // 2:
                     table.open += 1
                     return table, table.waiting.popleft()
-            if not self._plan_one():
+            if table is not None or not self._plan_one():
                 with self._changed:
                     if not self._closing:
                         self._changed.wait(_LOOK_SECONDS)
@@ -196,44 +213,56 @@ class RangeReaders:
             try:
                 query = table.plan()
             except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
+                table.failures += 1
+                if _is_passing(error) and table.failures < ATTEMPTS and not self._closing:
+                    time.sleep(_FIRST_WAIT_SECONDS)
+                    return True
                 with self._changed:
                     table.error = error
                     self._changed.notify_all()
                 return True
             with self._changed:
                 table.query = query
-                table.waiting.extend(map(Range, query.sources))
+                table.waiting.extend(map(Range, query.ranges))
                 self._changed.notify_all()
             return True
 
     def _read_range(self, session: RowSession, table: _Table, part: Range) -> None:
-        assert table.query is not None
-        behind = part.rows
-        with closing(session.rows(table.query.columns, part.source)) as pieces:
+        query = table.query
+        assert query is not None
+        source = part.query.source(part.rows)
+        with closing(session.rows(query.columns, source, part.query.check)) as pieces:
             for rows in pieces:
-                skipped = min(behind, len(rows))
-                behind -= skipped
-                if skipped == len(rows):
-                    continue
-                self._hand_over(table, table.query.decode(rows.after(skipped)))
-                part.rows += len(rows) - skipped
+                piece = query.decode(rows)
+                part.rows += len(rows)
                 part.failures = 0
+                if not self._hand_over(table, piece):
+                    # Else the server would send the rest first.
+                    session.cancel()
+                    raise _Stalled
                 if self._closing:
                     return
 
-    def _hand_over(self, table: _Table, piece: ReadRows) -> None:
+    def _hand_over(self, table: _Table, piece: ReadRows) -> bool:
+        """Whether there is room for more, by now."""
         size = piece.rows.nbytes
+        give_up = time.monotonic() + STALL_SECONDS
         with self._changed:
             table.pieces.append(piece)
             table.held += size
             self._held += size
             self._changed.notify_all()
-            while not self._closing and self._is_ahead(table):
-                self._changed.wait(_LOOK_SECONDS)
+            while not self._closing and self._held_before(table) > AHEAD_BYTES:
+                left = give_up - time.monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(left)
+        return True
 
-    def _is_ahead(self, table: _Table) -> bool:
+    def _held_before(self, table: _Table) -> int:
+        """Bytes read and not taken that stand in a table's way: its own, if it is wanted now."""
         wanted = next(iter(self._tables.values()), None) is table
-        return (table.held if wanted else self._held) > AHEAD_BYTES
+        return table.held if wanted else self._held
 
     def _put_back(self, table: _Table, part: Range | None) -> None:
         with self._changed:
@@ -244,19 +273,40 @@ class RangeReaders:
 
     def _goes_on(self, table: _Table, part: Range, error: BaseException, *, opened: bool) -> bool:
         """What becomes of a range that failed; whether this thread goes on."""
+        if isinstance(error, _Stalled | psycopg.errors.LockNotAvailable):
+            if isinstance(error, psycopg.Error):
+                self._wait_for_lock(table)
+            self._put_back(table, part)
+            return True
         part.failures += 1
         if not opened and part.failures > 1 and self._leave_to_others(table, part):
             return False
+        assert table.query is not None
+        if isinstance(error, _RENAMED) and part.failures < ATTEMPTS:
+            try:
+                part.query = table.query.find_again(part.query)
+            except (CdcError, psycopg.Error) as gone:
+                error = gone
+            else:
+                self._put_back(table, part)
+                return True
         if _is_passing(error) and part.failures < ATTEMPTS and not self._closing:
             self._put_back(table, part)
             time.sleep(_FIRST_WAIT_SECONDS * 2**part.failures)
             return True
-        if isinstance(error, psycopg.Error) and table.query is not None:
+        if isinstance(error, psycopg.Error):
             error = table.query.translate(error)
         with self._changed:
             table.error = error
         self._put_back(table, None)
         return True
+
+    def _wait_for_lock(self, table: _Table) -> None:
+        """Meanwhile whoever waits for this reader's place in the queue gets on."""
+        if not table.waits and table.query is not None:
+            table.waits = True
+            _log.warning("table %s is locked by another session; waiting", table.query.table)
+        time.sleep(_FIRST_WAIT_SECONDS)
 
     def _leave_to_others(self, table: _Table, part: Range) -> bool:
         """There may be room for fewer sessions; the last thread stays."""
@@ -271,6 +321,10 @@ class RangeReaders:
         if session in self._sessions:
             self._sessions.remove(session)
         session.close()
+
+
+#: The relation of that name is gone, or is another: what `RowRange.check` finds.
+_RENAMED = (psycopg.errors.UndefinedTable, psycopg.errors.DivisionByZero)
 
 
 def _is_passing(error: BaseException) -> bool:

@@ -19,6 +19,7 @@ import psycopg
 
 from adapters.pgoutput.arrow_session import ArrowSession
 from adapters.pgoutput.connection import connect, server_major
+from adapters.pgoutput.snapshot_guards import RELEASE, SAVEPOINT
 from adapters.pgoutput.wire.copy_out import CopyOut
 from adapters.pgoutput.wire.results import PADDING, PackedRows
 
@@ -41,8 +42,13 @@ class RowSession(Protocol):
 
     def execute(self, statement: str) -> None: ...
 
-    def rows(self, columns: Sequence[str], source: str) -> Generator[PackedRows, None, None]:
-        """Rows of `SELECT columns source` in pieces, each in memory of its own."""
+    def rows(
+        self, columns: Sequence[str], source: str, check: str
+    ) -> Generator[PackedRows, None, None]:
+        """Rows of `SELECT columns source` in pieces, each in memory of its own.
+
+        The statement `check` goes before; the locks of both end with the rows.
+        """
         ...
 
     def cancel(self) -> None:
@@ -82,9 +88,12 @@ class SocketSession:
     def execute(self, statement: str) -> None:
         self._connection.execute(statement.encode())
 
-    def rows(self, columns: Sequence[str], source: str) -> Generator[PackedRows, None, None]:
-        statement = f"COPY (SELECT {', '.join(columns)} {source}) TO STDOUT (FORMAT binary)"
-        body = statement.encode() + b"\0"
+    def rows(
+        self, columns: Sequence[str], source: str, check: str
+    ) -> Generator[PackedRows, None, None]:
+        copy = f"COPY (SELECT {', '.join(columns)} {source}) TO STDOUT (FORMAT binary)"
+        # One message: the server goes on to the next statement by itself.
+        body = "; ".join((SAVEPOINT, check, copy, *RELEASE)).encode() + b"\0"
         self._socket.setblocking(True)
         self._socket.sendall(b"Q" + (len(body) + 4).to_bytes(4, "big") + body)
         self._socket.setblocking(False)
@@ -149,11 +158,17 @@ class PackingSession:
         self.cancel = session.cancel
         self.close = session.close
 
-    def rows(self, columns: Sequence[str], source: str) -> Generator[PackedRows, None, None]:
+    def rows(
+        self, columns: Sequence[str], source: str, check: str
+    ) -> Generator[PackedRows, None, None]:
+        self.execute(SAVEPOINT)
+        self.execute(check)
         statement = f"SELECT pg_catalog.record_send(ROW({', '.join(columns)})) {source}"
         for batch in self._session.stream(statement, PIECE_BYTES):
             if len(batch):
                 yield PackedRows.of_records(batch.column(0))
+        for ending in RELEASE:
+            self.execute(ending)
 
 
 def _buffer(size: int) -> Bytes:

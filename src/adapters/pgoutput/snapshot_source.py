@@ -1,31 +1,32 @@
 """The snapshot source port: whole tables by COPY, at the very point from which the stream goes on.
 
 A slot's creation exports the snapshot; the connection that created it stays idle and open while
-others read in it, each its share of a table's pages. Manual: "Streaming Replication Protocol",
-CREATE_REPLICATION_SLOT; "Snapshot Synchronization Functions"; "COPY"; "System Columns", ctid.
+others read in it, each its share of a table's pages. Every share is read after a savepoint, and
+rolling back to it releases the table: no session keeps a lock for the snapshot's sake. Manual:
+"Streaming Replication Protocol", CREATE_REPLICATION_SLOT; "Snapshot Synchronization Functions";
+"COPY"; "System Columns", ctid; ADR 13.
 """
 
 from __future__ import annotations
 
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import psycopg
-
 from adapters.first_array import make_first_array
 from adapters.pgoutput.catalog_types import CatalogTypes
 from adapters.pgoutput.cluster import HORIZON, NOW, require_logical_wal
 from adapters.pgoutput.connection import Connection, connect, server_major
-from adapters.pgoutput.page_ranges import PageRange, parts, shares
+from adapters.pgoutput.page_ranges import PageRange, parts
 from adapters.pgoutput.publication import row_filter
 from adapters.pgoutput.range_readers import RangeReaders, TableQuery
+from adapters.pgoutput.row_ranges import file_pages, row_ranges, stored_relations
 from adapters.pgoutput.row_sessions import open_row_session
 from adapters.pgoutput.slot import announce_wait, slot_creation_errors
+from adapters.pgoutput.snapshot_guards import SnapshotGuards
 from adapters.pgoutput.source_errors import source_errors, translated
-from adapters.pgoutput.sql_text import literal
 from adapters.pgoutput.streamability import quote
 from adapters.pgoutput.wire.binary import reads_binary
 from adapters.pgoutput.wire.results import ReadRows, decode_rows
@@ -34,8 +35,10 @@ from cdc_core.lsn import Lsn
 from cdc_core.ports.snapshot_source import WHOLE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
+    from adapters.pgoutput.row_ranges import RowRange
     from adapters.pgoutput.row_sessions import RowSession
     from adapters.pgoutput.settings import SourceSettings
     from adapters.pgoutput.wire.types import TypeMap
@@ -58,26 +61,9 @@ def exported_snapshot(settings: SourceSettings, *, create_slot: bool) -> Iterato
         yield _create_slot_exporting(connection, settings, create_slot=create_slot)
 
 
-#: How long a request to cancel may take.
-_CANCEL_SECONDS = 5.0
-
-
-@contextmanager
-def reader_connection(settings: SourceSettings, snapshot: ExportedSnapshot) -> Iterator[Connection]:
-    """A connection inside a transaction that sees the snapshot."""
-    with connect(settings) as connection:
-        with source_errors("adopting the snapshot"):
-            for statement in _adopting(snapshot.name):
-                connection.execute(statement.encode())
-        yield connection
-
-
-def _adopting(snapshot_name: str) -> tuple[str, ...]:
-    return (
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-        f"SET TRANSACTION SNAPSHOT {literal(snapshot_name)}",
-    )
-
+#: So long a reader waits for a lock before it asks again, holding none meanwhile: less than
+#: `deadlock_timeout`, so that no session of the application is ended for one of ours.
+_LOCK_MILLISECONDS = 500
 
 #: Plans that read a table's file from its beginning, and no compilation of small queries.
 _IN_FILE_ORDER = ", ".join(
@@ -89,17 +75,9 @@ _IN_FILE_ORDER = ", ".join(
         "enable_indexonlyscan": "off",
         "enable_bitmapscan": "off",
         "jit": "off",
+        "lock_timeout": str(_LOCK_MILLISECONDS),
     }.items()
 )
-
-#: Of a table, or of the leaves of a partitioned one: whether it has a file here, and its pages; of
-#: one that was dropped since the snapshot, none.
-_PAGES = """
-SELECT relkind = 'r', coalesce(pg_relation_size(oid), 0) / current_setting('block_size')::int
-FROM pg_class
-WHERE oid = %s AND relkind <> 'p' OR oid IN (SELECT relid FROM pg_partition_tree(%s) WHERE isleaf)
-"""
-
 
 #: Numbers of transactions come round after so many; `xmin` has no more.
 _XIDS = 1 << 32
@@ -107,25 +85,24 @@ _XIDS = 1 << 32
 #: A row that has gone does not come back, and one that has come has a later `xmin`. So the rows are
 #: the same if there are as many and none is of a transaction that had not ended then. `age` counts
 #: back from now, beyond half of all numbers forward: such a row counts as new.
-_UNCHANGED = """
-SELECT count(*) = {rows}
-  AND count(*) FILTER (WHERE age(xmin) <= age('{xid}'::xid)) = 0
-  AND pg_snapshot_xmax(pg_current_snapshot())::text::bigint - {horizon} < 2 ^ 31
+_ROWS_AND_NEW_ONES = """
+SELECT count(*), count(*) FILTER (WHERE age(xmin) <= age('{xid}'::xid)
+  OR pg_snapshot_xmax(pg_current_snapshot())::text::bigint - {horizon} >= 2 ^ 31)
 """
 
 
 class OpenSnapshot:
-    """What every `Snapshot` has; `connection` sees the snapshot and is for short statements."""
+    """What every `Snapshot` has."""
 
     def __init__(
-        self, settings: SourceSettings, connection: Connection, exported: ExportedSnapshot
+        self, settings: SourceSettings, guards: SnapshotGuards, exported: ExportedSnapshot
     ) -> None:
         self.settings = settings
-        self.connection = connection
+        self.guards = guards
         self.exported = exported
-        self._types = CatalogTypes(lambda: connection)
-        with source_errors("reading the source's clock"):
-            row: Any = connection.execute(NOW).fetchone()
+        self._types = CatalogTypes(guards.session)
+        with self._session("reading the source's clock") as session:
+            row: Any = session.execute(NOW).fetchone()
         self._taken_at = int(row[0])
 
     @property
@@ -141,27 +118,35 @@ class OpenSnapshot:
 
     @cached_property
     def horizon(self) -> int:
-        with source_errors("looking for open transactions"):
-            row: Any = self.connection.execute(HORIZON).fetchone()
+        with self._session("looking for open transactions") as session:
+            row: Any = session.execute(HORIZON).fetchone()
         return int(row[0])
 
     def parts(self, relation: Relation, read: Collection[str] = ()) -> list[str]:
-        with source_errors(f"reading table {relation.table}"):
-            pages = self.pages(relation)
+        with self._reading(relation) as session:
+            pages = file_pages(stored_relations(session, relation))
         found = parts(pages, map(PageRange.parse, read))
         return [WHOLE] if found == [PageRange()] else [str(part) for part in found]
 
     def unchanged(self, relation: Relation, part: str, rows: int, horizon: int) -> bool:
-        with source_errors(f"reading table {relation.table}", self.reading_cure(relation)):
-            source = self.source(relation, PageRange.parse(part))
-            # Without parameters: a filter may have a `%`.
-            query = _UNCHANGED.format(rows=rows, horizon=horizon, xid=horizon % _XIDS)
-            row: Any = self.connection.execute(f"{query} {source}".encode()).fetchone()
-        return bool(row[0])
+        query = _ROWS_AND_NEW_ONES.format(horizon=horizon, xid=horizon % _XIDS)
+        with self._reading(relation) as session:
+            ranges = self.ranges(session, relation, part)
+        for one in ranges:
+            # A session for each: one relation is locked at a time.
+            with self._reading(relation) as session:
+                session.execute(one.check.encode())
+                # Without parameters: a filter may have a `%`.
+                found: Any = session.execute(f"{query} {one.source()}".encode()).fetchone()
+            count, new = found
+            rows -= count
+            if new or rows < 0:
+                return False
+        return rows == 0
 
     def reading_cure(self, relation: Relation, error: psycopg.Error | None = None) -> str:
         """The statement for our role, where reading a table is refused with this error."""
-        said, role = str(error), quote(self.connection.info.user)
+        said, role = str(error), quote(self.guards.user)
         if "row-level security" in said:
             return f"run: ALTER ROLE {role} BYPASSRLS"
         if "for schema" in said:
@@ -171,88 +156,89 @@ class OpenSnapshot:
     def expect(self, readings: Sequence[tuple[Relation, str]]) -> None:
         """Nothing is read before it is wanted."""
 
-    def pages(self, relation: Relation) -> list[int]:
-        """Pages of the table's file, or of its partitions'; none where not all of them have any."""
-        rows: Any = self.connection.execute(_PAGES, [relation.oid] * 2).fetchall()
-        return [int(pages) for _, pages in rows] if all(stored for stored, _ in rows) else []
+    def ranges(self, session: Connection, relation: Relation, part: str) -> list[RowRange]:
+        """What a part is read by. Its rows are those that the stream would tell of: no inheritance
+        children, those of the filter."""
+        filter_ = row_filter(session, self.settings.pub_name, relation.oid, relation.table.schema)
+        columns = tuple(quote(column.name) for column in relation.columns)
+        stored = stored_relations(session, relation)
+        return [*row_ranges(stored, filter_, columns, PageRange.parse(part))]
 
-    def source(self, relation: Relation, pages: PageRange) -> str:
-        """What a SELECT of the rows has after its columns. They are those that the stream would
-        tell of: no inheritance children, those of the filter."""
-        oid, table = relation.oid, relation.table
-        filter_ = row_filter(self.connection, self.settings.pub_name, oid, table.schema)
-        conditions = [f"({part})" for part in (filter_, pages.condition) if part]
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        only = "" if self._is_partitioned(relation) else "ONLY "
-        return f"FROM {only}{_name(relation)}{where}"
+    @contextmanager
+    def _session(self, doing: str, cure: str = "") -> Iterator[Connection]:
+        with source_errors(doing, cure), self.guards.session() as session:
+            yield session
 
-    def _is_partitioned(self, relation: Relation) -> bool:
-        row = self.connection.execute(
-            "SELECT relkind = 'p' FROM pg_class WHERE oid = %s", [relation.oid]
-        ).fetchone()
-        return row is not None and bool(row[0])
+    def _reading(self, relation: Relation) -> AbstractContextManager[Connection]:
+        return self._session(f"reading table {relation.table}", self.reading_cure(relation))
 
 
 class CopySnapshot(OpenSnapshot):
     """`Snapshot` by COPY over several sessions."""
 
     def __init__(
-        self, settings: SourceSettings, connection: Connection, exported: ExportedSnapshot
+        self, settings: SourceSettings, guards: SnapshotGuards, exported: ExportedSnapshot
     ) -> None:
-        super().__init__(settings, connection, exported)
-        row: Any = connection.execute("SELECT pg_export_snapshot()").fetchone()
-        #: Either session keeps it: this one, or that which created the slot.
-        self._names = (str(row[0]), exported.name)
+        super().__init__(settings, guards, exported)
         self._readers = self._start()
 
     def _start(self) -> RangeReaders:
-        return RangeReaders(self._session, self.settings.parallelism)
+        return RangeReaders(self._open_session, self.settings.parallelism)
 
     def expect(self, readings: Sequence[tuple[Relation, str]]) -> None:
         for relation, part in readings:
             self._readers.expect((relation.oid, part), partial(self._plan, relation, part))
 
     def read(self, relation: Relation, part: str = WHOLE) -> Iterator[ReadRows]:
-        if self._readers.next != (relation.oid, part):
+        key = relation.oid, part
+        expected = self._readers.plans
+        if next(iter(expected), key) != key:
             self._restart()
+        if not self._readers.plans:
             self.expect([(relation, part)])
-        whole = False
         try:
-            yield from self._readers.read()
-            whole = True
-        finally:
-            if not whole:
-                self._restart()
+            for piece in self._readers.read():
+                self.guards.keep()
+                yield piece
+        except CdcError:
+            # The other tables are still expected.
+            self._restart({other: plan for other, plan in expected.items() if other != key})
+            raise
+        except BaseException:
+            self._restart()
+            raise
 
-    def _restart(self) -> None:
-        self._readers.close()
+    def _restart(self, plans: Mapping[object, Callable[[], TableQuery]] | None = None) -> None:
+        self._readers.close(self.guards.cancel)
         self._readers = self._start()
+        for key, plan in (plans or {}).items():
+            self._readers.expect(key, plan)
 
     def close(self) -> None:
-        self._readers.close(self._cancel_plan)
-
-    def _cancel_plan(self) -> None:
-        # Not `cancel`: it goes without TLS, and waits for ever where that is not understood.
-        with suppress(psycopg.Error):
-            self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
+        self._readers.close(self.guards.cancel)
 
     def _plan(self, relation: Relation, part: str) -> TableQuery:
         doing = f"reading table {relation.table}"
-        with source_errors(doing, self.reading_cure(relation)):
+        with self._reading(relation) as session:
             types = self.types_of(relation)
-            ranges = shares(self.pages(relation), self.settings.parallelism, PageRange.parse(part))
             return TableQuery(
-                self._columns(relation),
-                [self.source(relation, share) for share in ranges],
+                str(relation.table),
+                self._columns(session, relation),
+                self.ranges(session, relation, part),
+                partial(self._found_again, relation),
                 lambda rows: decode_rows(rows, relation.columns, types, str(relation.table)),
                 lambda error: translated(error, doing, self.reading_cure(relation, error)),
             )
 
-    def _columns(self, relation: Relation) -> list[str]:
+    def _found_again(self, relation: Relation, lost: RowRange) -> RowRange:
+        with self._reading(relation) as session:
+            return lost.found_again(session)
+
+    def _columns(self, session: Connection, relation: Relation) -> list[str]:
         """Columns in binary where that reads, else as their output functions' texts, of which a
         cast to text may differ. A domain's is that of its base."""
         texts = [c.type_oid for c in relation.columns if not reads_binary(c.type_oid, c.typmod)]
-        rows: Any = self.connection.execute(_OUTPUT_FUNCTIONS, [texts]).fetchall()
+        rows: Any = session.execute(_OUTPUT_FUNCTIONS, [texts]).fetchall() if texts else ()
         functions = {oid: (function, base) for oid, function, base in rows}
         columns = []
         for column in relation.columns:
@@ -263,25 +249,29 @@ class CopySnapshot(OpenSnapshot):
             columns.append(value)
         return columns
 
-    def _session(self) -> RowSession:
+    def _open_session(self) -> RowSession:
         """A session in the snapshot. Its rows come in the order of the table's file, so that what
         another did not end can be gone on with."""
         session = open_row_session(self.settings)
         try:
             session.execute(f"SELECT {_IN_FILE_ORDER}")
-            for name in self._names:
-                try:
-                    for statement in _adopting(name):
-                        session.execute(statement)
-                except (psycopg.DataError, psycopg.errors.UndefinedObject):
-                    session.execute("ROLLBACK")
-                else:
-                    return session
+            self.guards.adopt(session.execute)
         except BaseException:
             session.close()
             raise
-        session.close()
-        raise CdcError("the snapshot is gone, with the sessions that held it", "run again")
+        return session
+
+
+@contextmanager
+def guarded_snapshot(
+    settings: SourceSettings, *, create_slot: bool
+) -> Iterator[tuple[SnapshotGuards, ExportedSnapshot]]:
+    """An exported snapshot and the sessions that keep it, until the end of the block."""
+    with (
+        exported_snapshot(settings, create_slot=create_slot) as exported,
+        closing(SnapshotGuards(settings, exported.name)) as guards,
+    ):
+        yield guards, exported
 
 
 class PgSnapshotSource:
@@ -294,9 +284,8 @@ class PgSnapshotSource:
     def begin(self, *, create_slot: bool) -> Iterator[CopySnapshot]:
         make_first_array()
         with (
-            exported_snapshot(self._settings, create_slot=create_slot) as exported,
-            reader_connection(self._settings, exported) as connection,
-            closing(CopySnapshot(self._settings, connection, exported)) as snapshot,
+            guarded_snapshot(self._settings, create_slot=create_slot) as (guards, exported),
+            closing(CopySnapshot(self._settings, guards, exported)) as snapshot,
         ):
             yield snapshot
 

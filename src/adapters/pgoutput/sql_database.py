@@ -19,13 +19,7 @@ import pyarrow as pa
 
 from adapters.dlt_import import import_dlt
 from adapters.pgoutput.connection import connect
-from adapters.pgoutput.page_ranges import PageRange
-from adapters.pgoutput.snapshot_source import (
-    ExportedSnapshot,
-    OpenSnapshot,
-    exported_snapshot,
-    reader_connection,
-)
+from adapters.pgoutput.snapshot_source import OpenSnapshot, guarded_snapshot
 from adapters.pgoutput.source_errors import translated
 from adapters.pgoutput.sql_text import literal
 from adapters.pgoutput.streamability import quote
@@ -39,8 +33,10 @@ from cdc_core.ports.snapshot_source import WHOLE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from adapters.pgoutput.connection import Connection
+    from adapters.pgoutput.row_ranges import RowRange
     from adapters.pgoutput.settings import SourceSettings
+    from adapters.pgoutput.snapshot_guards import SnapshotGuards
+    from adapters.pgoutput.snapshot_source import ExportedSnapshot
     from adapters.pgoutput.wire.types import TypeMap
     from cdc_core.relation import Relation
 
@@ -57,11 +53,10 @@ class SqlDatabaseSnapshotSource:
     def begin(self, *, create_slot: bool) -> Iterator[SqlDatabaseSnapshot]:
         import_dlt()
         with (
-            exported_snapshot(self._settings, create_slot=create_slot) as exported,
-            reader_connection(self._settings, exported) as connection,
-            closing(_Engine(self._settings, exported.name)) as engine,
+            guarded_snapshot(self._settings, create_slot=create_slot) as (guards, exported),
+            closing(_Engine(self._settings, guards)) as engine,
         ):
-            yield SqlDatabaseSnapshot(self._settings, connection, exported, engine.engine)
+            yield SqlDatabaseSnapshot(self._settings, guards, exported, engine)
 
 
 class SqlDatabaseSnapshot(OpenSnapshot):
@@ -70,11 +65,11 @@ class SqlDatabaseSnapshot(OpenSnapshot):
     def __init__(
         self,
         settings: SourceSettings,
-        connection: Connection,
+        guards: SnapshotGuards,
         exported: ExportedSnapshot,
-        engine: Any,
+        engine: _Engine,
     ) -> None:
-        super().__init__(settings, connection, exported)
+        super().__init__(settings, guards, exported)
         self._engine = engine
 
     def read(self, relation: Relation, part: str = WHOLE) -> Iterator[ReadRows]:
@@ -82,16 +77,22 @@ class SqlDatabaseSnapshot(OpenSnapshot):
         from sqlalchemy.exc import SQLAlchemyError
 
         types = self.types_of(relation)
-        rows = self._rows(relation, PageRange.parse(part))
-        while True:
-            try:
-                chunk = list(islice(rows, _CHUNK_ROWS))
-            except (ResourceExtractionError, SQLAlchemyError) as error:
-                # dlt's own text has the statement and more; the driver's error is what counts.
-                raise self._refusal(error, relation) from None
-            if not chunk:
-                return
-            yield _decoded(chunk, relation, types)
+        with self._reading(relation) as session:
+            ranges = self.ranges(session, relation, part)
+        for one in ranges:
+            with self._reading(relation) as session:
+                named = one.found_again(session)
+            rows = self._rows(relation, named)
+            while True:
+                self.guards.keep()
+                try:
+                    chunk = list(islice(rows, _CHUNK_ROWS))
+                except (ResourceExtractionError, SQLAlchemyError) as error:
+                    # dlt's own text has the statement and more; the driver's error is what counts.
+                    raise self._refusal(error, relation) from None
+                if not chunk:
+                    break
+                yield _decoded(chunk, relation, types)
 
     def _refusal(self, error: BaseException, relation: Relation) -> CdcError:
         import psycopg
@@ -107,7 +108,7 @@ class SqlDatabaseSnapshot(OpenSnapshot):
         cure = self.reading_cure(relation, cause)
         return translated(cause, f"reading table {relation.table}", cure)
 
-    def _rows(self, relation: Relation, pages: PageRange) -> Iterator[Mapping[str, str | None]]:
+    def _rows(self, relation: Relation, one: RowRange) -> Iterator[Mapping[str, str | None]]:
         """Rows as dlt yields them, columns by position; their names may be any."""
         import sqlalchemy
         from dlt.sources.sql_database import sql_table
@@ -118,13 +119,14 @@ class SqlDatabaseSnapshot(OpenSnapshot):
             f"CASE WHEN num_nulls({name}) = 0 THEN format('%s', {name}) END AS c{i}"
             for i, name in enumerate(quote(column.name) for column in relation.columns)
         )
-        statement = f"SELECT {columns or 'NULL AS c'} {self.source(relation, pages)}"
+        statement = f"SELECT {columns or 'NULL AS c'} {one.source()}"
         query = sqlalchemy.text(statement.replace(":", r"\:"))
+        self._engine.check = one.check
         with warnings.catch_warnings():
             # Types that SQLAlchemy does not know are of no matter here.
             warnings.simplefilter("ignore", sqlalchemy.exc.SAWarning)
             yield from sql_table(
-                self._engine,
+                self._engine.engine,
                 table=relation.table.name,
                 schema=relation.table.schema,
                 backend="sqlalchemy",
@@ -135,11 +137,14 @@ class SqlDatabaseSnapshot(OpenSnapshot):
 
 
 class _Engine:
-    """An SQLAlchemy engine whose every transaction sees the exported snapshot."""
+    """An SQLAlchemy engine whose every transaction sees the exported snapshot, and begins with the
+    statement `check`."""
 
-    def __init__(self, settings: SourceSettings, snapshot_name: str) -> None:
+    def __init__(self, settings: SourceSettings, guards: SnapshotGuards) -> None:
         import psycopg
         import sqlalchemy
+
+        self.check = "SELECT"
 
         def open_connection() -> Any:
             connection = connect(settings)
@@ -151,7 +156,8 @@ class _Engine:
         def adopt(connection: Any) -> None:
             # Below SQLAlchemy, which would make it a server-side cursor like the query to come.
             driver_connection = connection.connection.dbapi_connection
-            driver_connection.execute(f"SET TRANSACTION SNAPSHOT {literal(snapshot_name)}")
+            driver_connection.execute(f"SET TRANSACTION SNAPSHOT {literal(guards.name)}")
+            driver_connection.execute(self.check)
 
         self.engine = sqlalchemy.create_engine(
             "postgresql+psycopg://", creator=open_connection, poolclass=sqlalchemy.NullPool

@@ -1,6 +1,7 @@
 """Rows of the system catalog that describe tables: one query each, no locks on the tables.
 
-Manual: `pg_class`, `pg_attribute`, `pg_index`, `pg_inherits`, `pg_partition_tree`, `pg_enum`.
+Functions that open a table (`pg_partition_tree`, `pg_get_expr`) would wait for who has it locked.
+Manual: `pg_class`, `pg_attribute`, `pg_index`, `pg_inherits`, `pg_enum`.
 """
 
 from __future__ import annotations
@@ -208,7 +209,11 @@ SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod,
   a.atthasdef OR a.attidentity <> '' OR a.atthasmissing OR EXISTS (
     SELECT FROM pg_type t WHERE t.oid = a.atttypid AND t.typdefault IS NOT NULL)
   OR c.relkind = 'p' AND EXISTS (
-    SELECT FROM pg_partition_tree(c.oid) t JOIN pg_attribute l ON l.attrelid = t.relid
+    WITH RECURSIVE tree (oid) AS (
+      SELECT c.oid
+      UNION ALL
+      SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid)
+    SELECT FROM tree t JOIN pg_attribute l ON l.attrelid = t.oid
     WHERE l.attname = a.attname AND l.atthasmissing)
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 WHERE a.attrelid = ANY (%s) AND a.attnum > 0 AND NOT a.attisdropped

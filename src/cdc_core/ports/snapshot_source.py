@@ -63,12 +63,15 @@ class Snapshot(Protocol):
         ...
 
     def read(self, relation: Relation, part: str = WHOLE) -> Iterator[RowsRead]:
-        """The rows of a table, or of its part, in pieces of bounded size, each row once; no locks
-        beyond ACCESS SHARE.
+        """The rows of a table, or of its part, in pieces of bounded size, each row once.
+
+        A table is locked, ACCESS SHARE, only while rows of it are fetched: its definition may
+        change between two pieces, and it may be emptied. Only the catalog tells, before and after
+        (see `schema_change.redefined`).
 
         A table may be read again, and gives the same rows; a reading that is left early ends the
-        snapshot. Raises `OperatorNeeded` where reading is not allowed, `CdcError` for a table that
-        is gone.
+        snapshot, one that fails does not. Raises `OperatorNeeded` where reading is not allowed,
+        `CdcError` for a table that is gone.
         """
         ...
 

@@ -56,7 +56,8 @@ class TableFacts:
 
     `hidden_rows`: row level security would hide rows from our role. `generated_columns` are not
     sent, `virtual_columns` are those of them that no version sends; `unlisted_columns` and
-    `row_filter` (an SQL expression) are the publication's.
+    `row_filter` (an SQL expression) are the publication's. `relations_locked`: how many relations
+    a session locks while it reads from the table, indexes among them.
     """
 
     schema_usage: bool
@@ -67,6 +68,7 @@ class TableFacts:
     virtual_columns: Sequence[str] = ()
     unlisted_columns: Sequence[str] = ()
     row_filter: str = ""
+    relations_locked: int = 1
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,11 @@ class OpenTransaction:
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """Sizes in bytes, times in seconds; None: no limit. `version` is `server_version_num`."""
+    """Sizes in bytes, times in seconds; None: no limit. `version` is `server_version_num`.
+
+    `max_sessions` counts connections and prepared transactions; `readers` are the sessions of a run
+    that read tables side by side.
+    """
 
     version: int
     database: str
@@ -109,6 +115,14 @@ class SourceFacts:
     most_retained: int = 0
     #: From PostgreSQL 19 on; it may be higher than `wal_level`.
     effective_wal_level: str | None = None
+    max_locks_per_transaction: int = 64
+    max_sessions: int = 100
+    readers: int = 2
+
+    @property
+    def lock_room(self) -> int:
+        """The locks for which the server's lock table is made."""
+        return self.max_locks_per_transaction * self.max_sessions
 
 
 class SourceInspector(Protocol):

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 _HEAD_BYTES = 5
 _COPY_DATA, _ERROR, _READY = ord("d"), ord("E"), ord("Z")
-#: CopyOutResponse, CopyDone, CommandComplete, notices, notifications, parameters.
-_OTHERS = frozenset(b"HcCNAS")
+#: CopyOutResponse, CopyDone, CommandComplete, notices, notifications, parameters; and rows of the
+#: statements that are sent along.
+_OTHERS = frozenset(b"HcCNASTD")
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0"
 #: The signature, flags and the length of an extension, which must be none.
 _HEADER = _SIGNATURE + bytes(8)
@@ -30,8 +31,9 @@ _TRAILER = b"\xff\xff"
 
 
 class CopyOut:
-    """The answer to one COPY. `ended` once the server is ready for the next statement; `error` is
-    then what it gave instead of the rows, or the rest of them, as fields by their letters."""
+    """The answer to one COPY, among other statements. `ended` once the server is ready for the next
+    one; `error` is then what it gave instead of the rows, or the rest of them, as fields by their
+    letters."""
 
     def __init__(self) -> None:
         self.ended = False
