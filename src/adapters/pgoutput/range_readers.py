@@ -21,7 +21,7 @@ import psycopg
 from cdc_core.errors import CdcError, SourceUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from adapters.pgoutput.row_ranges import RowRange
     from adapters.pgoutput.row_sessions import RowSession
@@ -121,9 +121,9 @@ class RangeReaders:
                 self._threads[-1].start()
 
     @property
-    def plans(self) -> Mapping[object, Callable[[], TableQuery]]:
-        """What is still to be read, in order."""
-        return {key: table.plan for key, table in self._tables.items()}
+    def next(self) -> object:
+        """The key that is to be read next; None for none."""
+        return next(iter(self._tables), None)
 
     def read(self) -> Iterator[ReadRows]:
         """All pieces of the next table."""

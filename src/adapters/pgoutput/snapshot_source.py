@@ -30,13 +30,15 @@ from adapters.pgoutput.source_errors import source_errors, translated
 from adapters.pgoutput.streamability import quote
 from adapters.pgoutput.wire.binary import reads_binary
 from adapters.pgoutput.wire.results import ReadRows, decode_rows
-from cdc_core.errors import CdcError, OperatorNeeded
+from cdc_core.errors import OperatorNeeded
 from cdc_core.lsn import Lsn
 from cdc_core.ports.snapshot_source import WHOLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
+
+    import psycopg
 
     from adapters.pgoutput.row_ranges import RowRange
     from adapters.pgoutput.row_sessions import RowSession
@@ -191,28 +193,23 @@ class CopySnapshot(OpenSnapshot):
 
     def read(self, relation: Relation, part: str = WHOLE) -> Iterator[ReadRows]:
         key = relation.oid, part
-        expected = self._readers.plans
-        if next(iter(expected), key) != key:
+        if self._readers.next not in (None, key):
             self._restart()
-        if not self._readers.plans:
+        if self._readers.next is None:
             self.expect([(relation, part)])
+        whole = False
         try:
             for piece in self._readers.read():
                 self.guards.keep()
                 yield piece
-        except CdcError:
-            # The other tables are still expected.
-            self._restart({other: plan for other, plan in expected.items() if other != key})
-            raise
-        except BaseException:
-            self._restart()
-            raise
+            whole = True
+        finally:
+            if not whole:
+                self._restart()
 
-    def _restart(self, plans: Mapping[object, Callable[[], TableQuery]] | None = None) -> None:
+    def _restart(self) -> None:
         self._readers.close(self.guards.cancel)
         self._readers = self._start()
-        for key, plan in (plans or {}).items():
-            self._readers.expect(key, plan)
 
     def close(self) -> None:
         self._readers.close(self.guards.cancel)

@@ -70,8 +70,8 @@ class Snapshot(Protocol):
         (see `schema_change.redefined`).
 
         A table may be read again, and gives the same rows; a reading that is left early ends the
-        snapshot, one that fails does not. Raises `OperatorNeeded` where reading is not allowed,
-        `CdcError` for a table that is gone.
+        snapshot. One that fails does not, but nothing is expected any more. Raises
+        `OperatorNeeded` where reading is not allowed, `CdcError` for a table that is gone.
         """
         ...
 

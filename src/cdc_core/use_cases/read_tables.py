@@ -19,7 +19,7 @@ from cdc_core.schema_change import (
     target_key,
     target_table,
 )
-from cdc_core.staging import EMPTY_BATCH, LoadBatch, Replacement
+from cdc_core.staging import LoadBatch, Replacement
 from cdc_core.unrepresentable import HeldCells
 from cdc_core.use_cases.read_parts import keep_parts, plan_parts
 from cdc_core.use_cases.table_reading import TableReading, TablesRead
@@ -60,14 +60,13 @@ def read_tables(
 
     A snapshot holds rows, not definitions, and a rewritten table looks empty in it: a table whose
     description in the catalog, as `look` tells it, is not the given one once it was read does not
-    count as read, nor do those whose reading failed because of that.
+    count as read, nor does one whose reading failed because of that: it stays as it was.
 
-    A table that the source refuses to read stays as it was and is in the counts; the others are
-    read.
+    A table that the source refuses to read stays as it was too. Both are in the counts; the others
+    are read.
     """
     counts = TablesRead()
     cells = HeldCells(destination.stage)
-    done: set[int] = set()
     targets = {table.relation.oid: target for table, target in tables}
     steps: list[SchemaStep] = [*table_renames(checkpoint.tables, targets).possible]
     states: dict[int, tuple[TableState, tuple[ColumnRename, ...]]] = {}
@@ -111,21 +110,21 @@ def read_tables(
         try:
             checkpoint = _load_group(readings, group_steps, destination, checkpoint)
         except (CdcError, ValueError):  # of reading what has another type by now, too
-            if not redefined(sources, look(oids)):
-                rest = [pair for pair in group if pair[0].relation.oid not in counts.refused]
-                if len(rest) == len(group):
-                    raise
-                if rest:
-                    groups.appendleft(rest)
-                counts.tables, counts.rows, counts.unrepresentable = before
-                cells.take()
-                expect(pair for group in groups for pair in group)
-                continue
-            counts.unsteady |= targets.keys() - done
-            known_before = (checkpoint.tables.get(oid) for oid in counts.unsteady)
-            unread = [_unsteady(state) for state in known_before if state is not None]
-            checkpoint = replace(checkpoint.with_table(*unread), reading=None)
-            return checkpoint, EMPTY_BATCH, counts
+            changed = redefined(sources, look(oids))
+            for oid in changed:
+                counts.refused.pop(oid, None)
+            lost = changed | counts.refused.keys()
+            rest = [pair for pair in group if pair[0].relation.oid not in lost]
+            if len(rest) == len(group):
+                raise
+            counts.unsteady |= changed
+            checkpoint = _waiting(checkpoint, changed)
+            if rest:
+                groups.appendleft(rest)
+            counts.tables, counts.rows, counts.unrepresentable = before
+            cells.take()
+            expect(pair for group in groups for pair in group)
+            continue
         changed = redefined(sources, look(oids))
         counts.unsteady |= changed
         read = [reading.state for reading in readings]
@@ -134,7 +133,6 @@ def read_tables(
         if checkpoint.reading is not None and checkpoint.reading.oid in plans:
             checkpoint = replace(checkpoint, reading=None)
         steps = []
-        done |= {state.oid for state in read}
         if groups:
             destination.load(LoadBatch(unrepresentable=cells.take()), checkpoint)
     return checkpoint, LoadBatch(steps=tuple(steps), unrepresentable=cells.take()), counts
@@ -166,6 +164,15 @@ def _load_group(
         for reading in readings
     )
     destination.load(LoadBatch(steps=tuple(steps), replacements=replacements), checkpoint)
+    return checkpoint
+
+
+def _waiting(checkpoint: Checkpoint, oids: AbstractSet[int]) -> Checkpoint:
+    """The checkpoint with these tables, as far as it knows them, waiting to be read."""
+    known = (checkpoint.tables.get(oid) for oid in oids)
+    checkpoint = checkpoint.with_table(*(_unsteady(state) for state in known if state is not None))
+    if checkpoint.reading is not None and checkpoint.reading.oid in oids:
+        checkpoint = replace(checkpoint, reading=None)
     return checkpoint
 
 

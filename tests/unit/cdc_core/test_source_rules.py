@@ -53,10 +53,11 @@ def bad(facts: SourceFacts) -> list[Finding]:
 
 def test_a_good_source_is_all_ok() -> None:
     assert bad(GOOD) == []
-    assert len(list(source_findings(GOOD))) == 7
+    assert len(list(source_findings(GOOD))) == 8
 
 
 ROLE = GOOD.role
+TABLE = TableFacts(schema_usage=True, select=True, owner=True, hidden_rows=False)
 OWN_LEVEL = {"version": 190000, "wal_level": "replica", "effective_wal_level": "replica"}
 MISSING = PublicationFacts(
     "pub", exists=False, manageable=False, statement="CREATE PUBLICATION pub FOR TABLE ONLY t"
@@ -110,6 +111,12 @@ CASES = [
         Level.WARN,
         "a standby adds no tables to it",
         "once its owner adds them, on the primary",
+    ),
+    (
+        {"tables": {1: replace(TABLE, relations_locked=18_000)}},
+        Level.WARN,
+        "room for 6400 locks; a run holds up to 36000 at a time",
+        "ALTER SYSTEM SET max_locks_per_transaction = '1440'",
     ),
     ({"wal_level": "replica"}, Level.FAIL, "is replica", "ALTER SYSTEM SET wal_level = logical"),
     (

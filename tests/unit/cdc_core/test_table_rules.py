@@ -48,6 +48,13 @@ def test_a_multiset_is_told_as_one() -> None:
 CASES = [
     (
         table(),
+        replace(FACTS, relations_locked=900),
+        {},
+        Level.WARN,
+        "GRANT SELECT ON each of its partitions TO cdc",
+    ),
+    (
+        table(),
         replace(FACTS, schema_usage=False),
         {},
         Level.FAIL,
