@@ -202,6 +202,8 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "4. The source is safe": [
             f"{PG}/test_catalog.py::test_what_cannot_be_streamed_is_named_and_not_published",
             f"{PG}/test_catalog.py::test_our_ddl_does_not_wait_for_long",
+            f"{END}/test_locks.py::test_a_full_load_beside_an_application_and_migrations",
+            f"{PG}/test_snapshot_locks.py::test_nothing_stays_locked_once_it_was_read",
             f"{END}/test_least_privilege.py::test_what_the_page_grants_is_enough",
         ],
         "5. Readers see whole rows": [

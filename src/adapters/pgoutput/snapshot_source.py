@@ -4,7 +4,7 @@ A slot's creation exports the snapshot; the connection that created it stays idl
 others read in it, each its share of a table's pages. Every share is read after a savepoint, and
 rolling back to it releases the table: no session keeps a lock for the snapshot's sake. Manual:
 "Streaming Replication Protocol", CREATE_REPLICATION_SLOT; "Snapshot Synchronization Functions";
-"COPY"; "System Columns", ctid; ADR 13.
+"COPY"; "System Columns", ctid; ADR 15.
 """
 
 from __future__ import annotations
