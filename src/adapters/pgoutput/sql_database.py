@@ -73,6 +73,7 @@ class SqlDatabaseSnapshot(OpenSnapshot):
         self._engine = engine
 
     def read(self, relation: Relation, part: str = WHOLE) -> Iterator[ReadRows]:
+        import psycopg
         from dlt.extract.exceptions import ResourceExtractionError
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -87,7 +88,7 @@ class SqlDatabaseSnapshot(OpenSnapshot):
                 self.guards.keep()
                 try:
                     chunk = list(islice(rows, _CHUNK_ROWS))
-                except (ResourceExtractionError, SQLAlchemyError) as error:
+                except (ResourceExtractionError, SQLAlchemyError, psycopg.Error) as error:
                     # dlt's own text has the statement and more; the driver's error is what counts.
                     raise self._refusal(error, relation) from None
                 if not chunk:
