@@ -17,6 +17,7 @@ from adapters.pgoutput.connection import Session, server_major
 from adapters.pgoutput.odd_names import odd_names
 from adapters.pgoutput.publication import (
     MOVED,
+    add_refused,
     complete_publication,
     create_publication,
     create_statement,
@@ -126,12 +127,11 @@ class PgCatalog:
         rows = self._discover(connection)
         publication = self._publication(connection)
         streamable = [row for row in rows if not stream_obstacle(row)]
-        locked: frozenset[int] = frozenset()
+        errors: Mapping[int, psycopg.Error] = {}
         if publication is None:
-            create_publication(connection, self._settings.pub_name, streamable)
-            publication = self._publication(connection)
-        if publication is not None and publication.manageable:
-            locked = complete_publication(
+            errors = create_publication(connection, self._settings.pub_name, streamable)
+        elif publication.manageable:
+            errors = complete_publication(
                 connection,
                 publication,
                 add=[row for row in streamable if not publication.holds(row)],
@@ -144,9 +144,10 @@ class PgCatalog:
         publication = self._publication(connection)
         # What could be added is in by now.
         return [
-            replace(
+            self._after_publishing(
                 self._source_table(row, publication, connection, may_add=False),
-                locked=row.stored.oid in locked,
+                row,
+                errors.get(row.stored.oid),
             )
             for row in rows
         ]
@@ -169,6 +170,16 @@ class PgCatalog:
         connection = self._limited_connection()
         with source_errors("reading the catalog"):
             return table_names(connection, oids)
+
+    def _after_publishing(
+        self, table: SourceTable, row: TableRow, error: psycopg.Error | None
+    ) -> SourceTable:
+        if error is None or table.published:
+            return table
+        if isinstance(error, psycopg.errors.LockNotAvailable):
+            return replace(table, locked=True)
+        refused = add_refused(error, self._settings.pub_name, row)
+        return replace(table, refused=refused, not_streamed=str(refused))
 
     def drop_publication(self) -> bool:
         return drop_publication(self._limited_connection(), self._settings.pub_name)
@@ -305,10 +316,11 @@ def _not_streamed(row: TableRow, publication: Publication | None, *, may_add: bo
     if publication.holds(row):
         return told([*found, *publication.obstacles(row)])
     if not may_add:
+        where = ", on the primary" if publication.standby else ""
         found.append(
             Obstacle(
                 f"publication {publication.name} does not hold it, and the role may not add it "
-                "(the owner of both may)",
+                f"(the owner of both may{where})",
                 f"ALTER PUBLICATION {quote(publication.name)} ADD TABLE ONLY {quoted(row.stored)}",
             )
         )

@@ -7,14 +7,17 @@ tables can be published is not decided here (see `streamability`).
 from __future__ import annotations
 
 import logging
+import re
+import textwrap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from adapters.pgoutput.connection import server_major
-from adapters.pgoutput.source_errors import source_errors
+from adapters.pgoutput.source_errors import source_errors, translated
 from adapters.pgoutput.streamability import Obstacle, quote, quoted
+from cdc_core.errors import CdcError, OperatorNeeded
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -27,11 +30,6 @@ _ACTIONS = ("insert", "update", "delete", "truncate")
 #: Of a catalog row, new whenever it is written.
 _MARK = "oid || '/' || xmin::text"
 
-#: Tables that this role may not publish.
-_OF_OTHERS = """
-SELECT oid FROM pg_class WHERE oid = ANY (%s) AND NOT pg_has_role(relowner, 'USAGE')
-"""
-
 #: What is said where another session changed tables or the publication since they were read.
 MOVED = (
     psycopg.errors.DuplicateObject,
@@ -39,6 +37,13 @@ MOVED = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.InvalidSchemaName,
 )
+
+#: Errors that no single table is the reason of.
+_OF_ALL = (*MOVED, psycopg.errors.ReadOnlySqlTransaction)
+
+#: A longer message of an event trigger is cut.
+_MESSAGE_LENGTH = 300
+_FUNCTION = re.compile(r"function (\S+)\(")
 
 #: Tables and leaf partitions of a publication without a replica identity.
 _REFUSING = """
@@ -71,6 +76,7 @@ class Publication:
     name: str
     owner: str
     manageable: bool
+    standby: bool
     all_tables: bool
     actions: frozenset[str]
     via_root: bool
@@ -145,8 +151,8 @@ def read_publication(connection: Connection, name: str) -> Publication | None:
     row: Any = connection.execute(
         f"""SELECT oid, pg_get_userbyid(pubowner)::text,
                    pg_has_role(pubowner, 'USAGE') AND NOT pg_is_in_recovery(),
-                   puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot,
-                   {generated}, {_MARK}
+                   pg_is_in_recovery(), puballtables, pubinsert, pubupdate, pubdelete,
+                   pubtruncate, pubviaroot, {generated}, {_MARK}
             FROM pg_publication WHERE pubname = %s""",
         [name],
     ).fetchone()
@@ -161,7 +167,7 @@ def read_publication(connection: Connection, name: str) -> Publication | None:
         schemas = connection.execute(
             f"SELECT pnnspid, {_MARK} FROM pg_publication_namespace WHERE pnpubid = %s", [row[0]]
         ).fetchall()
-    actions = frozenset(a for a, on in zip(_ACTIONS, row[4:8], strict=True) if on)
+    actions = frozenset(a for a, on in zip(_ACTIONS, row[5:9], strict=True) if on)
     refusing: list[Any] = []
     if not {"update", "delete"} <= actions:
         refusing = connection.execute(_REFUSING, [name]).fetchall()
@@ -169,16 +175,17 @@ def read_publication(connection: Connection, name: str) -> Publication | None:
         name,
         owner=row[1],
         manageable=row[2],
-        all_tables=row[3],
+        standby=row[3],
+        all_tables=row[4],
         actions=actions,
-        via_root=row[8],
-        generated_columns=row[9],
+        via_root=row[9],
+        generated_columns=row[10],
         tables={
             oid: (None if numbers is None else frozenset(numbers), row_filter or "")
             for oid, numbers, row_filter, _ in tables
         },
         schemas=dict(schemas),
-        mark=row[10],
+        mark=row[11],
         marks={oid: mark for oid, *_, mark in tables},
         refusing=[f"{quote(schema)}.{quote(table)}" for schema, table in refusing],
     )
@@ -208,20 +215,36 @@ def create_statement(name: str, tables: Sequence[TableRow], major: int) -> str:
     return f"CREATE PUBLICATION {quote(name)}{which} WITH ({options})"
 
 
-def create_publication(connection: Connection, name: str, tables: Sequence[TableRow]) -> None:
-    """Create the publication without any of the tables, which the role must own.
+def create_publication(
+    connection: Connection, name: str, tables: Sequence[TableRow]
+) -> Mapping[int, psycopg.Error]:
+    """Create the publication; by oid, why PostgreSQL refuses to add single tables.
 
-    One statement for all of them would lock all of them at once, and wait for the lock of one with
-    those of the others in hand.
+    Tables are added one by one: one statement for all of them would lock all of them at once, and
+    wait for the lock of one with those of the others in hand. Where PostgreSQL refuses all of them,
+    or the publication, nothing is left: raises why.
     """
     major = server_major(connection)
-    cure = f"run as the tables' owner: {create_statement(name, tables, major)}"
-    with source_errors(f"creating publication {name!r}", cure):
-        oids = [table.stored.oid for table in tables]
-        of_others = {oid for (oid,) in connection.execute(_OF_OTHERS, [oids])}
-        # PostgreSQL refuses the first of them, and says why.
-        refused = [table for table in tables if table.stored.oid in of_others][:1]
-        connection.execute(create_statement(name, refused, major).encode())
+    statement = create_statement(name, tables, major)
+    try:
+        connection.execute(create_statement(name, (), major).encode())
+        errors = _add(connection, name, tables)
+    except psycopg.Error as refused:
+        raise _not_created(refused, name, statement) from refused
+    if tables and len(errors) == len(tables):
+        _try(connection, f"DROP PUBLICATION {quote(name)}")
+        first = next(iter(errors.values()))
+        raise _not_created(first, name, statement) from first
+    return errors
+
+
+def _not_created(error: psycopg.Error, name: str, statement: str) -> CdcError:
+    doing = f"creating publication {name!r}"
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        cure = f"run on the primary, as the tables' owner: {statement}"
+        return translated(error, doing, cure)
+    found = translated(error, doing, f"run as {_who(error)}: {statement}")
+    return found if type(found) is not CdcError else refusal(error, doing, statement)
 
 
 def complete_publication(
@@ -229,18 +252,16 @@ def complete_publication(
     publication: Publication,
     add: Sequence[TableRow],
     remove: Sequence[TableRow],
-) -> frozenset[int]:
+) -> Mapping[int, psycopg.Error]:
     """Give the publication all actions and roots, take tables out, and add others one by one.
 
-    A table that the role does not own is left as it is: PostgreSQL lets only its owner add it. So
-    is one that another session has locked; the oids of those.
+    Returns, by oid, why PostgreSQL refuses to add single tables: another owner, a lock of another
+    session, an event trigger. What else it refuses stays as it was, with a warning.
     """
-    name, locked = quote(publication.name), set()
+    name = quote(publication.name)
     with source_errors(f"altering publication {publication.name!r}"):
         for table in remove:
-            connection.execute(
-                f"ALTER PUBLICATION {name} DROP TABLE ONLY {quoted(table.stored)}".encode()
-            )
+            _try(connection, f"ALTER PUBLICATION {name} DROP TABLE {_only(table)}")
         options = []
         gone = {quoted(stored) for row in remove for stored in (row.stored, *row.leaves)}
         # Of a table that is not ours to take out, writes of the application would fail.
@@ -249,19 +270,17 @@ def complete_publication(
         if not publication.via_root:
             options.append("publish_via_partition_root = true")
         if options and not publication.all_tables and not publication.schemas:
-            connection.execute(f"ALTER PUBLICATION {name} SET ({', '.join(options)})".encode())
-        for table in add:
-            try:
-                connection.execute(f"ALTER PUBLICATION {name} ADD TABLE {_only(table)}".encode())
-            except psycopg.errors.InsufficientPrivilege:
-                continue
-            except psycopg.errors.LockNotAvailable:
-                locked.add(table.stored.oid)
-    return frozenset(locked)
+            _try(connection, f"ALTER PUBLICATION {name} SET ({', '.join(options)})")
+        return _add(connection, publication.name, add)
+
+
+def add_refused(error: psycopg.Error, name: str, table: TableRow) -> CdcError:
+    """Why a table cannot be published, with the statement for somebody who may."""
+    return refusal(error, f"adding it to publication {name!r}", _add_statement(name, table))
 
 
 def drop_publication(connection: Connection, name: str) -> bool:
-    """False where there is none, or one that its owner made, whose it stays."""
+    """False where there is none, or one that PostgreSQL does not let this role drop: it stays."""
     with source_errors(f"dropping publication {name!r}"):
         if read_publication(connection, name) is None:
             return False
@@ -273,7 +292,66 @@ def drop_publication(connection: Connection, name: str) -> bool:
                 "publication %s is another role's and stays; its owner may run: %s", name, statement
             )
             return False
+        except psycopg.Error as error:
+            if connection.closed:
+                raise
+            _log.warning("publication %s stays: %s", name, refusal(error, "dropping it", statement))
+            return False
         return True
+
+
+def refusal(error: psycopg.Error, doing: str, statement: str) -> OperatorNeeded:
+    """What PostgreSQL says to a statement on the publication. Such a statement touches no row, so
+    its message may be quoted whatever the SQLSTATE: an event trigger gives its reason there."""
+    said = " ".join((error.diag.message_primary or str(error)).split())
+    said = textwrap.shorten(said, _MESSAGE_LENGTH, placeholder=" ...")
+    return OperatorNeeded(
+        f"PostgreSQL refuses {doing}: {said} (SQLSTATE {error.sqlstate})",
+        f"run as {_who(error)}: {statement}",
+    )
+
+
+def _who(error: psycopg.Error) -> str:
+    """Who may run what was refused."""
+    function = _FUNCTION.search(error.diag.context or "")
+    if function is not None:
+        return f"a role that the event trigger's function {function[1]} lets through"
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return "owner of the tables and the publication"
+    return "a role that may"
+
+
+def _add(
+    connection: Connection, name: str, tables: Sequence[TableRow]
+) -> Mapping[int, psycopg.Error]:
+    refused: dict[int, psycopg.Error] = {}
+    for table in tables:
+        error = _refused(connection, _add_statement(name, table))
+        if error is not None:
+            refused[table.stored.oid] = error
+    return refused
+
+
+def _try(connection: Connection, statement: str) -> None:
+    error = _refused(connection, statement)
+    if error is not None:
+        _log.warning("%s", refusal(error, "a change of the publication", statement))
+
+
+def _refused(connection: Connection, statement: str) -> psycopg.Error | None:
+    """Run a statement on the publication; the error, if PostgreSQL refuses this one alone."""
+    try:
+        with connection.transaction():
+            connection.execute(statement.encode())
+    except psycopg.Error as error:
+        if connection.closed or isinstance(error, _OF_ALL):
+            raise
+        return error
+    return None
+
+
+def _add_statement(name: str, table: TableRow) -> str:
+    return f"ALTER PUBLICATION {quote(name)} ADD TABLE {_only(table)}"
 
 
 def _only(table: TableRow) -> str:
