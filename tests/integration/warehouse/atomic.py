@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from . import errors
 from .catalog import Name
-from .delta_log import latest_version, log_file
+from .delta_log import latest_version, undo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,8 +85,5 @@ def rollback_on_error(catalog: Catalog) -> Iterator[None]:
         yield
     except BaseException:
         for path, version in before.items():
-            for newer in range(latest_version(path), version, -1):
-                file = log_file(path, newer)
-                file.unlink(missing_ok=True)
-                file.with_suffix(".crc").unlink(missing_ok=True)
+            undo(path, version)
         raise

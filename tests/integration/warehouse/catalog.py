@@ -10,10 +10,11 @@ import json
 import re
 import shutil
 import threading
+import time
 import uuid
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import errors
 
@@ -49,6 +50,39 @@ class TableInfo:
     grants: list[tuple[str, str]] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
     comment: str | None = None
+    #: By column, in lower case: `default`, `generated`, `identity`, `tags` (`column_rules`).
+    columns: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: CHECK constraints by name, and those that are never enforced (keys), as they were written.
+    checks: dict[str, str] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+    row_filter: str | None = None
+
+    def rules(self, column: str) -> dict[str, Any]:
+        return self.columns.get(column.lower(), {})
+
+
+class Lag:
+    """What `information_schema` showed, by time; it shows what was so `seconds` ago."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._kept: list[tuple[float, dict[tuple[str, str], Any]]] = []
+        self._lock = threading.Lock()
+
+    def start(self, seconds: float, now: dict[tuple[str, str], Any]) -> None:
+        """Lag from now on; what is so `now` is shown at once."""
+        with self._lock:
+            self.seconds = seconds
+            self._kept = [(0.0, now)] if seconds else []
+
+    def remember(self, now: dict[tuple[str, str], Any]) -> None:
+        with self._lock:
+            self._kept.append((time.monotonic(), now))
+
+    def shown(self) -> dict[tuple[str, str], Any]:
+        with self._lock:
+            until = time.monotonic() - self.seconds
+            return next(found for when, found in reversed(self._kept) if when <= until)
 
 
 class ReadWriteLock:
@@ -93,6 +127,7 @@ class Catalog:
     def __init__(self, root: Path, catalogs: tuple[str, ...] = ("main",)) -> None:
         self.root = root.resolve()
         self.gate = ReadWriteLock()
+        self.lag = Lag()
         self._table_locks: dict[Path, threading.RLock] = {}
         self._lock = threading.Lock()
         self._state = self.root / ".warehouse"

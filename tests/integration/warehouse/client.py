@@ -143,6 +143,14 @@ class Warehouse:
     def clear_faults(self) -> None:
         self._control("POST", "clear", {"faults": True, "log": False})
 
+    def lag(self, seconds: float) -> None:
+        """From now on `information_schema` shows definitions so many seconds after they are made."""
+        self._control("POST", "lag", {"seconds": seconds})
+
+    def list_at_most(self, files: int) -> None:
+        """From now on LIST gives no more than so many files."""
+        self._control("POST", "listed", {"at_most": files})
+
     def clear_log(self) -> None:
         self._control("POST", "clear", {"faults": False, "log": True})
 
@@ -174,7 +182,7 @@ class Warehouse:
         self._control("POST", "wipe", {})
 
     def reset(self) -> None:
-        """Faults disarmed, log empty, no schemas, logins as at the start; secrets stay."""
+        """Faults disarmed, no lag, log empty, no schemas, logins as at the start; secrets stay."""
         self._control("POST", "reset", {})
 
     def to_json(self) -> str:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from . import errors
-from .ddl import NAME, parse_properties, split_list, split_name
+from .ddl import NAME, parse_properties, require_ntz, split_list, split_name
 from .delta_log import Metadata, commit_metadata, read_metadata
 from .engine import quote
 from .session import Result
@@ -126,13 +126,9 @@ class CopyInto:
                     "automatically by setting: COPY_OPTIONS ('mergeSchema' = 'true').",
                 )
             if new:
-                features = (
-                    {"timestampNtz"} if any(c["type"] == "timestamp_ntz" for c in new) else set()
-                )
-                changed = metadata.with_columns(tuple(new)).with_features(
-                    frozenset(features) | metadata.features
-                )
-                commit_metadata(path, changed, "ADD COLUMNS")
+                if any(c["type"] == "timestamp_ntz" for c in new):
+                    require_ntz(metadata)
+                commit_metadata(path, metadata.with_columns(tuple(new)), "ADD COLUMNS")
                 metadata = read_metadata(path)
 
     def _append(self, path: Path, files: list[Path]) -> int:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import re
 import uuid
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
 
-from . import errors
+from . import column_rules, errors
 from .catalog import TableInfo, table_exists
 from .delta_log import Metadata, commit, commit_metadata, latest_version, publish, read_metadata
 from .engine import NO_STATISTICS, delta_table, literal, quote
 from .queries import generate, parts_of
 from .session import DONE, Result
+from .type_names import sql_type, widens
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
 #: Kept beside the log and shown to clients, but never acted on.
 _HIDDEN_PROPERTIES = (
     "delta.enableDeletionVectors",
+    "delta.enableChangeDataFeed",
     "delta.dataSkipping",
     "delta.autoOptimize",
-    "delta.feature.catalogManaged",
+    "delta.feature.",
 )
+_NTZ = "delta.feature.timestampNtz"
 _BAD_COLUMN = re.compile(r"[ ,;{}()\n\t=]")
 _NAME_PART = r"(?:`(?:[^`]|``)+`|[\w$-]+)"
 _POSITION = rf"\s+(?:FIRST|AFTER\s+({_NAME_PART}))\s*$"
@@ -107,7 +110,7 @@ class Ddl:
             try:
                 info = self._build(session, tree, rewriter, scratch)
                 info.cluster_by = cluster_by
-                if exists:
+                if exists:  # of what was set on the old table, only these stay
                     old = self._catalog.info(path)
                     info.grants, info.loaded_files = old.grants, old.loaded_files
                 columns = read_metadata(scratch).column_names
@@ -149,7 +152,12 @@ class Ddl:
             (info.hidden_properties if hidden else visible)[key] = value
         columns = ""
         if isinstance(tree.this, exp.Schema):
-            columns = f" ({', '.join(_column(c) for c in _column_defs(tree.this))})"
+            defined = _column_defs(tree.this)
+            columns = f" ({', '.join(_column(c) for c in defined)})"
+            rules = {c.name.lower(): column_rules.rules_of(c) for c in defined}
+            info.columns = {name: found for name, found in rules.items() if found}
+            if any("default" in found for found in info.columns.values()):
+                column_rules.require_defaults(properties)
         statement = (
             f"CREATE TABLE {quote('c_' + uuid.uuid4().hex)}{columns} USING delta "
             f"LOCATION {literal(str(scratch))}"
@@ -205,6 +213,8 @@ class Ddl:
             position = re.search(_POSITION, definition, re.IGNORECASE)
             definitions.append(definition[: position.start()] if position else definition)
             positions.append(position)
+        for definition in definitions:
+            _check_added(column_rules.rules_of(column_rules.definition(definition)))
         metadata = read_metadata(path)
         present = {column.lower() for column in metadata.column_names}
         scratch = self._catalog.scratch()
@@ -239,6 +249,8 @@ class Ddl:
                 "A NOT NULL column cannot be added to a table.",
             )
         _check_columns([column["name"] for column, _ in new], mapped=metadata.mapped)
+        if any(column["type"] == "timestamp_ntz" for column, _ in new):
+            require_ntz(metadata)
         changed = metadata
         for column, position in new:
             at = None
@@ -259,9 +271,13 @@ class Ddl:
                 "FIELD_ALREADY_EXISTS",
                 f"Cannot rename column, because `{new}` already exists in {name}.",
             )
+        info = self._catalog.info(path)
+        _refuse_dependents(info, old)
         columns = list(metadata.fields)
         columns[index] = dict(columns[index], name=new)
         commit_metadata(path, replace(metadata, fields=tuple(columns)), "RENAME COLUMN")
+        column_rules.renamed(info, old, new)
+        self._catalog.save_info(path, info)
 
     def _drop_columns(self, name: Name, path: Path, match: re.Match[str]) -> None:
         metadata = self._mapped(path, "DELTA_UNSUPPORTED_DROP_COLUMN", "DROP COLUMN")
@@ -270,6 +286,11 @@ class Ddl:
         for column in dropped:
             if not match["exists"] or column in {c.lower() for c in metadata.column_names}:
                 metadata.index_of(column)
+        info = self._catalog.info(path)
+        for column in dropped:
+            _refuse_dependents(info, column)
+            info.columns.pop(column, None)
+        self._catalog.save_info(path, info)
         kept = tuple(c for c in metadata.fields if c["name"].lower() not in dropped)
         commit_metadata(path, replace(metadata, fields=kept), "DROP COLUMNS")
 
@@ -287,8 +308,11 @@ class Ddl:
         metadata, info = read_metadata(path), self._catalog.info(path)
         visible = dict(metadata.configuration)
         mapping = False
+        features: frozenset[str] = frozenset()
         for key, value in parse_properties(match["properties"]).items():
-            if key.startswith(_HIDDEN_PROPERTIES):
+            if key == _NTZ and value == "supported":
+                features |= {"timestampNtz"}
+            elif key.startswith(_HIDDEN_PROPERTIES):
                 info.hidden_properties[key] = value
             elif key == "delta.columnMapping.mode" and value == "name" and not metadata.mapped:
                 mapping = True
@@ -298,7 +322,9 @@ class Ddl:
         changed = replace(metadata, configuration=visible)
         changed = changed.with_column_mapping() if mapping else changed
         if visible.get("delta.enableTypeWidening") == "true":
-            changed = changed.with_features(changed.features | {"typeWidening"})
+            features |= {"typeWidening"}
+        if features:
+            changed = changed.with_features(changed.features | features)
         if changed != metadata:
             commit_metadata(path, changed, "SET TBLPROPERTIES")
 
@@ -321,34 +347,129 @@ class Ddl:
         metadata = read_metadata(path)
         index = metadata.index_of(split_name(match["column"])[0])
         columns = list(metadata.fields)
-        columns[index] = dict(columns[index], nullable=match["verb"].upper() == "DROP")
+        own, nullable = columns[index]["name"], match["verb"].upper() == "DROP"
+        if not nullable and self._any(path, f"{quote(own)} IS NULL"):
+            raise errors.SqlError(
+                "DELTA_NEW_NOT_NULL_VIOLATION",
+                f"Rows in {name} violate the new NOT NULL constraint on {own}.",
+            )
+        columns[index] = dict(columns[index], nullable=nullable)
         commit_metadata(path, replace(metadata, fields=tuple(columns)), "CHANGE COLUMN")
 
+    def _any(self, path: Path, condition: str) -> bool:
+        found = self._engine.run(f"SELECT 1 AS x FROM {delta_table(path)} WHERE {condition} LIMIT 1")
+        return len(found) > 0
+
     def _column_type(self, name: Name, path: Path, match: re.Match[str]) -> None:
-        column = quote(split_name(match["column"])[0])
-        before = latest_version(path)
+        metadata, info = read_metadata(path), self._catalog.info(path)
+        column = metadata.fields[metadata.index_of(split_name(match["column"])[0])]
+        before, wanted = sql_type(column["type"]), match["type"].strip().lower().replace(" ", "")
+        allowed = metadata.configuration.get("delta.enableTypeWidening") == "true"
+        if before == wanted:
+            return
+        if not allowed or not widens(before, wanted):
+            raise errors.SqlError(
+                "DELTA_UNSUPPORTED_ALTER_TABLE_CHANGE_COL_OP",
+                f"ALTER TABLE CHANGE COLUMN is not supported for changing column {column['name']} "
+                f"from {before.upper()} to {wanted.upper()}.",
+            )
+        _refuse_dependents(info, column["name"])
+        if wanted == "timestamp_ntz":
+            require_ntz(metadata)
+        version = latest_version(path)
         with self._engine.named(path) as table:
             try:
-                self._engine.run(f"ALTER TABLE {table} ALTER COLUMN {column} TYPE {match['type']}")
-            except errors.SqlError as error:
+                own = quote(column["name"])
+                self._engine.run(f"ALTER TABLE {table} ALTER COLUMN {own} TYPE {match['type']}")
+            except errors.SqlError:
                 # The engine fails on its own catalog's entry after it has committed.
-                if latest_version(path) > before:
-                    return
+                if latest_version(path) == version:
+                    raise
+
+    def _column_place(self, name: Name, path: Path, match: re.Match[str]) -> None:
+        metadata = read_metadata(path)
+        columns = list(metadata.fields)
+        column = columns.pop(metadata.index_of(split_name(match["column"])[0]))
+        at = 0
+        if match["after"]:
+            left = replace(metadata, fields=tuple(columns))
+            at = left.index_of(split_name(match["after"])[0]) + 1
+        columns.insert(at, column)
+        commit_metadata(path, replace(metadata, fields=tuple(columns)), "CHANGE COLUMN")
+
+    def _default(self, name: Name, path: Path, match: re.Match[str]) -> None:
+        metadata, info = read_metadata(path), self._catalog.info(path)
+        column = metadata.fields[metadata.index_of(split_name(match["column"])[0])]["name"].lower()
+        rules = info.columns.setdefault(column, {})
+        if match["default"] is None:
+            rules.pop("default", None)
+        else:
+            column_rules.require_defaults(info.hidden_properties)
+            rules["default"] = match["default"].strip()
+        self._catalog.save_info(path, info)
+
+    def _comment_column(self, name: Name, path: Path, match: re.Match[str]) -> None:
+        metadata = read_metadata(path)
+        index = metadata.index_of(split_name(match["column"])[0])
+        columns = list(metadata.fields)
+        own = {**columns[index]["metadata"], "comment": text_of(match["text"])}
+        columns[index] = dict(columns[index], metadata=own)
+        commit_metadata(path, replace(metadata, fields=tuple(columns)), "CHANGE COLUMN")
+
+    def _column_tags(self, name: Name, path: Path, match: re.Match[str]) -> None:
+        metadata, info = read_metadata(path), self._catalog.info(path)
+        column = metadata.fields[metadata.index_of(split_name(match["column"])[0])]["name"].lower()
+        tags = info.columns.setdefault(column, {}).setdefault("tags", {})
+        _change_tags(tags, match)
+        self._catalog.save_info(path, info)
+
+    def _add_constraint(self, name: Name, path: Path, match: re.Match[str]) -> None:
+        info, constraint = self._catalog.info(path), split_name(match["constraint"])[0].lower()
+        if constraint in info.checks or constraint in info.keys:
+            raise errors.SqlError(
+                "DELTA_CONSTRAINT_ALREADY_EXISTS",
+                f"Constraint '{constraint}' already exists. Please delete the old one first.",
+            )
+        text = match["text"].strip()
+        if check := re.fullmatch(r"CHECK\s*\((?P<check>.*)\)", text, re.IGNORECASE | re.DOTALL):
+            if self._any(path, f"NOT ({check['check']})"):
                 raise errors.SqlError(
-                    "DELTA_UNSUPPORTED_ALTER_TABLE_CHANGE_COL_OP",
-                    f"ALTER TABLE ALTER COLUMN is not supported for changing {column}: {error}",
-                ) from error
+                    "DELTA_NEW_CHECK_CONSTRAINT_VIOLATION",
+                    f"Rows in {name} violate the new CHECK constraint ({check['check']}).",
+                )
+            info.checks[constraint] = check["check"].strip()
+        else:
+            info.keys[constraint] = text
+        self._catalog.save_info(path, info)
+
+    def _drop_constraint(self, name: Name, path: Path, match: re.Match[str]) -> None:
+        info, constraint = self._catalog.info(path), split_name(match["constraint"])[0].lower()
+        if constraint not in info.checks and constraint not in info.keys and not match["exists"]:
+            raise errors.SqlError(
+                "DELTA_CONSTRAINT_DOES_NOT_EXIST",
+                f"Cannot drop nonexistent constraint {constraint} from table {name}.",
+            )
+        info.checks.pop(constraint, None)
+        info.keys.pop(constraint, None)
+        self._catalog.save_info(path, info)
+
+    def _row_filter(self, name: Name, path: Path, match: re.Match[str]) -> None:
+        info = self._catalog.info(path)
+        info.row_filter = match["filter"]
+        self._catalog.save_info(path, info)
 
     def _tags(self, name: Name, path: Path, match: re.Match[str]) -> None:
         info = self._catalog.info(path)
-        info.tags.update(parse_properties(match["tags"]))
+        _change_tags(info.tags, match)
         self._catalog.save_info(path, info)
 
     def _nothing(self, name: Name, path: Path, match: re.Match[str]) -> None:
-        """Accepted: comments and constraints that a warehouse does not enforce either."""
+        """Accepted, and forgotten."""
 
 
 _COLUMN = rf"(?:ALTER|CHANGE)\s+COLUMN\s+(?P<column>{_NAME_PART})"
+_TAGS = r"(?P<verb>SET|UNSET)\s+TAGS\s*\((?P<tags>.*)\)"
+_CONSTRAINT = rf"(?P<constraint>{_NAME_PART})"
 _ALTERATIONS = (
     (
         r"ADD\s+COLUMNS?\b\s*(?P<exists>IF\s+NOT\s+EXISTS\b)?(?P<columns>.*)",
@@ -361,9 +482,18 @@ _ALTERATIONS = (
     (r"CLUSTER\s+BY\s+(?:NONE|AUTO|\((?P<columns>.*)\))", "_cluster_by"),
     (rf"{_COLUMN}\s+(?P<verb>SET|DROP)\s+NOT\s+NULL", "_nullability"),
     (rf"{_COLUMN}\s+(?:SET\s+DATA\s+)?TYPE\s+(?P<type>.+)", "_column_type"),
-    (r"SET\s+TAGS\s*\((?P<tags>.*)\)", "_tags"),
-    (rf"{_COLUMN}\s+(?:SET\s+TAGS|UNSET\s+TAGS|COMMENT)\b.*", "_nothing"),
-    (r"(?:ADD|DROP)\s+(?:CONSTRAINT|PRIMARY|FOREIGN)\b.*", "_nothing"),
+    (rf"{_COLUMN}\s+(?:FIRST|AFTER\s+(?P<after>{_NAME_PART}))", "_column_place"),
+    (rf"{_COLUMN}\s+(?:SET\s+DEFAULT\s+(?P<default>.+)|DROP\s+DEFAULT)", "_default"),
+    (rf"{_COLUMN}\s+COMMENT\s+(?P<text>'.*')", "_comment_column"),
+    (rf"{_COLUMN}\s+{_TAGS}", "_column_tags"),
+    (_TAGS, "_tags"),
+    (rf"ADD\s+CONSTRAINT\s+{_CONSTRAINT}\s+(?P<text>.*)", "_add_constraint"),
+    (
+        rf"DROP\s+CONSTRAINT\s+(?P<exists>IF\s+EXISTS\s+)?{_CONSTRAINT}(?:\s+CASCADE)?",
+        "_drop_constraint",
+    ),
+    (r"(?:ADD|DROP)\s+(?:PRIMARY|FOREIGN)\b.*", "_nothing"),
+    (r"SET\s+ROW\s+FILTER\s+(?P<filter>.*)|DROP\s+ROW\s+FILTER", "_row_filter"),
     (r"(?:SET\s+OWNER|OWNER)\s+TO\b.*", "_nothing"),
 )
 
@@ -373,16 +503,60 @@ def _column_defs(schema: exp.Schema) -> list[exp.ColumnDef]:
 
 
 def _column(definition: exp.ColumnDef) -> str:
-    """A column as the engine takes it: constraints that are not enforced are left out."""
+    """A column as the engine takes it: all else is kept beside the log."""
     definition = definition.copy()
-    kept = []
-    for constraint in definition.constraints:
-        if not isinstance(
-            constraint.kind, (exp.PrimaryKeyColumnConstraint, exp.UniqueColumnConstraint)
-        ):
-            kept.append(constraint)
+    known = (exp.NotNullColumnConstraint, exp.CommentColumnConstraint)
+    kept = [c for c in definition.constraints if isinstance(c.kind, known)]
     definition.set("constraints", kept)
     return generate(definition)
+
+
+def _check_added(rules: dict[str, Any]) -> None:
+    """What a column that is added to a table cannot have."""
+    if "default" in rules:
+        raise errors.SqlError(
+            "WRONG_COLUMN_DEFAULTS_FOR_DELTA_ALTER_TABLE_ADD_COLUMN_NOT_SUPPORTED",
+            "Failed to execute the command because DEFAULT values are not supported when adding "
+            "new columns to previously existing Delta tables; please add the column without a "
+            "default value first, then run a second ALTER TABLE ALTER COLUMN SET DEFAULT command "
+            "to apply for future inserted rows instead.",
+        )
+    if rules:
+        raise errors.SqlError(
+            "DELTA_UNSUPPORTED_ALTER_TABLE_CHANGE_COL_OP",
+            "A generated column cannot be added to a table.",
+        )
+
+
+def require_ntz(metadata: Metadata) -> None:
+    if "timestampNtz" not in metadata.features:
+        raise errors.SqlError(
+            "DELTA_FEATURES_REQUIRE_MANUAL_ENABLEMENT",
+            "Your table schema requires manually enablement of the following table feature(s): "
+            "timestampNtz. To do this, run the following command for each of features listed "
+            f"above: ALTER TABLE table_name SET TBLPROPERTIES ('{_NTZ}' = 'supported').",
+        )
+
+
+def _refuse_dependents(info: TableInfo, column: str) -> None:
+    if dependent := column_rules.uses(info, column):
+        raise errors.SqlError(
+            "DELTA_CONSTRAINT_DEPENDENT_COLUMN_CHANGE",
+            f"Cannot alter column {column} because it is referenced by {dependent}.",
+        )
+
+
+def _change_tags(tags: dict[str, str], match: re.Match[str]) -> None:
+    if match["verb"].upper() == "SET":
+        tags.update(parse_properties(match["tags"]))
+        return
+    for key in split_list(match["tags"]):
+        tags.pop(key.strip("'\"` "), None)
+
+
+def text_of(literal: str) -> str:
+    """The text of a string literal."""
+    return re.sub(r"\\(.)", r"\1", literal[1:-1])
 
 
 def _table_options(tree: exp.Create) -> tuple[dict[str, str], str | None, list[str]]:

@@ -173,6 +173,14 @@ def commit_metadata(path: Path, changed: Metadata, operation: str) -> None:
     commit(path, changed.version + 1, operation, changed.actions())
 
 
+def undo(path: Path, version: int) -> None:
+    """Take the versions after `version` off the log."""
+    for newer in range(latest_version(path), version, -1):
+        file = log_file(path, newer)
+        file.unlink(missing_ok=True)
+        file.with_suffix(".crc").unlink(missing_ok=True)
+
+
 def operation_metrics(path: Path, version: int) -> dict[str, int]:
     """Numbers of the engine's commit, for the row counts that a statement returns."""
     file = log_file(path, version)

@@ -13,10 +13,17 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from sqlglot import exp
 
-from . import errors
-from .delta_log import commit, latest_version, operation_metrics, read_metadata, remove_actions
+from . import column_rules, errors
+from .delta_log import (
+    commit,
+    latest_version,
+    operation_metrics,
+    read_metadata,
+    remove_actions,
+    undo,
+)
 from .engine import delta_table, quote
-from .queries import generate, parts_of
+from .queries import generate, parse, parts_of
 from .session import Result
 from .type_names import sql_type
 
@@ -24,10 +31,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from .catalog import Catalog
+    from .catalog import Catalog, TableInfo
     from .engine import Engine
     from .queries import Rewriter
     from .session import Session
+
+#: Of each row of a MERGE's source, for IDENTITY columns.
+_NUMBER = "__number"
 
 
 class Dml:
@@ -69,56 +79,96 @@ class Dml:
                     f"Cannot write to the table: {len(given)} columns are given for "
                     f"{len(targets)} ({', '.join(targets)}).",
                 )
+            info = self._catalog.info(path)
+            if isinstance(tree.this, exp.Schema) or tree.args.get("by_name"):
+                column_rules.refuse_given(info, targets)
             source_of = {metadata.index_of(t): f"_q.`_s{i}`" for i, t in enumerate(targets)}
-            items = []
+            items, computed = [], []
             for index, column in enumerate(metadata.fields):
-                kind = sql_type(column["type"])
-                value = source_of.get(index, f"CAST(NULL AS {kind})")
-                items.append(f"{value} AS {quote(column['name'])}")
+                name = quote(column["name"])
+                rules = info.rules(column["name"])
+                computed.append(name)
+                if index in source_of:
+                    value = source_of[index]
+                elif "generated" in rules:
+                    computed[-1] = f"CAST({rules['generated']} AS {sql_type(column['type'])}) AS {name}"
+                    continue
+                elif "identity" in rules:
+                    start, step = rules["identity"]["next"], rules["identity"]["step"]
+                    value = f"{start} + {step} * (ROW_NUMBER() OVER (ORDER BY 1) - 1)"
+                else:
+                    value = rules.get("default", "NULL")
+                if index not in source_of:
+                    value = f"CAST({value} AS {sql_type(column['type'])})"
+                items.append(f"{value} AS {name}")
             names = ", ".join(f"`_s{i}`" for i in range(len(given)))
             verb = "OVERWRITE" if tree.args.get("overwrite") else "INTO"
-            self._check_not_null(metadata.fields, source_of, text, names)
-            with self._engine.named(path) as table:
-                self._engine.run(
-                    f"INSERT {verb} {table} SELECT {', '.join(items)} FROM ({text}) AS _q({names})"
-                )
+            select = f"SELECT {', '.join(items)} FROM ({text}) AS _q({names})"
+            if len(items) < len(computed):
+                select = f"SELECT {', '.join(computed)} FROM ({select})"
+            with self._enforced(path), self._engine.named(path) as table:
+                self._engine.run(f"INSERT {verb} {table} {select}")
             count = operation_metrics(path, latest_version(path)).get("numOutputRows", 0)
+            self._advance_identities(path, info, int(count))
         return _counted(num_affected_rows=count, num_inserted_rows=count)
 
-    def _check_not_null(
-        self,
-        fields: tuple[dict[str, object], ...],
-        source_of: dict[int, str],
-        text: str,
-        names: str,
-    ) -> None:
-        """The engine takes a NULL into a NOT NULL column; a warehouse does not."""
-        wanted = [(i, str(f["name"])) for i, f in enumerate(fields) if not f["nullable"]]
-        if not wanted:
+    def _advance_identities(self, path: Path, info: TableInfo, rows: int) -> None:
+        identities = [r["identity"] for r in info.columns.values() if "identity" in r]
+        for identity in identities:
+            identity["next"] += identity["step"] * rows
+        if identities:
+            self._catalog.save_info(path, info)
+
+    @contextmanager
+    def _enforced(self, path: Path) -> Iterator[None]:
+        """NOT NULL and CHECK, which the engine does not know: a version that breaks one is undone."""
+        before = latest_version(path)
+        yield
+        checks = self._catalog.info(path).checks
+        fields = read_metadata(path).fields
+        nulls = [f["name"] for f in fields if not f["nullable"]]
+        tests = [f"count_if({quote(name)} IS NULL)" for name in nulls]
+        tests += [f"count_if(NOT ({check}))" for check in checks.values()]
+        if not tests:
             return
-        tests = [
-            f"count_if({source_of[i]} IS NULL)" if i in source_of else "count(*)" for i, _ in wanted
-        ]
         found = self._engine.run(
-            f"SELECT array({', '.join(tests)}) AS nulls FROM ({text}) AS _q({names})"
+            f"SELECT array({', '.join(tests)}) AS broken FROM {delta_table(path)}"
         )
-        for (_, name), nulls in zip(wanted, found.column("nulls")[0].as_py(), strict=True):
-            if nulls:
-                raise errors.SqlError(
-                    "DELTA_NOT_NULL_CONSTRAINT_VIOLATED",
-                    f"NOT NULL constraint violated for column: {name}.",
-                )
+        broken = found.column("broken")[0].as_py()
+        first = next((number for number, rows in enumerate(broken) if rows), None)
+        if first is None:
+            return
+        undo(path, before)
+        if first < len(nulls):
+            raise errors.SqlError(
+                "DELTA_NOT_NULL_CONSTRAINT_VIOLATED",
+                f"NOT NULL constraint violated for column: {nulls[first]}.",
+            )
+        name, check = list(checks.items())[first - len(nulls)]
+        raise errors.SqlError(
+            "DELTA_VIOLATE_CONSTRAINT_WITH_VALUES",
+            f"CHECK constraint {name} {check} violated by row with values: …",
+        )
 
     def merge(self, session: Session, tree: exp.Merge, rewriter: Rewriter) -> Result:
         tree = tree.copy()
         with self._locked(session, tree.this) as path:
             before = latest_version(path)
+            info = self._catalog.info(path)
             source = rewriter.unalias(tree.args["using"])
-            if not isinstance(source, exp.Table):
+            numbered = any("identity" in rules for rules in info.columns.values())
+            if numbered or not isinstance(source, exp.Table):
                 # The engine would ask the source several times; like a warehouse, ask it once.
                 found = self._engine.run(rewriter.query(exp.select("*").from_(source.copy())))
+                if numbered:
+                    numbers = pa.array(range(len(found)), pa.int64())
+                    found = found.append_column(_NUMBER, numbers)
                 tree.set("using", rewriter.materialized(found, source.alias))
-            self._engine.run(rewriter.query(tree))
+            for clause in tree.args["whens"].expressions:
+                self._complete(clause, path, info, tree.this.alias_or_name, source.alias_or_name)
+            with self._enforced(path):
+                self._engine.run(rewriter.query(tree))
+            self._advance_identities(path, info, len(found) if numbered else 0)
             after = latest_version(path)
             metrics = operation_metrics(path, after) if after > before else {}
         updated = metrics.get("numTargetRowsUpdated", 0)
@@ -130,6 +180,46 @@ class Dml:
             num_deleted_rows=deleted,
             num_inserted_rows=inserted,
         )
+
+    def _complete(
+        self, clause: exp.When, path: Path, info: TableInfo, target: str, source: str
+    ) -> None:
+        """Add what a clause of a MERGE leaves to the table: defaults, generated values, numbers."""
+        action = clause.args["then"]
+        if not info.columns or not isinstance(action, (exp.Insert, exp.Update)):
+            return
+        types = {f["name"].lower(): sql_type(f["type"]) for f in read_metadata(path).fields}
+        inserts = isinstance(action, exp.Insert)
+        if inserts:
+            named = [column.name.lower() for column in action.this.expressions]
+            column_rules.refuse_given(info, named)
+            given = dict(zip(named, map(generate, action.expression.expressions), strict=True))
+        else:
+            given = {pair.this.name.lower(): generate(pair.expression) for pair in action.expressions}
+
+        def value(column: str) -> str:
+            absent = "NULL" if inserts else f"{quote(target)}.{quote(column)}"
+            return given.get(column.lower(), absent)
+
+        for column, rules in info.columns.items():
+            if column in given or column not in types:
+                continue
+            if "generated" in rules:
+                text = column_rules.with_values(rules["generated"], value)
+            elif inserts and "identity" in rules:
+                start, step = rules["identity"]["next"], rules["identity"]["step"]
+                text = f"{start} + {step} * {quote(source)}.{_NUMBER}"
+            elif inserts and "default" in rules:
+                text = rules["default"]
+            else:
+                continue
+            made = parse(f"SELECT CAST({text} AS {types[column]})").expressions[0]
+            place = exp.column(column, quoted=True)
+            if inserts:
+                action.this.append("expressions", place)
+                action.expression.append("expressions", made)
+            else:
+                action.append("expressions", exp.EQ(this=place, expression=made))
 
     def delete(self, session: Session, tree: exp.Delete, rewriter: Rewriter) -> Result:
         where = tree.args.get("where")
@@ -161,9 +251,11 @@ class Dml:
                             column.set("catalog", None)
                     sets.append(f"_d.{quote(pair.this.name)} = {generate(value)}")
                 action = "UPDATE SET " + ", ".join(sets)
-                self._engine.run(self._as_merge(tree, path, where, action, rewriter))
+                with self._enforced(path):
+                    self._engine.run(self._as_merge(tree, path, where, action, rewriter))
             else:
-                self._engine.run(rewriter.query(tree))
+                with self._enforced(path):
+                    self._engine.run(rewriter.query(tree))
             after = latest_version(path)
             metrics = operation_metrics(path, after) if after > before else {}
         count = metrics.get("numTargetRowsUpdated", metrics.get("numUpdatedRows", 0))

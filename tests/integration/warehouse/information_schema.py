@@ -1,4 +1,8 @@
-"""`information_schema` of a catalog: schemata, tables, columns, volumes, read from the folders."""
+"""`information_schema` of a catalog: schemata, tables, columns, volumes, tags, constraints, filters.
+
+It is read from the folders, or, while the catalog has a lag, from what it was so many seconds ago:
+the real one shows definitions some time after they were made, which DESCRIBE and SHOW do not.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from .delta_log import Metadata, latest_version, read_metadata
 from .type_names import data_type, precision_and_scale, sql_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from .catalog import Catalog
@@ -58,6 +62,28 @@ _VOLUMES = pa.schema(
     ]
 )
 
+_TABLE = [("catalog_name", pa.string()), ("schema_name", pa.string()), ("table_name", pa.string())]
+_TAG = [("tag_name", pa.string()), ("tag_value", pa.string())]
+_TABLE_TAGS = pa.schema([*_TABLE, *_TAG])
+_COLUMN_TAGS = pa.schema([*_TABLE, ("column_name", pa.string()), *_TAG])
+_CHECKS = pa.schema(
+    [
+        ("constraint_catalog", pa.string()),
+        ("constraint_schema", pa.string()),
+        ("constraint_name", pa.string()),
+        ("check_clause", pa.string()),
+    ]
+)
+_ROW_FILTERS = pa.schema(
+    [
+        ("table_catalog", pa.string()),
+        ("table_schema", pa.string()),
+        ("table_name", pa.string()),
+        ("filter_name", pa.string()),
+        ("target_columns", pa.string()),
+    ]
+)
+
 #: Metadata of the last version seen of a table: a version never changes, so this is only a saving.
 _seen: dict[tuple[Path, int, int], Metadata] = {}
 
@@ -74,18 +100,31 @@ def metadata(path: Path) -> Metadata:
 
 def read(catalog: Catalog, name: Name) -> pa.Table:
     """The rows of `<catalog>.information_schema.<name>`."""
-    match name.object:
-        case "schemata":
-            rows, schema = _schemata(catalog, name.catalog), _SCHEMATA
-        case "tables":
-            rows, schema = _tables(catalog, name.catalog), _TABLES
-        case "columns":
-            rows, schema = _columns(catalog, name.catalog), _COLUMNS
-        case "volumes":
-            rows, schema = _volumes(catalog, name.catalog), _VOLUMES
-        case _:
-            raise errors.table_not_found(str(name))
-    return pa.Table.from_pylist(list(rows), schema=schema)
+    if name.object not in _VIEWS:
+        raise errors.table_not_found(str(name))
+    if catalog.lag.seconds:
+        return catalog.lag.shown()[name.catalog, name.object]
+    return _now(catalog, name.catalog, name.object)
+
+
+def start_lag(catalog: Catalog, seconds: float) -> None:
+    """Show definitions so many seconds after they are made; 0: at once."""
+    catalog.lag.start(seconds, _all(catalog))
+
+
+def remember(catalog: Catalog) -> None:
+    """Keep what is so now, where it is to be shown later."""
+    if catalog.lag.seconds:
+        catalog.lag.remember(_all(catalog))
+
+
+def _all(catalog: Catalog) -> dict[tuple[str, str], pa.Table]:
+    return {(of, view): _now(catalog, of, view) for of in catalog.catalogs() for view in _VIEWS}
+
+
+def _now(catalog: Catalog, of: str, view: str) -> pa.Table:
+    rows, schema = _VIEWS[view]
+    return pa.Table.from_pylist(list(rows(catalog, of)), schema=schema)
 
 
 def _schemata(catalog: Catalog, of: str) -> Iterator[dict[str, Any]]:
@@ -114,6 +153,7 @@ def _tables(catalog: Catalog, of: str) -> Iterator[dict[str, Any]]:
 
 def _columns(catalog: Catalog, of: str) -> Iterator[dict[str, Any]]:
     for schema, table, path in _each_table(catalog, of):
+        info = catalog.info(path)
         for position, column in enumerate(metadata(path).fields, start=1):
             full = sql_type(column["type"])
             precision, scale = precision_and_scale(full)
@@ -123,6 +163,7 @@ def _columns(catalog: Catalog, of: str) -> Iterator[dict[str, Any]]:
                 "table_name": table,
                 "column_name": column["name"],
                 "ordinal_position": position,
+                "column_default": info.rules(column["name"]).get("default"),
                 "is_nullable": "YES" if column["nullable"] else "NO",
                 "full_data_type": full,
                 "data_type": data_type(full),
@@ -142,3 +183,52 @@ def _volumes(catalog: Catalog, of: str) -> Iterator[dict[str, Any]]:
                 "volume_type": "MANAGED",
                 "storage_location": f"/Volumes/{of}/{schema}/{volume}",
             }
+
+
+def _table_tags(catalog: Catalog, of: str) -> Iterator[dict[str, Any]]:
+    for schema, table, path in _each_table(catalog, of):
+        place = {"catalog_name": of, "schema_name": schema, "table_name": table}
+        for name, value in catalog.info(path).tags.items():
+            yield {**place, "tag_name": name, "tag_value": value}
+
+
+def _column_tags(catalog: Catalog, of: str) -> Iterator[dict[str, Any]]:
+    for schema, table, path in _each_table(catalog, of):
+        names = {name.lower(): name for name in metadata(path).column_names}
+        place = {"catalog_name": of, "schema_name": schema, "table_name": table}
+        for column, rules in catalog.info(path).columns.items():
+            for name, value in rules.get("tags", {}).items():
+                own = {"column_name": names[column], "tag_name": name, "tag_value": value}
+                yield {**place, **own}
+
+
+def _check_constraints(catalog: Catalog, of: str) -> Iterator[dict[str, Any]]:
+    for schema, _, path in _each_table(catalog, of):
+        place = {"constraint_catalog": of, "constraint_schema": schema}
+        for name, text in catalog.info(path).checks.items():
+            yield {**place, "constraint_name": name, "check_clause": text}
+
+
+def _row_filters(catalog: Catalog, of: str) -> Iterator[dict[str, Any]]:
+    for schema, table, path in _each_table(catalog, of):
+        if text := catalog.info(path).row_filter:
+            function, _, columns = text.partition(" ON ")
+            yield {
+                "table_catalog": of,
+                "table_schema": schema,
+                "table_name": table,
+                "filter_name": function.strip(),
+                "target_columns": columns.strip(" ()"),
+            }
+
+
+_VIEWS: dict[str, tuple[Callable[[Catalog, str], Iterator[dict[str, Any]]], pa.Schema]] = {
+    "schemata": (_schemata, _SCHEMATA),
+    "tables": (_tables, _TABLES),
+    "columns": (_columns, _COLUMNS),
+    "volumes": (_volumes, _VOLUMES),
+    "table_tags": (_table_tags, _TABLE_TAGS),
+    "column_tags": (_column_tags, _COLUMN_TAGS),
+    "check_constraints": (_check_constraints, _CHECKS),
+    "row_filters": (_row_filters, _ROW_FILTERS),
+}

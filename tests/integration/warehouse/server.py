@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from . import information_schema
 from .catalog import Catalog
 from .engine import Engine
 from .faults import DropConnection, HttpFault, Recorder
@@ -26,7 +27,7 @@ from .rest import Access, Request, Response, Rest
 from .session import Session
 from .statements import Statements
 from .thrift_service import Service
-from .volumes import PRESIGNED, Volumes
+from .volumes import LISTED_AT_MOST, PRESIGNED, Volumes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,7 +163,15 @@ class WarehouseServer:
                 return Response({})
             case "POST", "wipe":
                 self.service.forget_sessions()
+                self.catalog.lag.start(0.0, {})
+                self.volumes.listed_at_most = LISTED_AT_MOST
                 self.catalog.wipe()
+                return Response({})
+            case "POST", "lag":
+                information_schema.start_lag(self.catalog, request.json["seconds"])
+                return Response({})
+            case "POST", "listed":
+                self.volumes.listed_at_most = request.json["at_most"]
                 return Response({})
             case _:
                 return Response({"message": "no such control"}, 404)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
@@ -63,10 +64,38 @@ class Show:
             comments += ["", "comment", *(None for _ in clustered)]
         return Result(rows(col_name=names, data_type=kinds, comment=comments))
 
+    def describe_as_json(self, session: Session, parts: list[str]) -> Result:
+        """As documented: docs.databricks.com, "DESCRIBE TABLE", "JSON formatted output"."""
+        path, name = self._table(session, parts), session.name(parts)
+        info = self._catalog.info(path)
+        columns = []
+        for field in read_metadata(path).fields:
+            column = {"name": field["name"], "type": _json_type(field["type"])}
+            if comment := field.get("metadata", {}).get("comment"):
+                column["comment"] = comment
+            column["nullable"] = field["nullable"]
+            if default := info.rules(field["name"]).get("default"):
+                column["default"] = default
+            columns.append(column)
+        found = {
+            "table_name": name.object,
+            "catalog_name": name.catalog,
+            "schema_name": name.schema,
+            "namespace": [name.schema],
+            "type": "MANAGED",
+            "provider": "delta",
+            "columns": columns,
+            **({"comment": info.comment} if info.comment else {}),
+            "table_properties": self._properties(path),
+        }
+        return Result(rows(json_metadata=[json.dumps(found)]))
+
     def _properties(self, path: Path) -> dict[str, str]:
-        metadata = read_metadata(path)
+        metadata, info = read_metadata(path), self._catalog.info(path)
         found = {k: v for k, v in metadata.configuration.items() if k != NO_STATISTICS}
-        return dict(sorted({**found, **self._catalog.info(path).hidden_properties}.items()))
+        found |= {f"delta.constraints.{name}": text for name, text in info.checks.items()}
+        found |= {f"delta.feature.{name}": "supported" for name in metadata.features}
+        return dict(sorted({**found, **info.hidden_properties}.items()))
 
     def properties(self, session: Session, parts: list[str]) -> Result:
         found = self._properties(self._table(session, parts))
@@ -160,6 +189,14 @@ class Show:
                 ObjectKey=[str(session.name(parts)).replace("`", "")] * count,
             )
         )
+
+
+def _json_type(delta_type: Any) -> dict[str, Any]:
+    if not isinstance(delta_type, str):
+        return {"name": delta_type["type"]}
+    if match := re.fullmatch(r"decimal\((\d+),(\d+)\)", delta_type):
+        return {"name": "decimal", "precision": int(match[1]), "scale": int(match[2])}
+    return {"name": {"timestamp": "timestamp_ltz"}.get(delta_type, sql_type(delta_type))}
 
 
 def _like(name: str, pattern: str | None) -> bool:

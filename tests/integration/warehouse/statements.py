@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
-from . import atomic, errors
+from . import atomic, errors, information_schema
 from .catalog import INFORMATION_SCHEMA
 from .copy_into import CopyInto
 from .ddl import NAME, Ddl, split_name
@@ -36,6 +36,8 @@ _ALONE = re.compile(
     rf"\s*(?:DROP\s+(?:TABLE|VOLUME|{_SCHEMA})|ALTER\s+TABLE\s+{NAME}\s+RENAME\s+TO|BEGIN\s+ATOMIC)\b",
     _FLAGS,
 )
+#: What `information_schema` shows the effect of, some time later.
+_DEFINES = re.compile(r"\s*(?:CREATE|REPLACE|ALTER|DROP|COMMENT|COPY)\b", _FLAGS)
 _CLUSTER_BY = re.compile(r"\bCLUSTER\s+BY\s+(?:AUTO|NONE|\((?P<columns>[^)]*)\))", _FLAGS)
 
 
@@ -100,6 +102,10 @@ class Statements:
             (rf"DESC(?:RIBE)?\s+DETAIL\s+(?P<name>{NAME})", self._of(self._show.detail)),
             (rf"DESC(?:RIBE)?\s+HISTORY\s+(?P<name>{NAME})", self._of(self._show.history)),
             (
+                rf"DESC(?:RIBE)?\s+(?:TABLE\s+)?EXTENDED\s+(?P<name>{NAME})\s+AS\s+JSON",
+                self._of(self._show.describe_as_json),
+            ),
+            (
                 rf"DESC(?:RIBE)?\s+(?:TABLE\s+)?(?:EXTENDED\s+)?(?P<name>{NAME})",
                 self._of(self._show.describe),
             ),
@@ -120,7 +126,10 @@ class Statements:
         with gate.exclusive() if _ALONE.match(text) else gate.shared():
             if re.match(r"BEGIN\s+ATOMIC\b", text, _FLAGS):
                 return self._atomic(session, text)
-            return self._one(session, text, parameters or {})
+            result = self._one(session, text, parameters or {})
+            if _DEFINES.match(text):
+                information_schema.remember(self._catalog)
+            return result
 
     def _one(self, session: Session, text: str, parameters: Mapping[str | int, str]) -> Result:
         for pattern, handler in self._commands:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import json
 import math
 import threading
 import time
@@ -210,6 +211,14 @@ class TestVolumes:
         sql(f"REMOVE '{target}'")
         assert sql("LIST '/Volumes/main/bronze/files/sub'") == []
 
+    def test_a_list_is_cut_off(self, sql: Sql, warehouse: Warehouse, tmp_path: Path) -> None:
+        sql("CREATE VOLUME files")
+        (tmp_path / "a.bin").write_bytes(b"")
+        for number in range(4):
+            sql(f"PUT '{tmp_path}/a.bin' INTO '/Volumes/main/bronze/files/{number}.bin'")
+        warehouse.list_at_most(3)
+        assert len(sql("LIST '/Volumes/main/bronze/files' LIMIT 9")) == 3
+
     def test_a_volume_must_exist(self, sql: Sql) -> None:
         sql.fails("REMOVE '/Volumes/main/bronze/none/x'", "VOLUME_DOES_NOT_EXIST")
         sql.fails("CREATE VOLUME nowhere.files", "SCHEMA_NOT_FOUND")
@@ -375,6 +384,7 @@ class TestTables:
     def test_alter(self, sql: Sql, warehouse: Warehouse) -> None:
         sql("CREATE TABLE t (id BIGINT, v STRING)")
         sql("INSERT INTO t VALUES (1, 'a')")
+        sql("ALTER TABLE t SET TBLPROPERTIES ('delta.feature.timestampNtz' = 'supported')")
         sql("ALTER TABLE t ADD COLUMN\n`n` TIMESTAMP_NTZ,\nd DECIMAL(38,4)")
         sql.fails("ALTER TABLE t ADD COLUMN N INT", "FIELD_ALREADY_EXISTS")
         sql.fails("ALTER TABLE t RENAME COLUMN v TO w", "DELTA_UNSUPPORTED_RENAME_COLUMN")
@@ -402,6 +412,169 @@ class TestTables:
         sql("ALTER TABLE t ALTER COLUMN i TYPE BIGINT")
         sql("INSERT INTO t VALUES (5000000000)")
         assert sql("SELECT sum(i) AS i FROM t") == [{"i": 5000000001}]
+
+    @pytest.mark.parametrize(
+        ("before", "after", "value"),
+        [
+            ("TINYINT", "DECIMAL(10,0)", 7),
+            ("SMALLINT", "DOUBLE", 7),
+            ("INT", "DECIMAL(12,2)", 7),
+            ("INT", "DOUBLE", 7),
+            ("BIGINT", "DECIMAL(20,0)", 7),
+            ("DECIMAL(10,1)", "DECIMAL(12,3)", 7),
+            ("FLOAT", "DOUBLE", 1.5),
+            ("DATE", "TIMESTAMP_NTZ", "DATE'2024-01-02'"),
+        ],
+    )
+    def test_documented_type_changes(self, sql: Sql, before: str, after: str, value: Any) -> None:
+        widen = f"ALTER TABLE t ALTER COLUMN c TYPE {after}"
+        sql(f"CREATE TABLE t (c {before})")
+        sql(f"INSERT INTO t SELECT {value}")
+        sql.fails(widen, "DELTA_UNSUPPORTED_ALTER_TABLE_CHANGE_COL_OP")
+        sql("ALTER TABLE t SET TBLPROPERTIES ('delta.enableTypeWidening' = 'true')")
+        if after == "TIMESTAMP_NTZ":
+            sql.fails(widen, "DELTA_FEATURES_REQUIRE_MANUAL_ENABLEMENT")
+            sql("ALTER TABLE t SET TBLPROPERTIES ('delta.feature.timestampNtz' = 'supported')")
+        sql(widen)
+        assert sql(f"SELECT 1 AS one FROM t WHERE c = CAST({value} AS {after})") == [{"one": 1}]
+
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            ("INT", "STRING"),
+            ("INT", "DECIMAL(10,2)"),
+            ("BIGINT", "DOUBLE"),
+            ("BIGINT", "DECIMAL(19,0)"),
+            ("BIGINT", "INT"),
+            ("DECIMAL(10,2)", "DECIMAL(11,4)"),
+            ("DATE", "TIMESTAMP"),
+        ],
+    )
+    def test_other_type_changes_are_refused(self, sql: Sql, before: str, after: str) -> None:
+        sql(f"CREATE TABLE t (c {before}) TBLPROPERTIES ('delta.enableTypeWidening' = 'true')")
+        refusal = "DELTA_UNSUPPORTED_ALTER_TABLE_CHANGE_COL_OP"
+        sql.fails(f"ALTER TABLE t ALTER COLUMN c TYPE {after}", refusal)
+
+    def test_timestamp_ntz_is_enabled_by_hand_on_a_table_that_is_there(self, sql: Sql) -> None:
+        sql("CREATE TABLE made_with (n TIMESTAMP_NTZ)")
+        sql("ALTER TABLE made_with ADD COLUMNS (m TIMESTAMP_NTZ)")
+        sql("CREATE TABLE t (id INT)")
+        add = "ALTER TABLE t ADD COLUMNS (n TIMESTAMP_NTZ)"
+        sql.fails(add, "DELTA_FEATURES_REQUIRE_MANUAL_ENABLEMENT")
+        sql("ALTER TABLE t SET TBLPROPERTIES ('delta.feature.timestampNtz' = 'supported')")
+        sql(add)
+        sql("INSERT INTO t VALUES (1, TIMESTAMP_NTZ'2024-01-02 03:04:05')")
+        assert len(sql("SELECT * FROM t")) == 1
+
+    def test_defaults(self, sql: Sql) -> None:
+        disabled = "WRONG_COLUMN_DEFAULTS_FOR_DELTA_FEATURE_NOT_ENABLED"
+        sql.fails("CREATE TABLE t (id INT, d INT DEFAULT 5)", disabled)
+        sql("CREATE TABLE t (id INT, d INT)")
+        sql.fails("ALTER TABLE t ALTER COLUMN d SET DEFAULT 5", disabled)
+        sql("ALTER TABLE t SET TBLPROPERTIES ('delta.feature.allowColumnDefaults' = 'supported')")
+        sql.fails(
+            "ALTER TABLE t ADD COLUMNS (e INT DEFAULT 6)",
+            "WRONG_COLUMN_DEFAULTS_FOR_DELTA_ALTER_TABLE_ADD_COLUMN_NOT_SUPPORTED",
+        )
+        sql("ALTER TABLE t ALTER COLUMN d SET DEFAULT 5")
+        sql("INSERT INTO t (id) VALUES (1)")
+        sql("INSERT INTO t (id, d) VALUES (2, NULL)")
+        sql(
+            "MERGE INTO t AS t USING (SELECT 3 AS id) AS s ON t.id = s.id "
+            "WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)"
+        )
+        found = {row["id"]: row["d"] for row in sql("SELECT * FROM t")}
+        assert found == {1: 5, 2: None, 3: 5}
+        sql("INSERT OVERWRITE t (id) SELECT 4")
+        assert sql("SELECT * FROM t") == [{"id": 4, "d": 5}]
+
+    def test_generated_and_identity_columns(self, sql: Sql) -> None:
+        sql(
+            "CREATE TABLE t (id INT, twice INT GENERATED ALWAYS AS (id * 2), "
+            "no BIGINT GENERATED ALWAYS AS IDENTITY (START WITH 10 INCREMENT BY 5))"
+        )
+        sql("INSERT INTO t (id) VALUES (1), (2)")
+        sql(
+            "MERGE INTO t AS t USING (VALUES (2, 20), (3, 30)) AS s(id, new) ON t.id = s.id "
+            "WHEN MATCHED THEN UPDATE SET id = s.new "
+            "WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)"
+        )
+        found = sql("SELECT id, twice FROM t ORDER BY id")
+        assert [tuple(row.values()) for row in found] == [(1, 2), (3, 6), (20, 40)]
+        numbers = [row["no"] for row in sql("SELECT no FROM t")]
+        assert len(set(numbers)) == 3
+        assert {number % 5 for number in numbers} == {0}
+        refusal = "DELTA_IDENTITY_COLUMNS_EXPLICIT_INSERT_NOT_SUPPORTED"
+        sql.fails("INSERT INTO t (id, no) VALUES (1, 1)", refusal)
+
+    def test_constraints_are_kept(self, sql: Sql, warehouse: Warehouse) -> None:
+        sql("CREATE TABLE t (id INT, v INT)")
+        sql("INSERT INTO t VALUES (1, NULL)")
+        sql.fails("ALTER TABLE t ALTER COLUMN v SET NOT NULL", "DELTA_NEW_NOT_NULL_VIOLATION")
+        add = "ALTER TABLE t ADD CONSTRAINT positive CHECK (id > 0)"
+        sql(add)
+        sql.fails(add, "DELTA_CONSTRAINT_ALREADY_EXISTS")
+        before = versions(warehouse, "t")
+        broken = "DELTA_VIOLATE_CONSTRAINT_WITH_VALUES"
+        for statement in (
+            "INSERT INTO t VALUES (0, 1)",
+            "INSERT OVERWRITE t VALUES (-1, 1)",
+            "UPDATE t SET id = 0",
+            "MERGE INTO t AS t USING (SELECT 0 AS id) AS s ON t.id = s.id "
+            "WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)",
+        ):
+            sql.fails(statement, broken)
+        assert versions(warehouse, "t") == before
+        sql("ALTER TABLE t SET TBLPROPERTIES ('delta.columnMapping.mode' = 'name')")
+        sql.fails("ALTER TABLE t RENAME COLUMN id TO no", "DELTA_CONSTRAINT_DEPENDENT_COLUMN_CHANGE")
+        sql("ALTER TABLE t DROP CONSTRAINT positive")
+        sql("INSERT INTO t VALUES (0, 1)")
+
+    def test_what_a_replacement_loses(self, sql: Sql) -> None:
+        sql("CREATE TABLE t (id INT, theirs INT) COMMENT 'c'")
+        for action in (
+            "SET TBLPROPERTIES ('delta.feature.allowColumnDefaults' = 'supported', 'own' = 'x')",
+            "ALTER COLUMN theirs SET DEFAULT 5",
+            "ALTER COLUMN id COMMENT 'number'",
+            "ALTER COLUMN id SET TAGS ('pii' = 'no')",
+            "SET TAGS ('team' = 'a')",
+            "ADD CONSTRAINT positive CHECK (id > 0)",
+            "SET ROW FILTER main.bronze.f ON (id)",
+        ):
+            sql(f"ALTER TABLE t {action}")
+        schema = "main.information_schema"
+        shown = [
+            f"SELECT tag_value FROM {schema}.table_tags",
+            f"SELECT tag_value FROM {schema}.column_tags",
+            f"SELECT check_clause FROM {schema}.check_constraints",
+            f"SELECT filter_name FROM {schema}.row_filters",
+        ]
+        assert [len(sql(query)) for query in shown] == [1, 1, 1, 1]
+        [described] = sql("DESCRIBE TABLE EXTENDED t AS JSON")
+        found = json.loads(described["json_metadata"])
+        assert found["comment"] == "c"
+        assert found["table_properties"]["own"] == "x"
+        assert [c.get("comment") for c in found["columns"]] == ["number", None]
+        assert [c.get("default") for c in found["columns"]] == [None, "5"]
+        sql("CREATE OR REPLACE TABLE t AS SELECT 1 AS id")
+        assert [len(sql(query)) for query in shown] == [0, 0, 0, 0]
+        [described] = sql("DESCRIBE TABLE EXTENDED t AS JSON")
+        found = json.loads(described["json_metadata"])
+        assert "comment" not in found
+        assert "own" not in found["table_properties"]
+
+    def test_information_schema_lags(self, sql: Sql, warehouse: Warehouse) -> None:
+        query = (
+            "SELECT column_name FROM main.information_schema.columns "
+            "WHERE table_schema = 'bronze' ORDER BY ordinal_position"
+        )
+        sql("CREATE TABLE t (id INT)")
+        warehouse.lag(1.0)
+        sql("ALTER TABLE t ADD COLUMN v INT")
+        assert [row["column_name"] for row in sql(query)] == ["id"]
+        assert [row["col_name"] for row in sql("DESCRIBE TABLE t")] == ["id", "v"]
+        time.sleep(1.1)
+        assert [row["column_name"] for row in sql(query)] == ["id", "v"]
 
     def test_properties_that_the_engine_does_not_act_on(self, sql: Sql) -> None:
         sql("CREATE TABLE t (id INT) TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")

@@ -30,6 +30,34 @@ def sql_type(delta_type: Any) -> str:
             return f"struct<{','.join(inner)}>"
 
 
+_WHOLE = {"tinyint": 10, "smallint": 10, "int": 10, "bigint": 20}
+_SIZES = ("tinyint", "smallint", "int", "bigint")
+
+
+def widens(before: str, after: str) -> bool:
+    """Whether type widening can make one SQL type the other. Databricks, "Type widening"."""
+    if before in _SIZES and after in _SIZES:
+        return _SIZES.index(after) > _SIZES.index(before)
+    precision, scale = precision_and_scale(after) if after.startswith("decimal") else (None, None)
+    if precision is not None and scale is not None:
+        if before in _WHOLE:
+            return precision - scale >= _WHOLE[before]
+        old_precision, old_scale = precision_and_scale(before)
+        return (
+            before.startswith("decimal")
+            and old_precision is not None
+            and old_scale is not None
+            and precision - old_precision >= scale - old_scale >= 0
+        )
+    return (before, after) in {
+        ("tinyint", "double"),
+        ("smallint", "double"),
+        ("int", "double"),
+        ("float", "double"),
+        ("date", "timestamp_ntz"),
+    }
+
+
 def data_type(full: str) -> str:
     """`data_type` of information_schema: the name alone."""
     return re.split(r"[(<]", full)[0].upper()

@@ -29,6 +29,8 @@ _GET = re.compile(r"GET\s+'(?P<path>[^']*)'\s+TO\s+'(?P<local>[^']*)'", re.IGNOR
 _REMOVE = re.compile(r"REMOVE\s+'(?P<path>[^']*)'", re.IGNORECASE)
 _LIST = re.compile(r"LIST\s+'(?P<path>[^']*)'(?:\s+LIMIT\s+(?P<limit>\d+))?", re.IGNORECASE)
 PRESIGNED = "/_presigned/"
+#: docs.databricks.com, "LIST": the default limit, and the greatest there is.
+LISTED_AT_MOST = 1001
 
 
 class Volumes:
@@ -36,6 +38,7 @@ class Volumes:
         self._catalog = catalog
         self._lock = threading.Lock()
         self._granted: dict[str, tuple[str, Path]] = {}
+        self.listed_at_most = LISTED_AT_MOST
         #: Where this server is reached; set once it listens.
         self.base_url = ""
 
@@ -84,7 +87,7 @@ class Volumes:
         folder = self._catalog.volume_file(path)
         if not folder.is_dir():
             raise _not_found(path)
-        found = sorted(folder.iterdir())[: limit or None]
+        found = sorted(folder.iterdir())[: min(limit or self.listed_at_most, self.listed_at_most)]
         base = path.rstrip("/")
         return Result(
             pa.table(
