@@ -73,6 +73,24 @@ class DestinationForbidden(CdcError):
     exit_code = 3
 
 
+class DestinationRefused(DestinationFailed):
+    """The destination refused definitions or rows of these tables: why, by target name.
+
+    Others of the batch may have been applied. To load them again, without these, is safe.
+    """
+
+    def __init__(self, tables: Mapping[str, str]) -> None:
+        self.tables = dict(tables)
+        super().__init__("; ".join(str(self.of(name)) for name in sorted(tables)))
+
+    def of(self, target: str) -> DestinationFailed:
+        """The error of one table."""
+        return DestinationFailed(
+            f"the destination refuses table {target!r}: {self.tables[target]}",
+            "change there what it refuses",
+        )
+
+
 class SettingsError(CdcError):
     """A setting or the command line is wrong, credentials refused among it."""
 
@@ -132,15 +150,19 @@ class TablesRefused(OperatorNeeded):
 class TablesNeedSnapshot(OperatorNeeded):
     """The run brought every other table up to date; these must be read again.
 
-    `frozen`: some of them because changes of definitions are not to be followed.
+    `frozen`: some of them because changes of definitions are not to be followed; `unfit`: some
+    because the destination refused them.
     """
 
-    def __init__(self, tables: dict[str, str], *, frozen: bool = False) -> None:
+    def __init__(
+        self, tables: dict[str, str], *, frozen: bool = False, unfit: bool = False
+    ) -> None:
         self.tables = dict(tables)
         names = ", ".join(f"{name} ({why})" for name, why in sorted(tables.items()))
         super().__init__(
             f"not followed by the stream: {names}; every other table is up to date",
-            f"run: wal2delta snapshot {tables_option(tables)}"
+            ("change what the destination refuses, then " if unfit else "")
+            + f"run: wal2delta snapshot {tables_option(tables)}"
             + (', or undo it, or set pipeline.schema_changes = "evolve"' if frozen else ""),
         )
 

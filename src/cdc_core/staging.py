@@ -123,14 +123,14 @@ class Replacement:
 
     `rows` yields tables of the target's columns + `METADATA_FIELDS`; what the destination keeps
     under the names `kept` comes on top. `key` is for destinations that lay out a new table by it;
-    may be empty. Columns that only the table before had stay, empty, unless it is `exact`: then
-    there are no others than the target's.
+    may be empty. Columns that only the table before had stay, and are left out of what is written,
+    so that they get their defaults; but for those that are `gone` (None: all of them).
     """
 
     target: TargetTable
     rows: Iterable[pa.Table]
     key: tuple[str, ...] = ()
-    exact: bool = False
+    gone: frozenset[str] | None = frozenset()
     kept: tuple[str, ...] = ()
 
 

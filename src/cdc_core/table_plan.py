@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -51,10 +51,18 @@ if TYPE_CHECKING:
 
     from cdc_core.changes import ChangeBatch, TableChanges
     from cdc_core.checkpoint import ColumnState
-    from cdc_core.errors import CdcError
+    from cdc_core.errors import CdcError, DestinationRefused
     from cdc_core.ports.catalog import Catalog, SourceTable
     from cdc_core.relation import TableName
     from cdc_core.staging import StagedRows
+
+
+class ColumnsOf(Protocol):
+    """`Destination.columns`."""
+
+    def __call__(
+        self, tables: Collection[str], *, current: bool
+    ) -> Mapping[str, Collection[str]]: ...
 
 
 @dataclass
@@ -78,6 +86,8 @@ class TablePlan:
     #: was done to them, with the reason; the others go on.
     refused: dict[int, str] = field(default_factory=dict)
     frozen: bool = False
+    #: Those of them that the destination refused.
+    unfit: set[int] = field(default_factory=set)
     #: Tables that cannot be published as long as other sessions have them locked.
     locked: list[TableName] = field(default_factory=list)
     #: Tables that the source refuses to publish, by oid.
@@ -99,6 +109,8 @@ class TablePlan:
     _unseen: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        #: What the destination has taken last.
+        self.durable = self.checkpoint
         self._parts = BatchParts(self.stage)
         self._cells = HeldCells(self.stage)
 
@@ -180,7 +192,7 @@ class TablePlan:
 
     def read_lost(
         self,
-        columns: Callable[[Collection[str]], Mapping[str, Collection[str]]],
+        columns: ColumnsOf,
         before: Mapping[int, TableState],
     ) -> None:
         """Have tables read again of which the destination has lost something: the stream brings
@@ -190,23 +202,40 @@ class TablePlan:
         renames are still to be done, or were done by a run that was killed before its checkpoint.
         """
         now = {oid: self.checkpoint.tables[oid] for oid in self.followed}
-        held = dict(columns({state.target for oid in now for state in (before[oid], now[oid])}))
+        found = self._find_lost(now, before, columns, current=False)
+        if found:  # what the destination shows at once may be of a while ago
+            now = {oid: now[oid] for oid in found}
+            found = self._find_lost(now, before, columns, current=True)
+        lost = set()
+        for oid, why in found.items():
+            lost.add(now[oid].target)
+            self._wait_for_reading(oid, why)
+            self._changed = True
+        # An empty table in its place would not tell any more that it was lost.
+        definitions = self._empty_merges
+        self._empty_merges = [m for m in definitions if m.target.name not in lost]
+
+    def _find_lost(
+        self,
+        now: Mapping[int, TableState],
+        before: Mapping[int, TableState],
+        columns: ColumnsOf,
+        *,
+        current: bool,
+    ) -> dict[int, str]:
+        """Tables of which something is missing, with what it is."""
+        targets = {state.target for oid in now for state in (before[oid], now[oid])}
+        held = dict(columns(targets, current=current))
         for step in self._steps:
             if isinstance(step, TableRename) and step.old in held:
                 moved = held.pop(step.old)
                 # In the way of the new name may be what a dropped table left.
                 if held.pop(step.new, None) is None:
                     held[step.new] = moved
-        lost = set()
-        for oid, state in now.items():
-            why = _lost(before[oid], state, held.get(state.target))
-            if why:
-                lost.add(state.target)
-                self._wait_for_reading(oid, why)
-                self._changed = True
-        # An empty table in its place would not tell any more that it was lost.
-        definitions = self._empty_merges
-        self._empty_merges = [m for m in definitions if m.target.name not in lost]
+        found = {
+            oid: _lost(before[oid], state, held.get(state.target)) for oid, state in now.items()
+        }
+        return {oid: why for oid, why in found.items() if why}
 
     def pending(self) -> LoadBatch | None:
         """Changes of definition alone, to be loaded before any rows; None for none."""
@@ -292,7 +321,7 @@ class TablePlan:
             return None
 
     def read_done(self, checkpoint: Checkpoint, oids: Iterable[int], unrepresentable: int) -> None:
-        self.checkpoint = checkpoint
+        self.checkpoint = self.durable = checkpoint
         self.unrepresentable += unrepresentable
         for oid in oids:
             self.to_read.pop(oid, None)
@@ -316,6 +345,30 @@ class TablePlan:
     def read_refused(self, oid: int, why: str) -> None:
         self.to_read.pop(oid, None)
         self._set_aside(oid, why)
+
+    def refuse(self, refusal: DestinationRefused) -> bool:
+        """Set tables aside that the destination refused, and go back to what it has taken, so that
+        the others can be loaded without them; whether they are tables of the plan."""
+        held = {state.target: oid for oid, state in self.durable.tables.items()}
+        held |= {target: oid for oid, target in self.targets.items()}
+        refused = {
+            held[target]: refusal.of(target).what for target in refusal.tables if target in held
+        }
+        if len(refused) < len(refusal.tables) or refused.keys() <= self.unfit:
+            return False
+        self.forget_parts()
+        self._steps, self._empty_merges = [], []
+        self.checkpoint = self.durable
+        for oid, why in refused.items():
+            self.unfit.add(oid)
+            self.read_refused(oid, why)
+            known = self.durable.tables.get(oid)
+            if known is not None:
+                waiting = replace(known, status=TableStatus.NEEDS_SNAPSHOT, reason=why)
+                self.checkpoint = self.checkpoint.with_table(waiting)
+        self._changed = True
+        self.ask()
+        return True
 
     def _set_aside(self, oid: int, why: str) -> None:
         self.refused[oid] = why
@@ -467,7 +520,9 @@ class TablePlan:
         }
         for oid, state in list(moved.items()):
             table = self.sources[oid].relation.table
-            if self._refuses(states, state, [f"table {state.table} renamed to {table}"]):
+            if oid in self.unfit or self._refuses(
+                states, state, [f"table {state.table} renamed to {table}"]
+            ):
                 del moved[oid]
                 self.targets[oid] = state.target
                 continue

@@ -648,7 +648,7 @@ class DestinationContract:
             opened, LoadBatch(replacements=(first,)), LoadBatch(replacements=(second,))
         ) as destination:
             assert content(destination, "orders", "id", "doc") == [(2, None)]
-            batch = LoadBatch(replacements=(replace(third, exact=True),))
+            batch = LoadBatch(replacements=(replace(third, gone=None),))
             destination.load(batch, checkpoint(30))
             assert content(destination, "orders", "id") == [(3,)]
             with pytest.raises((CdcError, KeyError)):

@@ -19,6 +19,9 @@ _WIDER = {
     pa.float32(): (pa.float64(),),
 }
 
+#: Digits before the point that a decimal needs in place of a whole number.
+_WHOLE_DIGITS = {pa.int16(): 10, pa.int32(): 10, pa.int64(): 20}
+
 
 def all_fields(target: TargetTable) -> list[pa.Field]:
     """The table's own columns, then the metadata columns."""
@@ -47,6 +50,19 @@ def widens(narrow: pa.DataType, wide: pa.DataType) -> bool:
     if pa.types.is_decimal(narrow) and pa.types.is_decimal(wide):
         return bool(wide.scale == narrow.scale and wide.precision > narrow.precision)
     return wide in _WIDER.get(narrow, ())
+
+
+def alters(narrow: pa.DataType, wide: pa.DataType) -> bool:
+    """Whether a Databricks table can give a column the other type and keep its rows. Source:
+    Databricks documentation, "Type widening"."""
+    if pa.types.is_decimal(wide):
+        if pa.types.is_decimal(narrow):
+            more, finer = wide.precision - narrow.precision, wide.scale - narrow.scale
+            return bool(more >= finer >= 0)
+        return narrow in _WHOLE_DIGITS and wide.precision - wide.scale >= _WHOLE_DIGITS[narrow]
+    if wide == pa.float64() and narrow in (pa.int16(), pa.int32()):
+        return True
+    return widens(narrow, wide) or (narrow, wide) == (pa.date32(), pa.timestamp("us"))
 
 
 def same(left: pa.DataType | None, right: pa.DataType) -> bool:

@@ -8,6 +8,9 @@ REPLACE TABLE, so that a reader sees a table before or after. Sources: Databrick
 from __future__ import annotations
 
 import contextlib
+import itertools
+import logging
+import re
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +24,8 @@ from adapters.dlt_destination.atomic_block import (
     lacks_catalog_commits,
     lacks_transactions,
 )
-from adapters.dlt_destination.columns import all_fields, own_columns, plain, widens
+from adapters.dlt_destination.carry_over import what_others_put_on
+from adapters.dlt_destination.columns import all_fields, alters, own_columns, plain, widens
 from adapters.dlt_destination.dialect import SPARK
 from adapters.dlt_destination.failures import root_cause
 from adapters.dlt_destination.pieces import SCAN_BYTES, SCAN_ROWS, gathered
@@ -33,7 +37,9 @@ from adapters.dlt_destination.plan import (
     Step,
 )
 from adapters.dlt_destination.probe import PROBE_COLUMN, probe_name
+from adapters.dlt_destination.refusals import refusal_of
 from adapters.dlt_destination.state_keeping import StateInTables
+from adapters.dlt_destination.transient import transient
 from adapters.dlt_destination.unity_names import (
     FORBIDDEN_BY_CATALOG,
     TablesByName,
@@ -54,6 +60,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from adapters.dlt_destination.store import Refusal
     from adapters.dlt_destination.transient import Patience
     from adapters.dlt_destination.volume_staging import VolumeStaging
     from cdc_core.errors import CdcError
@@ -69,8 +76,20 @@ TABLES_PER_COUNT = 100
 CLUSTERED_COLUMNS = 4
 STATISTICS_COLUMNS = 32
 
+#: Columns that are moved one by one, rather than the table replaced.
+MOVED_COLUMNS = 20
+
+#: A table's columns with their SQL types, in order.
+Described = list[tuple[str, str]]
+
 _PROPERTIES = {"delta.enableDeletionVectors": "true"}
 _COLUMN_MAPPING = {"delta.columnMapping.mode": "name"}
+_TIMESTAMP_NTZ = {"delta.feature.timestampNtz": "supported"}
+
+_NOT_FOUND = re.compile(r"\[(?:TABLE_OR_VIEW|SCHEMA)_NOT_FOUND\b")
+_EXISTS = re.compile(r"\[TABLE_OR_VIEW_ALREADY_EXISTS\b")
+
+_log = logging.getLogger(__name__)
 
 
 class DatabricksStore:
@@ -98,8 +117,9 @@ class DatabricksStore:
         self.sessions = Sessions(patience, self._credentials)
         #: What a batch does, where it is one transaction.
         self.block = AtomicBlock() if in_one_transaction else None
-        self._columns: TablesByName[pa.Schema] | None = None
-        self._changed: set[str] = set()
+        #: What `information_schema` showed first in this run, and what DESCRIBE did since.
+        self._shown: TablesByName[pa.Schema] | None = None
+        self._described: TablesByName[Described | None] = TablesByName()
         self._asking = threading.Lock()
 
     def factory(self, run: Run) -> Any:
@@ -132,11 +152,29 @@ class DatabricksStore:
         if self.block is not None:
             self.block.clear()
         self.sessions.close()
-        self._columns = None
+        self._shown = None
+        self._described.clear()
 
     # What there is.
 
-    def columns(self, client: Any) -> dict[str, pa.Schema]:
+    def columns(self, client: Any) -> TablesByName[pa.Schema]:
+        """As `information_schema` shows them, some time after a definition, but for the tables that
+        this run has defined or described."""
+        found = TablesByName(self._showing(client))
+        for table, described in self._described.items():
+            if described is not None:
+                found[table] = _schema(described)
+            elif table in found:
+                del found[table]
+        return found
+
+    def _showing(self, client: Any) -> TablesByName[pa.Schema]:
+        with self._asking:
+            if self._shown is None:
+                self._shown = self._asked(client)
+            return self._shown
+
+    def _asked(self, client: Any) -> TablesByName[pa.Schema]:
         sql = client.sql_client
         catalog = sql.catalog_name()
         rows = sql.execute_sql(
@@ -148,25 +186,37 @@ class DatabricksStore:
             "ORDER BY c.table_name, c.ordinal_position",
             sql.dataset_name.lower(),
         )
-        fields: dict[str, list[pa.Field]] = {}
+        found: dict[str, list[tuple[str, str]]] = {}
         for table, column, sql_type in rows or ():
             if not table.startswith("_dlt"):
-                arrow_type = SPARK.arrow_type(sql_type) or pa.null()
-                fields.setdefault(table, []).append(pa.field(column, arrow_type))
-        found = {table: pa.schema(columns) for table, columns in fields.items()}
-        self._columns = TablesByName(found)
-        return TablesByName(found)
+                found.setdefault(table, []).append((column, sql_type))
+        return TablesByName({table: _schema(columns) for table, columns in found.items()})
 
-    def _known_columns(self, client: Any, table: str) -> pa.Schema:
-        """As `columns`, asked again only for a table whose definition changed: all changes are
-        ours, and one thread at a time has to do with a table."""
-        name = table_name(table)
-        with self._asking:
-            if self._columns is None or name in self._changed:
-                self._changed.clear()
-                self.columns(client)
-            assert self._columns is not None
-            return self._columns.get(table) or pa.schema([])
+    def current(self, client: Any, table: str) -> pa.Schema | None:
+        """By DESCRIBE, which shows a definition at once; once a run and definition."""
+        described = self._describe(client, table)
+        return None if described is None else _schema(described)
+
+    def _describe(self, client: Any, table: str) -> Described | None:
+        """Columns and their SQL types."""
+        if table not in self._described:
+            try:
+                rows = client.sql_client.execute_sql(f"DESCRIBE TABLE {_name(client, table)}") or ()
+            except Exception as error:
+                if not _NOT_FOUND.search(str(root_cause(error))):
+                    raise
+                self._described[table] = None
+            else:
+                # What comes after the columns is under a heading.
+                columns = itertools.takewhile(lambda row: row[0] and row[0][0] != "#", rows)
+                self._described[table] = [(column, kind) for column, kind, *_ in columns]
+        return self._described[table]
+
+    def _known(self, client: Any, table: str) -> pa.Schema | None:
+        """Columns that a table has or, if nothing was defined in this run, had a while ago."""
+        if table in self._described:
+            return self.current(client, table)
+        return self._showing(client).get(table)
 
     def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]:
         found: TablesByName[int] = TablesByName()
@@ -181,7 +231,8 @@ class DatabricksStore:
         return found
 
     def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-        held = self._known_columns(client, table)
+        held = self.current(client, table)
+        assert held is not None
         schema = pa.schema([held.field(name) for name in columns])
         names = ", ".join(SPARK.quote(name) for name in columns)
         query = f"SELECT {names} FROM {_name(client, table)}"
@@ -193,20 +244,20 @@ class DatabricksStore:
 
     def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:
         fields = all_fields(target)
-        definitions = ", ".join(f"{SPARK.quote(f.name)} {SPARK.sql_type(f.type)}" for f in fields)
         if not client.is_storage_initialized():
             client.initialize_storage()
         self._define(
             client,
             target.name,
-            f"CREATE TABLE IF NOT EXISTS {_name(client, target.name)} ({definitions}) "
+            f"CREATE TABLE IF NOT EXISTS {_name(client, target.name)} ({_definitions(fields)}) "
             f"{self._layout(fields, key)}",
         )
 
     def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
         """Behind the table's own columns, before the metadata columns."""
-        self._map_names(client, table, [field.name for field in fields])
-        before = own_columns(self._known_columns(client, table).names)
+        self._enable(client, table, fields)
+        held = self.current(client, table)
+        before = own_columns([] if held is None else held.names)
         names = [field.name for field in fields]
         places = [f"AFTER {SPARK.quote(name)}" for name in (*before[-1:], *names)]
         if not before:
@@ -219,11 +270,11 @@ class DatabricksStore:
             client,
             table,
             f"ADD COLUMNS ({added})",
-            lambda: set(names) <= set(self.columns(client)[table].names),
+            lambda held: set(names) <= set(held.names),
         )
 
     def widen(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
-        self._set_properties(client, table, {"delta.enableTypeWidening": "true"})
+        self._enable(client, table, fields, {"delta.enableTypeWidening": "true"})
         for field in fields:
             column = f"{SPARK.quote(field.name)} TYPE {SPARK.sql_type(field.type)}"
             self._define(client, table, f"ALTER TABLE {_name(client, table)} ALTER COLUMN {column}")
@@ -235,56 +286,72 @@ class DatabricksStore:
             client,
             table,
             f"RENAME COLUMN {names}",
-            lambda: new in self.columns(client)[table].names,
+            lambda held: new in held.names,
         )
 
     def rename_table(self, client: Any, old: str, new: str) -> None:
-        self._changed.add(table_name(new))
-        self._alter(
-            client,
-            old,
-            f"RENAME TO {_name(client, new)}",
-            lambda: new in self.columns(client),
-        )
+        self._described.pop(table_name(new), None)
+        try:
+            statement = f"ALTER TABLE {_name(client, old)} RENAME TO {_name(client, new)}"
+            self._define(client, old, statement)
+        except Exception:
+            if self.current(client, old) is not None or self.current(client, new) is None:
+                raise
 
     def rename_cells(self, client: Any, rename: SchemaStep) -> None:
         cells = _name(client, UNREPRESENTABLE_TABLE)
         self._run(client, merge_sql.renaming_cells(SPARK, rename, cells))
 
-    def _map_names(self, client: Any, table: str, names: Iterable[str]) -> None:
-        if any(column_needs_mapping(name) for name in names):
-            self._set_properties(client, table, _COLUMN_MAPPING)
+    def _enable(
+        self,
+        client: Any,
+        table: str,
+        fields: Iterable[pa.Field],
+        more: Mapping[str, str] | None = None,
+    ) -> None:
+        """Set what a table needs to have such columns, which only a new table has by itself."""
+        properties = {**(more or {}), **_features(fields)}
+        if properties:
+            self._set_properties(client, table, properties)
 
-    def _layout(self, fields: Sequence[pa.Field], key: Sequence[str]) -> str:
+    def _layout(
+        self,
+        fields: Sequence[pa.Field],
+        key: Sequence[str],
+        more: Mapping[str, str] | None = None,
+        comment: str = "",
+    ) -> str:
         """How a new table is laid out, as the clauses of its definition."""
-        properties = dict(_PROPERTIES)
-        if any(column_needs_mapping(field.name) for field in fields):
-            properties |= _COLUMN_MAPPING
+        properties = {**(more or {}), **_PROPERTIES, **_features(fields)}
         if self.block is not None:
             properties |= CATALOG_COMMITS
         by_name = {field.name: field.type for field in fields[:STATISTICS_COLUMNS]}
         clustered = [name for name in key if name in by_name and _clusters(by_name[name])]
         columns = ", ".join(SPARK.quote(name) for name in clustered[:CLUSTERED_COLUMNS])
         cluster = f"CLUSTER BY ({columns}) " if columns else ""
-        return f"{cluster}TBLPROPERTIES ({_pairs(properties)})"
+        said = f"COMMENT {SPARK.literal(comment)} " if comment else ""
+        return f"{cluster}{said}TBLPROPERTIES ({_pairs(properties)})"
 
     def _set_properties(self, client: Any, table: str, properties: Mapping[str, str]) -> None:
         statement = f"ALTER TABLE {_name(client, table)} SET TBLPROPERTIES ({_pairs(properties)})"
         self._define(client, table, statement)
 
-    def _alter(self, client: Any, table: str, change: str, is_done: Callable[[], bool]) -> None:
-        """A change that fails when it is sent again after it was done."""
+    def _alter(
+        self, client: Any, table: str, change: str, is_done: Callable[[pa.Schema], bool]
+    ) -> None:
+        """A change that fails when it is sent again after it was done, as `is_done` sees."""
         try:
             self._define(client, table, f"ALTER TABLE {_name(client, table)} {change}")
         except Exception:
-            if not is_done():
+            held = self.current(client, table)
+            if held is None or not is_done(held):
                 raise
 
     def _define(self, client: Any, table: str, statement: str) -> None:
         try:
             self._run(client, statement)
         finally:
-            self._changed.add(table_name(table))
+            self._described.pop(table_name(table), None)
 
     # Rows.
 
@@ -308,14 +375,10 @@ class DatabricksStore:
             kept = step.kept if isinstance(step, StagedReplacement) else ()
             if self.block is None:
                 with volume.staged(step.paths, kept=kept) as files:
-                    self._run(client, self._statement(client, table, step, files))
-                continue
-            files = self.block.enter(volume.staged(step.paths, READ_FILES, kept))
-            statement = self._statement(client, table, step, files)
-            if statement.startswith("CREATE"):  # which no transaction can hold
-                self._run(client, statement)
+                    self._apply(client, table, step, files)
             else:
-                self.block.add(statement, table=table)
+                files = self.block.enter(volume.staged(step.paths, READ_FILES, kept))
+                self._apply(client, table, step, files)
 
     def commit(self, client: Any) -> None:
         """Run the batch's transaction; every table in it may have to be told of transactions."""
@@ -332,10 +395,18 @@ class DatabricksStore:
             client.sql_client.execute_sql(statement, *values)
         self.block.clear()
 
-    def _statement(self, client: Any, table: str, step: Step, files: str) -> str:
+    def _apply(self, client: Any, table: str, step: Step, files: str) -> None:
         if isinstance(step, StagedReplacement):
-            return self._replacement(client, table, step, files)
-        return self._merge(_name(client, table), step, files)
+            self._replace(client, table, step, files)
+            return
+        self._write(client, table, self._merge(_name(client, table), step, files))
+
+    def _write(self, client: Any, table: str, statement: str) -> None:
+        """Now, or with the batch's transaction."""
+        if self.block is None:
+            self._run(client, statement)
+        else:
+            self.block.add(statement, table=table)
 
     def _merge(self, target: str, step: StagedMerge | StagedCells, files: str) -> str:
         match step:
@@ -352,56 +423,115 @@ class DatabricksStore:
                 source = merge_sql.cells_source(SPARK, _typed(UNREPRESENTABLE_SCHEMA, files))
         return rules.statement(SPARK, source, target)
 
-    def _replacement(self, client: Any, table: str, step: StagedReplacement, files: str) -> str:
-        """The statement for the new content; columns that only the old table has stay, empty.
+    # Replacing a whole table.
 
-        A table whose columns are the same, or new, or wider, is overwritten, which keeps all that
-        others set on it; one whose columns changed types or places is replaced as a whole.
-        """
-        target = _name(client, table)
-        new = all_fields(step.target)
-        old = self._known_columns(client, table)
-        kept = [f for f in old if step.stays(f.name) and not pa.types.is_null(f.type)]
-        fields = [*new, *kept]
-        values = [SPARK.quote(f.name) for f in new]
-        values += [f"CAST(NULL AS {SPARK.sql_type(f.type)}) AS {SPARK.quote(f.name)}" for f in kept]
-        rows = f"SELECT {', '.join(values)} FROM {_typed(new, files)} AS f"
-        if not len(old) and self.block is not None:
-            self.create(client, step.target, step.key)
-        elif not self._made_to_fit(client, table, old, step, fields):
-            self._changed.add(table_name(table))
-            layout = self._layout(fields, step.key)
-            return f"CREATE OR REPLACE TABLE {target} {layout} AS {rows}"
-        columns = ", ".join(SPARK.quote(field.name) for field in fields)
-        return f"INSERT OVERWRITE {target} ({columns}) {rows}"
+    def make_fit(self, client: Any, replacement: StagedReplacement) -> None:
+        held = self._known(client, replacement.target.name)
+        if held is None or _fits(held, replacement):
+            return  # a table that does not show yet is met when it is made
+        self._made_to_fit(client, replacement)
 
-    def _made_to_fit(
-        self,
-        client: Any,
-        table: str,
-        old: pa.Schema,
-        step: StagedReplacement,
-        fields: Sequence[pa.Field],
-    ) -> bool:
-        """Add and widen columns until the table has the fields; False where that is not enough."""
-        held = {f.name: plain(f.type) for f in old if not pa.types.is_null(f.type)}
-        wanted = {field.name: plain(field.type) for field in fields}
+    def _replace(self, client: Any, table: str, step: StagedReplacement, files: str) -> None:
+        """Overwrite the table, which keeps all that others put on it and gives their columns their
+        defaults; one that cannot be made to fit is replaced as a whole."""
+        target, new = _name(client, table), all_fields(step.target)
+        names = ", ".join(SPARK.quote(field.name) for field in new)
+        rows = f"SELECT {names} FROM {_typed(new, files)} AS f"
+        held = self._known(client, table)
+        if held is None:
+            if self._made(client, table, step, rows):
+                return
+            held = self.current(client, table)
+            assert held is not None
+        if not (_fits(held, step) or self._made_to_fit(client, step)):
+            self._replace_whole(client, table, step, rows)
+            return
+        self._write(client, table, f"INSERT OVERWRITE {target} ({names}) {rows}")
+        for name in self._surplus(client, table, step):
+            self._set_properties(client, table, _COLUMN_MAPPING)
+            self._alter(
+                client,
+                table,
+                f"DROP COLUMN {SPARK.quote(name)}",
+                lambda left, name=name: name not in left.names,  # type: ignore[misc]
+            )
+
+    def _made(self, client: Any, table: str, step: StagedReplacement, rows: str) -> bool:
+        """Make a table that does not show, with its rows where that can be one statement; False
+        where there is one: shown late, or made by a statement whose answer was lost."""
+        target, fields = _name(client, table), all_fields(step.target)
+        layout = self._layout(fields, step.key)
+        in_block = self.block is not None
+        content = f"({_definitions(fields)}) {layout}" if in_block else f"{layout} AS {rows}"
+        try:
+            self._define(client, table, f"CREATE TABLE {target} {content}")
+        except Exception as error:
+            if not _EXISTS.search(str(root_cause(error))):
+                raise
+            return False
+        self._described[table] = [(f.name, SPARK.sql_type(f.type)) for f in fields]
+        return not in_block
+
+    def _made_to_fit(self, client: Any, step: StagedReplacement) -> bool:
+        """Add, widen and move columns until the table fits; False where that is not enough."""
+        table = step.target.name
+        old = self.current(client, table)
+        if old is None:
+            return False
+        held = {f.name: plain(f.type) for f in old}
+        fields = all_fields(step.target)
         missing = [field for field in fields if field.name not in held]
-        narrow = [f for f in fields if held.get(f.name, wanted[f.name]) != wanted[f.name]]
+        narrow = [f for f in fields if f.name in held and not _holds(held[f.name], plain(f.type))]
         clashes = {name.lower() for name in old.names} & {field.name.lower() for field in missing}
-        surplus = step.exact and not all(step.has(name) for name in old.names)
-        if not held or clashes or surplus:
+        if clashes or (step.gone is None and not all(map(step.has, old.names))):
             return False
-        own = [field.name for field in all_fields(step.target)]
-        if [name for name in own if name in held] != [name for name in held if name in own]:
-            return False  # columns that only the old table has may stand anywhere
-        if not all(widens(held[field.name], wanted[field.name]) for field in narrow):
+        if not all(alters(held[field.name], plain(field.type)) for field in narrow):
             return False
+        moves = list(_moves(old.names, [f.name for f in fields if f.name in held]))
+        if len(moves) > MOVED_COLUMNS:
+            return False
+        for name, before in moves:
+            place = f"AFTER {SPARK.quote(before)}" if before else "FIRST"
+            column = f"ALTER COLUMN {SPARK.quote(name)} {place}"
+            self._define(client, table, f"ALTER TABLE {_name(client, table)} {column}")
         if missing:
             self.add_columns(client, table, missing)
         if narrow:
             self.widen(client, table, narrow)
         return True
+
+    def _surplus(self, client: Any, table: str, step: StagedReplacement) -> list[str]:
+        """Columns of ours that the table has still."""
+        if not step.gone:
+            return []
+        held = self._known(client, table)
+        names = [] if held is None else held.names
+        return [name for name in names if name in step.gone and not step.has(name)]
+
+    def _replace_whole(self, client: Any, table: str, step: StagedReplacement, rows: str) -> None:
+        described = self._describe(client, table)
+        assert described is not None
+        fields = all_fields(step.target)
+        carried = what_others_put_on(client, table, described, step.has, step.stays)
+        if carried.columns:
+            rows = f"SELECT *, {', '.join(carried.columns)} FROM ({rows}) AS r"
+        layout = self._layout(fields, step.key, carried.properties, carried.comment)
+        name = _name(client, table)
+        self._define(client, table, f"CREATE OR REPLACE TABLE {name} {layout} AS {rows}")
+        for what, change in carried.alterations:
+            try:
+                self._define(client, table, f"ALTER TABLE {name} {change}")
+            except Exception as error:
+                if transient(root_cause(error)):
+                    raise
+                carried.lost.append(what)
+        if carried.lost:
+            _log.warning(
+                "table %s was replaced, since a column's type changed; what others had put on it "
+                "and could not be kept: %s",
+                table,
+                ", ".join(carried.lost),
+            )
 
     # The rest.
 
@@ -465,6 +595,9 @@ class DatabricksStore:
         found = {volume.name: volume.files() for volume in self._volumes(client)}
         return {name: files for name, files in found.items() if files is not None}
 
+    def refusal(self, error: BaseException) -> Refusal | None:
+        return refusal_of(error)
+
     def failure(self, error: BaseException, where: str) -> CdcError:
         lacking = None if self.block is None else lacks_transactions(root_cause(error))
         return lacking or error_for(error, where)
@@ -489,6 +622,57 @@ class DatabricksStore:
 
 def _name(client: Any, table: str) -> str:
     return f"{client.sql_client.fully_qualified_dataset_name()}.{SPARK.quote(table_name(table))}"
+
+
+def _definitions(fields: Iterable[pa.Field]) -> str:
+    return ", ".join(f"{SPARK.quote(f.name)} {SPARK.sql_type(f.type)}" for f in fields)
+
+
+def _schema(columns: Described) -> pa.Schema:
+    """A column of a type that this library never makes has the type `null`."""
+    return pa.schema(
+        [pa.field(name, SPARK.arrow_type(kind) or pa.null()) for name, kind in columns]
+    )
+
+
+def _features(fields: Iterable[pa.Field]) -> dict[str, str]:
+    """Properties without which a table cannot have such columns."""
+    found: dict[str, str] = {}
+    for field in fields:
+        if column_needs_mapping(field.name):
+            found |= _COLUMN_MAPPING
+        if field.type == pa.timestamp("us"):
+            found |= _TIMESTAMP_NTZ
+    return found
+
+
+def _holds(held: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether a column need not be altered: for whole and floating numbers wider will do."""
+    if held == wanted:
+        return True
+    return not pa.types.is_decimal(held) and widens(wanted, held)
+
+
+def _fits(held: pa.Schema, step: StagedReplacement) -> bool:
+    """Whether a table can be overwritten as it is."""
+    fields = {field.name: plain(field.type) for field in all_fields(step.target)}
+    names = [name for name in held.names if name in fields]
+    return (
+        names == list(fields)
+        and all(_holds(plain(held.field(name).type), kind) for name, kind in fields.items())
+        and (step.gone is not None or len(names) == len(held))
+    )
+
+
+def _moves(held: Sequence[str], wanted: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Columns to be moved, each with the one that it stands behind then (empty: none), so that
+    these stand in the wanted order."""
+    order = [name for name in held if name in wanted]
+    for place, name in enumerate(wanted):
+        if order[place] != name:
+            order.remove(name)
+            order.insert(place, name)
+            yield name, wanted[place - 1] if place else ""
 
 
 def _typed(fields: Iterable[pa.Field], files: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
 from collections.abc import MutableMapping
 from itertools import chain
@@ -30,6 +31,7 @@ from adapters.dlt_destination.plan import Run, StagedCells, StagedMerge, StagedR
 from adapters.dlt_destination.probe import probe_name
 from adapters.dlt_destination.settings import local_folder
 from adapters.dlt_destination.state_keeping import StateInFiles
+from adapters.dlt_destination.store import Refusal
 from cdc_core.errors import DestinationFailed, DestinationUnavailable, SettingsError
 from cdc_core.naming import FORBIDDEN_IN_TABLES, RESERVED_TABLES, TableNaming
 from cdc_core.staging import UNREPRESENTABLE_TABLE, KeyedMerge, MultisetMerge
@@ -64,6 +66,12 @@ PROPERTIES = {"delta.deletedFileRetentionDuration": "interval 1 hours"}
 
 #: After so many commits of a table its small files are put together and unneeded ones removed.
 UPKEEP_EVERY = 20
+
+#: What delta-rs raises for a table with constraints or features that others gave it.
+_REFUSING = {"DeltaError", "DeltaProtocolError", "SchemaMismatchError"}
+_OF_THE_TABLE = re.compile(
+    r"constraint|invariant|validation check|features|NOT NULL", re.IGNORECASE
+)
 
 #: Expressions of a merge are DataFusion's, which quotes and compares as DuckDB does.
 DATAFUSION = DUCKDB
@@ -150,6 +158,14 @@ class DeltaStore:
             if not name.startswith("_dlt")
             and _is_folder(files, client.pathlib.join(client.dataset_path, name, LOG_FOLDER))
         )
+
+    def current(self, client: Any, table: str) -> pa.Schema | None:
+        log = client.pathlib.join(client.dataset_path, table, LOG_FOLDER)
+        client.fs_client.invalidate_cache()
+        return self._schema(client, table) if _is_folder(client.fs_client, log) else None
+
+    def make_fit(self, client: Any, replacement: StagedReplacement) -> None:
+        """With the rows, in their commit."""
 
     def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:  # noqa: ARG002 - no use for a key here
         from deltalake import DeltaTable
@@ -259,8 +275,8 @@ class DeltaStore:
     def _replace(self, client: Any, table: str, step: StagedReplacement) -> None:
         from deltalake import write_deltalake
 
-        new = _nullable(all_fields(step.target))
         old = self.columns_of(client, table)
+        new = pa.schema([_described(field, old) for field in _nullable(all_fields(step.target))])
         kept = [field for field in old if step.stays(field.name)]
         schema = pa.schema([*new, *kept])
 
@@ -287,7 +303,8 @@ class DeltaStore:
         self._order(client, table, schema.names)
 
     def columns_of(self, client: Any, table: str) -> pa.Schema:
-        return self._schema(client, table) if table in self._tables(client) else pa.schema([])
+        found = self.current(client, table)
+        return pa.schema([]) if found is None else found
 
     def _schema(self, client: Any, table: str) -> pa.Schema:
         return pa.schema(self._open(client, table).schema().to_arrow())
@@ -383,6 +400,11 @@ class DeltaStore:
 
     def close(self) -> None:
         """Nothing is kept."""
+
+    def refusal(self, error: BaseException) -> Refusal | None:
+        if type(error).__name__ not in _REFUSING or not _OF_THE_TABLE.search(str(error)):
+            return None
+        return Refusal(scrubbed(error))
 
     def failure(self, error: BaseException, where: str) -> CdcError:
         cause = root_cause(error)
@@ -516,6 +538,13 @@ def _row_groups() -> Any:
 
 def _nullable(fields: Iterable[pa.Field]) -> pa.Schema:
     return pa.schema([field.with_nullable(True) for field in fields])
+
+
+def _described(field: pa.Field, held: pa.Schema) -> pa.Field:
+    """The field with what others said of the column, such as a comment."""
+    place = held.get_field_index(field.name)
+    said = held.field(place).metadata if place >= 0 else None
+    return field.with_metadata(said) if said else field
 
 
 def _quoted(assignments: Mapping[str, str]) -> dict[str, str]:

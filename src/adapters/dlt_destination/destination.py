@@ -7,11 +7,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
-from adapters.dlt_destination.columns import all_fields, fitted, plain, same, widens
+from adapters.dlt_destination.columns import all_fields, plain, same, widens
 from adapters.dlt_destination.failures import is_failure, root_cause, settings_error
 from adapters.dlt_destination.incoming import IncomingRows
 from adapters.dlt_destination.parquet import StagedParquet, write_pieces, write_table
@@ -19,7 +20,7 @@ from adapters.dlt_destination.plan import Run, StagedCells, StagedMerge, StagedR
 from adapters.dlt_destination.probe import PROBE_COLUMN
 from adapters.dlt_destination.work_folder import WorkFolder
 from cdc_core.checkpoint import Checkpoint
-from cdc_core.errors import CdcError, DestinationFailed
+from cdc_core.errors import CdcError, DestinationFailed, DestinationRefused
 from cdc_core.staging import (
     COMMITTED_AT_COLUMN,
     LSN_COLUMN,
@@ -33,12 +34,20 @@ from cdc_core.staging import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
+    from collections.abc import (
+        Callable,
+        Collection,
+        Iterable,
+        Iterator,
+        Mapping,
+        MutableMapping,
+        Sequence,
+    )
     from pathlib import Path
 
     from adapters.dlt_destination.packages import Packages
     from adapters.dlt_destination.settings import PipelineSettings
-    from adapters.dlt_destination.store import TableStore
+    from adapters.dlt_destination.store import Refusal, TableStore
     from cdc_core.naming import TableNaming
     from cdc_core.staging import SchemaStep
 
@@ -151,12 +160,15 @@ class DltDestination:
             self._staging = STAGING[self._staging == STAGING[0]]
             # Open to the end, so that what dlt opens meanwhile shares the connection where it can.
             with self._opened_client() as client:
-                for step in batch.steps:
-                    self._rename(client, step)
+                self._define(client, batch)
                 steps = Steps()
                 self._replace(client, batch, folder, steps)
                 _write_files(batch, folder, steps)
-                self._prepare_tables(client, batch, steps)
+                if UNREPRESENTABLE_TABLE in steps:
+                    self._fit(client, UNREPRESENTABLE, ())
+                if batch.replacements:
+                    # Their columns are as the replacement leaves them, which the store decides.
+                    self._columns = None
                 self._apply(client, steps)
                 packages.run(checkpoint.to_state())
                 if self._keeps and checkpoint.reading is None:
@@ -166,10 +178,16 @@ class DltDestination:
             shutil.rmtree(folder)
             shutil.rmtree(staged)
 
-    def columns(self, tables: Collection[str]) -> Mapping[str, Sequence[str]]:
+    def columns(
+        self, tables: Collection[str], *, current: bool = False
+    ) -> Mapping[str, Sequence[str]]:
         with self._failures("looking for tables"), self._opened_client() as client:
             known = self._known_columns(client)
-            return {table: known[table].names for table in tables if table in known}
+            if current:
+                found = {table: self._current(client, table) for table in tables}
+            else:
+                found = {table: known[table] for table in tables if table in known}
+            return {table: schema.names for table, schema in found.items() if schema is not None}
 
     def tables(self) -> Mapping[str, int]:
         with self._failures("counting rows"), self._opened_client() as client:
@@ -178,7 +196,7 @@ class DltDestination:
     def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         with self._failures(f"reading table {table!r}"), self._opened_client() as client:
             self._stay_open()
-            if table not in self._known_columns(client):
+            if table not in self._known_columns(client) and not self._current(client, table):
                 return
             # A query needs columns, even where only rows are counted.
             for piece in self._store.scan(client, table, columns or (LSN_COLUMN,)):
@@ -286,28 +304,72 @@ class DltDestination:
             self._columns = self._store.columns(client)
         return self._columns
 
+    def _current(self, client: Any, table: str) -> pa.Schema | None:
+        """Columns of a table as they are now: what definitions are decided by."""
+        known, schema = self._known_columns(client), self._store.current(client, table)
+        if schema is not None:
+            known[table] = schema
+        elif table in known:
+            del known[table]
+        return schema
+
+    def _define(self, client: Any, batch: LoadBatch) -> None:
+        """Rename, make and alter tables until they fit the batch, before any of its rows.
+
+        What is refused of one table does not keep the others from being tried, so that all that are
+        refused are known at once.
+        """
+        tasks: list[tuple[str, Callable[[], None]]] = []
+        for step in batch.steps:
+            name = step.new if isinstance(step, TableRename) else step.table
+            tasks.append((name, partial(self._rename, client, step)))
+        for replacement in batch.replacements:
+            target = replacement.target
+            staged = StagedReplacement(target, (), 0, replacement.key, replacement.gone)
+            tasks.append((target.name, partial(self._store.make_fit, client, staged)))
+        replaced = {replacement.target.name for replacement in batch.replacements}
+        for merge in batch.merges:
+            key = merge.key if isinstance(merge, KeyedMerge) else ()
+            # What a replacement of the same batch makes of the table is already known.
+            if merge.target.name not in replaced:
+                tasks.append((merge.target.name, partial(self._fit, client, merge.target, key)))
+        refused: dict[str, Refusal] = {}
+        tables = {name for name, _ in tasks}
+        for name, do in tasks:
+            if name in refused:
+                continue
+            try:
+                do()
+            except Exception as error:
+                refusal = self._store.refusal(root_cause(error))
+                if refusal is None:
+                    raise
+                refused[name] = refusal
+                if _common(refused, len(tables)):
+                    raise
+        if refused:
+            raise DestinationRefused({name: refusal.why for name, refusal in refused.items()})
+
     def _rename(self, client: Any, step: SchemaStep) -> None:
         """Do a rename unless it is done already."""
-        known = self._known_columns(client)
         match step:
             case ColumnRename(table, old, new):
-                names = known[table].names if table in known else []
+                schema = self._current(client, table)
+                names = schema.names if schema is not None else []
                 if old in names and new not in names:
                     self._rename_cells(client, step)
                     self._store.rename_column(client, table, old, new)
-                    renamed = (f.with_name(new) if f.name == old else f for f in known[table])
-                    known[table] = pa.schema(renamed)
+                    self._current(client, table)
             case TableRename(old, new):
-                if old in known and new not in known:
+                if self._current(client, old) is not None and self._current(client, new) is None:
                     self._rename_cells(client, step)
-                    columns = known[old]
                     self._store.rename_table(client, old, new)
-                    del known[old]
-                    known[new] = columns
+                    self._current(client, old)
+                    self._current(client, new)
 
     def _rename_cells(self, client: Any, step: SchemaStep) -> None:
         """Before the rename itself, which tells whether this is still to be done."""
-        if UNREPRESENTABLE_TABLE in self._known_columns(client):
+        if self._current(client, UNREPRESENTABLE_TABLE) is not None:
             self._store.rename_cells(client, step)
 
     def _replace(self, client: Any, batch: LoadBatch, folder: Path, steps: Steps) -> None:
@@ -320,7 +382,7 @@ class DltDestination:
             target = replacement.target
             rows = IncomingRows(replacement.rows, pa.schema(all_fields(target)))
             kept = self._places(client, replacement.kept)
-            step = StagedReplacement(target, (), 0, replacement.key, replacement.exact, kept)
+            step = StagedReplacement(target, (), 0, replacement.key, replacement.gone, kept)
             if not kept and target.name not in merged and self._fill(client, step, rows):
                 continue
             paths, count = write_pieces(rows, rows.schema, folder, f"content-{number}")
@@ -345,11 +407,14 @@ class DltDestination:
             raise TableFailed(step.target.name) from error
 
     def _apply(self, client: Any, steps: Steps) -> None:
-        """Bring the steps into their tables, several at a time; the first failure ends it."""
+        """Bring the steps into their tables, several at a time; the first failure ends it, unless
+        it is a table that is refused: then the others go on."""
         if not steps:
             return
         client.initialize_storage()  # where it is still to be made
         opened = threading.local()
+        refused: dict[str, Refusal] = {}
+        last: TableFailed | None = None
 
         def apply(table: str) -> None:
             try:
@@ -364,32 +429,54 @@ class DltDestination:
         with ExitStack() as clients, ThreadPoolExecutor(TABLES_AT_ONCE) as pool:
             try:
                 for applied in [pool.submit(apply, table) for table in steps]:
-                    applied.result()
+                    try:
+                        applied.result()
+                    except TableFailed as error:
+                        refusal = self._store.refusal(root_cause(error))
+                        if refusal is None:
+                            raise
+                        refused[error.table] = refusal
+                        last = error
             except BaseException:  # an interrupt, too: what has not begun never does
                 pool.shutdown(cancel_futures=True)
                 raise
-
-    def _prepare_tables(self, client: Any, batch: LoadBatch, steps: Steps) -> None:
-        """Make tables and columns that are missing, widen those that are too narrow."""
-        replaced = {replacement.target.name for replacement in batch.replacements}
-        for merge in batch.merges:
-            key = merge.key if isinstance(merge, KeyedMerge) else ()
-            # What a replacement of the same batch makes of the table is already known.
-            if merge.target.name not in replaced:
-                self._fit(client, merge.target, key)
-        if UNREPRESENTABLE_TABLE in steps:
-            self._fit(client, UNREPRESENTABLE, ())
-        if replaced:
-            # Their columns are as the replacement leaves them, which the store decides.
-            self._columns = None
+        if last is not None and _common(refused, len(steps)):
+            raise last
+        if refused:
+            raise DestinationRefused({name: refusal.why for name, refusal in refused.items()})
 
     def _fit(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:
+        """Make a table, or columns that are missing, and widen those that are too narrow.
+
+        What is known from the run's start decides only that nothing is to be done.
+        """
         known = self._known_columns(client)
-        if target.name not in known:
+        if target.name in known and self._unfit(target, known[target.name]) == ([], []):
+            return
+        actual = self._current(client, target.name)
+        if actual is None:
             self._store.create(client, target, key)
             known[target.name] = pa.schema(all_fields(target))
             return
-        actual = known[target.name]
+        missing, narrow = self._unfit(target, actual)
+        for field in narrow:
+            held = actual.field(field.name).type
+            if not widens(held, plain(field.type)):
+                raise DestinationFailed(
+                    f"column {field.name!r} of table {target.name!r} is {held} in the destination "
+                    f"and {field.type} at the source",
+                    "run wal2delta snapshot --tables with this table",
+                )
+        if missing:
+            self._store.add_columns(client, target.name, missing)
+        if narrow:
+            self._store.widen(client, target.name, narrow)
+        if missing or narrow:
+            self._current(client, target.name)
+
+    @staticmethod
+    def _unfit(target: TargetTable, actual: pa.Schema) -> tuple[list[pa.Field], list[pa.Field]]:
+        """Columns that a table lacks, and those that are not wide enough in it."""
         missing: list[pa.Field] = []
         narrow: list[pa.Field] = []
         for field in all_fields(target):
@@ -398,21 +485,14 @@ class DltDestination:
                 missing.append(field)
                 continue
             held = actual.field(position).type
-            if same(held, field.type) or widens(plain(field.type), held):
-                continue
-            if not widens(held, plain(field.type)):
-                raise DestinationFailed(
-                    f"column {field.name!r} of table {target.name!r} is {held} in the destination "
-                    f"and {field.type} at the source",
-                    "run wal2delta snapshot --tables with this table",
-                )
-            narrow.append(field)
-        if missing:
-            self._store.add_columns(client, target.name, missing)
-        if narrow:
-            self._store.widen(client, target.name, narrow)
-        # Asking again would be for all tables, at each that changes.
-        known[target.name] = fitted(actual, missing, narrow)
+            if not (same(held, field.type) or widens(plain(field.type), held)):
+                narrow.append(field)
+        return missing, narrow
+
+
+def _common(refused: Mapping[str, Refusal], tables: int) -> bool:
+    """Whether all of several tables are refused for what they have in common."""
+    return len(refused) == tables > 1 and all(refusal.common for refusal in refused.values())
 
 
 def _write_files(batch: LoadBatch, folder: Path, steps: Steps) -> None:

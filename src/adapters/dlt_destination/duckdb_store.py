@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -36,9 +37,16 @@ from adapters.dlt_destination.plan import (
 )
 from adapters.dlt_destination.probe import probe_name
 from adapters.dlt_destination.state_keeping import StateInTables
+from adapters.dlt_destination.store import Refusal
 from cdc_core.errors import DestinationFailed, DestinationUnavailable, SettingsError
 from cdc_core.naming import ANY_DESTINATION
-from cdc_core.staging import UNREPRESENTABLE_TABLE, KeyedMerge, MultisetMerge
+from cdc_core.staging import (
+    LSN_COLUMN,
+    METADATA_FIELDS,
+    UNREPRESENTABLE_TABLE,
+    KeyedMerge,
+    MultisetMerge,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -51,6 +59,9 @@ ROWS = "wal2delta_rows"
 
 #: How long another process, a reader in passing, may keep the file from being opened.
 PATIENCE_SECONDS = 10.0
+
+#: What DuckDB raises for a table that others put constraints, indexes or columns on.
+_REFUSING = {"ConstraintException", "DependencyException", "CatalogException", "BinderException"}
 
 #: Arrow's offsets have 32 bits, but for large types.
 _USUAL_ARRAY_BYTES = 1 << 31
@@ -146,6 +157,13 @@ class DuckDbStore:
                 fields.setdefault(table, []).append(_field(column, sql_type))
         return {table: pa.schema(columns) for table, columns in fields.items()}
 
+    def current(self, client: Any, table: str) -> pa.Schema | None:
+        found = self._columns_of(client, table)
+        return found if len(found) else None
+
+    def make_fit(self, client: Any, replacement: StagedReplacement) -> None:
+        """With the rows, in their transaction."""
+
     def _columns_of(self, client: Any, table: str) -> pa.Schema:
         """Columns of one table, without a look at all others; none if it is missing."""
         import duckdb
@@ -166,7 +184,15 @@ class DuckDbStore:
 
     def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
         """Behind the table's own columns, before the metadata columns: by writing the table again,
-        since DuckDB adds columns at the end only."""
+        since DuckDB adds columns at the end only; there, where others put something on the table,
+        which would be lost with it."""
+        if self._is_plain(client, table):
+            self._write_again(client, table, fields)
+            return
+        for field in fields:
+            self._run(client, _added(_name(client, table), field))
+
+    def _write_again(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
         added = {
             f.name: f"CAST(NULL AS {DUCKDB.sql_type(f.type)}) AS {DUCKDB.quote(f.name)}"
             for f in fields
@@ -199,7 +225,11 @@ class DuckDbStore:
         self.memory.make_room(connection, len(rows.schema))
         connection.register(ROWS, self.memory.ahead_of(connection, rows))
         try:
-            connection.execute(self._replacement(client, replacement, ROWS))
+            statements = self._replacement(client, replacement, ROWS)
+            alone = len(statements) == 1
+            with nullcontext() if alone else client.sql_client.begin_transaction():
+                for statement in statements:
+                    connection.execute(statement)
         finally:
             connection.unregister(ROWS)
         self.memory.checkpoint(connection)
@@ -243,7 +273,7 @@ class DuckDbStore:
         target, staged = _name(client, table), _files(step.paths)
         match step:
             case StagedReplacement():
-                return [self._replacement(client, step, _files([*step.paths, *step.kept]))]
+                return self._replacement(client, step, _files([*step.paths, *step.kept]))
             case StagedMerge(KeyedMerge() as merge):
                 return transaction_sql.keyed(DUCKDB, merge, staged, target)
             case StagedMerge(MultisetMerge() as merge):
@@ -252,21 +282,53 @@ class DuckDbStore:
                 return transaction_sql.cells(DUCKDB, staged, target)
         raise AssertionError(step)
 
-    def _replacement(self, client: Any, step: StagedReplacement, rows: str) -> str:
-        """The new content; columns that only the old table has stay, empty."""
-        new = all_fields(step.target)
-        old = self._columns_of(client, step.target.name)
-        columns = [
+    def _replacement(self, client: Any, step: StagedReplacement, rows: str) -> list[str]:
+        """The new content, as a new table. One that others put something on is emptied and filled
+        instead, its columns altered until they fit; columns of others get their defaults."""
+        new, table = all_fields(step.target), step.target.name
+        target = _name(client, table)
+        old = self.current(client, table)
+        ours = {field.name for field in new}
+        values = [
             f"CAST({DUCKDB.quote(f.name)} AS {DUCKDB.sql_type(f.type)}) AS {DUCKDB.quote(f.name)}"
             for f in new
         ]
-        columns += [
-            f"CAST(NULL AS {DUCKDB.sql_type(f.type)}) AS {DUCKDB.quote(f.name)}"
-            for f in old
-            if step.stays(f.name) and not pa.types.is_null(f.type)
-        ]
-        selected = f"SELECT {', '.join(columns)} FROM {rows}"
-        return f"CREATE OR REPLACE TABLE {_name(client, step.target.name)} AS {selected}"
+        selected = f"SELECT {', '.join(values)} FROM {rows}"
+        others = [f for f in old or () if f.name not in ours and step.stays(f.name)]
+        if old is None or not (others or self._carries(client, table)):
+            return [f"CREATE OR REPLACE TABLE {target} AS {selected}"]
+        statements = [f"DELETE FROM {target}"]
+        for field in old:
+            if field.name not in ours and not step.stays(field.name):
+                column = DUCKDB.quote(field.name)
+                statements.append(f"ALTER TABLE {target} DROP COLUMN {column}")
+        for field in new:
+            if field.name not in old.names:
+                statements.append(_added(target, field))
+            elif plain(old.field(field.name).type) != plain(field.type):
+                column = f"{DUCKDB.quote(field.name)} TYPE {DUCKDB.sql_type(field.type)}"
+                statements.append(f"ALTER TABLE {target} ALTER COLUMN {column} USING NULL")
+        names = ", ".join(DUCKDB.quote(field.name) for field in new)
+        return [*statements, f"INSERT INTO {target} ({names}) {selected}"]
+
+    def _is_plain(self, client: Any, table: str) -> bool:
+        """Whether a table is as this library makes it."""
+        names = {f.name for f in METADATA_FIELDS}
+        held = self._columns_of(client, table).names
+        behind = held[held.index(LSN_COLUMN) :] if LSN_COLUMN in held else []
+        return set(behind) <= names and not self._carries(client, table)
+
+    def _carries(self, client: Any, table: str) -> bool:
+        """Whether a table has a comment, a default, a constraint or an index."""
+        where = "database_name = current_database() AND schema_name = %s AND table_name = %s"
+        on_table = "comment IS NOT NULL OR index_count > 0 OR check_constraint_count > 0"
+        on_column = "comment IS NOT NULL OR column_default IS NOT NULL OR NOT is_nullable"
+        (row,) = client.sql_client.execute_sql(
+            f"SELECT EXISTS (FROM duckdb_tables() WHERE {where} AND ({on_table})) "
+            f"OR EXISTS (FROM duckdb_columns() WHERE {where} AND ({on_column}))",
+            *[client.sql_client.dataset_name, table] * 2,
+        )
+        return bool(row[0])
 
     def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]:
         """By a query for each: one for all would be too deep for many tables, and no faster."""
@@ -334,6 +396,10 @@ class DuckDbStore:
 
     def close(self) -> None:
         """Nothing is kept."""
+
+    def refusal(self, error: BaseException) -> Refusal | None:
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        return Refusal(scrubbed(error)) if kinds & _REFUSING else None
 
     def failure(self, error: BaseException, where: str) -> CdcError:
         cause = root_cause(error)
@@ -424,6 +490,11 @@ def _columns(step: Step) -> int:
         case StagedMerge():
             return len(step.merge.target.schema)
     return 0
+
+
+def _added(table: str, field: pa.Field) -> str:
+    column = f"{DUCKDB.quote(field.name)} {DUCKDB.sql_type(field.type)}"
+    return f"ALTER TABLE {table} ADD COLUMN {column}"
 
 
 def _definitions(target: TargetTable) -> str:

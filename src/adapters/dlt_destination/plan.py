@@ -31,12 +31,12 @@ class StagedReplacement:
     paths: tuple[Path, ...]
     rows: int
     key: tuple[str, ...] = ()
-    exact: bool = False
+    gone: frozenset[str] | None = frozenset()
     kept: tuple[str, ...] = ()
 
     def stays(self, column: str) -> bool:
-        """Whether a column of the table before stays, empty, beside the target's."""
-        return not self.exact and not self.has(column)
+        """Whether a column of the table before stays, beside the target's."""
+        return self.gone is not None and column not in self.gone and not self.has(column)
 
     def has(self, column: str) -> bool:
         names = {field.name.casefold() for field in all_fields(self.target)}

@@ -6,6 +6,7 @@ it brings credentials, names and connections that dlt's configuration found.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
     from cdc_core.errors import CdcError
     from cdc_core.naming import TableNaming
     from cdc_core.staging import SchemaStep, TargetTable
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a table was refused, in one line without a row's values. `common`: a cause that tables
+    have together, such as a privilege; when all are refused for it, it is none of theirs alone."""
+
+    why: str
+    common: bool = False
 
 
 class TableStore(Protocol):
@@ -38,6 +48,16 @@ class TableStore(Protocol):
 
         A column of a foreign type has the type `null`.
         """
+        ...
+
+    def current(self, client: Any, table: str) -> pa.Schema | None:
+        """Columns of a table as they are at this moment, which `columns` may show later; None for
+        no table."""
+        ...
+
+    def make_fit(self, client: Any, replacement: StagedReplacement) -> None:
+        """Before its rows are read: change the table's definition, where it can be kept, so that
+        the replacement fits it. Nothing for a table that is not there."""
         ...
 
     def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:
@@ -103,4 +123,8 @@ class TableStore(Protocol):
 
     def failure(self, error: BaseException, where: str) -> CdcError:
         """The error for people: what kind it is, without a row's values."""
+        ...
+
+    def refusal(self, error: BaseException) -> Refusal | None:
+        """What a definition or row of a single table was refused for; None for anything else."""
         ...

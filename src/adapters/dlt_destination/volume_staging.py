@@ -16,12 +16,15 @@ from adapters.dlt_destination.dialect import SPARK
 from adapters.dlt_destination.kept_files import is_kept
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from adapters.dlt_destination.warehouse_sessions import Sessions
 
 VOLUME = "_dlt_staging_load_volume"
+
+#: How often files are listed to be removed: LIST gives 1001 at most.
+_LISTS = 1000
 
 
 class VolumeStaging:
@@ -81,8 +84,17 @@ class VolumeStaging:
         return [(name, path) for path, name in self._own() if is_kept(name)]
 
     def forget_kept(self) -> None:
-        for _, path in self.kept():
-            self._remove(path)
+        self._sessions.once(self._folder, self._make)
+        self._remove_all(is_kept)
+
+    def _remove_all(self, wanted: Callable[[str], bool]) -> None:
+        """Remove the pipeline's files of such names. A list may be cut off, so ask again."""
+        for _ in range(_LISTS):
+            found = [path for path, name in self._own() if wanted(name)]
+            for path in found:
+                self._remove(path)
+            if not found:
+                return
 
     def _own(self) -> Iterator[tuple[str, str]]:
         """Path and name of the pipeline's files."""
@@ -93,11 +105,8 @@ class VolumeStaging:
     def sweep(self) -> None:
         """Remove the pipeline's files but those that are kept; there may be no volume yet."""
         with contextlib.suppress(Exception):
-            found = list(self._own())
+            self._remove_all(lambda name: not (self._keep or is_kept(name)))
             self._sessions.once(self._folder, lambda: True)  # it is there: nothing to be made
-            for path, name in () if self._keep else found:
-                if not is_kept(name):
-                    self._remove(path)
 
     def files(self) -> list[str] | None:
         """Paths of the files in the volume, relative to it; None where there is no volume."""

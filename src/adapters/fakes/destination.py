@@ -129,9 +129,13 @@ class InMemoryDestination:
             rows += [row for part in replacement.rows for row in part.to_pylist()]
             self.faults.pass_by("destination.replace")
             table = self._table(replacement.target)
-            if replacement.exact:
-                names = {*replacement.target.schema.names, *(f.name for f in METADATA_FIELDS)}
-                table.columns = {k: v for k, v in table.columns.items() if k in names}
+            names = {*replacement.target.schema.names, *(f.name for f in METADATA_FIELDS)}
+            gone = replacement.gone
+            table.columns = {
+                name: kind
+                for name, kind in table.columns.items()
+                if name in names or not (gone is None or name in gone)
+            }
             table.rows = [{name: row.get(name) for name in table.columns} for row in rows]
         for merge in batch.merges:
             self.faults.pass_by("destination.merge")
@@ -157,7 +161,12 @@ class InMemoryDestination:
             staged.rows = None
         self.faults.pass_by("destination.load.done")
 
-    def columns(self, tables: Collection[str]) -> Mapping[str, Sequence[str]]:
+    def columns(
+        self,
+        tables: Collection[str],
+        *,
+        current: bool = False,  # noqa: ARG002 - always
+    ) -> Mapping[str, Sequence[str]]:
         self.faults.pass_by("destination.columns")
         held = self.lake.tables
         return {table: list(held[table].columns) for table in tables if table in held}

@@ -59,12 +59,16 @@ class Destination(Protocol):
         Tables and columns that are missing are created; columns that the batch does not have stay
         and are NULL in rows written. Raises `DestinationUnavailable` or `DestinationFailed`: some
         tables of the batch may then be applied and others not, and the checkpoint is the one
-        before, until the same changes are loaded again.
+        before, until the same changes are loaded again. Raises `DestinationRefused` where it is the
+        definitions or rows of single tables that are refused: definitions before rows are taken.
         """
         ...
 
-    def columns(self, tables: Collection[str]) -> Mapping[str, Sequence[str]]:
-        """Columns, metadata too, of those of these tables that the dataset has."""
+    def columns(
+        self, tables: Collection[str], *, current: bool = False
+    ) -> Mapping[str, Sequence[str]]:
+        """Columns, metadata too, of those of these tables that the dataset has: as they were a
+        while ago, or, `current`, as they are, which may take a question for each table."""
         ...
 
     def tables(self) -> Mapping[str, int]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cdc_core.checkpoint import TableStatus
-from cdc_core.errors import CdcError
+from cdc_core.errors import CdcError, DestinationRefused
 from cdc_core.renames import table_renames
 from cdc_core.schema_change import (
     first_state,
@@ -19,13 +19,13 @@ from cdc_core.schema_change import (
     target_key,
     target_table,
 )
-from cdc_core.staging import LoadBatch, Replacement
+from cdc_core.staging import LoadBatch, Replacement, TableRename
 from cdc_core.unrepresentable import HeldCells
 from cdc_core.use_cases.read_parts import keep_parts, plan_parts
 from cdc_core.use_cases.table_reading import TableReading, TablesRead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from cdc_core.checkpoint import Checkpoint, TableState
@@ -62,8 +62,8 @@ def read_tables(
     description in the catalog, as `look` tells it, is not the given one once it was read does not
     count as read, nor does one whose reading failed because of that: it stays as it was.
 
-    A table that the source refuses to read stays as it was too. Both are in the counts; the others
-    are read.
+    A table that the source refuses to read, or the destination to take, stays as it was too. Both
+    are in the counts; the others are read.
     """
     counts = TablesRead()
     cells = HeldCells(destination.stage)
@@ -94,33 +94,40 @@ def read_tables(
     )
     while groups:
         group = groups.popleft()
-        known = {state.target for state in checkpoint.tables.values()}
         sources, readings = [table for table, _ in group], []
         oids = [table.relation.oid for table in sources]
         group_steps = list(steps)
         before = counts.tables, counts.rows, counts.unrepresentable
+        refused = set(counts.refused)
         for table in sources:
             state, renames = states[table.relation.oid]
-            exact = not begun_anew or state.oid in checkpoint.tables or state.target in known
+            gone = _gone(checkpoint, state, begun_anew=begun_anew)
             parts = plans[state.oid]
             readings.append(
-                TableReading(snapshot, table, state, parts, exact, counts, progress, cells)
+                TableReading(snapshot, table, state, parts, gone, counts, progress, cells)
             )
             group_steps += renames
         try:
             checkpoint = _load_group(readings, group_steps, destination, checkpoint)
-        except (CdcError, ValueError):  # of reading what has another type by now, too
+        except (CdcError, ValueError) as error:  # of reading what has another type by now, too
+            if isinstance(error, DestinationRefused):
+                for oid, target in targets.items():
+                    if target in error.tables:
+                        counts.refused[oid] = error.of(target)
             changed = redefined(sources, look(oids))
             for oid in changed:
                 counts.refused.pop(oid, None)
-            lost = changed | counts.refused.keys()
-            rest = [pair for pair in group if pair[0].relation.oid not in lost]
-            if len(rest) == len(group):
+            if not changed and refused == counts.refused.keys():
                 raise
+            steps = [step for step in steps if not _refused(step, counts, targets)]
+            lost = changed | counts.refused.keys()
+            rest = (
+                [pair for pair in pairs if pair[0].relation.oid not in lost]
+                for pairs in (group, *groups)
+            )
+            groups = deque(pairs for pairs in rest if pairs)
             counts.unsteady |= changed
             checkpoint = _waiting(checkpoint, changed)
-            if rest:
-                groups.appendleft(rest)
             counts.tables, counts.rows, counts.unrepresentable = before
             cells.take()
             expect(pair for group in groups for pair in group)
@@ -136,6 +143,25 @@ def read_tables(
         if groups:
             destination.load(LoadBatch(unrepresentable=cells.take()), checkpoint)
     return checkpoint, LoadBatch(steps=tuple(steps), unrepresentable=cells.take()), counts
+
+
+def _refused(step: SchemaStep, counts: TablesRead, targets: Mapping[int, str]) -> bool:
+    """Whether a step is of a table that is refused, which it names as it is after the step."""
+    name = step.new if isinstance(step, TableRename) else step.table
+    return any(targets[oid] == name for oid in counts.refused)
+
+
+def _gone(checkpoint: Checkpoint, state: TableState, *, begun_anew: bool) -> frozenset[str] | None:
+    """Columns of ours that the destination's table has no more. Of a table that the checkpoint
+    knows, all others are somebody else's; of any other, what is there was left by a reading that
+    did not come to count."""
+    before = checkpoint.tables.get(state.oid) or next(
+        (other for other in checkpoint.tables.values() if other.target == state.target), None
+    )
+    if before is None:
+        return frozenset() if begun_anew else None
+    now = {column.target for column in state.columns}
+    return frozenset(column.target for column in before.columns) - now
 
 
 def _load_group(
@@ -158,7 +184,7 @@ def _load_group(
             target_table(reading.state),
             reading.last_rows(),
             target_key(reading.state),
-            exact=reading.exact,
+            gone=reading.gone,
             kept=kept,
         )
         for reading in readings

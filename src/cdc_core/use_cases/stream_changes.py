@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from cdc_core.errors import (
     DefinitionChanged,
+    DestinationFailed,
+    DestinationRefused,
     NeverLoaded,
     OperatorNeeded,
     TablesLocked,
@@ -211,10 +213,14 @@ class StreamChanges:
         """
         attempts = 1
         while True:
-            self._load_definitions(plan)
             try:
+                self._load_definitions(plan)
                 reached = self._load_until(plan, until, report, stop)
             except ReadAgain:
+                continue
+            except DestinationRefused as refused:
+                if not plan.refuse(refused):
+                    raise
                 continue
             report.unrepresentable, report.lsn = plan.unrepresentable, plan.checkpoint.lsn
             if plan.to_read and not stop():
@@ -266,10 +272,12 @@ class StreamChanges:
         plan.alerts.clear()
         if load is not None:
             self.destination.load(load, plan.checkpoint)
+            plan.durable = plan.checkpoint
 
     def _commit(self, plan: TablePlan, load: LoadBatch, lsn: Lsn, committed_at: int | None) -> None:
         plan.checkpoint = plan.checkpoint.advanced(lsn, committed_at)
         self.destination.load(load, plan.checkpoint)
+        plan.durable = plan.checkpoint
         self.source.confirm(confirmable(plan.checkpoint))
 
     def _advance(self, plan: TablePlan, lsn: Lsn) -> None:
@@ -337,6 +345,8 @@ class StreamChanges:
         plan.read_done(checkpoint, {*oids} - unread, counts.unrepresentable)
         for oid, error in counts.refused.items():
             plan.read_refused(oid, str(error))
+            if isinstance(error, DestinationFailed):
+                plan.unfit.add(oid)
         report.tables_read += counts.tables
         report.rows_read += counts.rows
         return lsn
@@ -345,7 +355,7 @@ class StreamChanges:
 def _require_all(plan: TablePlan) -> None:
     """Raise what keeps tables from being followed, now that all others are up to date."""
     if plan.set_aside:
-        raise TablesNeedSnapshot(plan.set_aside, frozen=plan.frozen)
+        raise TablesNeedSnapshot(plan.set_aside, frozen=plan.frozen, unfit=bool(plan.unfit))
     if plan.unpublished:
         named = {str(plan.sources[oid].relation.table): e for oid, e in plan.unpublished.items()}
         raise TablesRefused(named)

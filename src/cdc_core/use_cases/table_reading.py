@@ -37,13 +37,13 @@ class TablesRead:
 
 @dataclass
 class TableReading:
-    """`state` is the table's own after the reading, `exact` as a `Replacement` has it."""
+    """`state` is the table's own after the reading, `gone` as a `Replacement` has it."""
 
     snapshot: Snapshot
     table: SourceTable
     state: TableState
     parts: Parts
-    exact: bool
+    gone: frozenset[str] | None
     counts: TablesRead
     progress: Progress
     #: Where values go that their columns cannot hold.

@@ -144,7 +144,7 @@ class Warehouse:
         self._control("POST", "clear", {"faults": True, "log": False})
 
     def lag(self, seconds: float) -> None:
-        """From now on `information_schema` shows definitions so many seconds after they are made."""
+        """From now on `information_schema` shows definitions so many seconds late."""
         self._control("POST", "lag", {"seconds": seconds})
 
     def list_at_most(self, files: int) -> None:
@@ -223,7 +223,7 @@ def _read_file(file: str, table: DeltaTable) -> pa.Table:
         columns.append(
             stored.column(physical).cast(field.type) if held else pa.nulls(len(stored), field.type)
         )
-    return pa.table(columns, names=schema.names)
+    return pa.table(columns, schema=schema)
 
 
 def _plain(arrow: pa.DataType) -> pa.DataType:

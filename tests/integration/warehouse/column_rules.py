@@ -1,8 +1,8 @@
-"""What a column or a table has beside its type: DEFAULT, GENERATED, IDENTITY, CHECK, tags, filters.
+"""What a column has beside its type (DEFAULT, GENERATED, IDENTITY), and constraints.
 
-Kept beside the Delta log, since the engine would refuse tables with these writer features; here they
-are acted on. Sources: Databricks SQL reference, "CREATE TABLE [USING]", "ALTER TABLE … COLUMN clause",
-"ADD CONSTRAINT clause", "INSERT"; "Delta default column values".
+They are kept beside the Delta log, since the engine refuses tables with these writer features, and
+acted on by the statements. Sources: Databricks SQL reference, "CREATE TABLE [USING]", "ALTER TABLE
+… COLUMN clause", "ADD CONSTRAINT clause", "INSERT"; "Delta default column values".
 """
 
 from __future__ import annotations

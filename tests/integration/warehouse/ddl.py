@@ -357,7 +357,9 @@ class Ddl:
         commit_metadata(path, replace(metadata, fields=tuple(columns)), "CHANGE COLUMN")
 
     def _any(self, path: Path, condition: str) -> bool:
-        found = self._engine.run(f"SELECT 1 AS x FROM {delta_table(path)} WHERE {condition} LIMIT 1")
+        found = self._engine.run(
+            f"SELECT 1 AS x FROM {delta_table(path)} WHERE {condition} LIMIT 1"
+        )
         return len(found) > 0
 
     def _column_type(self, name: Name, path: Path, match: re.Match[str]) -> None:

@@ -91,7 +91,9 @@ class Dml:
                 if index in source_of:
                     value = source_of[index]
                 elif "generated" in rules:
-                    computed[-1] = f"CAST({rules['generated']} AS {sql_type(column['type'])}) AS {name}"
+                    computed[-1] = (
+                        f"CAST({rules['generated']} AS {sql_type(column['type'])}) AS {name}"
+                    )
                     continue
                 elif "identity" in rules:
                     start, step = rules["identity"]["next"], rules["identity"]["step"]
@@ -121,7 +123,7 @@ class Dml:
 
     @contextmanager
     def _enforced(self, path: Path) -> Iterator[None]:
-        """NOT NULL and CHECK, which the engine does not know: a version that breaks one is undone."""
+        """NOT NULL and CHECK, which the engine does not know: undoes a version that breaks one."""
         before = latest_version(path)
         yield
         checks = self._catalog.info(path).checks
@@ -195,7 +197,9 @@ class Dml:
             column_rules.refuse_given(info, named)
             given = dict(zip(named, map(generate, action.expression.expressions), strict=True))
         else:
-            given = {pair.this.name.lower(): generate(pair.expression) for pair in action.expressions}
+            given = {
+                pair.this.name.lower(): generate(pair.expression) for pair in action.expressions
+            }
 
         def value(column: str) -> str:
             absent = "NULL" if inserts else f"{quote(target)}.{quote(column)}"

@@ -1,4 +1,4 @@
-"""`information_schema` of a catalog: schemata, tables, columns, volumes, tags, constraints, filters.
+"""`information_schema` of a catalog: schemata, tables, columns, volumes, tags, constraints.
 
 It is read from the folders, or, while the catalog has a lag, from what it was so many seconds ago:
 the real one shows definitions some time after they were made, which DESCRIBE and SHOW do not.

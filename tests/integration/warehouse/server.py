@@ -141,6 +141,12 @@ class WarehouseServer:
             raise DropConnection
         return response
 
+    def _wipe(self) -> None:
+        self.service.forget_sessions()
+        self.catalog.lag.start(0.0, {})
+        self.volumes.listed_at_most = LISTED_AT_MOST
+        self.catalog.wipe()
+
     def _control(self, request: Request) -> Response:
         match request.method, request.path.removeprefix(CONTROL):
             case "GET", "state":
@@ -158,14 +164,10 @@ class WarehouseServer:
             case "POST", "reset":
                 self.access.change(**self._access_at_start, end_tokens=True)
                 self.recorder.clear()
-                self.service.forget_sessions()
-                self.catalog.wipe()
+                self._wipe()
                 return Response({})
             case "POST", "wipe":
-                self.service.forget_sessions()
-                self.catalog.lag.start(0.0, {})
-                self.volumes.listed_at_most = LISTED_AT_MOST
-                self.catalog.wipe()
+                self._wipe()
                 return Response({})
             case "POST", "lag":
                 information_schema.start_lag(self.catalog, request.json["seconds"])

@@ -167,8 +167,11 @@ class Show:
 
     def create_table(self, session: Session, parts: list[str]) -> Result:
         path = self._table(session, parts)
+        info = self._catalog.info(path)
         columns = ",\n  ".join(
-            f"{quote(f['name'])} {sql_type(f['type']).upper()}" + " NOT NULL" * (not f["nullable"])
+            f"{quote(f['name'])} {sql_type(f['type']).upper()}"
+            + " NOT NULL" * (not f["nullable"])
+            + _rules_text(info.rules(f["name"]))
             for f in read_metadata(path).fields
         )
         text = f"CREATE TABLE {session.name(parts)} (\n  {columns})\nUSING delta"
@@ -189,6 +192,15 @@ class Show:
                 ObjectKey=[str(session.name(parts)).replace("`", "")] * count,
             )
         )
+
+
+def _rules_text(rules: dict[str, Any]) -> str:
+    if "generated" in rules:
+        return f" GENERATED ALWAYS AS ({rules['generated']})"
+    if identity := rules.get("identity"):
+        verb = "ALWAYS" if identity["always"] else "BY DEFAULT"
+        return f" GENERATED {verb} AS IDENTITY (INCREMENT BY {identity['step']})"
+    return f" DEFAULT {rules['default']}" if "default" in rules else ""
 
 
 def _json_type(delta_type: Any) -> dict[str, Any]:

@@ -520,13 +520,17 @@ class TestTables:
             "INSERT INTO t VALUES (0, 1)",
             "INSERT OVERWRITE t VALUES (-1, 1)",
             "UPDATE t SET id = 0",
-            "MERGE INTO t AS t USING (SELECT 0 AS id) AS s ON t.id = s.id "
-            "WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)",
+            (
+                "MERGE INTO t AS t USING (SELECT 0 AS id) AS s ON t.id = s.id "
+                "WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)"
+            ),
         ):
             sql.fails(statement, broken)
         assert versions(warehouse, "t") == before
         sql("ALTER TABLE t SET TBLPROPERTIES ('delta.columnMapping.mode' = 'name')")
-        sql.fails("ALTER TABLE t RENAME COLUMN id TO no", "DELTA_CONSTRAINT_DEPENDENT_COLUMN_CHANGE")
+        sql.fails(
+            "ALTER TABLE t RENAME COLUMN id TO no", "DELTA_CONSTRAINT_DEPENDENT_COLUMN_CHANGE"
+        )
         sql("ALTER TABLE t DROP CONSTRAINT positive")
         sql("INSERT INTO t VALUES (0, 1)")
 
