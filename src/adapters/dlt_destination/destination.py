@@ -404,6 +404,8 @@ class DltDestination:
         except Exception as error:
             if rows.error is not None:
                 raise rows.error from None
+            if refusal := self._store.refusal(root_cause(error)):
+                raise DestinationRefused({step.target.name: refusal.why}) from None
             raise TableFailed(step.target.name) from error
 
     def _apply(self, client: Any, steps: Steps) -> None:
