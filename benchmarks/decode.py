@@ -12,9 +12,9 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from adapters.pgoutput.wire.decoder import PgoutputDecoder
-from adapters.pgoutput.wire.results import decode_rows
+from adapters.pgoutput.wire.query_rows import decode_rows
 from adapters.pgoutput.wire.types import TypeMap, arrow_type
-from cdc_core.relation import Column
+from cdc_core.values.relation import Column
 from tests.unit.adapters.pgoutput.wire import encoder
 from tests.unit.adapters.pgoutput.wire.records import packed
 

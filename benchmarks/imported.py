@@ -12,15 +12,15 @@ import time
 
 #: What a run into DuckDB imports late.
 MODULES = (
-    "adapters.dlt_destination.duckdb_store",
-    "adapters.pgoutput.change_source",
-    "adapters.pgoutput.snapshot_source",
+    "adapters.dlt_destination.duckdb.store",
+    "adapters.pgoutput.changes.change_source",
+    "adapters.pgoutput.snapshot.snapshot_source",
     "adbc_driver_postgresql.dbapi",
     "dlt.destinations.impl.duckdb.duck",
     "duckdb",
-    "entrypoints.commands",
+    "entrypoints.cli.commands",
     "entrypoints.container",
-    "entrypoints.progress",
+    "entrypoints.output.progress",
     "pyarrow.compute",
     "pyarrow.parquet",
 )
@@ -29,7 +29,7 @@ MODULES = (
 def main(arguments: list[str]) -> int:
     for module in MODULES:
         importlib.import_module(module)
-    command = importlib.import_module("entrypoints.cli").main
+    command = importlib.import_module("entrypoints.cli.main").main
     started = time.perf_counter()
     code: int = command(arguments)
     print(time.perf_counter() - started)

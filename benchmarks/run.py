@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapters.pgoutput.embedded import EmbeddedPostgres
+from adapters.embedded_postgres import EmbeddedPostgres
 from benchmarks.bench import Bench
 from benchmarks.figures import Report, read_report
 from benchmarks.peers.choice import PEERS

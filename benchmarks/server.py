@@ -16,7 +16,7 @@ import psycopg
 from benchmarks.processes import cpu_seconds_of
 
 if TYPE_CHECKING:
-    from adapters.pgoutput.embedded import EmbeddedPostgres
+    from adapters.embedded_postgres import EmbeddedPostgres
 
 PUBLICATION = "dlt_cdc_pub"
 #: The one slot that a checkpoint knows; made by the snapshot.

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from adapters.dlt_destination.parquet import write_pieces, write_table
+from adapters.dlt_destination.files.parquet import write_pieces, write_table
 from entrypoints.container import Container
 
 if TYPE_CHECKING:
-    from cdc_core.changes import TableChanges
+    from cdc_core.values.changes import TableChanges
 
 
 def snapshot_to_parquet(container: Container, folder: Path) -> None:

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cdc_core.errors import SettingsError
+from cdc_core.values.errors import SettingsError
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -14,13 +14,13 @@ from dependency_injector import containers, providers
 
 from cdc_core.ports.clock import Clock, SystemClock
 from cdc_core.ports.progress import Progress, SilentProgress
-from entrypoints import log
-from entrypoints.settings import Settings, load_settings
+from entrypoints.output import log
+from entrypoints.settings.model import Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from adapters.pgoutput.settings import SourceSettings
+    from adapters.pgoutput.session.settings import SourceSettings
     from cdc_core.ports.catalog import Catalog
     from cdc_core.ports.change_source import ChangeSource
     from cdc_core.ports.destination import Destination
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 def source_settings(settings: Settings) -> SourceSettings:
     """What the source adapter is told."""
-    from adapters.pgoutput.settings import SourceSettings
+    from adapters.pgoutput.session.settings import SourceSettings
 
     source = settings.source
     return SourceSettings(
@@ -90,7 +90,7 @@ def _read_databricks_credentials(settings: Settings) -> Mapping[str, Any]:
 
 
 def _change_source(settings: Settings) -> ChangeSource:
-    from adapters.pgoutput.change_source import PgChangeSource
+    from adapters.pgoutput.changes.change_source import PgChangeSource
 
     return PgChangeSource(source_settings(settings))
 
@@ -110,17 +110,17 @@ def _source_inspector(settings: Settings) -> SourceInspector:
 def _snapshot_source(settings: Settings) -> SnapshotSource:
     match settings.source.snapshot_reader:
         case "copy":
-            from adapters.pgoutput.snapshot_source import PgSnapshotSource
+            from adapters.pgoutput.snapshot.snapshot_source import PgSnapshotSource
 
             return PgSnapshotSource(source_settings(settings))
         case "sql_database":
-            from adapters.pgoutput.sql_database import SqlDatabaseSnapshotSource
+            from adapters.pgoutput.snapshot.sql_database import SqlDatabaseSnapshotSource
 
             return SqlDatabaseSnapshotSource(source_settings(settings))
 
 
 def _catalog(settings: Settings) -> Iterator[Catalog]:
-    from adapters.pgoutput.catalog import PgCatalog
+    from adapters.pgoutput.catalog.catalog import PgCatalog
 
     catalog = PgCatalog(source_settings(settings))
     yield catalog

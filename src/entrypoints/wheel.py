@@ -18,8 +18,9 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cdc_core.errors import SettingsError
-from entrypoints.cli import PROGRAM, Parser, guarded, main
+from cdc_core.values.errors import SettingsError
+from entrypoints.cli.main import PROGRAM, guarded, main
+from entrypoints.cli.parser import Parser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -114,7 +115,7 @@ def build_parser(program: str, mode: str | None = None) -> Parser:
             action="store_true",
             help="cdc: before the first snapshot wait for it while following, and end with 0",
         )
-    from entrypoints import parameters
+    from entrypoints.cli import parameters
 
     parameters.add_to(parser)
     return parser
@@ -128,7 +129,7 @@ def _seconds(text: str) -> float:
 
 def _run(chosen: argparse.Namespace) -> int:
     if chosen.mode == "cdc" and chosen.follow:
-        from entrypoints.stopping import stop_requests
+        from entrypoints.runtime.stopping import stop_requests
 
         with stop_requests() as asked:
             return _run_mode(chosen, asked)
@@ -136,15 +137,17 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _run_mode(chosen: argparse.Namespace, asked: Callable[[], bool] | None = None) -> int:
-    from entrypoints import commands, faults, log, parameters
-    from entrypoints.memory import collect_rarely
-    from entrypoints.settings import log_level
+    from entrypoints.cli import commands, parameters
+    from entrypoints.output import log
+    from entrypoints.runtime import error_boundary
+    from entrypoints.runtime.memory import collect_rarely
+    from entrypoints.settings.model import log_level
 
     parameters.set_log_level(chosen)
     _write_plain_lines()
     collect_rarely()
     log.configure(log_level())
-    faults.silence_hooks()
+    error_boundary.silence_hooks()
     tables, follow = _tables(chosen), getattr(chosen, "follow", 0.0)
     if (chosen.mode == "cdc" and tables) or (chosen.mode == "snapshot" and follow):
         raise SettingsError(
@@ -155,8 +158,8 @@ def _run_mode(chosen: argparse.Namespace, asked: Callable[[], bool] | None = Non
     log.redact.add(settings.secret_values())
     commands.prepare_dlt(settings)
 
-    from entrypoints.stopping import stops_after
-    from entrypoints.waiting import once_loaded, when_free
+    from entrypoints.cli.waiting import once_loaded, when_free
+    from entrypoints.runtime.stopping import stops_after
 
     container = commands.open_container(settings)
     stop = stops_after(follow, asked) if asked is not None else None

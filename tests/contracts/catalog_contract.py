@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cdc_core.ports.catalog import Reason
-from cdc_core.relation import ReplicaIdentity, TableName
+from cdc_core.values.relation import ReplicaIdentity, TableName
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cdc_core.changes import Op
-from cdc_core.errors import HistoryLost, OperatorNeeded, WriterBusy
-from cdc_core.lsn import ZERO_LSN, Lsn
-from cdc_core.relation import ReplicaIdentity
+from cdc_core.values.changes import Op
+from cdc_core.values.errors import HistoryLost, OperatorNeeded, WriterBusy
+from cdc_core.values.lsn import ZERO_LSN, Lsn
+from cdc_core.values.relation import ReplicaIdentity
 from tests.contracts.sources import LONG, roll_back
 from tests.support.changes import stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cdc_core.changes import ChangeBatch, TableChanges
     from cdc_core.ports.change_source import ChangeSource
+    from cdc_core.values.changes import ChangeBatch, TableChanges
     from tests.contracts.sources import SourceUnderTest
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pyarrow as pa
 import pytest
 
-from cdc_core.checkpoint import (
+from cdc_core.values.checkpoint import (
     Checkpoint,
     ColumnState,
     KeptPart,
@@ -22,10 +22,9 @@ from cdc_core.checkpoint import (
     SourceIdentity,
     TableState,
 )
-from cdc_core.errors import CdcError
-from cdc_core.lsn import Lsn
-from cdc_core.relation import TableName
-from cdc_core.staging import (
+from cdc_core.values.errors import CdcError
+from cdc_core.values.lsn import Lsn
+from cdc_core.values.merges import (
     EMPTY_BATCH,
     KEYED_CONTROL_FIELDS,
     METADATA_FIELDS,
@@ -40,6 +39,7 @@ from cdc_core.staging import (
     TableRename,
     TargetTable,
 )
+from cdc_core.values.relation import TableName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cdc_core.errors import CdcError, OperatorNeeded
 from cdc_core.ports.snapshot_source import WHOLE
+from cdc_core.values.errors import CdcError, OperatorNeeded
 from tests.contracts.change_source_contract import confirmed, told
 from tests.contracts.sources import LONG, LONG_ENOUGH, PART_ROWS, roll_back
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cdc_core.ports.snapshot_source import Snapshot
-    from cdc_core.relation import Relation
+    from cdc_core.values.relation import Relation
     from tests.contracts.sources import SourceUnderTest, Writer
 
 

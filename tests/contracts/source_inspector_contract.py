@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cdc_core.findings import Level
+from cdc_core.check.findings import Level
+from cdc_core.check.source_rules import source_findings
 from cdc_core.ports.source_inspector import Provider
-from cdc_core.source_rules import source_findings
 
 if TYPE_CHECKING:
     from tests.contracts.sources import SourceUnderTest

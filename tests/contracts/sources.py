@@ -14,18 +14,18 @@ import psycopg
 import pyarrow as pa
 
 from adapters.fakes import InMemoryMonitor, InMemoryPostgres, InMemorySource
-from adapters.pgoutput.catalog import PgCatalog
-from adapters.pgoutput.change_source import PgChangeSource
+from adapters.pgoutput.catalog.catalog import PgCatalog
+from adapters.pgoutput.changes.change_source import PgChangeSource
 from adapters.pgoutput.inspector import PgSourceInspector
 from adapters.pgoutput.monitor import PgSourceMonitor
-from adapters.pgoutput.snapshot_source import PgSnapshotSource
-from cdc_core.relation import ReplicaIdentity
+from adapters.pgoutput.snapshot.snapshot_source import PgSnapshotSource
+from cdc_core.values.relation import ReplicaIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from adapters.pgoutput.settings import SourceSettings
+    from adapters.pgoutput.session.settings import SourceSettings
     from cdc_core.ports.catalog import Catalog
     from cdc_core.ports.change_source import ChangeSource
     from cdc_core.ports.snapshot_source import SnapshotSource

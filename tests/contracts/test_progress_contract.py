@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from adapters.fakes import RecordedProgress
 from cdc_core.ports.progress import Progress, SilentProgress
-from entrypoints.progress import LineProgress, TerminalProgress
+from entrypoints.output.progress import LineProgress, TerminalProgress
 
 if TYPE_CHECKING:
     from collections.abc import Callable

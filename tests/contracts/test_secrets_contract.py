@@ -10,7 +10,7 @@ from databricks.sdk.errors import PermissionDenied, ResourceDoesNotExist
 
 from adapters.fakes import FaultPlan, InMemorySecrets
 from adapters.secrets import DatabricksSecretScope, DltProviders
-from cdc_core.errors import SettingsError
+from cdc_core.values.errors import SettingsError
 
 if TYPE_CHECKING:
     from pathlib import Path

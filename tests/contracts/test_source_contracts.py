@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from adapters.pgoutput import page_ranges, reader_choice
-from adapters.pgoutput.settings import SourceSettings
-from adapters.pgoutput.sql_database import SqlDatabaseSnapshotSource
+from adapters.pgoutput.changes import reader_choice
+from adapters.pgoutput.session.settings import SourceSettings
+from adapters.pgoutput.snapshot import page_ranges
+from adapters.pgoutput.snapshot.sql_database import SqlDatabaseSnapshotSource
 from tests.contracts.catalog_contract import CatalogContract
 from tests.contracts.change_source_contract import ChangeSourceContract
 from tests.contracts.snapshot_source_contract import SnapshotSourceContract

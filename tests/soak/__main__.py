@@ -9,7 +9,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from adapters.pgoutput.embedded import EmbeddedPostgres
+from adapters.embedded_postgres import EmbeddedPostgres
 from tests.integration.warehouse.fixtures import running_warehouse
 from tests.soak.rounds import SERVER, Soak, Unequal
 from tests.support.lakes import LocalLake, WarehouseLake

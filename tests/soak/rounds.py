@@ -25,7 +25,7 @@ from tests.support.proxy import Proxy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from adapters.pgoutput.embedded import EmbeddedPostgres
+    from adapters.embedded_postgres import EmbeddedPostgres
     from tests.soak.world import Table, World
     from tests.support.lakes import LocalLake, WarehouseLake
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cdc_core.changes import Op
+from cdc_core.values.changes import Op
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cdc_core.changes import ChangeBatch, TableChanges
+    from cdc_core.values.changes import ChangeBatch, TableChanges
 
 
 def events(batches: Iterable[ChangeBatch]) -> list[tuple[str, str, dict[str, Any]]]:

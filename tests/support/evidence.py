@@ -95,7 +95,7 @@ CASES: Mapping[int, tuple[str, Sequence[str]]] = {
     2: ("Key update", []),
     3: (
         "Order",
-        [f"{UNIT}/test_fold.py::test_the_last_event_of_a_key_counts_whatever_their_order"],
+        [f"{UNIT}/fold/test_fold.py::test_the_last_event_of_a_key_counts_whatever_their_order"],
     ),
     4: (
         "Delete of an unknown key; a batch applied twice",
@@ -127,7 +127,7 @@ CASES: Mapping[int, tuple[str, Sequence[str]]] = {
     10: (
         "Slot and state disagree",
         [
-            f"{UNIT}/test_history.py::test_every_break_says_what_happened_and_what_mends_it",
+            f"{UNIT}/slot/test_continuity.py::test_every_break_says_what_happened_and_what_mends_it",
             f"{CLI}/test_bad_states.py::test_slot_dropped",
             f"{CLI}/test_bad_states.py::test_slot_recreated",
             f"{CLI}/test_bad_states.py::test_slot_of_another_database",
@@ -197,7 +197,7 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "3. The slot follows the data": [
             f"{END}/test_equality.py::test_the_slot_follows_the_data",
             f"{RUNS}/test_convergence.py::test_the_slot_never_passes_the_checkpoint",
-            f"{UNIT}/test_history.py::test_only_what_is_durable_may_be_confirmed",
+            f"{UNIT}/slot/test_continuity.py::test_only_what_is_durable_may_be_confirmed",
         ],
         "4. The source is safe": [
             f"{PG}/test_catalog.py::test_what_cannot_be_streamed_is_named_and_not_published",
@@ -221,7 +221,7 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
             f"{PG}/test_catalog.py::test_fingerprints_tell_that_a_label_was_renamed",
         ],
         "8. Loud, never silent": [
-            f"{UNIT}/test_history.py::test_every_break_says_what_happened_and_what_mends_it",
+            f"{UNIT}/slot/test_continuity.py::test_every_break_says_what_happened_and_what_mends_it",
             f"{PG}/test_readers.py::test_a_dropped_slot_is_history_lost",
             f"{PG}/test_readers.py::test_a_publication_that_was_missing_is_history_lost",
         ],
@@ -235,7 +235,7 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "What a killed snapshot read of a large table counts if it is as it was": [
             f"{END}/test_killed_snapshot.py::test_a_killed_snapshot_goes_on_within_a_table",
             f"{PG}/test_snapshot_parts.py::test_vacuum_changes_no_rows",
-            f"{RUNS}/test_read_parts.py::test_any_changes_between_any_kills",
+            f"{UNIT}/full_load/test_resume.py::test_any_changes_between_any_kills",
         ],
         "PostgreSQL restarts at once": [
             f"{END}/test_crashes.py::test_a_server_that_restarts_at_once",
@@ -286,7 +286,7 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
     },
     "Check and verify": {
         "`check` finds it before it hurts, and its cure works": [
-            f"{UNIT}/test_source_rules.py::test_what_is_wrong_is_found_with_its_cure",
+            f"{UNIT}/check/test_source_rules.py::test_what_is_wrong_is_found_with_its_cure",
             f"{INTEGRATION}/verify/test_check.py::test_every_cure_for_a_role_without_rights_works",
             f"{INTEGRATION}/verify/test_check.py::test_a_provider_is_told_by_what_the_server_has",
             f"{INTEGRATION}/verify/test_check.py"

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from adapters.pgoutput.embedded import _account, _free_port
+from adapters.embedded_postgres import _account, _free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

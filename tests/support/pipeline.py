@@ -67,7 +67,7 @@ class Pipeline:
 
     def call(self, *arguments: str, code: int = 0) -> str:
         """As `run`, in this process, which has imported everything already."""
-        from entrypoints import cli
+        from entrypoints.cli import main as cli
 
         root, output = logging.getLogger(), io.StringIO()
         handlers, level = list(root.handlers), root.level
@@ -99,8 +99,8 @@ class InProcess(Pipeline):
     """As `Pipeline`, but in this process: for many short runs, none of which is killed."""
 
     def run(self, *arguments: str, code: int = 0) -> str:
-        from entrypoints.cli import main
-        from entrypoints.log import redact
+        from entrypoints.cli.main import main
+        from entrypoints.output.log import redact
 
         output = io.StringIO()
         root = logging.getLogger()
@@ -138,7 +138,7 @@ class Service:
 
     def run(self, command: str, *tables: str) -> None:
         from entrypoints.container import Container
-        from entrypoints.settings import load_settings
+        from entrypoints.settings.model import load_settings
 
         environ = {**self.lake.environment, "SOURCES__PG_REPLICATION__CREDENTIALS": self.dsn}
         environ |= self.settings

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import psycopg
 
-from adapters.pgoutput.embedded import EmbeddedPostgres
+from adapters.embedded_postgres import EmbeddedPostgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

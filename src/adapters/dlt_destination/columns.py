@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from cdc_core.staging import LSN_COLUMN, METADATA_FIELDS
+from cdc_core.values.merges import LSN_COLUMN, METADATA_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cdc_core.staging import TargetTable
+    from cdc_core.values.merges import TargetTable
 
 _WIDER = {
     pa.int16(): (pa.int32(), pa.int64()),

@@ -14,14 +14,20 @@ import pyarrow as pa
 
 from adapters.dlt_destination.columns import all_fields, plain, same, widens
 from adapters.dlt_destination.failures import is_failure, root_cause, settings_error
+from adapters.dlt_destination.files.parquet import StagedParquet, write_pieces, write_table
+from adapters.dlt_destination.files.work_folder import WorkFolder
 from adapters.dlt_destination.incoming import IncomingRows
-from adapters.dlt_destination.parquet import StagedParquet, write_pieces, write_table
-from adapters.dlt_destination.plan import Run, StagedCells, StagedMerge, StagedReplacement, Steps
 from adapters.dlt_destination.probe import PROBE_COLUMN
-from adapters.dlt_destination.work_folder import WorkFolder
-from cdc_core.checkpoint import Checkpoint
-from cdc_core.errors import CdcError, DestinationFailed, DestinationRefused
-from cdc_core.staging import (
+from adapters.dlt_destination.table_steps import (
+    Run,
+    StagedCells,
+    StagedMerge,
+    StagedReplacement,
+    Steps,
+)
+from cdc_core.values.checkpoint import Checkpoint
+from cdc_core.values.errors import CdcError, DestinationFailed, DestinationRefused
+from cdc_core.values.merges import (
     COMMITTED_AT_COLUMN,
     LSN_COLUMN,
     UNREPRESENTABLE_SCHEMA,
@@ -45,11 +51,11 @@ if TYPE_CHECKING:
     )
     from pathlib import Path
 
-    from adapters.dlt_destination.packages import Packages
+    from adapters.dlt_destination.dlt.packages import Packages
     from adapters.dlt_destination.settings import PipelineSettings
     from adapters.dlt_destination.store import Refusal, TableStore
-    from cdc_core.naming import TableNaming
-    from cdc_core.staging import SchemaStep
+    from cdc_core.values.merges import SchemaStep
+    from cdc_core.values.naming import TableNaming
 
 #: Folders within the run's: of the batch in hand, and of what is staged, by turns.
 FILES = "files"
@@ -226,11 +232,11 @@ class DltDestination:
 
     def _open(self) -> Packages:
         if self._packages is None:
-            from adapters.dlt_destination.dlt_runtime import import_dlt
+            from adapters.dlt_destination.dlt.runtime import import_dlt
 
             # Before `packages` and the stores, which import parts of it.
             import_dlt()
-            from adapters.dlt_destination.packages import Packages
+            from adapters.dlt_destination.dlt.packages import Packages
 
             self._close()
             self._folder = WorkFolder(self._settings.work_folder)

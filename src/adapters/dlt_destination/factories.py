@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from adapters.dlt_destination.databricks.retry import PATIENCE, Patience
 from adapters.dlt_destination.destination import DltDestination
-from adapters.dlt_destination.transient import PATIENCE, Patience
-from cdc_core.errors import SettingsError
+from cdc_core.values.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def duckdb_destination(settings: PipelineSettings, credentials: Any = None) -> DltDestination:
     """`credentials`: the database file's path, or what else dlt takes; None: dlt's settings."""
-    from adapters.dlt_destination.duckdb_store import DuckDbStore
+    from adapters.dlt_destination.duckdb.store import DuckDbStore
 
     return DltDestination(DuckDbStore(credentials), settings)
 
@@ -29,7 +29,7 @@ def delta_destination(
 ) -> DltDestination:
     """`bucket_url`: a folder or what else dlt's filesystem takes, whose other keys are `options`;
     None: dlt's settings."""
-    from adapters.dlt_destination.delta_store import DeltaStore
+    from adapters.dlt_destination.delta.store import DeltaStore
 
     return DltDestination(DeltaStore(bucket_url, credentials, **options), settings)
 
@@ -49,7 +49,7 @@ def databricks_destination(
 
     dlt would take the first warehouse that it finds for a missing `http_path`.
     """
-    from adapters.dlt_destination.databricks_store import DatabricksStore
+    from adapters.dlt_destination.databricks.store import DatabricksStore
 
     for key in ("http_path", "catalog"):
         if not credentials.get(key):

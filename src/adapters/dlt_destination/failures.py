@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cdc_core.errors import SettingsError
+from cdc_core.values.errors import SettingsError
 
 #: A value may have quotes in it, so all between the first and the last may be one.
 _QUOTED = re.compile(r"['\"`].*['\"`]", re.DOTALL)

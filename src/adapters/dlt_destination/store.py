@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from adapters.dlt_destination.plan import Run, StagedReplacement, Step
-    from cdc_core.errors import CdcError
-    from cdc_core.naming import TableNaming
-    from cdc_core.staging import SchemaStep, TargetTable
+    from adapters.dlt_destination.table_steps import Run, StagedReplacement, Step
+    from cdc_core.values.errors import CdcError
+    from cdc_core.values.merges import SchemaStep, TargetTable
+    from cdc_core.values.naming import TableNaming
 
 
 @dataclass(frozen=True)

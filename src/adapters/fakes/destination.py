@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 
 from adapters.fakes.faults import FaultPlan
-from cdc_core.checkpoint import Checkpoint
-from cdc_core.naming import ANY_DESTINATION, TableNaming
-from cdc_core.staging import (
+from cdc_core.values.checkpoint import Checkpoint
+from cdc_core.values.merges import (
     DELETE,
     HOP,
     LSN_COLUMN,
@@ -28,6 +27,7 @@ from cdc_core.staging import (
     TableRename,
     TargetTable,
 )
+from cdc_core.values.naming import ANY_DESTINATION, TableNaming
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

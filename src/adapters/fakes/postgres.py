@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from cdc_core.changes import Op
-from cdc_core.fingerprint import Fingerprint, Label
-from cdc_core.lsn import Lsn
-from cdc_core.relation import Column, Relation, ReplicaIdentity, TableName
+from cdc_core.values.changes import Op
+from cdc_core.values.fingerprint import Fingerprint, Label
+from cdc_core.values.lsn import Lsn
+from cdc_core.values.relation import Column, Relation, ReplicaIdentity, TableName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -11,11 +11,6 @@ import numpy as np
 import pyarrow as pa
 
 from adapters.fakes.faults import FaultPlan
-from cdc_core.changes import ChangeBatch, Op, TableChanges, Unrepresentable
-from cdc_core.checkpoint import SourceIdentity
-from cdc_core.errors import CdcError, HistoryLost, OperatorNeeded, WriterBusy
-from cdc_core.history import RESNAPSHOT
-from cdc_core.lsn import Lsn
 from cdc_core.ports.catalog import PassedOver, Schemas, SourceTable
 from cdc_core.ports.change_source import SlotState
 from cdc_core.ports.snapshot_source import WHOLE
@@ -26,7 +21,12 @@ from cdc_core.ports.source_inspector import (
     SourceFacts,
     TableFacts,
 )
-from cdc_core.selection import left_out
+from cdc_core.slot.continuity import RESNAPSHOT
+from cdc_core.tables.selection import left_out
+from cdc_core.values.changes import ChangeBatch, Op, TableChanges, Unrepresentable
+from cdc_core.values.checkpoint import SourceIdentity
+from cdc_core.values.errors import CdcError, HistoryLost, OperatorNeeded, WriterBusy
+from cdc_core.values.lsn import Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.snapshot_source import SnapshotSource
     from cdc_core.ports.source_inspector import SourceInspector
     from cdc_core.ports.source_monitor import SourceMonitor
-    from cdc_core.relation import Relation, TableName
+    from cdc_core.values.relation import Relation, TableName
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from adapters.pgoutput.catalog import PgCatalog
-from adapters.pgoutput.cluster import source_identity
-from adapters.pgoutput.connection import connect
-from adapters.pgoutput.publication import read_publication
-from adapters.pgoutput.row_ranges import relations_locked
-from adapters.pgoutput.slot import read_slot
-from adapters.pgoutput.source_errors import source_errors
-from cdc_core.errors import OperatorNeeded
+from adapters.pgoutput.catalog.catalog import PgCatalog
+from adapters.pgoutput.catalog.publication import read_publication
+from adapters.pgoutput.session.connection import connect
+from adapters.pgoutput.session.source_errors import source_errors
+from adapters.pgoutput.session.wal_position import source_identity
+from adapters.pgoutput.slot.slot import read_slot
+from adapters.pgoutput.snapshot.row_ranges import relations_locked
 from cdc_core.ports.source_inspector import (
     OpenTransaction,
     Provider,
@@ -25,14 +24,15 @@ from cdc_core.ports.source_inspector import (
     SourceFacts,
     TableFacts,
 )
+from cdc_core.values.errors import OperatorNeeded
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from adapters.pgoutput.connection import Connection
-    from adapters.pgoutput.publication import Publication
-    from adapters.pgoutput.settings import SourceSettings
-    from cdc_core.checkpoint import SourceIdentity
+    from adapters.pgoutput.catalog.publication import Publication
+    from adapters.pgoutput.session.connection import Connection
+    from adapters.pgoutput.session.settings import SourceSettings
+    from cdc_core.values.checkpoint import SourceIdentity
 
 #: A setting or a role that only this provider's servers have.
 _MARKS: Mapping[Provider, tuple[tuple[str, ...], tuple[str, ...]]] = {

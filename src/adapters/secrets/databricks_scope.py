@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cdc_core.errors import DestinationUnavailable, SettingsError
+from cdc_core.values.errors import DestinationUnavailable, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

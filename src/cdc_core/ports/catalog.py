@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from cdc_core.errors import CdcError
-    from cdc_core.fingerprint import Fingerprint
-    from cdc_core.relation import Relation, TableName
+    from cdc_core.values.errors import CdcError
+    from cdc_core.values.fingerprint import Fingerprint
+    from cdc_core.values.relation import Relation, TableName
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from cdc_core.changes import ChangeBatch
-    from cdc_core.checkpoint import SourceIdentity
-    from cdc_core.lsn import Lsn
+    from cdc_core.values.changes import ChangeBatch
+    from cdc_core.values.checkpoint import SourceIdentity
+    from cdc_core.values.lsn import Lsn
 
 
 @dataclass(frozen=True)

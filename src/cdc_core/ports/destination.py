@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from cdc_core.checkpoint import Checkpoint
-    from cdc_core.naming import TableNaming
-    from cdc_core.staging import LoadBatch, StagedRows, TargetTable
+    from cdc_core.values.checkpoint import Checkpoint
+    from cdc_core.values.merges import LoadBatch, StagedRows, TargetTable
+    from cdc_core.values.naming import TableNaming
 
 
 class Destination(Protocol):

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from cdc_core.changes import Unrepresentable
-    from cdc_core.lsn import Lsn
-    from cdc_core.relation import Relation
+    from cdc_core.values.changes import Unrepresentable
+    from cdc_core.values.lsn import Lsn
+    from cdc_core.values.relation import Relation
 
 
 #: All of a table, as a part of it.

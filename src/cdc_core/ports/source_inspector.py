@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cdc_core.checkpoint import SourceIdentity
     from cdc_core.ports.change_source import SlotState
+    from cdc_core.values.checkpoint import SourceIdentity
 
 
 class Provider(Enum):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from cdc_core.checkpoint import SourceIdentity
-    from cdc_core.lsn import Lsn
     from cdc_core.ports.change_source import SlotState
+    from cdc_core.values.checkpoint import SourceIdentity
+    from cdc_core.values.lsn import Lsn
 
 
 class SourceMonitor(Protocol):

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cdc_core.errors import CdcError, PoolerInFront
-from cdc_core.findings import Finding, fail, ok
-from cdc_core.selection import require_schemas
-from cdc_core.source_rules import history_findings, source_findings, unknown_history
-from cdc_core.table_rules import passed_over_findings, tables_findings
+from cdc_core.check.findings import Finding, fail, ok
+from cdc_core.check.source_rules import history_findings, source_findings, unknown_history
+from cdc_core.check.table_rules import passed_over_findings, tables_findings
+from cdc_core.tables.selection import require_schemas
+from cdc_core.values.errors import CdcError, PoolerInFront
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from cdc_core.checkpoint import Checkpoint, TableState
     from cdc_core.ports.catalog import Catalog
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.source_inspector import SourceFacts, SourceInspector
+    from cdc_core.values.checkpoint import Checkpoint, TableState
 
 
 @dataclass

@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cdc_core.checkpoint import TableStatus
-from cdc_core.errors import CdcError, HistoryLost
-from cdc_core.history import break_in_history
-from cdc_core.wal_budget import budget_warning
+from cdc_core.slot.continuity import break_in_history
+from cdc_core.slot.wal_budget import budget_warning
+from cdc_core.values.checkpoint import TableStatus
+from cdc_core.values.errors import CdcError, HistoryLost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cdc_core.checkpoint import Checkpoint, SourceIdentity, TableState
-    from cdc_core.lsn import Lsn
     from cdc_core.ports.catalog import Catalog, PassedOver
     from cdc_core.ports.change_source import SlotState
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.source_monitor import SourceMonitor
+    from cdc_core.values.checkpoint import Checkpoint, SourceIdentity, TableState
+    from cdc_core.values.lsn import Lsn
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,16 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from cdc_core.errors import (
+from cdc_core.fold.unrepresentable import warn_of_unrepresentable
+from cdc_core.full_load.read_tables import READ_ATTEMPTS, read_tables
+from cdc_core.ports.change_source import ReadAgain
+from cdc_core.ports.clock import Clock, SystemClock
+from cdc_core.ports.progress import Progress, SilentProgress
+from cdc_core.slot.continuity import break_in_history, confirmable, require_checkpoint
+from cdc_core.slot.watch_budget import BudgetWatch
+from cdc_core.tables.followed_tables import TablePlan
+from cdc_core.tables.remove_rows import UnknownRows, removals
+from cdc_core.values.errors import (
     DefinitionChanged,
     DestinationFailed,
     DestinationRefused,
@@ -16,28 +25,19 @@ from cdc_core.errors import (
     TablesNeedSnapshot,
     TablesRefused,
 )
-from cdc_core.history import break_in_history, confirmable, require_checkpoint
-from cdc_core.ports.change_source import ReadAgain
-from cdc_core.ports.clock import Clock, SystemClock
-from cdc_core.ports.progress import Progress, SilentProgress
-from cdc_core.relation import tables_option
-from cdc_core.staging import EMPTY_BATCH
-from cdc_core.table_plan import TablePlan
-from cdc_core.unrepresentable import warn_of_unrepresentable
-from cdc_core.use_cases.read_tables import READ_ATTEMPTS, read_tables
-from cdc_core.use_cases.remove_rows import UnknownRows, removals
-from cdc_core.use_cases.watch_budget import BudgetWatch
+from cdc_core.values.merges import EMPTY_BATCH
+from cdc_core.values.relation import tables_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from cdc_core.checkpoint import Checkpoint
-    from cdc_core.lsn import Lsn
     from cdc_core.ports.catalog import Catalog
     from cdc_core.ports.change_source import ChangeSource
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.snapshot_source import SnapshotSource
-    from cdc_core.staging import LoadBatch
+    from cdc_core.values.checkpoint import Checkpoint
+    from cdc_core.values.lsn import Lsn
+    from cdc_core.values.merges import LoadBatch
 
 #: While following an idle database: how often, and after how much WAL, the position is made
 #: durable.

@@ -5,29 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from cdc_core.checkpoint import Checkpoint, TableStatus
-from cdc_core.errors import DefinitionChanged, TablesLocked, TablesRefused
-from cdc_core.history import break_in_history, confirmable
-from cdc_core.naming import is_name_of
+from cdc_core.fold.unrepresentable import warn_of_unrepresentable
+from cdc_core.full_load.read_tables import READ_ATTEMPTS, read_tables
 from cdc_core.ports.progress import Progress, SilentProgress
-from cdc_core.selection import choose_tables, require_schemas
-from cdc_core.staging import EMPTY_BATCH
-from cdc_core.target_names import target_names
-from cdc_core.unrepresentable import warn_of_unrepresentable
-from cdc_core.use_cases.read_tables import READ_ATTEMPTS, read_tables
+from cdc_core.slot.continuity import break_in_history, confirmable
+from cdc_core.tables.selection import choose_tables, require_schemas
+from cdc_core.tables.target_names import target_names
 from cdc_core.use_cases.stream_changes import StreamChanges
+from cdc_core.values.checkpoint import Checkpoint, TableStatus
+from cdc_core.values.errors import DefinitionChanged, TablesLocked, TablesRefused
+from cdc_core.values.merges import EMPTY_BATCH
+from cdc_core.values.naming import is_name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cdc_core.checkpoint import SourceIdentity, TableState
-    from cdc_core.lsn import Lsn
+    from cdc_core.full_load.table_reading import TablesRead
     from cdc_core.ports.catalog import Catalog, SourceTable
     from cdc_core.ports.change_source import ChangeSource, SlotState
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.snapshot_source import Snapshot, SnapshotSource
-    from cdc_core.staging import LoadBatch
-    from cdc_core.use_cases.table_reading import TablesRead
+    from cdc_core.values.checkpoint import SourceIdentity, TableState
+    from cdc_core.values.lsn import Lsn
+    from cdc_core.values.merges import LoadBatch
 
 
 @dataclass(frozen=True)

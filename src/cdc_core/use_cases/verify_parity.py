@@ -9,35 +9,35 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pyarrow as pa
 
-from cdc_core.checkpoint import TableStatus
-from cdc_core.errors import (
+from cdc_core.fold.unrepresentable import key_texts
+from cdc_core.ports.progress import Progress, SilentProgress
+from cdc_core.ports.snapshot_source import WHOLE
+from cdc_core.slot.continuity import break_in_history, require_checkpoint
+from cdc_core.tables.schema_change import evolve, redefined
+from cdc_core.tables.selection import choose_tables
+from cdc_core.values.checkpoint import TableStatus
+from cdc_core.values.errors import (
     CdcError,
     DestinationFailed,
     DestinationUnavailable,
     OperatorNeeded,
     SourceUnavailable,
 )
-from cdc_core.history import break_in_history, require_checkpoint
-from cdc_core.ports.progress import Progress, SilentProgress
-from cdc_core.ports.snapshot_source import WHOLE
-from cdc_core.relation import tables_option
-from cdc_core.schema_change import evolve, redefined
-from cdc_core.selection import choose_tables
-from cdc_core.unrepresentable import key_texts
-from cdc_core.use_cases.compare_table import TableSides
-from cdc_core.use_cases.repair_table import RepairTable
+from cdc_core.values.relation import tables_option
+from cdc_core.verify.compare_table import TableSides
+from cdc_core.verify.repair_table import RepairTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cdc_core.checkpoint import Checkpoint, TableState
-    from cdc_core.lsn import Lsn
-    from cdc_core.parity import Differences, RowHashes
     from cdc_core.ports.catalog import Catalog, SourceTable
     from cdc_core.ports.change_source import ChangeSource
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.snapshot_source import Snapshot, SnapshotSource
-    from cdc_core.row_hash import Hashes
+    from cdc_core.values.checkpoint import Checkpoint, TableState
+    from cdc_core.values.lsn import Lsn
+    from cdc_core.values.row_hash import Hashes
+    from cdc_core.verify.parity import Differences, RowHashes
 
 Kind = Literal["missing", "extra", "different"]
 

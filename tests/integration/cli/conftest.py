@@ -15,9 +15,9 @@ import duckdb
 import psycopg
 import pytest
 
-from adapters.pgoutput.embedded import EmbeddedPostgres
-from entrypoints.cli import main
-from entrypoints.log import redact
+from adapters.embedded_postgres import EmbeddedPostgres
+from entrypoints.cli.main import main
+from entrypoints.output.log import redact
 from tests.support.postgres import BIN
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Shop:
     def spawn(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
         """The command as a process of its own."""
         return subprocess.Popen(
-            [sys.executable, "-m", "entrypoints.cli", *arguments],
+            [sys.executable, "-m", "entrypoints.cli.main", *arguments],
             # A shell's background job, which the tests may be, ignores it.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             cwd=self.folder,

@@ -14,8 +14,8 @@ import duckdb
 import psycopg
 import pytest
 
-from adapters.pgoutput import bulk_reader, reader_choice
-from adapters.pgoutput.embedded import EmbeddedPostgres
+from adapters.embedded_postgres import EmbeddedPostgres
+from adapters.pgoutput.changes import bulk_reader, reader_choice
 from tests.support.postgres import BIN
 
 PASSWORD = "Zebra-Crossing/77"

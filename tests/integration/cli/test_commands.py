@@ -20,10 +20,10 @@ import duckdb
 import psycopg
 import pytest
 
-from adapters.pgoutput.embedded import EmbeddedPostgres
-from entrypoints import simulate
-from entrypoints.demo import _compare
-from entrypoints.simulate import TABLES
+from adapters.embedded_postgres import EmbeddedPostgres
+from entrypoints.demo import simulate
+from entrypoints.demo.demo import _compare
+from entrypoints.demo.simulate import TABLES
 from tests.support.postgres import BIN
 
 

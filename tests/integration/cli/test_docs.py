@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from entrypoints.cli import build_parser
-from entrypoints.parameters import OPTIONS
-from entrypoints.settings import SECTIONS, Settings, SourceSettings
+from entrypoints.cli.main import build_parser
+from entrypoints.cli.parameters import OPTIONS
+from entrypoints.settings.model import SECTIONS, Settings, SourceSettings
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from adapters.pgoutput.arrow_session import ArrowSession
-from adapters.pgoutput.connection import connect
-from adapters.pgoutput.settings import SourceSettings
-from adapters.pgoutput.snapshot_source import ExportedSnapshot
-from adapters.pgoutput.sql_database import _Engine
-from cdc_core.errors import PoolerInFront
-from cdc_core.lsn import ZERO_LSN
+from adapters.pgoutput.session.arrow_session import ArrowSession
+from adapters.pgoutput.session.connection import connect
+from adapters.pgoutput.session.settings import SourceSettings
+from adapters.pgoutput.snapshot.snapshot_source import ExportedSnapshot
+from adapters.pgoutput.snapshot.sql_database import _Engine
+from cdc_core.values.errors import PoolerInFront
+from cdc_core.values.lsn import ZERO_LSN
 from tests.support.pgbouncer import PROGRAM, pgbouncer, session_state
 
 if TYPE_CHECKING:

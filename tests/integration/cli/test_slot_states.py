@@ -7,7 +7,7 @@ import signal
 
 import psycopg
 
-from adapters.pgoutput.embedded import EmbeddedPostgres
+from adapters.embedded_postgres import EmbeddedPostgres
 from tests.support.postgres import BIN
 
 CONFIRMED = "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{}'"

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from adapters.dlt_destination.databricks.retry import Patience
 from adapters.dlt_destination.factories import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
-from adapters.dlt_destination.transient import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable

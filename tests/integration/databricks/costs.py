@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from adapters.dlt_destination.factories import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
-from cdc_core.staging import LoadBatch, TargetTable
+from cdc_core.values.merges import LoadBatch, TargetTable
 from tests.contracts.destination_contract import checkpoint, keyed, replacement
 from tests.integration.warehouse.fixtures import running_warehouse
 

@@ -22,7 +22,7 @@ import psycopg
 
 from adapters.dlt_destination.factories import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
-from cdc_core.errors import CdcError
+from cdc_core.values.errors import CdcError
 from tests.integration.databricks.conftest import PATIENCE
 from tests.integration.warehouse.fixtures import running_warehouse
 from tests.integration.warehouse.refusals import (

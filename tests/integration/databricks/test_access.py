@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from adapters.dlt_destination.databricks.retry import PATIENCE, Patience
 from adapters.dlt_destination.factories import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
-from adapters.dlt_destination.transient import PATIENCE, Patience
-from cdc_core.errors import DestinationUnavailable, SettingsError
-from cdc_core.staging import EMPTY_BATCH
+from cdc_core.values.errors import DestinationUnavailable, SettingsError
+from cdc_core.values.merges import EMPTY_BATCH
 from tests.contracts.destination_contract import checkpoint
 
 if TYPE_CHECKING:

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from databricks.bundles.jobs import Job
 
-from cdc_core.errors import SettingsError
-from entrypoints import cli, parameters, wheel
-from entrypoints.settings import Settings
+from cdc_core.values.errors import SettingsError
+from entrypoints import wheel
+from entrypoints.cli import main as cli
+from entrypoints.cli import parameters
+from entrypoints.settings.model import Settings
 from tests.support import constraints
 from tests.support.bundle import BUNDLE, ROOT, USER, jobs, tasks
 from tests.support.bundle import parameters as arguments
@@ -60,7 +62,7 @@ def options(job: str, task: str, target: str = "prod", **variables: Any) -> dict
 def scope(monkeypatch: pytest.MonkeyPatch) -> None:
     """On Databricks, with the source's credentials in its scope."""
     secret = {"sources.pg_replication.credentials": "postgresql://app@db/shop"}
-    monkeypatch.setattr("entrypoints.settings.databricks_scope", lambda _: secret)
+    monkeypatch.setattr("entrypoints.settings.model.databricks_scope", lambda _: secret)
     monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "client.4")
 
 

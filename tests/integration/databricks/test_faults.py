@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from adapters.dlt_destination import transient, warehouse_sessions
+from adapters.dlt_destination.databricks import retry
+from adapters.dlt_destination.databricks import sessions as warehouse_sessions
+from adapters.dlt_destination.databricks.retry import Patience
 from adapters.dlt_destination.factories import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
-from adapters.dlt_destination.transient import Patience
-from cdc_core.errors import CdcError, DestinationFailed, DestinationUnavailable
-from cdc_core.staging import LoadBatch, TargetTable
+from cdc_core.values.errors import CdcError, DestinationFailed, DestinationUnavailable
+from cdc_core.values.merges import LoadBatch, TargetTable
 from tests.contracts.destination_contract import (
     checkpoint,
     content,
@@ -104,7 +105,7 @@ def test_a_warehouse_that_is_away_is_waited_for_once(
         now[0] += seconds
 
     clock = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
-    monkeypatch.setattr(transient, "time", clock)
+    monkeypatch.setattr(retry, "time", clock)
     monkeypatch.setattr(warehouse_sessions, "_connect", away)
     destination = databricks_destination(settings, warehouse.dlt_credentials(), patience=patience)
     with pytest.raises(DestinationUnavailable), destination:

@@ -24,7 +24,7 @@ import psycopg
 import pytest
 from databricks.sdk import WorkspaceClient
 
-from adapters.pgoutput.lock import take_writer_lock
+from adapters.pgoutput.slot.writer_lock import take_writer_lock
 from tests.support import constraints
 from tests.support.bundle import jobs, parameters, tasks
 from tests.support.clean_environment import CleanEnvironment, built_wheel, clean_environment

@@ -10,7 +10,7 @@ import pytest
 
 from adapters.dlt_destination.factories import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
-from cdc_core.errors import CdcError, SettingsError
+from cdc_core.values.errors import CdcError, SettingsError
 from tests.contracts.destination_contract import checkpoint, content
 from tests.integration.databricks.conftest import PATIENCE
 from tests.integration.databricks.test_faults import ROWS, changes, snapshot

@@ -12,8 +12,8 @@ import pytest
 from adapters.dlt_destination.destination import TABLES_AT_ONCE
 from adapters.dlt_destination.factories import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
-from cdc_core.errors import DestinationFailed
-from cdc_core.staging import METADATA_FIELDS, LoadBatch, Replacement, TargetTable
+from cdc_core.values.errors import DestinationFailed
+from cdc_core.values.merges import METADATA_FIELDS, LoadBatch, Replacement, TargetTable
 from tests.contracts.destination_contract import (
     checkpoint,
     content,
@@ -241,8 +241,8 @@ def test_staged_files_may_be_kept(warehouse: Warehouse, tmp_path: Path) -> None:
 @pytest.fixture
 def many_files(monkeypatch: pytest.MonkeyPatch) -> Replacement:
     """Fifty rows in five files."""
-    monkeypatch.setattr("adapters.dlt_destination.parquet.FILE_ROWS", 10)
-    monkeypatch.setattr("adapters.dlt_destination.parquet.ROW_GROUP_ROWS", 10)
+    monkeypatch.setattr("adapters.dlt_destination.files.parquet.FILE_ROWS", 10)
+    monkeypatch.setattr("adapters.dlt_destination.files.parquet.ROW_GROUP_ROWS", 10)
     schema = pa.schema([*ORDERS.schema, *METADATA_FIELDS])
     pieces = [
         pa.Table.from_pylist([{"id": n, "_cdc_lsn": 1} for n in range(at, at + 10)], schema=schema)

@@ -10,8 +10,8 @@ import pytest
 
 from adapters.dlt_destination.factories import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
-from cdc_core.errors import DestinationFailed, SettingsError
-from cdc_core.staging import LoadBatch, TargetTable
+from cdc_core.values.errors import DestinationFailed, SettingsError
+from cdc_core.values.merges import LoadBatch, TargetTable
 from tests.contracts.destination_contract import checkpoint, content, keyed, replacement
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from adapters.dlt_destination.databricks_store import DatabricksStore
-from adapters.dlt_destination.delta_store import DeltaStore
-from adapters.dlt_destination.duckdb_store import DuckDbStore
+from adapters.dlt_destination.databricks.retry import Patience
+from adapters.dlt_destination.databricks.store import DatabricksStore
+from adapters.dlt_destination.delta.store import DeltaStore
+from adapters.dlt_destination.duckdb.store import DuckDbStore
 from adapters.dlt_destination.settings import PipelineSettings
-from adapters.dlt_destination.transient import Patience
 from tests.integration.destination.stores import Store
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from adapters.dlt_destination.factories import (
 )
 from adapters.dlt_destination.settings import PipelineSettings
 from adapters.fakes.destination import merge_keyed, merge_multiset
-from cdc_core.checkpoint import Checkpoint, SourceIdentity
-from cdc_core.lsn import Lsn
-from cdc_core.staging import (
+from cdc_core.values.checkpoint import Checkpoint, SourceIdentity
+from cdc_core.values.lsn import Lsn
+from cdc_core.values.merges import (
     KEYED_CONTROL_FIELDS,
     METADATA_FIELDS,
     MULTISET_CONTROL_FIELDS,

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from adapters.dlt_destination.delta_order import order_columns
+from adapters.dlt_destination.delta.column_order import order_columns
 from adapters.dlt_destination.factories import delta_destination, duckdb_destination
 from adapters.dlt_destination.settings import PipelineSettings
-from cdc_core.staging import LoadBatch, TargetTable
+from cdc_core.values.merges import LoadBatch, TargetTable
 from tests.contracts.destination_contract import ORDERS, checkpoint, content, keyed, replacement
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from adapters.dlt_destination.destination import DltDestination
-from cdc_core.staging import LoadBatch, TargetTable
+from cdc_core.values.merges import LoadBatch, TargetTable
 from tests.contracts.destination_contract import checkpoint, keyed, replacement
 
 if TYPE_CHECKING:

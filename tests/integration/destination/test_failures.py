@@ -18,15 +18,15 @@ import pyarrow as pa
 import pytest
 from dlt.common.configuration.utils import get_resolved_traces
 
-from adapters.dlt_destination import work_folder
-from adapters.dlt_destination.delta_store import DeltaStore
+from adapters.dlt_destination.delta.store import DeltaStore
 from adapters.dlt_destination.destination import DltDestination
-from adapters.dlt_destination.duckdb_store import DuckDbStore
+from adapters.dlt_destination.duckdb.store import DuckDbStore
 from adapters.dlt_destination.factories import delta_destination, duckdb_destination
-from cdc_core.checkpoint import Checkpoint
-from cdc_core.errors import DestinationFailed, DestinationUnavailable, SettingsError
-from cdc_core.lsn import Lsn
-from cdc_core.staging import LoadBatch, TargetTable
+from adapters.dlt_destination.files import work_folder
+from cdc_core.values.checkpoint import Checkpoint
+from cdc_core.values.errors import DestinationFailed, DestinationUnavailable, SettingsError
+from cdc_core.values.lsn import Lsn
+from cdc_core.values.merges import LoadBatch, TargetTable
 from tests.contracts.destination_contract import (
     ORDERS,
     SOURCE,
@@ -39,8 +39,8 @@ from tests.contracts.destination_contract import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from adapters.dlt_destination.plan import Step
     from adapters.dlt_destination.settings import PipelineSettings
+    from adapters.dlt_destination.table_steps import Step
     from tests.integration.destination.stores import Store
     from tests.integration.warehouse.client import Warehouse
 
@@ -280,7 +280,7 @@ def test_old_states_go(
     settings: PipelineSettings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("adapters.dlt_destination.state_keeping.KEPT", 5)
+    monkeypatch.setattr("adapters.dlt_destination.dlt.state_keeping.KEPT", 5)
     with DltDestination(store(), settings) as destination:
         for lsn in range(1, 13):
             destination.load(LoadBatch(), checkpoint(lsn))
@@ -356,9 +356,9 @@ def test_a_missing_setting_is_named(
 def test_delta_folders_stay_small(
     settings: PipelineSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapters.dlt_destination.delta_store.UPKEEP_EVERY", 4)
+    monkeypatch.setattr("adapters.dlt_destination.delta.store.UPKEEP_EVERY", 4)
     properties = {"delta.deletedFileRetentionDuration": "interval 0 seconds"}
-    monkeypatch.setattr("adapters.dlt_destination.delta_store.PROPERTIES", properties)
+    monkeypatch.setattr("adapters.dlt_destination.delta.store.PROPERTIES", properties)
     with delta_destination(settings, str(tmp_path)) as destination:
         for lsn in range(1, 10):
             rows = [{"id": lsn, "note": "a", "_cdc_lsn": lsn}, {"id": 0, "_cdc_lsn": lsn}]

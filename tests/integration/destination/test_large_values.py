@@ -11,21 +11,23 @@ import pyarrow as pa
 import pytest
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
-from adapters.dlt_destination import delta_store, duckdb_memory, duckdb_store
+from adapters.dlt_destination.delta import store as delta_store
 from adapters.dlt_destination.destination import DltDestination
-from adapters.dlt_destination.duckdb_store import DuckDbStore
+from adapters.dlt_destination.duckdb import memory as duckdb_memory
+from adapters.dlt_destination.duckdb import store as duckdb_store
+from adapters.dlt_destination.duckdb.store import DuckDbStore
 from adapters.dlt_destination.factories import delta_destination, duckdb_destination
-from adapters.dlt_destination.pieces import SCAN_BYTES
-from cdc_core.errors import DestinationUnavailable, SettingsError
-from cdc_core.staging import METADATA_FIELDS, LoadBatch, Replacement, TargetTable
+from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES
+from cdc_core.values.errors import DestinationUnavailable, SettingsError
+from cdc_core.values.merges import METADATA_FIELDS, LoadBatch, Replacement, TargetTable
 from tests.contracts.destination_contract import THEN, checkpoint, keyed, multiset, replacement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from adapters.dlt_destination.plan import StagedMerge, Step
     from adapters.dlt_destination.settings import PipelineSettings
+    from adapters.dlt_destination.table_steps import StagedMerge, Step
     from cdc_core.ports.destination import Destination
     from tests.integration.destination.stores import Store
 

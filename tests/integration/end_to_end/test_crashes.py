@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from adapters.pgoutput.embedded import EmbeddedPostgres
-from cdc_core.errors import CdcError
+from adapters.embedded_postgres import EmbeddedPostgres
+from cdc_core.values.errors import CdcError
 from tests.support import oracle
 from tests.support.lakes import LocalLake
 from tests.support.pipeline import Pipeline, Service

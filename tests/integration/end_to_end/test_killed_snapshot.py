@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from adapters.dlt_destination.volume_staging import VOLUME
+from adapters.dlt_destination.databricks.volume_staging import VOLUME
 from tests.support.lakes import LocalLake, WarehouseLake, lake_of
 from tests.support.pipeline import Pipeline
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 #: The command, loading each table by itself, as large ones are; it never gets past the third.
 TABLE_BY_TABLE = """
 import sys, time
-from adapters.pgoutput.snapshot_source import CopySnapshot
-from cdc_core.use_cases import read_tables
-from entrypoints.cli import main
+from adapters.pgoutput.snapshot.snapshot_source import CopySnapshot
+from cdc_core.full_load import read_tables
+from entrypoints.cli.main import main
 
 def read(self, relation, part, plain=CopySnapshot.read):
     for piece in plain(self, relation, part):
@@ -82,9 +82,9 @@ def test_a_killed_snapshot_goes_on(postgres: Server, tmp_path: Path) -> None:
 PART_BY_PART = """
 import os, signal, sys
 from adapters.dlt_destination.destination import DltDestination
-from adapters.pgoutput import page_ranges
-from cdc_core.use_cases import read_parts
-from entrypoints.cli import main
+from adapters.pgoutput.snapshot import page_ranges
+from cdc_core.full_load import resume
+from entrypoints.cli.main import main
 
 def keep(self, name, target, rows, plain=DltDestination.keep):
     def killed():
@@ -98,7 +98,7 @@ def keep(self, name, target, rows, plain=DltDestination.keep):
 
 DltDestination.keep = keep
 DltDestination.kept_names = []
-page_ranges.PART_PAGES, read_parts.LARGE_BYTES = 8, 1
+page_ranges.PART_PAGES, resume.LARGE_BYTES = 8, 1
 sys.exit(main(["snapshot"]))
 """
 LARGE = """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from adapters.pgoutput.embedded import EmbeddedPostgres
+from adapters.embedded_postgres import EmbeddedPostgres
 from tests.soak.rounds import SERVER, Soak
 from tests.support.lakes import lake_of
 from tests.support.postgres import BIN

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from adapters.pgoutput.catalog import PgCatalog
-from adapters.pgoutput.settings import SourceSettings
+from adapters.pgoutput.catalog.catalog import PgCatalog
+from adapters.pgoutput.session.settings import SourceSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,21 +12,21 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
-from adapters.pgoutput import bulk_steps
-from adapters.pgoutput.bulk_steps import Steps
-from adapters.pgoutput.catalog import PgCatalog
-from adapters.pgoutput.change_source import PgChangeSource
-from adapters.pgoutput.connection import server_major
-from adapters.pgoutput.embedded import EmbeddedPostgres
-from adapters.pgoutput.settings import SourceSettings
-from adapters.pgoutput.sql_text import plugin_options
+from adapters.embedded_postgres import EmbeddedPostgres
+from adapters.pgoutput.catalog.catalog import PgCatalog
+from adapters.pgoutput.changes import bulk_steps
+from adapters.pgoutput.changes.bulk_steps import Steps
+from adapters.pgoutput.changes.change_source import PgChangeSource
+from adapters.pgoutput.session.connection import server_major
+from adapters.pgoutput.session.settings import SourceSettings
+from adapters.pgoutput.session.sql_text import plugin_options
 from tests.support.changes import stream
 from tests.support.postgres import BIN, is_streaming
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from adapters.pgoutput.wire_piece import WirePiece
+    from adapters.pgoutput.wire.message_run import WirePiece
 
 
 def transactions(sql: psycopg.Connection, count: int = 60) -> None:

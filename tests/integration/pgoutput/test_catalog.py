@@ -8,21 +8,21 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
-from adapters.pgoutput import catalog as catalog_module
-from adapters.pgoutput.catalog import PgCatalog
-from adapters.pgoutput.change_source import PgChangeSource
-from adapters.pgoutput.snapshot_source import PgSnapshotSource
-from cdc_core.errors import OperatorNeeded
-from cdc_core.fingerprint import ITSELF
-from cdc_core.partition_bounds import Bound
+from adapters.pgoutput.catalog import catalog as catalog_module
+from adapters.pgoutput.catalog.catalog import PgCatalog
+from adapters.pgoutput.changes.change_source import PgChangeSource
+from adapters.pgoutput.snapshot.snapshot_source import PgSnapshotSource
+from cdc_core.values.errors import OperatorNeeded
+from cdc_core.values.fingerprint import ITSELF
+from cdc_core.values.partition_bounds import Bound
 from tests.support.changes import events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from adapters.pgoutput.settings import SourceSettings
+    from adapters.pgoutput.session.settings import SourceSettings
     from cdc_core.ports.catalog import SourceTable
-    from cdc_core.relation import Relation
+    from cdc_core.values.relation import Relation
 
 
 def by_name(tables: object) -> dict[str, SourceTable]:

@@ -8,15 +8,21 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import psycopg
 import pytest
 
-from adapters.pgoutput.arrow_session import ArrowSession
-from adapters.pgoutput.change_source import PgChangeSource
-from adapters.pgoutput.connection import connect
-from adapters.pgoutput.embedded import EmbeddedPostgres
+from adapters.embedded_postgres import EmbeddedPostgres
+from adapters.pgoutput.changes.change_source import PgChangeSource
 from adapters.pgoutput.monitor import PgSourceMonitor
-from adapters.pgoutput.settings import SourceSettings
-from adapters.pgoutput.snapshot_source import PgSnapshotSource
-from adapters.pgoutput.source_errors import source_errors
-from cdc_core.errors import CdcError, HistoryLost, OperatorNeeded, SettingsError, SourceUnavailable
+from adapters.pgoutput.session.arrow_session import ArrowSession
+from adapters.pgoutput.session.connection import connect
+from adapters.pgoutput.session.settings import SourceSettings
+from adapters.pgoutput.session.source_errors import source_errors
+from adapters.pgoutput.snapshot.snapshot_source import PgSnapshotSource
+from cdc_core.values.errors import (
+    CdcError,
+    HistoryLost,
+    OperatorNeeded,
+    SettingsError,
+    SourceUnavailable,
+)
 from tests.integration.pgoutput.test_catalog import major, take_snapshot
 from tests.support.changes import events
 from tests.support.postgres import BIN
@@ -24,7 +30,7 @@ from tests.support.postgres import BIN
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from adapters.pgoutput.catalog import PgCatalog
+    from adapters.pgoutput.catalog.catalog import PgCatalog
 
 ODD_DEFAULTS = {
     "TimeZone": "Asia/Kolkata",

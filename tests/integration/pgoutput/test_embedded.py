@@ -12,13 +12,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from adapters.pgoutput.embedded import EmbeddedPostgres
-from cdc_core.errors import SettingsError, SourceUnavailable
+from adapters.embedded_postgres import EmbeddedPostgres
+from cdc_core.values.errors import SettingsError, SourceUnavailable
 from tests.support.postgres import BIN
 
 STARTER = """
 import time
-from adapters.pgoutput.embedded import EmbeddedPostgres
+from adapters.embedded_postgres import EmbeddedPostgres
 with EmbeddedPostgres(bin_dir={bin_dir!r}) as server:
     print(server.pid, server.data_dir, flush=True)
     time.sleep(60)

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from adapters.pgoutput import bulk_reader, bulk_steps, reader_choice
-from adapters.pgoutput.change_source import PgChangeSource
-from adapters.pgoutput.streamed_transactions import StreamedTransactions
+from adapters.pgoutput.changes import bulk_reader, bulk_steps, reader_choice
+from adapters.pgoutput.changes.change_source import PgChangeSource
+from adapters.pgoutput.changes.in_progress_transactions import StreamedTransactions
 from tests.support.changes import stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from adapters.pgoutput.catalog import PgCatalog
-    from adapters.pgoutput.settings import SourceSettings
+    from adapters.pgoutput.catalog.catalog import PgCatalog
+    from adapters.pgoutput.session.settings import SourceSettings
 
 ROWS = 3000
 

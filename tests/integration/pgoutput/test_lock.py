@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from adapters.pgoutput.change_source import PgChangeSource
-from adapters.pgoutput.connection import application_prefix, connect
-from adapters.pgoutput.lock import end_if_dead
-from cdc_core.errors import SourceUnavailable, WriterBusy
+from adapters.pgoutput.changes.change_source import PgChangeSource
+from adapters.pgoutput.session.connection import application_prefix, connect
+from adapters.pgoutput.slot.writer_lock import end_if_dead
+from cdc_core.values.errors import SourceUnavailable, WriterBusy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from adapters.pgoutput.settings import SourceSettings
+    from adapters.pgoutput.session.settings import SourceSettings
 
 HOLDER = """
 import sys, time
-from adapters.pgoutput.change_source import PgChangeSource
-from adapters.pgoutput.settings import SourceSettings
+from adapters.pgoutput.changes.change_source import PgChangeSource
+from adapters.pgoutput.session.settings import SourceSettings
 settings = SourceSettings(sys.argv[1], slot_name=sys.argv[2], pub_name="wal2delta_pub")
 with PgChangeSource(settings) as source:
     position = source.create_slot() if source.slot() is None else source.slot().confirmed_flush_lsn

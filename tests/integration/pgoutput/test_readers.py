@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from adapters.pgoutput.change_source import PgChangeSource
-from adapters.pgoutput.cluster import current_lsn
-from adapters.pgoutput.value_format import all_read_binary
-from cdc_core.changes import Op
-from cdc_core.errors import HistoryLost, OperatorNeeded, SourceUnavailable
-from cdc_core.lsn import Lsn
+from adapters.pgoutput.catalog.value_format import all_read_binary
+from adapters.pgoutput.changes.change_source import PgChangeSource
+from adapters.pgoutput.session.wal_position import current_lsn
 from cdc_core.ports.change_source import ReadAgain
+from cdc_core.values.changes import Op
+from cdc_core.values.errors import HistoryLost, OperatorNeeded, SourceUnavailable
+from cdc_core.values.lsn import Lsn
 from tests.support.changes import stream
 from tests.support.postgres import is_streaming
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from adapters.pgoutput.catalog import PgCatalog
-    from adapters.pgoutput.settings import SourceSettings
-    from cdc_core.changes import ChangeBatch
+    from adapters.pgoutput.catalog.catalog import PgCatalog
+    from adapters.pgoutput.session.settings import SourceSettings
+    from cdc_core.values.changes import ChangeBatch
     from tests.support.postgres import Server
 
 BULK, STREAMING = "bulk", "streaming"

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from adapters.pgoutput import slot_moves
-from adapters.pgoutput.change_source import PgChangeSource
-from adapters.pgoutput.slot_moves import SlotMoves
-from adapters.pgoutput.streaming_reader import StreamingReader
-from cdc_core.errors import WriterBusy
-from cdc_core.lsn import Lsn
+from adapters.pgoutput.changes import slot_moves
+from adapters.pgoutput.changes.change_source import PgChangeSource
+from adapters.pgoutput.changes.slot_moves import SlotMoves
+from adapters.pgoutput.changes.walsender_reader import StreamingReader
+from cdc_core.values.errors import WriterBusy
+from cdc_core.values.lsn import Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from adapters.pgoutput.catalog import PgCatalog
-    from adapters.pgoutput.settings import SourceSettings
-    from cdc_core.changes import ChangeBatch
+    from adapters.pgoutput.catalog.catalog import PgCatalog
+    from adapters.pgoutput.session.settings import SourceSettings
+    from cdc_core.values.changes import ChangeBatch
 
 BATCHES = 8
 
@@ -171,7 +171,7 @@ def test_a_slot_that_another_process_has_is_not_moved(
     settings: SourceSettings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("adapters.pgoutput.slot._IN_USE_SECONDS", 0.2)
+    monkeypatch.setattr("adapters.pgoutput.slot.slot._IN_USE_SECONDS", 0.2)
     before, _ = standing(sql, settings)
     batches = backlog(source, sql, before)
     first = next(batch for batch in batches if batch.complete)

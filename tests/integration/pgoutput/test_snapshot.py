@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters.pgoutput import page_ranges, range_readers, row_sessions
-from adapters.pgoutput.snapshot_source import PgSnapshotSource
-from adapters.pgoutput.sql_database import SqlDatabaseSnapshotSource
-from cdc_core.errors import CdcError
+from adapters.pgoutput.snapshot import page_ranges, range_readers, row_sessions
+from adapters.pgoutput.snapshot.snapshot_source import PgSnapshotSource
+from adapters.pgoutput.snapshot.sql_database import SqlDatabaseSnapshotSource
 from cdc_core.ports.snapshot_source import WHOLE
+from cdc_core.values.errors import CdcError
 
 if TYPE_CHECKING:
     import psycopg
 
-    from adapters.pgoutput.catalog import PgCatalog
-    from adapters.pgoutput.settings import SourceSettings
+    from adapters.pgoutput.catalog.catalog import PgCatalog
+    from adapters.pgoutput.session.settings import SourceSettings
 
 SOURCES = [PgSnapshotSource, SqlDatabaseSnapshotSource]
 

@@ -10,24 +10,18 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from adapters.pgoutput import (
-    page_ranges,
-    range_readers,
-    row_ranges,
-    row_sessions,
-    snapshot_guards,
-)
-from adapters.pgoutput.snapshot_source import CopySnapshot, PgSnapshotSource
-from adapters.pgoutput.sql_database import SqlDatabaseSnapshotSource
-from cdc_core.errors import CdcError
+from adapters.pgoutput.snapshot import guards, page_ranges, range_readers, row_ranges, row_sessions
+from adapters.pgoutput.snapshot.snapshot_source import CopySnapshot, PgSnapshotSource
+from adapters.pgoutput.snapshot.sql_database import SqlDatabaseSnapshotSource
 from cdc_core.ports.snapshot_source import WHOLE
+from cdc_core.values.errors import CdcError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from adapters.pgoutput.catalog import PgCatalog
-    from adapters.pgoutput.settings import SourceSettings
-    from cdc_core.relation import Relation
+    from adapters.pgoutput.catalog.catalog import PgCatalog
+    from adapters.pgoutput.session.settings import SourceSettings
+    from cdc_core.values.relation import Relation
 
 #: Rows of 1 kB.
 LARGE = 12_000
@@ -141,7 +135,7 @@ def test_a_snapshot_outlives_its_first_session_and_its_guards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One at a time is lost, and at last every session that there was in the beginning."""
-    monkeypatch.setattr(snapshot_guards, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(guards, "CHECK_SECONDS", 0.0)
     _, large = small_and_large
     with PgSnapshotSource(settings).begin(create_slot=False) as snapshot:
         first = [pid for (pid,) in sql.execute(_OURS)]

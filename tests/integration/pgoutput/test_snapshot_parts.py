@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from adapters.pgoutput import page_ranges
-from adapters.pgoutput.page_ranges import PageRange
-from adapters.pgoutput.snapshot_source import CopySnapshot, PgSnapshotSource
+from adapters.pgoutput.snapshot import page_ranges
+from adapters.pgoutput.snapshot.page_ranges import PageRange
+from adapters.pgoutput.snapshot.snapshot_source import CopySnapshot, PgSnapshotSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from adapters.pgoutput.catalog import PgCatalog
-    from adapters.pgoutput.settings import SourceSettings
-    from cdc_core.relation import Relation
+    from adapters.pgoutput.catalog.catalog import PgCatalog
+    from adapters.pgoutput.session.settings import SourceSettings
+    from cdc_core.values.relation import Relation
 
 
 @pytest.fixture

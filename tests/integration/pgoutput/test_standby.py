@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from adapters.pgoutput.catalog import PgCatalog
-from adapters.pgoutput.change_source import PgChangeSource
-from adapters.pgoutput.embedded import EmbeddedPostgres
-from adapters.pgoutput.settings import SourceSettings
-from adapters.pgoutput.snapshot_source import PgSnapshotSource
-from cdc_core.errors import OperatorNeeded
+from adapters.embedded_postgres import EmbeddedPostgres
+from adapters.pgoutput.catalog.catalog import PgCatalog
+from adapters.pgoutput.changes.change_source import PgChangeSource
+from adapters.pgoutput.session.settings import SourceSettings
+from adapters.pgoutput.snapshot.snapshot_source import PgSnapshotSource
+from cdc_core.values.errors import OperatorNeeded
 from tests.integration.pgoutput.test_catalog import major
 from tests.support import oracle
 from tests.support.changes import events

@@ -2,15 +2,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adapters.pgoutput.change_source import PgChangeSource
-from adapters.pgoutput.snapshot_source import PgSnapshotSource
+from adapters.pgoutput.changes.change_source import PgChangeSource
+from adapters.pgoutput.snapshot.snapshot_source import PgSnapshotSource
 from tests.support.changes import events
 
 if TYPE_CHECKING:
     import psycopg
 
-    from adapters.pgoutput.catalog import PgCatalog
-    from adapters.pgoutput.settings import SourceSettings
+    from adapters.pgoutput.catalog.catalog import PgCatalog
+    from adapters.pgoutput.session.settings import SourceSettings
 
 
 def test_snapshot_then_changes(

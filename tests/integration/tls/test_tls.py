@@ -17,11 +17,11 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
-from adapters.pgoutput.catalog import PgCatalog
-from adapters.pgoutput.change_source import PgChangeSource
-from adapters.pgoutput.embedded import EmbeddedPostgres
-from adapters.pgoutput.settings import SourceSettings
-from cdc_core.errors import SourceUnavailable
+from adapters.embedded_postgres import EmbeddedPostgres
+from adapters.pgoutput.catalog.catalog import PgCatalog
+from adapters.pgoutput.changes.change_source import PgChangeSource
+from adapters.pgoutput.session.settings import SourceSettings
+from cdc_core.values.errors import SourceUnavailable
 from tests.support import oracle
 from tests.support.lakes import LocalLake
 from tests.support.pipeline import InProcess

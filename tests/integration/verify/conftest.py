@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from entrypoints.container import Container
-from entrypoints.settings import load_settings
+from entrypoints.settings.model import load_settings
 from tests.support.lakes import LocalLake, WarehouseLake, lake_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from cdc_core.findings import Finding
+    from cdc_core.check.findings import Finding
     from cdc_core.use_cases.verify_parity import ParityReport, TableParity
 
 

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from adapters.pgoutput.inspector import PgSourceInspector
-from adapters.pgoutput.settings import SourceSettings
-from cdc_core.findings import Level
-from cdc_core.source_rules import source_findings
+from adapters.pgoutput.session.settings import SourceSettings
+from cdc_core.check.findings import Level
+from cdc_core.check.source_rules import source_findings
 from tests.support.lakes import WarehouseLake
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def test_every_cure_for_a_role_without_rights_works(
 def test_transactions_that_a_snapshot_waits_for(
     pipeline: Pipeline, sql: psycopg.Connection, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cdc_core.source_rules.LONG_TRANSACTION_SECONDS", 0.0)
+    monkeypatch.setattr("cdc_core.check.source_rules.LONG_TRANSACTION_SECONDS", 0.0)
     sql.execute("CREATE TABLE orders (id int PRIMARY KEY)")
     with psycopg.connect(database, application_name="slow report") as other:
         other.execute("INSERT INTO orders VALUES (1)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapters.pgoutput import page_ranges, range_readers, row_sessions, snapshot_source
+from adapters.pgoutput.snapshot import page_ranges, range_readers, row_sessions, snapshot_source
 
 TABLE = "CREATE TABLE t (id int PRIMARY KEY, a int); INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)"
 

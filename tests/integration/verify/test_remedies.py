@@ -9,7 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from cdc_core.findings import Level
+from cdc_core.check.findings import Level
 from tests.support.lakes import LocalLake
 from tests.support.pipeline import InProcess
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from cdc_core.findings import Finding
+    from cdc_core.check.findings import Finding
     from tests.integration.verify.conftest import Pipeline
 
 SQL = re.compile(r"(ALTER|GRANT|CREATE|BEGIN)\b")

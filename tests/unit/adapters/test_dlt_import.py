@@ -29,9 +29,9 @@ with duckdb_destination(PipelineSettings("p", "bronze", Path({0!r})), {0!r} + "/
 
 #: The same with dlt's own reader of tables, of a server that is not there.
 READER = """
-from adapters.pgoutput.settings import SourceSettings
-from adapters.pgoutput.sql_database import SqlDatabaseSnapshotSource
-from cdc_core.errors import SourceUnavailable
+from adapters.pgoutput.session.settings import SourceSettings
+from adapters.pgoutput.snapshot.sql_database import SqlDatabaseSnapshotSource
+from cdc_core.values.errors import SourceUnavailable
 source = SqlDatabaseSnapshotSource(SourceSettings(conninfo="host=127.0.0.1 port=9"))
 try:
     with source.begin(create_slot=False): raise AssertionError

@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from cdc_core.checkpoint import (
+from cdc_core.values.checkpoint import (
     Checkpoint,
     ColumnState,
     SourceIdentity,
     TableState,
     TableStatus,
 )
-from cdc_core.errors import CdcError, OperatorNeeded, SettingsError, TablesNeedSnapshot
-from cdc_core.fingerprint import ITSELF, Attributes, Fingerprint, Label
-from cdc_core.lsn import Lsn
-from cdc_core.partition_bounds import Bound
-from cdc_core.relation import TableName
+from cdc_core.values.errors import CdcError, OperatorNeeded, SettingsError, TablesNeedSnapshot
+from cdc_core.values.fingerprint import ITSELF, Attributes, Fingerprint, Label
+from cdc_core.values.lsn import Lsn
+from cdc_core.values.partition_bounds import Bound
+from cdc_core.values.relation import TableName
 
 SOURCE = SourceIdentity("7", "db", "slot")
 

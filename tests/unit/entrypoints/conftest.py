@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoints.log import redact
+from entrypoints.output.log import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from entrypoints.cli import main
+from entrypoints.cli.main import main
 from tests.unit.entrypoints.conftest import DSN, PASSWORD
 
 if TYPE_CHECKING:

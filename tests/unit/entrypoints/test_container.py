@@ -15,9 +15,9 @@ from adapters.fakes import (
     InMemorySource,
     Lake,
 )
-from entrypoints import commands
+from entrypoints.cli import commands
 from entrypoints.container import Container, source_settings
-from entrypoints.settings import FilesystemSettings, Settings, load_settings
+from entrypoints.settings.model import FilesystemSettings, Settings, load_settings
 from tests.unit.entrypoints.conftest import DSN
 
 

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from entrypoints import parameters, wheel
-from entrypoints.settings import Settings
+from entrypoints import wheel
+from entrypoints.cli import parameters
+from entrypoints.settings.model import Settings
 from tests.unit.entrypoints.conftest import DSN, PASSWORD
 
 

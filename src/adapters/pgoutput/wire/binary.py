@@ -18,7 +18,7 @@ from adapters.pgoutput.wire import scalars, types
 from adapters.pgoutput.wire.codec import DecodedColumn
 from adapters.pgoutput.wire.messages import EPOCH_MICROSECONDS, sliding
 from adapters.pgoutput.wire.text import MalformedValue, as_utf8, gather
-from cdc_core.errors import DecodeError
+from cdc_core.values.errors import DecodeError
 
 if TYPE_CHECKING:
     import numpy.typing as npt

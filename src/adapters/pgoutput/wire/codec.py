@@ -13,7 +13,7 @@ import pyarrow as pa
 from adapters.pgoutput.wire import scalars, types
 from adapters.pgoutput.wire.arrays import decode_arrays
 from adapters.pgoutput.wire.text import MalformedValue, TextColumn, as_utf8, gather
-from cdc_core.errors import DecodeError
+from cdc_core.values.errors import DecodeError
 
 if TYPE_CHECKING:
     from adapters.pgoutput.wire.types import PgType

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adapters.pgoutput.wire.messages import sliding
-from adapters.pgoutput.wire.results import COPY, PackedRows
-from cdc_core.errors import DecodeError
+from adapters.pgoutput.wire.query_rows import COPY, PackedRows
+from cdc_core.values.errors import DecodeError
 
 if TYPE_CHECKING:
     from adapters.pgoutput.wire.text import Bytes, Positions

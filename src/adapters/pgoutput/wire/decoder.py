@@ -16,13 +16,13 @@ from adapters.pgoutput.wire import messages as wire
 from adapters.pgoutput.wire.binary import decode_binary, reads_binary
 from adapters.pgoutput.wire.codec import decode_column
 from adapters.pgoutput.wire.messages import Messages
-from adapters.pgoutput.wire.rows import RowReader
+from adapters.pgoutput.wire.row_messages import RowReader
 from adapters.pgoutput.wire.text import TextColumn, table_of
 from adapters.pgoutput.wire.types import arrow_type, format_type
-from cdc_core.changes import TableChanges, Unrepresentable
-from cdc_core.errors import DecodeError
-from cdc_core.lsn import Lsn
-from cdc_core.relation import Column, Relation, ReplicaIdentity, TableName
+from cdc_core.values.changes import TableChanges, Unrepresentable
+from cdc_core.values.errors import DecodeError
+from cdc_core.values.lsn import Lsn
+from cdc_core.values.relation import Column, Relation, ReplicaIdentity, TableName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

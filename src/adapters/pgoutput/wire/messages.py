@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cdc_core.errors import DecodeError
+from cdc_core.values.errors import DecodeError
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from adapters.dlt_destination.columns import same, widens
-from adapters.dlt_destination.dialect import DUCKDB, SPARK, Dialect
 from adapters.dlt_destination.failures import root_cause, scrubbed
-from adapters.dlt_destination.parquet import write_pieces
+from adapters.dlt_destination.files.parquet import write_pieces
+from adapters.dlt_destination.sql.dialect import DUCKDB, SPARK, Dialect
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,8 +92,8 @@ def test_the_root_cause_is_found_in_a_ring_too() -> None:
 
 
 def test_files_and_row_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.dlt_destination.parquet.ROW_GROUP_ROWS", 10)
-    monkeypatch.setattr("adapters.dlt_destination.parquet.FILE_ROWS", 40)
+    monkeypatch.setattr("adapters.dlt_destination.files.parquet.ROW_GROUP_ROWS", 10)
+    monkeypatch.setattr("adapters.dlt_destination.files.parquet.FILE_ROWS", 40)
     schema = pa.schema([("n", pa.int64())])
     pieces = [pa.table([pa.array(range(size))], schema=schema) for size in (3, 0, 4, 25, 60, 1)]
     paths, rows = write_pieces(iter(pieces), schema, tmp_path, "x")

@@ -15,17 +15,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adapters.dlt_destination import merge_sql
-from adapters.dlt_destination.delta_store import DeltaStore
-from adapters.dlt_destination.dialect import DUCKDB
-from adapters.dlt_destination.duckdb_store import DuckDbStore
-from adapters.dlt_destination.packages import Packages
-from adapters.dlt_destination.parquet import write_table
-from adapters.dlt_destination.plan import Run, StagedMerge, StagedReplacement
+from adapters.dlt_destination.delta.store import DeltaStore
+from adapters.dlt_destination.dlt.packages import Packages
+from adapters.dlt_destination.duckdb.store import DuckDbStore
+from adapters.dlt_destination.files.parquet import write_table
 from adapters.dlt_destination.settings import PipelineSettings
+from adapters.dlt_destination.sql import merge_sql
+from adapters.dlt_destination.sql.dialect import DUCKDB
+from adapters.dlt_destination.table_steps import Run, StagedMerge, StagedReplacement
 from adapters.fakes.destination import merge_keyed, merge_multiset
-from cdc_core.lsn import Lsn
-from cdc_core.staging import (
+from cdc_core.values.lsn import Lsn
+from cdc_core.values.merges import (
     KEYED_CONTROL_FIELDS,
     METADATA_FIELDS,
     MULTISET_CONTROL_FIELDS,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from adapters.dlt_destination.plan import Step
+    from adapters.dlt_destination.table_steps import Step
 
 Row = dict[str, Any]
 NUMBERS = itertools.count()

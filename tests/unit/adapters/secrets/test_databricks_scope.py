@@ -8,7 +8,7 @@ import pytest
 from databricks.sdk import errors
 
 from adapters.secrets import DatabricksSecretScope
-from cdc_core.errors import DestinationUnavailable, SettingsError
+from cdc_core.values.errors import DestinationUnavailable, SettingsError
 
 KEY = "sources.pg_replication.credentials"
 SECRET = "postgresql://app:hunter2@db/shop"

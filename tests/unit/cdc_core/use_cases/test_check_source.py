@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from adapters.fakes import FaultPlan, InMemoryDestination
-from cdc_core.checkpoint import Checkpoint
-from cdc_core.errors import DestinationFailed, DestinationUnavailable, OperatorNeeded
-from cdc_core.findings import Finding, Level
-from cdc_core.source_rules import history_findings
+from cdc_core.check.findings import Finding, Level
+from cdc_core.check.source_rules import history_findings
 from cdc_core.use_cases.check_source import CheckSource
+from cdc_core.values.checkpoint import Checkpoint
+from cdc_core.values.errors import DestinationFailed, DestinationUnavailable, OperatorNeeded
 from tests.unit.cdc_core.use_cases.test_convergence import World, build
 
 

@@ -23,9 +23,11 @@ from adapters.fakes import (
     Lake,
 )
 from adapters.fakes.source import InMemorySnapshot, Piece
-from cdc_core import batch_parts
-from cdc_core.changes import Unrepresentable
-from cdc_core.errors import (
+from cdc_core.fold import multi_part_batch
+from cdc_core.use_cases.stream_changes import StreamChanges
+from cdc_core.use_cases.take_snapshot import TakeSnapshot
+from cdc_core.values.changes import Unrepresentable
+from cdc_core.values.errors import (
     CdcError,
     DefinitionChanged,
     HistoryLost,
@@ -35,15 +37,13 @@ from cdc_core.errors import (
     TablesNeedSnapshot,
     TablesRefused,
 )
-from cdc_core.lsn import Lsn
-from cdc_core.relation import ReplicaIdentity
-from cdc_core.use_cases.stream_changes import StreamChanges
-from cdc_core.use_cases.take_snapshot import TakeSnapshot
+from cdc_core.values.lsn import Lsn
+from cdc_core.values.relation import ReplicaIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cdc_core.relation import Relation
+    from cdc_core.values.relation import Relation
 
 COLUMNS = {"id": pa.int64(), "n": pa.int32(), "big": pa.string()}
 
@@ -231,8 +231,8 @@ def test_a_stale_checkpoint_replays_without_harm(seed: int) -> None:
 @pytest.fixture
 def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every part is staged, and folded again in groups of a few rows."""
-    monkeypatch.setattr(batch_parts, "HELD_BYTES", 0)
-    monkeypatch.setattr(batch_parts, "REGROUP_ROWS", 3)
+    monkeypatch.setattr(multi_part_batch, "HELD_BYTES", 0)
+    monkeypatch.setattr(multi_part_batch, "REGROUP_ROWS", 3)
 
 
 @pytest.mark.usefixtures("small_memory")

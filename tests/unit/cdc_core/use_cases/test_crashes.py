@@ -24,24 +24,24 @@ from adapters.fakes import (
     InMemoryMonitor,
     InMemorySource,
 )
-from cdc_core.changes import Op
-from cdc_core.errors import (
-    CdcError,
-    DestinationUnavailable,
-    HistoryLost,
-    OperatorNeeded,
-    SourceUnavailable,
-)
-from cdc_core.lsn import Lsn
 from cdc_core.ports.catalog import Catalog
 from cdc_core.ports.change_source import ChangeSource
 from cdc_core.ports.destination import Destination
 from cdc_core.ports.snapshot_source import SnapshotSource
 from cdc_core.ports.source_inspector import SourceInspector
 from cdc_core.ports.source_monitor import SourceMonitor
-from cdc_core.relation import ReplicaIdentity
 from cdc_core.use_cases.reset import Reset
 from cdc_core.use_cases.verify_parity import VerifyParity
+from cdc_core.values.changes import Op
+from cdc_core.values.errors import (
+    CdcError,
+    DestinationUnavailable,
+    HistoryLost,
+    OperatorNeeded,
+    SourceUnavailable,
+)
+from cdc_core.values.lsn import Lsn
+from cdc_core.values.relation import ReplicaIdentity
 from tests.unit.cdc_core.use_cases.test_convergence import COLUMNS, World, build, work
 
 if TYPE_CHECKING:

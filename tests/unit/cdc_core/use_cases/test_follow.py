@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from adapters.fakes import FaultPlan, InMemoryDestination, ManualClock, RecordedProgress
-from cdc_core.errors import OperatorNeeded, TablesNeedSnapshot
-from cdc_core.lsn import Lsn
-from cdc_core.relation import ReplicaIdentity
 from cdc_core.use_cases.stream_changes import IDLE_BYTES, IDLE_SECONDS, LOOK_SECONDS, StreamChanges
+from cdc_core.values.errors import OperatorNeeded, TablesNeedSnapshot
+from cdc_core.values.lsn import Lsn
+from cdc_core.values.relation import ReplicaIdentity
 from tests.unit.cdc_core.use_cases.test_convergence import COLUMNS, World, build, work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cdc_core.changes import ChangeBatch
-    from cdc_core.checkpoint import SourceIdentity
     from cdc_core.use_cases.stream_changes import StreamReport
+    from cdc_core.values.changes import ChangeBatch
+    from cdc_core.values.checkpoint import SourceIdentity
 
 
 @dataclass

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 
 from adapters.fakes import FaultPlan, InjectedCrash, InMemoryDestination
 from adapters.fakes.source import InMemorySnapshot
-from cdc_core.checkpoint import Checkpoint
-from cdc_core.errors import OperatorNeeded, TablesNeedSnapshot
-from cdc_core.relation import ReplicaIdentity
-from cdc_core.use_cases import read_tables
+from cdc_core.full_load import read_tables
 from cdc_core.use_cases.take_snapshot import TakeSnapshot
+from cdc_core.values.checkpoint import Checkpoint
+from cdc_core.values.errors import OperatorNeeded, TablesNeedSnapshot
+from cdc_core.values.relation import ReplicaIdentity
 from tests.unit.cdc_core.use_cases.test_convergence import World, build, change_schema, work
 
 if TYPE_CHECKING:
-    from cdc_core.relation import Relation
     from cdc_core.use_cases.take_snapshot import SnapshotReport
+    from cdc_core.values.relation import Relation
 
 
 @pytest.fixture(autouse=True)

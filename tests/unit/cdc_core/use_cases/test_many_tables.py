@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from adapters.fakes import InMemoryDestination, InMemorySource
 from adapters.fakes.source import InMemorySnapshot
-from cdc_core.use_cases import read_tables, verify_parity
+from cdc_core.full_load import read_tables
+from cdc_core.use_cases import verify_parity
 from cdc_core.use_cases.verify_parity import VerifyParity
 from tests.unit.cdc_core.use_cases.test_convergence import COLUMNS, World
 

@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 
 from adapters.fakes import FaultPlan, InjectedCrash, InMemoryDestination, InMemorySource
 from adapters.fakes.source import InMemorySnapshot, Piece
-from cdc_core.changes import Unrepresentable
-from cdc_core.checkpoint import Checkpoint, TableStatus
-from cdc_core.errors import (
+from cdc_core.use_cases.verify_parity import ParityReport, TableParity, VerifyParity
+from cdc_core.values.changes import Unrepresentable
+from cdc_core.values.checkpoint import Checkpoint, TableStatus
+from cdc_core.values.errors import (
     DestinationFailed,
     HistoryLost,
     OperatorNeeded,
     SettingsError,
     WriterBusy,
 )
-from cdc_core.use_cases import compare_table, repair_table
-from cdc_core.use_cases.verify_parity import ParityReport, TableParity, VerifyParity
+from cdc_core.verify import compare_table, repair_table
 from tests.unit.cdc_core.use_cases.test_convergence import COLUMNS, World, build, work
 
 if TYPE_CHECKING:

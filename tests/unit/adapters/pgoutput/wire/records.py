@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adapters.pgoutput.wire.results import COPY, PADDING, PackedRows, Packing
+from adapters.pgoutput.wire.query_rows import COPY, PADDING, PackedRows, Packing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

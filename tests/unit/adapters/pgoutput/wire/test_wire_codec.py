@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from adapters.pgoutput.wire import text as text_module
 from adapters.pgoutput.wire.codec import DecodedColumn, TextColumn, decode_column
 from adapters.pgoutput.wire.types import TypeMap, arrow_type
-from cdc_core.errors import DecodeError
+from cdc_core.values.errors import DecodeError
 from tests.unit.adapters.pgoutput.wire.columns import text_column
 
 TYPES = TypeMap().with_user_types(

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.pgoutput.wire.copy_out import CopyOut
-from adapters.pgoutput.wire.results import PADDING
-from cdc_core.errors import DecodeError
+from adapters.pgoutput.wire.query_rows import PADDING
+from cdc_core.values.errors import DecodeError
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 ERROR = b"SERROR\0C57014\0Mcanceling statement\0\0"

@@ -11,10 +11,10 @@ import pytest
 
 from adapters.pgoutput.wire.decoder import BinaryValue, DecodedBatch, PgoutputDecoder
 from adapters.pgoutput.wire.types import TypeMap
-from cdc_core.changes import TableChanges, Unrepresentable
-from cdc_core.errors import DecodeError
-from cdc_core.lsn import Lsn
-from cdc_core.relation import ReplicaIdentity, TableName
+from cdc_core.values.changes import TableChanges, Unrepresentable
+from cdc_core.values.errors import DecodeError
+from cdc_core.values.lsn import Lsn
+from cdc_core.values.relation import ReplicaIdentity, TableName
 from tests.unit.adapters.pgoutput.wire import encoder
 from tests.unit.adapters.pgoutput.wire.encoder import UNCHANGED, Binary
 from tests.unit.adapters.pgoutput.wire.records import binary

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.pgoutput.wire.binary import reads_binary
-from adapters.pgoutput.wire.results import COPY, RECORD, PackedRows, ReadRows, decode_rows
+from adapters.pgoutput.wire.query_rows import COPY, RECORD, PackedRows, ReadRows, decode_rows
 from adapters.pgoutput.wire.types import TypeMap, arrow_type
-from cdc_core.errors import DecodeError
-from cdc_core.relation import Column
+from cdc_core.values.errors import DecodeError
+from cdc_core.values.relation import Column
 from tests.unit.adapters.pgoutput.wire.records import packed
 
 TYPES = TypeMap()

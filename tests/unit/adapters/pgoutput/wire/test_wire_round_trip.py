@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from adapters.pgoutput.wire import decoder as decoder_module
 from adapters.pgoutput.wire.decoder import DecodedBatch, PgoutputDecoder
 from adapters.pgoutput.wire.types import TypeMap
-from cdc_core.errors import DecodeError
-from cdc_core.lsn import Lsn
+from cdc_core.values.errors import DecodeError
+from cdc_core.values.lsn import Lsn
 from tests.unit.adapters.pgoutput.wire import encoder
 from tests.unit.adapters.pgoutput.wire.encoder import UNCHANGED, Value
 from tests.unit.adapters.pgoutput.wire.reference import ReferenceDecoder, Table
 
 if TYPE_CHECKING:
-    from cdc_core.changes import TableChanges
+    from cdc_core.values.changes import TableChanges
 
 TYPES = TypeMap()
 

@@ -1,0 +1,1 @@
+"""Delta tables on Databricks: store, statements, sessions, errors."""

@@ -1,0 +1,694 @@
+"""Delta tables of a Databricks SQL warehouse.
+
+A merge is one MERGE statement over its staged file, a full load one INSERT OVERWRITE or CREATE OR
+REPLACE TABLE, so that a reader sees a table before or after. Sources: Databricks SQL reference,
+"MERGE INTO", "INSERT", "CREATE TABLE [USING]", "ALTER TABLE"; "Use liquid clustering for tables".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import re
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from adapters.dlt_destination.columns import all_fields, alters, own_columns, plain, widens
+from adapters.dlt_destination.databricks.carry_over import what_others_put_on
+from adapters.dlt_destination.databricks.errors import error_for
+from adapters.dlt_destination.databricks.multi_table_transaction import (
+    CATALOG_COMMITS,
+    READ_FILES,
+    AtomicBlock,
+    lacks_catalog_commits,
+    lacks_transactions,
+)
+from adapters.dlt_destination.databricks.refusals import refusal_of
+from adapters.dlt_destination.databricks.retry import transient
+from adapters.dlt_destination.databricks.sessions import Sessions
+from adapters.dlt_destination.databricks.unity_names import (
+    FORBIDDEN_BY_CATALOG,
+    TablesByName,
+    column_needs_mapping,
+    table_name,
+)
+from adapters.dlt_destination.dlt.state_keeping import StateInTables
+from adapters.dlt_destination.failures import root_cause
+from adapters.dlt_destination.files import kept_files
+from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS, gathered
+from adapters.dlt_destination.probe import PROBE_COLUMN, probe_name
+from adapters.dlt_destination.sql import merge_sql
+from adapters.dlt_destination.sql.dialect import SPARK
+from adapters.dlt_destination.table_steps import (
+    Run,
+    StagedCells,
+    StagedMerge,
+    StagedReplacement,
+    Step,
+)
+from cdc_core.values.merges import (
+    UNREPRESENTABLE_SCHEMA,
+    UNREPRESENTABLE_TABLE,
+    KeyedMerge,
+    MultisetMerge,
+)
+from cdc_core.values.naming import FORBIDDEN_IN_TABLES, TableNaming
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from adapters.dlt_destination.databricks.retry import Patience
+    from adapters.dlt_destination.databricks.volume_staging import VolumeStaging
+    from adapters.dlt_destination.store import Refusal
+    from cdc_core.values.errors import CdcError
+    from cdc_core.values.merges import SchemaStep, TargetTable
+
+#: Rows asked of the connector at a time: it puts them together, however large they are.
+FETCH_ROWS = 2048
+
+#: Tables that one statement counts: none grows beyond what a warehouse takes.
+TABLES_PER_COUNT = 100
+
+#: Columns that a table may be clustered by: their number, their place, and what they may not be.
+CLUSTERED_COLUMNS = 4
+STATISTICS_COLUMNS = 32
+
+#: Columns that are moved one by one, rather than the table replaced.
+MOVED_COLUMNS = 20
+
+#: A table's columns with their SQL types, in order.
+Described = list[tuple[str, str]]
+
+_PROPERTIES = {"delta.enableDeletionVectors": "true"}
+_COLUMN_MAPPING = {"delta.columnMapping.mode": "name"}
+_TIMESTAMP_NTZ = {"delta.feature.timestampNtz": "supported"}
+
+_NOT_FOUND = re.compile(r"\[(?:TABLE_OR_VIEW|SCHEMA)_NOT_FOUND\b")
+_EXISTS = re.compile(r"\[TABLE_OR_VIEW_ALREADY_EXISTS\b")
+
+_log = logging.getLogger(__name__)
+
+
+class DatabricksStore:
+    """`settings` are those of dlt's Databricks factory, its credentials among them; `pipeline`
+    is the pipeline's name, which staged files carry."""
+
+    kind = "databricks"
+    section = "destination.databricks"
+    naming = TableNaming(FORBIDDEN_IN_TABLES + FORBIDDEN_BY_CATALOG)
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        pipeline: str,
+        patience: Patience,
+        *,
+        in_one_transaction: bool = False,
+        credentials: Callable[[], Mapping[str, Any]] | None = None,
+    ) -> None:
+        """`credentials` reads dlt's keys again, where they may change during a run."""
+        self._settings = settings
+        self._pipeline = pipeline
+        self._read_credentials = credentials
+        self._logged_in = False
+        self.sessions = Sessions(patience, self._credentials)
+        #: What a batch does, where it is one transaction.
+        self.block = AtomicBlock() if in_one_transaction else None
+        #: What `information_schema` showed first in this run, and what DESCRIBE did since.
+        self._shown: TablesByName[pa.Schema] | None = None
+        self._described: TablesByName[Described | None] = TablesByName()
+        self._asking = threading.Lock()
+
+    def factory(self, run: Run) -> Any:
+        from dlt.destinations import databricks
+
+        from adapters.dlt_destination.databricks.client import WarehouseClient
+        from adapters.dlt_destination.databricks.preflight import reach_warehouse
+        from adapters.dlt_destination.dlt.load_jobs import state_factory
+
+        reach_warehouse(self._settings["credentials"])
+        return state_factory(
+            databricks,
+            self,
+            run,
+            (StateInTables, WarehouseClient),
+            destination_name="databricks",
+            **{**self._settings, "credentials": self.sessions.login().credentials},
+        )
+
+    def _credentials(self) -> Any:
+        """As the settings were read when the run began; for another login as they are then."""
+        from adapters.dlt_destination.databricks.credentials import WarehouseCredentials
+
+        if self._logged_in and self._read_credentials is not None:
+            self._settings = {**self._settings, "credentials": dict(self._read_credentials())}
+        self._logged_in = True
+        return WarehouseCredentials.of(self._settings["credentials"])
+
+    def close(self) -> None:
+        if self.block is not None:
+            self.block.clear()
+        self.sessions.close()
+        self._shown = None
+        self._described.clear()
+
+    # What there is.
+
+    def columns(self, client: Any) -> TablesByName[pa.Schema]:
+        """As `information_schema` shows them, some time after a definition, but for the tables that
+        this run has defined or described."""
+        found = TablesByName(self._showing(client))
+        for table, described in self._described.items():
+            if described is not None:
+                found[table] = _schema(described)
+            elif table in found:
+                del found[table]
+        return found
+
+    def _showing(self, client: Any) -> TablesByName[pa.Schema]:
+        with self._asking:
+            if self._shown is None:
+                self._shown = self._asked(client)
+            return self._shown
+
+    def _asked(self, client: Any) -> TablesByName[pa.Schema]:
+        sql = client.sql_client
+        catalog = sql.catalog_name()
+        rows = sql.execute_sql(
+            "SELECT c.table_name, c.column_name, c.full_data_type "
+            f"FROM {catalog}.information_schema.columns AS c "
+            f"JOIN {catalog}.information_schema.tables AS t "
+            "ON t.table_schema = c.table_schema AND t.table_name = c.table_name "
+            "WHERE c.table_schema = %s AND t.table_type IN ('MANAGED', 'EXTERNAL') "
+            "ORDER BY c.table_name, c.ordinal_position",
+            sql.dataset_name.lower(),
+        )
+        found: dict[str, list[tuple[str, str]]] = {}
+        for table, column, sql_type in rows or ():
+            if not table.startswith("_dlt"):
+                found.setdefault(table, []).append((column, sql_type))
+        return TablesByName({table: _schema(columns) for table, columns in found.items()})
+
+    def current(self, client: Any, table: str) -> pa.Schema | None:
+        """By DESCRIBE, which shows a definition at once; once a run and definition."""
+        described = self._describe(client, table)
+        return None if described is None else _schema(described)
+
+    def _describe(self, client: Any, table: str) -> Described | None:
+        """Columns and their SQL types."""
+        if table not in self._described:
+            try:
+                rows = client.sql_client.execute_sql(f"DESCRIBE TABLE {_name(client, table)}") or ()
+            except Exception as error:
+                if not _NOT_FOUND.search(str(root_cause(error))):
+                    raise
+                self._described[table] = None
+            else:
+                # What comes after the columns is under a heading.
+                columns = itertools.takewhile(lambda row: row[0] and row[0][0] != "#", rows)
+                self._described[table] = [(column, kind) for column, kind, *_ in columns]
+        return self._described[table]
+
+    def _known(self, client: Any, table: str) -> pa.Schema | None:
+        """Columns that a table has or, if nothing was defined in this run, had a while ago."""
+        if table in self._described:
+            return self.current(client, table)
+        return self._showing(client).get(table)
+
+    def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]:
+        found: TablesByName[int] = TablesByName()
+        for start in range(0, len(tables), TABLES_PER_COUNT):
+            group = tables[start : start + TABLES_PER_COUNT]
+            counts = " UNION ALL ".join(
+                f"SELECT {number} AS number, COUNT(*) AS found FROM {_name(client, table)}"
+                for number, table in enumerate(group)
+            )
+            for number, count in client.sql_client.execute_sql(counts):
+                found[group[number]] = count
+        return found
+
+    def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        held = self.current(client, table)
+        assert held is not None
+        schema = pa.schema([held.field(name) for name in columns])
+        names = ", ".join(SPARK.quote(name) for name in columns)
+        query = f"SELECT {names} FROM {_name(client, table)}"
+        with client.sql_client.execute_query(query) as cursor:
+            for piece in gathered(cursor.iter_arrow(FETCH_ROWS), SCAN_ROWS, SCAN_BYTES):
+                yield piece.rename_columns(list(columns)).cast(schema)
+
+    # Definitions. Each statement may be sent twice.
+
+    def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:
+        fields = all_fields(target)
+        if not client.is_storage_initialized():
+            client.initialize_storage()
+        self._define(
+            client,
+            target.name,
+            f"CREATE TABLE IF NOT EXISTS {_name(client, target.name)} ({_definitions(fields)}) "
+            f"{self._layout(fields, key)}",
+        )
+
+    def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
+        """Behind the table's own columns, before the metadata columns."""
+        self._enable(client, table, fields)
+        held = self.current(client, table)
+        before = own_columns([] if held is None else held.names)
+        names = [field.name for field in fields]
+        places = [f"AFTER {SPARK.quote(name)}" for name in (*before[-1:], *names)]
+        if not before:
+            places.insert(0, "FIRST")
+        added = ", ".join(
+            f"{SPARK.quote(field.name)} {SPARK.sql_type(field.type)} {place}"
+            for field, place in zip(fields, places, strict=False)
+        )
+        self._alter(
+            client,
+            table,
+            f"ADD COLUMNS ({added})",
+            lambda held: set(names) <= set(held.names),
+        )
+
+    def widen(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
+        self._enable(client, table, fields, {"delta.enableTypeWidening": "true"})
+        for field in fields:
+            column = f"{SPARK.quote(field.name)} TYPE {SPARK.sql_type(field.type)}"
+            self._define(client, table, f"ALTER TABLE {_name(client, table)} ALTER COLUMN {column}")
+
+    def rename_column(self, client: Any, table: str, old: str, new: str) -> None:
+        self._set_properties(client, table, _COLUMN_MAPPING)
+        names = f"{SPARK.quote(old)} TO {SPARK.quote(new)}"
+        self._alter(
+            client,
+            table,
+            f"RENAME COLUMN {names}",
+            lambda held: new in held.names,
+        )
+
+    def rename_table(self, client: Any, old: str, new: str) -> None:
+        self._described.pop(table_name(new), None)
+        try:
+            statement = f"ALTER TABLE {_name(client, old)} RENAME TO {_name(client, new)}"
+            self._define(client, old, statement)
+        except Exception:
+            if self.current(client, old) is not None or self.current(client, new) is None:
+                raise
+
+    def rename_cells(self, client: Any, rename: SchemaStep) -> None:
+        cells = _name(client, UNREPRESENTABLE_TABLE)
+        self._run(client, merge_sql.renaming_cells(SPARK, rename, cells))
+
+    def _enable(
+        self,
+        client: Any,
+        table: str,
+        fields: Iterable[pa.Field],
+        more: Mapping[str, str] | None = None,
+    ) -> None:
+        """Set what a table needs to have such columns, which only a new table has by itself."""
+        properties = {**(more or {}), **_features(fields)}
+        if properties:
+            self._set_properties(client, table, properties)
+
+    def _layout(
+        self,
+        fields: Sequence[pa.Field],
+        key: Sequence[str],
+        more: Mapping[str, str] | None = None,
+        comment: str = "",
+    ) -> str:
+        """How a new table is laid out, as the clauses of its definition."""
+        properties = {**(more or {}), **_PROPERTIES, **_features(fields)}
+        if self.block is not None:
+            properties |= CATALOG_COMMITS
+        by_name = {field.name: field.type for field in fields[:STATISTICS_COLUMNS]}
+        clustered = [name for name in key if name in by_name and _clusters(by_name[name])]
+        columns = ", ".join(SPARK.quote(name) for name in clustered[:CLUSTERED_COLUMNS])
+        cluster = f"CLUSTER BY ({columns}) " if columns else ""
+        said = f"COMMENT {SPARK.literal(comment)} " if comment else ""
+        return f"{cluster}{said}TBLPROPERTIES ({_pairs(properties)})"
+
+    def _set_properties(self, client: Any, table: str, properties: Mapping[str, str]) -> None:
+        statement = f"ALTER TABLE {_name(client, table)} SET TBLPROPERTIES ({_pairs(properties)})"
+        self._define(client, table, statement)
+
+    def _alter(
+        self, client: Any, table: str, change: str, is_done: Callable[[pa.Schema], bool]
+    ) -> None:
+        """A change that fails when it is sent again after it was done, as `is_done` sees."""
+        try:
+            self._define(client, table, f"ALTER TABLE {_name(client, table)} {change}")
+        except Exception:
+            held = self.current(client, table)
+            if held is None or not is_done(held):
+                raise
+
+    def _define(self, client: Any, table: str, statement: str) -> None:
+        try:
+            self._run(client, statement)
+        finally:
+            self._described.pop(table_name(table), None)
+
+    # Rows.
+
+    def fill(self, client: Any, replacement: Any, rows: Any) -> bool:  # noqa: ARG002 - takes files
+        return False
+
+    def keep(self, client: Any, name: str, files: Sequence[Path]) -> None:
+        self.sessions.once("swept volumes", lambda: self._sweep(client))
+        self._volume(client, staging=False).keep(files, kept_files.stems(name, len(files)))
+
+    def kept(self, client: Any) -> Mapping[str, Sequence[str]]:
+        return kept_files.by_name(self._volume(client, staging=False).kept())
+
+    def forget_kept(self, client: Any) -> None:
+        self._volume(client, staging=False).forget_kept()
+
+    def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
+        self.sessions.once("swept volumes", lambda: self._sweep(client))
+        for step in steps:
+            volume = self._volume(client, staging=not isinstance(step, StagedReplacement))
+            kept = step.kept if isinstance(step, StagedReplacement) else ()
+            if self.block is None:
+                with volume.staged(step.paths, kept=kept) as files:
+                    self._apply(client, table, step, files)
+            else:
+                files = self.block.enter(volume.staged(step.paths, READ_FILES, kept))
+                self._apply(client, table, step, files)
+
+    def commit(self, client: Any) -> None:
+        """Run the batch's transaction; every table in it may have to be told of transactions."""
+        assert self.block is not None
+        statement, values = self.block.text()
+        try:
+            client.sql_client.execute_sql(statement, *values)
+        except Exception as error:
+            if not lacks_catalog_commits(error):
+                raise
+            own = (client.schema.state_table_name, client.schema.loads_table_name)
+            for table in (*sorted(self.block.tables), *own):
+                self._set_properties(client, table, CATALOG_COMMITS)
+            client.sql_client.execute_sql(statement, *values)
+        self.block.clear()
+
+    def _apply(self, client: Any, table: str, step: Step, files: str) -> None:
+        if isinstance(step, StagedReplacement):
+            self._replace(client, table, step, files)
+            return
+        self._write(client, table, self._merge(_name(client, table), step, files))
+
+    def _write(self, client: Any, table: str, statement: str) -> None:
+        """Now, or with the batch's transaction."""
+        if self.block is None:
+            self._run(client, statement)
+        else:
+            self.block.add(statement, table=table)
+
+    def _merge(self, target: str, step: StagedMerge | StagedCells, files: str) -> str:
+        match step:
+            case StagedMerge(KeyedMerge() as merge):
+                staged = _typed(merge.rows.schema, files)
+                rules = merge_sql.keyed_rules(SPARK, merge)
+                source = merge_sql.keyed_source(SPARK, merge, staged, target)
+            case StagedMerge(MultisetMerge() as merge):
+                staged = _typed(merge.rows.schema, files)
+                rules = merge_sql.multiset_rules(SPARK, merge)
+                source = merge_sql.multiset_source(SPARK, merge, staged, target)
+            case StagedCells():
+                rules = merge_sql.cells_rules(SPARK)
+                source = merge_sql.cells_source(SPARK, _typed(UNREPRESENTABLE_SCHEMA, files))
+        return rules.statement(SPARK, source, target)
+
+    # Replacing a whole table.
+
+    def make_fit(self, client: Any, replacement: StagedReplacement) -> None:
+        held = self._known(client, replacement.target.name)
+        if held is None or _fits(held, replacement):
+            return  # a table that does not show yet is met when it is made
+        self._made_to_fit(client, replacement)
+
+    def _replace(self, client: Any, table: str, step: StagedReplacement, files: str) -> None:
+        """Overwrite the table, which keeps all that others put on it and gives their columns their
+        defaults; one that cannot be made to fit is replaced as a whole."""
+        target, new = _name(client, table), all_fields(step.target)
+        names = ", ".join(SPARK.quote(field.name) for field in new)
+        rows = f"SELECT {names} FROM {_typed(new, files)} AS f"
+        held = self._known(client, table)
+        if held is None:
+            if self._made(client, table, step, rows):
+                return
+            held = self.current(client, table)
+            assert held is not None
+        if not (_fits(held, step) or self._made_to_fit(client, step)):
+            self._replace_whole(client, table, step, rows)
+            return
+        self._write(client, table, f"INSERT OVERWRITE {target} ({names}) {rows}")
+        for name in self._surplus(client, table, step):
+            self._set_properties(client, table, _COLUMN_MAPPING)
+            self._alter(
+                client,
+                table,
+                f"DROP COLUMN {SPARK.quote(name)}",
+                lambda left, name=name: name not in left.names,  # type: ignore[misc]
+            )
+
+    def _made(self, client: Any, table: str, step: StagedReplacement, rows: str) -> bool:
+        """Make a table that does not show, with its rows where that can be one statement; False
+        where there is one: shown late, or made by a statement whose answer was lost."""
+        target, fields = _name(client, table), all_fields(step.target)
+        layout = self._layout(fields, step.key)
+        in_block = self.block is not None
+        content = f"({_definitions(fields)}) {layout}" if in_block else f"{layout} AS {rows}"
+        try:
+            self._define(client, table, f"CREATE TABLE {target} {content}")
+        except Exception as error:
+            if not _EXISTS.search(str(root_cause(error))):
+                raise
+            return False
+        self._described[table] = [(f.name, SPARK.sql_type(f.type)) for f in fields]
+        return not in_block
+
+    def _made_to_fit(self, client: Any, step: StagedReplacement) -> bool:
+        """Add, widen and move columns until the table fits; False where that is not enough."""
+        table = step.target.name
+        old = self.current(client, table)
+        if old is None:
+            return False
+        held = {f.name: plain(f.type) for f in old}
+        fields = all_fields(step.target)
+        missing = [field for field in fields if field.name not in held]
+        narrow = [f for f in fields if f.name in held and not _holds(held[f.name], plain(f.type))]
+        clashes = {name.lower() for name in old.names} & {field.name.lower() for field in missing}
+        if clashes or (step.gone is None and not all(map(step.has, old.names))):
+            return False
+        if not all(alters(held[field.name], plain(field.type)) for field in narrow):
+            return False
+        moves = list(_moves(old.names, [f.name for f in fields if f.name in held]))
+        if len(moves) > MOVED_COLUMNS:
+            return False
+        for name, before in moves:
+            place = f"AFTER {SPARK.quote(before)}" if before else "FIRST"
+            column = f"ALTER COLUMN {SPARK.quote(name)} {place}"
+            self._define(client, table, f"ALTER TABLE {_name(client, table)} {column}")
+        if missing:
+            self.add_columns(client, table, missing)
+        if narrow:
+            self.widen(client, table, narrow)
+        return True
+
+    def _surplus(self, client: Any, table: str, step: StagedReplacement) -> list[str]:
+        """Columns of ours that the table has still."""
+        if not step.gone:
+            return []
+        held = self._known(client, table)
+        names = [] if held is None else held.names
+        return [name for name in names if name in step.gone and not step.has(name)]
+
+    def _replace_whole(self, client: Any, table: str, step: StagedReplacement, rows: str) -> None:
+        described = self._describe(client, table)
+        assert described is not None
+        fields = all_fields(step.target)
+        carried = what_others_put_on(client, table, described, step.has, step.stays)
+        if carried.columns:
+            rows = f"SELECT *, {', '.join(carried.columns)} FROM ({rows}) AS r"
+        layout = self._layout(fields, step.key, carried.properties, carried.comment)
+        name = _name(client, table)
+        self._define(client, table, f"CREATE OR REPLACE TABLE {name} {layout} AS {rows}")
+        for what, change in carried.alterations:
+            try:
+                self._define(client, table, f"ALTER TABLE {name} {change}")
+            except Exception as error:
+                if transient(root_cause(error)):
+                    raise
+                carried.lost.append(what)
+        if carried.lost:
+            _log.warning(
+                "table %s was replaced, since a column's type changed; what others had put on it "
+                "and could not be kept: %s",
+                table,
+                ", ".join(carried.lost),
+            )
+
+    # The rest.
+
+    def try_writing(self, client: Any, file: Path) -> None:
+        """By both volumes, as snapshots and as batches of changes are brought in."""
+        there, volumes = self._datasets(client), self.volumes(client).keys()
+        table = _name(client, probe_name())
+        try:
+            if not client.is_storage_initialized():
+                client.initialize_storage()
+            self._run(client, f"CREATE TABLE {table} ({PROBE_COLUMN} BIGINT)")
+            for volume in self._volumes(client):
+                with volume.staged([file]) as rows:
+                    self._run(
+                        client,
+                        f"MERGE INTO {table} AS t USING (SELECT {PROBE_COLUMN} FROM {rows}) AS s "
+                        f"ON t.{PROBE_COLUMN} = s.{PROBE_COLUMN} "
+                        f"WHEN NOT MATCHED THEN INSERT ({PROBE_COLUMN}) VALUES (s.{PROBE_COLUMN})",
+                    )
+        except BaseException:
+            with contextlib.suppress(Exception):  # what comes first is the cause
+                self._drop_what_was_made(client, table, there, volumes)
+            raise
+        self._drop_what_was_made(client, table, there, volumes)
+
+    def _drop_what_was_made(
+        self, client: Any, table: str, there: Collection[str], volumes: Collection[str]
+    ) -> None:
+        """The table, the volumes and datasets but those that were there."""
+        made = [name for name in self._datasets(client) if name not in there]
+        if client.sql_client.dataset_name.lower() not in made:
+            self._run(client, f"DROP TABLE IF EXISTS {table}")
+        for volume in self._volumes(client):
+            if volume.dataset not in made and volume.name not in volumes:
+                volume.drop()
+        for dataset in made:
+            self._drop_dataset(client, dataset)
+
+    def _datasets(self, client: Any) -> list[str]:
+        """Of the dataset and its staging dataset, those that are there."""
+        sql = client.sql_client
+        rows = sql.execute_sql(
+            f"SELECT schema_name FROM {sql.catalog_name()}.information_schema.schemata "
+            "WHERE schema_name IN (%s, %s) ORDER BY schema_name",
+            sql.dataset_name.lower(),
+            sql.staging_dataset_name.lower(),
+        )
+        return [name for (name,) in rows or ()]
+
+    def _drop_dataset(self, client: Any, dataset: str) -> None:
+        name = f"{client.sql_client.catalog_name()}.{SPARK.quote(dataset)}"
+        self._run(client, f"DROP SCHEMA IF EXISTS {name} CASCADE")
+
+    def drop(self, client: Any) -> list[str]:
+        there = self._datasets(client)
+        for dataset in there:
+            self._drop_dataset(client, dataset)
+        return [f"dataset {dataset!r} with its volumes" for dataset in there]
+
+    def volumes(self, client: Any) -> Mapping[str, Sequence[str]]:
+        found = {volume.name: volume.files() for volume in self._volumes(client)}
+        return {name: files for name, files in found.items() if files is not None}
+
+    def refusal(self, error: BaseException) -> Refusal | None:
+        return refusal_of(error)
+
+    def failure(self, error: BaseException, where: str) -> CdcError:
+        lacking = None if self.block is None else lacks_transactions(root_cause(error))
+        return lacking or error_for(error, where)
+
+    def _volume(self, client: Any, *, staging: bool) -> VolumeStaging:
+        from adapters.dlt_destination.databricks.volume_staging import VolumeStaging
+
+        return VolumeStaging(client, self.sessions, self._pipeline, staging=staging)
+
+    def _volumes(self, client: Any) -> list[VolumeStaging]:
+        both = (self._volume(client, staging=staging) for staging in (False, True))
+        return list({volume.name: volume for volume in both}.values())
+
+    def _sweep(self, client: Any) -> bool:
+        for volume in self._volumes(client):
+            volume.sweep()
+        return True
+
+    def _run(self, client: Any, statement: str) -> None:
+        client.sql_client.execute_sql(statement)
+
+
+def _name(client: Any, table: str) -> str:
+    return f"{client.sql_client.fully_qualified_dataset_name()}.{SPARK.quote(table_name(table))}"
+
+
+def _definitions(fields: Iterable[pa.Field]) -> str:
+    return ", ".join(f"{SPARK.quote(f.name)} {SPARK.sql_type(f.type)}" for f in fields)
+
+
+def _schema(columns: Described) -> pa.Schema:
+    """A column of a type that this library never makes has the type `null`."""
+    return pa.schema(
+        [pa.field(name, SPARK.arrow_type(kind) or pa.null()) for name, kind in columns]
+    )
+
+
+def _features(fields: Iterable[pa.Field]) -> dict[str, str]:
+    """Properties without which a table cannot have such columns."""
+    found: dict[str, str] = {}
+    for field in fields:
+        if column_needs_mapping(field.name):
+            found |= _COLUMN_MAPPING
+        if field.type == pa.timestamp("us"):
+            found |= _TIMESTAMP_NTZ
+    return found
+
+
+def _holds(held: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether a column need not be altered: for whole and floating numbers wider will do."""
+    if held == wanted:
+        return True
+    return not pa.types.is_decimal(held) and widens(wanted, held)
+
+
+def _fits(held: pa.Schema, step: StagedReplacement) -> bool:
+    """Whether a table can be overwritten as it is."""
+    fields = {field.name: plain(field.type) for field in all_fields(step.target)}
+    names = [name for name in held.names if name in fields]
+    return (
+        names == list(fields)
+        and all(_holds(plain(held.field(name).type), kind) for name, kind in fields.items())
+        and (step.gone is not None or len(names) == len(held))
+    )
+
+
+def _moves(held: Sequence[str], wanted: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Columns to be moved, each with the one that it stands behind then (empty: none), so that
+    these stand in the wanted order."""
+    order = [name for name in held if name in wanted]
+    for place, name in enumerate(wanted):
+        if order[place] != name:
+            order.remove(name)
+            order.insert(place, name)
+            yield name, wanted[place - 1] if place else ""
+
+
+def _typed(fields: Iterable[pa.Field], files: str) -> str:
+    """Staged rows in the types that are meant, whatever a reader takes the files' for."""
+    columns = ", ".join(
+        f"CAST({SPARK.quote(f.name)} AS {SPARK.sql_type(f.type)}) AS {SPARK.quote(f.name)}"
+        for f in fields
+    )
+    return f"(SELECT {columns} FROM {files})"
+
+
+def _clusters(arrow_type: pa.DataType) -> bool:
+    """Whether Delta keeps minimum and maximum of such a column."""
+    return not (pa.types.is_boolean(arrow_type) or SPARK.sql_type(arrow_type) == "BINARY")
+
+
+def _pairs(properties: Mapping[str, str]) -> str:
+    return ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())

@@ -1,0 +1,159 @@
+"""Files of a batch in dlt's staging volume of a dataset, from just before their step to just after.
+
+A volume is dlt's `_dlt_staging_load_volume`, or the one that dlt's `staging_volume_name` names.
+Files carry their pipeline's name, and before the first statement of a run each pipeline sweeps its
+own: what a killed run left is of no use, and a statement of it that still waits in the warehouse
+finds no rows. Source: Databricks documentation, "PUT INTO", "REMOVE", "LIST", "Volumes".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from adapters.dlt_destination.files.kept_files import is_kept
+from adapters.dlt_destination.sql.dialect import SPARK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from adapters.dlt_destination.databricks.sessions import Sessions
+
+VOLUME = "_dlt_staging_load_volume"
+
+#: How often files are listed to be removed: LIST gives 1001 at most.
+_LISTS = 1000
+
+
+class VolumeStaging:
+    """The volume of the dataset, or of its staging dataset, for one client."""
+
+    def __init__(self, client: Any, sessions: Sessions, pipeline: str, *, staging: bool) -> None:
+        self._sql = client.sql_client
+        self._sessions = sessions
+        self._keep = bool(client.config.keep_staged_files)
+        dataset = self._sql.staging_dataset_name if staging else self._sql.dataset_name
+        self._made_by_us = not client.config.staging_volume_name
+        catalog = self._sql.catalog_name(quote=False)
+        self._path = (
+            (catalog, dataset.lower(), VOLUME)
+            if self._made_by_us
+            else tuple(client.config.staging_volume_name.split("."))
+        )
+        self.name = ".".join(self._path)
+        #: The schema that it is in.
+        self.dataset = self._path[1]
+        self._folder = "/Volumes/" + "/".join(self._path)
+        # Others may use the volume too: another pipeline, or another dataset of this one.
+        self._ending = f".{catalog}.{self._sql.dataset_name.lower()}.{pipeline}.parquet"
+
+    @contextlib.contextmanager
+    def staged(
+        self, files: Sequence[Path], option: str = "", kept: Sequence[str] = ()
+    ) -> Iterator[str]:
+        """The files' rows, with those of files that are `kept`, as a relation, to stand after FROM;
+        readable inside of the context. `option` stands behind each file.
+
+        Every file is named: should one be gone, the statement fails, where a folder or a pattern
+        would be read without it.
+        """
+        self._sessions.once(self._folder, self._make)
+        places = [f"{self._folder}/{uuid.uuid4().hex}{self._ending}" for _ in files]
+        try:
+            for file, place in zip(files, places, strict=True):
+                self._sql.put(file, place)
+            yield _union([f"parquet.{SPARK.quote(place)}{option}" for place in (*places, *kept)])
+        finally:
+            if not self._keep:
+                # What cannot be removed now is swept by the next run.
+                with contextlib.suppress(Exception):
+                    for place in places:
+                        self._remove(place)
+
+    def keep(self, files: Sequence[Path], stems: Sequence[str]) -> None:
+        """Put files there to stay, under names that begin so."""
+        self._sessions.once(self._folder, self._make)
+        for file, stem in zip(files, stems, strict=True):
+            self._sql.put(file, f"{self._folder}/{stem}{self._ending}")
+
+    def kept(self) -> list[tuple[str, str]]:
+        """Names and paths of the pipeline's files that were kept."""
+        self._sessions.once(self._folder, self._make)
+        return [(name, path) for path, name in self._own() if is_kept(name)]
+
+    def forget_kept(self) -> None:
+        self._sessions.once(self._folder, self._make)
+        self._remove_all(is_kept)
+
+    def _remove_all(self, wanted: Callable[[str], bool]) -> None:
+        """Remove the pipeline's files of such names. A list may be cut off, so ask again."""
+        for _ in range(_LISTS):
+            found = [path for path, name in self._own() if wanted(name)]
+            for path in found:
+                self._remove(path)
+            if not found:
+                return
+
+    def _own(self) -> Iterator[tuple[str, str]]:
+        """Path and name of the pipeline's files."""
+        for path, name in self._list(self._folder):
+            if name[name.find(".") :] == self._ending:
+                yield path, name
+
+    def sweep(self) -> None:
+        """Remove the pipeline's files but those that are kept; there may be no volume yet."""
+        with contextlib.suppress(Exception):
+            self._remove_all(lambda name: not (self._keep or is_kept(name)))
+            self._sessions.once(self._folder, lambda: True)  # it is there: nothing to be made
+
+    def files(self) -> list[str] | None:
+        """Paths of the files in the volume, relative to it; None where there is no volume."""
+        catalog, dataset, volume = self._path
+        there = self._sql.execute_sql(
+            f"SELECT 1 FROM {SPARK.quote(catalog)}.information_schema.volumes "
+            "WHERE volume_schema = %s AND volume_name = %s",
+            dataset,
+            volume,
+        )
+        if not there:
+            return None
+        return [path.removeprefix(self._folder + "/") for path in self._walk(self._folder)]
+
+    def drop(self) -> None:
+        """Drop a volume that was made here; one that a setting names stays."""
+        if self._made_by_us:
+            name = ".".join(SPARK.quote(part) for part in self._path)
+            self._sql.execute_sql(f"DROP VOLUME IF EXISTS {name}")
+
+    def _make(self) -> bool:
+        if self._made_by_us:
+            catalog, dataset, volume = (SPARK.quote(part) for part in self._path)
+            self._sql.execute_sql(f"CREATE SCHEMA IF NOT EXISTS {catalog}.{dataset}")
+            self._sql.execute_sql(f"CREATE VOLUME IF NOT EXISTS {catalog}.{dataset}.{volume}")
+        return True
+
+    def _remove(self, path: str) -> None:
+        self._sql.execute_sql(f"REMOVE '{path}'")
+
+    def _walk(self, folder: str) -> Iterator[str]:
+        for path, name in self._list(folder):
+            if name.endswith("/"):
+                yield from self._walk(path.rstrip("/"))
+            else:
+                yield path
+
+    def _list(self, folder: str) -> Iterator[tuple[str, str]]:
+        """Path and name of what is in a folder; a folder's name ends in a slash."""
+        for path, name, *_ in self._sql.execute_sql(f"LIST '{folder}'") or ():
+            yield path.removeprefix("dbfs:"), name
+
+
+def _union(relations: Sequence[str]) -> str:
+    """The rows of all, nested by halves: a chain of a thousand would be too deep to be parsed."""
+    if len(relations) == 1:
+        return relations[0]
+    middle = len(relations) // 2
+    halves = (_union(relations[:middle]), _union(relations[middle:]))
+    return "(" + " UNION ALL ".join(f"SELECT * FROM {half}" for half in halves) + ")"

@@ -1,0 +1,563 @@
+"""Delta tables in a folder or bucket: `<bucket_url>/<dataset>/<table>`, one commit for each step.
+
+delta-rs writes; where a merge must look into its target first, DuckDB runs the same SQL as for the
+other stores over the table's files. Sources: delta-rs documentation, "Merging a table"; Delta
+protocol, "Primitive Types".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import sys
+from collections.abc import MutableMapping
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from adapters.dlt_destination.columns import all_fields, with_columns
+from adapters.dlt_destination.delta.column_order import order_columns
+from adapters.dlt_destination.dlt.state_keeping import StateInFiles
+from adapters.dlt_destination.duckdb.memory import MemoryLimit
+from adapters.dlt_destination.failures import root_cause, scrubbed
+from adapters.dlt_destination.files import kept_files
+from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS, gathered
+from adapters.dlt_destination.probe import probe_name
+from adapters.dlt_destination.settings import local_folder
+from adapters.dlt_destination.sql import merge_sql
+from adapters.dlt_destination.sql.dialect import DUCKDB
+from adapters.dlt_destination.store import Refusal
+from adapters.dlt_destination.table_steps import (
+    Run,
+    StagedCells,
+    StagedMerge,
+    StagedReplacement,
+    Step,
+)
+from cdc_core.values.errors import DestinationFailed, DestinationUnavailable, SettingsError
+from cdc_core.values.merges import UNREPRESENTABLE_TABLE, KeyedMerge, MultisetMerge
+from cdc_core.values.naming import FORBIDDEN_IN_TABLES, RESERVED_TABLES, TableNaming
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from adapters.dlt_destination.sql.merge_sql import MergeRules
+    from cdc_core.values.errors import CdcError
+    from cdc_core.values.merges import SchemaStep, TargetTable
+
+#: Rows of a row group: what a reader holds at least. delta-rs would make them eight times as large.
+ROW_GROUP_ROWS = 128 * 1024
+LOG_FOLDER = "_delta_log"
+
+#: A table's folder is part of an address. Control characters and these delta-rs refuses there, or
+#: takes for something else, and so do other readers. Source: `object_store`, "Path"; URL standard.
+NOT_IN_ADDRESSES = "".join(map(chr, range(1, 32))) + "\x7f" + "[]^|%#?"
+#: What else a dataset holds or readers look for: dlt's mark of a dataset, a log, kept files.
+NO_TABLES = ("init", LOG_FOLDER, kept_files.FOLDER)
+
+#: Changes of a table beyond this are not read into memory for their merge.
+STREAMED_ROWS = 2_000_000
+STREAMED_BYTES = 256 << 20
+
+#: For looking into the target: DuckDB's buffers, beyond which it spills to the work folder.
+MEMORY_MB = 512
+
+#: Properties of tables that are made here: how long files that no version needs any more are kept
+#: for readers of earlier versions. Every merge leaves such files behind.
+PROPERTIES = {"delta.deletedFileRetentionDuration": "interval 1 hours"}
+
+#: After so many commits of a table its small files are put together and unneeded ones removed.
+UPKEEP_EVERY = 20
+
+#: What delta-rs raises for a table with constraints or features that others gave it.
+_REFUSING = {"DeltaError", "DeltaProtocolError", "SchemaMismatchError"}
+_OF_THE_TABLE = re.compile(
+    r"constraint|invariant|validation check|features|NOT NULL", re.IGNORECASE
+)
+
+#: Expressions of a merge are DataFusion's, which quotes and compares as DuckDB does.
+DATAFUSION = DUCKDB
+
+
+class SchemasOnDemand(MutableMapping[str, pa.Schema]):
+    """Columns of tables by name, each read when first asked for: of many tables few change."""
+
+    def __init__(self, names: Iterable[str], read: Callable[[str], pa.Schema]) -> None:
+        self._schemas: dict[str, pa.Schema | None] = dict.fromkeys(names)
+        self._read = read
+
+    def __getitem__(self, name: str) -> pa.Schema:
+        schema = self._schemas[name]
+        if schema is None:
+            schema = self._schemas[name] = self._read(name)
+        return schema
+
+    def __setitem__(self, name: str, schema: pa.Schema) -> None:
+        self._schemas[name] = schema
+
+    def __delitem__(self, name: str) -> None:
+        del self._schemas[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._schemas
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._schemas)
+
+    def __len__(self) -> int:
+        return len(self._schemas)
+
+
+class DeltaStore:
+    """`bucket_url`, `credentials`, `options` are dlt's for its filesystem; None: dlt's settings."""
+
+    kind = "delta"
+    section = "destination.filesystem"
+    naming = TableNaming(FORBIDDEN_IN_TABLES + NOT_IN_ADDRESSES, (*RESERVED_TABLES, *NO_TABLES))
+
+    def __init__(
+        self,
+        bucket_url: str | None = None,
+        credentials: Any = None,
+        **options: Mapping[str, Any] | None,
+    ) -> None:
+        self._bucket_url = bucket_url
+        self._credentials = credentials
+        self._options = {name: dict(table) for name, table in options.items() if table is not None}
+
+    def factory(self, run: Run) -> Any:
+        from dlt.destinations import filesystem
+
+        from adapters.dlt_destination.dlt.load_jobs import state_factory
+
+        return state_factory(
+            filesystem,
+            self,
+            run,
+            (StateInFiles,),
+            bucket_url=self._bucket_url,
+            credentials=self._credentials,
+            destination_name="filesystem",
+            **self._options,
+        )
+
+    def columns(self, client: Any) -> MutableMapping[str, pa.Schema]:
+        return SchemasOnDemand(self._tables(client), lambda table: self._schema(client, table))
+
+    def _tables(self, client: Any) -> list[str]:
+        files = client.fs_client
+        files.invalidate_cache()
+        if not _is_folder(files, client.dataset_path):
+            return []
+        folders = [
+            os.path.basename(entry["name"].rstrip("/\\"))  # noqa: PTH119 - may be a URL's path
+            for entry in files.ls(client.dataset_path, detail=True)
+            if entry["type"] == "directory"
+        ]
+        return sorted(
+            name
+            for name in folders
+            if not name.startswith("_dlt")
+            and _is_folder(files, client.pathlib.join(client.dataset_path, name, LOG_FOLDER))
+        )
+
+    def current(self, client: Any, table: str) -> pa.Schema | None:
+        log = client.pathlib.join(client.dataset_path, table, LOG_FOLDER)
+        client.fs_client.invalidate_cache()
+        return self._schema(client, table) if _is_folder(client.fs_client, log) else None
+
+    def make_fit(self, client: Any, replacement: StagedReplacement) -> None:
+        """With the rows, in their commit."""
+
+    def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:  # noqa: ARG002 - no use for a key here
+        from deltalake import DeltaTable
+
+        if not client.is_storage_initialized():
+            client.initialize_storage()
+        DeltaTable.create(
+            _location(client, target.name),
+            schema=_nullable(all_fields(target)),
+            mode="ignore",
+            configuration=PROPERTIES,
+            storage_options=_storage_options(client),
+        )
+
+    def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
+        """Behind the table's own columns, before the metadata columns."""
+        from deltalake import Schema
+
+        names = with_columns(self.columns_of(client, table).names, fields)
+        added = Schema.from_arrow(_nullable(fields)).fields
+        self._open(client, table).alter.add_columns(added)
+        self._order(client, table, names)
+
+    def _order(self, client: Any, table: str, names: Sequence[str]) -> None:
+        log_folder = client.pathlib.join(client.dataset_path, table, LOG_FOLDER)
+        order_columns(self._open(client, table), client.fs_client, log_folder, names)
+
+    def widen(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
+        wider = {field.name: field.type for field in fields}
+        self._rewrite(client, table, lambda f: f.with_type(wider[f.name]) if f.name in wider else f)
+
+    def rename_column(self, client: Any, table: str, old: str, new: str) -> None:
+        self._rewrite(client, table, lambda f: f.with_name(new) if f.name == old else f)
+
+    def _rewrite(self, client: Any, table: str, change: Callable[[pa.Field], pa.Field]) -> None:
+        """Write the table again under another schema, in one commit."""
+        from deltalake import write_deltalake
+
+        delta = self._open(client, table)
+        dataset = delta.to_pyarrow_dataset()
+        schema = pa.schema([change(field) for field in dataset.schema])
+        batches = (
+            rows.rename_columns(schema.names).cast(schema)
+            for rows in _batches(dataset, dataset.schema.names)
+        )
+        write_deltalake(
+            delta,
+            _reader(batches, schema),
+            mode="overwrite",
+            schema_mode="overwrite",
+            writer_properties=_row_groups(),
+        )
+
+    def rename_table(self, client: Any, old: str, new: str) -> None:
+        source, target = (client.pathlib.join(client.dataset_path, name) for name in (old, new))
+        if _is_folder(client.fs_client, target):
+            # No table, so what a rename or a removal left that was killed; to move a folder to one
+            # that is there would move it into that one.
+            client.fs_client.rm(target, recursive=True)
+        client.fs_client.mv(source, target, recursive=True)
+
+    def rename_cells(self, client: Any, rename: SchemaStep) -> None:
+        values, where = merge_sql.renamed_cells(DATAFUSION, rename)
+        self._open(client, UNREPRESENTABLE_TABLE).update(
+            values, predicate=where, writer_properties=_row_groups()
+        )
+
+    def fill(self, client: Any, replacement: Any, rows: Any) -> bool:  # noqa: ARG002 - takes files
+        return False
+
+    def keep(self, client: Any, name: str, files: Sequence[Path]) -> None:
+        if not client.is_storage_initialized():
+            client.initialize_storage()
+        folder = self._kept_folder(client)
+        client.fs_client.makedirs(folder, exist_ok=True)
+        for file, stem in zip(files, kept_files.stems(name, len(files)), strict=True):
+            client.fs_client.put_file(str(file), client.pathlib.join(folder, f"{stem}.parquet"))
+
+    def kept(self, client: Any) -> Mapping[str, Sequence[str]]:
+        files, folder = client.fs_client, self._kept_folder(client)
+        files.invalidate_cache()
+        places = files.ls(folder, detail=False) if _is_folder(files, folder) else []
+        return kept_files.by_name((os.path.basename(place), place) for place in places)  # noqa: PTH119 - may be a URL's path
+
+    def forget_kept(self, client: Any) -> None:
+        files, folder = client.fs_client, self._kept_folder(client)
+        files.invalidate_cache()
+        if _is_folder(files, folder):
+            files.rm(folder, recursive=True)
+
+    def _kept_folder(self, client: Any) -> str:
+        return str(client.pathlib.join(client.dataset_path, kept_files.FOLDER))
+
+    def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
+        for step in steps:
+            match step:
+                case StagedReplacement():
+                    self._replace(client, table, step)
+                case StagedMerge(KeyedMerge() as merge):
+                    self._merge_keyed(client, table, merge, step)
+                case StagedMerge(MultisetMerge() as merge):
+                    self._merge_multiset(client, table, merge, step)
+                case StagedCells():
+                    source = _query(merge_sql.cells_source(DUCKDB, "staged"), step)
+                    self._merge(client, table, source, merge_sql.cells_rules(DATAFUSION))
+
+    def _replace(self, client: Any, table: str, step: StagedReplacement) -> None:
+        from deltalake import write_deltalake
+
+        old = self.columns_of(client, table)
+        new = pa.schema([_described(field, old) for field in _nullable(all_fields(step.target))])
+        kept = [field for field in old if step.stays(field.name)]
+        schema = pa.schema([*new, *kept])
+
+        def batches() -> Iterator[pa.Table]:
+            local = (path.open("rb") for path in step.paths)
+            for opened in chain(local, map(client.fs_client.open, step.kept)):
+                with opened:
+                    for group in _groups(opened):
+                        rows = group.cast(new)
+                        for field in kept:
+                            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+                        yield rows
+
+        write_deltalake(
+            _location(client, table),
+            _reader(batches(), schema),
+            mode="overwrite",
+            schema_mode="overwrite",
+            configuration=PROPERTIES,
+            writer_properties=_row_groups(),
+            storage_options=_storage_options(client),
+        )
+        # The same columns in another order are the same schema to delta-rs.
+        self._order(client, table, schema.names)
+
+    def columns_of(self, client: Any, table: str) -> pa.Schema:
+        found = self.current(client, table)
+        return pa.schema([]) if found is None else found
+
+    def _schema(self, client: Any, table: str) -> pa.Schema:
+        return pa.schema(self._open(client, table).schema().to_arrow())
+
+    def _merge_keyed(self, client: Any, table: str, merge: KeyedMerge, step: StagedMerge) -> None:
+        if merge.has_hops:
+            delta = self._open(client, table)
+            sql = merge_sql.keyed_source(DUCKDB, merge, "staged", "target")
+            source = _query(sql, step, delta.to_pyarrow_dataset())
+        elif step.rows > STREAMED_ROWS or _size(step) > STREAMED_BYTES:
+            source = _reader(_staged(step), merge.rows.schema)
+        else:
+            source = pa.concat_tables([pq.read_table(path) for path in step.paths])
+        self._merge(client, table, source, merge_sql.keyed_rules(DATAFUSION, merge))
+
+    def _merge_multiset(
+        self, client: Any, table: str, merge: MultisetMerge, step: StagedMerge
+    ) -> None:
+        delta = self._open(client, table)
+        sql = merge_sql.multiset_source(DUCKDB, merge, "staged", "target")
+        source = _query(sql, step, delta.to_pyarrow_dataset())
+        self._merge(client, table, source, merge_sql.multiset_rules(DATAFUSION, merge))
+
+    def _merge(
+        self, client: Any, table: str, source: pa.Table | pa.RecordBatchReader, rules: MergeRules
+    ) -> None:
+        """One commit, or none where nothing changes.
+
+        A source in memory lets delta-rs leave out files by its key range; a large one is streamed,
+        and one with decimals whose range delta-rs keeps as doubles that are not exact.
+        """
+        in_memory = isinstance(source, pa.Table) and not any(map(_inexact, source.schema.types))
+        delta = self._open(client, table)
+        before = delta.version()
+        merger = delta.merge(
+            source,
+            rules.on,
+            source_alias="s",
+            target_alias="t",
+            streamed_exec=not in_memory,
+            writer_properties=_row_groups(),
+        )
+        if rules.delete_if:
+            merger = merger.when_matched_delete(rules.delete_if)
+        if rules.update_if:
+            merger = merger.when_matched_update(_quoted(rules.update), rules.update_if)
+        merger = merger.when_not_matched_insert(_quoted(rules.insert), rules.insert_if)
+        if rules.delete_unmatched_if:
+            merger = merger.when_not_matched_by_source_delete(rules.delete_unmatched_if)
+        merger.execute()
+        if delta.version() // UPKEEP_EVERY > before // UPKEEP_EVERY:
+            _keep_up(delta)
+
+    def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]:
+        return {table: self._open(client, table).count() for table in tables}
+
+    def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        dataset = self._open(client, table).to_pyarrow_dataset()
+        yield from gathered(_batches(dataset, columns), SCAN_ROWS, SCAN_BYTES)
+
+    def try_writing(self, client: Any, file: Path) -> None:
+        from deltalake import write_deltalake
+
+        there = client.is_storage_initialized()
+        table = probe_name()
+        made = _missing_folders(client)
+        try:
+            if not there:
+                client.initialize_storage()
+            rows, options = pq.read_table(file), _storage_options(client)
+            for _ in ("made", "written"):
+                write_deltalake(
+                    _location(client, table), rows, mode="append", storage_options=options
+                )
+        finally:
+            folder = client.pathlib.join(client.dataset_path, table)
+            if client.fs_client.exists(folder):
+                client.fs_client.rm(folder, recursive=True)
+            if not there and client.is_storage_initialized():
+                client.drop_storage()
+            for parent in made:
+                with contextlib.suppress(OSError):  # another run may use it by now
+                    parent.rmdir()
+
+    def drop(self, client: Any) -> list[str]:
+        if not client.is_storage_initialized():
+            return []
+        client.drop_storage()
+        return [f"dataset {client.dataset_name!r}"]
+
+    def volumes(self, client: Any) -> Mapping[str, Sequence[str]] | None:  # noqa: ARG002 - there are none
+        return None
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+    def refusal(self, error: BaseException) -> Refusal | None:
+        if type(error).__name__ not in _REFUSING or not _OF_THE_TABLE.search(str(error)):
+            return None
+        return Refusal(scrubbed(error))
+
+    def failure(self, error: BaseException, where: str) -> CdcError:
+        cause = root_cause(error)
+        key = "destination.filesystem.bucket_url"
+        if isinstance(cause, ValueError) and str(cause).startswith("Protocol not known"):
+            return SettingsError(
+                f"{key} has a protocol that is not known", "name a folder, or a URL such as s3://…"
+            )
+        if isinstance(cause, OSError) and self._cannot_be_made(cause):
+            return SettingsError(
+                f"{key} names a place that cannot be written ({cause.strerror})",
+                "name a folder that can be made and written",
+            )
+        if isinstance(cause, OSError):
+            return DestinationUnavailable(
+                f"{where}: {scrubbed(cause)}",
+                f"see that {key} can be reached and written; run again",
+            )
+        return DestinationFailed(f"{where}: {scrubbed(cause)}", "run again with LOG_LEVEL=DEBUG")
+
+    def _cannot_be_made(self, error: OSError) -> bool:
+        """Whether no run could make the folder; a store may say otherwise the next time."""
+        folder = local_folder(self._bucket_url) if self._bucket_url else None
+        hopeless = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
+        return folder is not None and not folder.is_dir() and error.errno in hopeless
+
+    def _open(self, client: Any, table: str) -> Any:
+        from deltalake import DeltaTable
+
+        return DeltaTable(_location(client, table), storage_options=_storage_options(client))
+
+
+def _keep_up(delta: Any) -> None:
+    """Merging stays fast with few files, and the folder small without those of long ago."""
+    from deltalake.exceptions import DeltaError
+
+    # Another tool may do the same at this moment; the table is right either way.
+    with contextlib.suppress(DeltaError):
+        delta.optimize.compact()
+        delta.vacuum(dry_run=False, enforce_retention_duration=False)
+
+
+def _is_folder(files: Any, path: str) -> bool:
+    """As `isdir`, which takes a store that does not answer for one that does not have the path."""
+    try:
+        return bool(files.info(path)["type"] == "directory")
+    except FileNotFoundError:
+        return False
+
+
+def _missing_folders(client: Any) -> list[Path]:
+    """Local folders that the bucket is still to be made of, inner ones first."""
+    if not client.is_local_filesystem:
+        return []
+    bucket = Path(client.bucket_path)
+    return [folder for folder in (bucket, *bucket.parents) if not folder.exists()]
+
+
+def _location(client: Any, table: str) -> str:
+    folder: str = client.pathlib.join(client.dataset_path, table)
+    if client.is_local_filesystem:
+        return folder
+    url: str = client.make_remote_url(folder)
+    return url
+
+
+def _storage_options(client: Any) -> dict[str, str] | None:
+    from dlt.common.libs.deltalake import deltalake_storage_options
+
+    options: dict[str, str] | None = deltalake_storage_options(
+        client.config.credentials, client.config.deltalake_storage_options
+    )
+    return options
+
+
+def _inexact(data_type: pa.DataType) -> bool:
+    """Whether a double may be another number."""
+    return bool(pa.types.is_decimal(data_type)) and data_type.precision > sys.float_info.dig
+
+
+def _size(step: StagedMerge) -> int:
+    """Bytes of the staged rows, not compressed."""
+    files = map(pq.read_metadata, step.paths)
+    return sum(f.row_group(n).total_byte_size for f in files for n in range(f.num_row_groups))
+
+
+def _staged(step: StagedMerge) -> Iterator[pa.Table]:
+    for path in step.paths:
+        for group in _groups(path):
+            yield group.cast(step.merge.rows.schema)
+
+
+def _groups(source: Any) -> Iterator[pa.Table]:
+    """A Parquet file by its row groups, which are bounded, whatever size its rows have."""
+    with pq.ParquetFile(source) as file:
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number)
+
+
+def _query(sql: str, step: StagedMerge | StagedCells, target: Any = None) -> pa.Table:
+    """Run the generator's SQL over the staged files and, if given, the table's own files."""
+    import duckdb
+
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        memory = MemoryLimit()
+        memory.at_least(connection, MEMORY_MB)
+        connection.execute("SET temp_directory = ?", [str(step.paths[0].parent / "spill")])
+        staged = connection.read_parquet(
+            [str(path) for path in step.paths], hive_partitioning=False
+        )
+        connection.register("staged", staged)
+        if target is not None:
+            connection.register("target", target)
+        return memory.within(connection, lambda: connection.sql(sql).to_arrow_table())
+
+
+def _batches(dataset: Any, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Pieces of bounded size, read a little ahead; Arrow would read ahead four files at once."""
+    batches = dataset.to_batches(
+        columns=list(columns), batch_size=SCAN_ROWS, batch_readahead=2, fragment_readahead=1
+    )
+    return (pa.Table.from_batches([batch]) for batch in batches)
+
+
+def _row_groups() -> Any:
+    from deltalake import WriterProperties
+
+    return WriterProperties(max_row_group_size=ROW_GROUP_ROWS)
+
+
+def _nullable(fields: Iterable[pa.Field]) -> pa.Schema:
+    return pa.schema([field.with_nullable(True) for field in fields])
+
+
+def _described(field: pa.Field, held: pa.Schema) -> pa.Field:
+    """The field with what others said of the column, such as a comment."""
+    place = held.get_field_index(field.name)
+    said = held.field(place).metadata if place >= 0 else None
+    return field.with_metadata(said) if said else field
+
+
+def _quoted(assignments: Mapping[str, str]) -> dict[str, str]:
+    return {DATAFUSION.quote(name): value for name, value in assignments.items()}
+
+
+def _reader(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.RecordBatchReader:
+    batches = (batch for table in tables for batch in table.to_batches())
+    return pa.RecordBatchReader.from_batches(schema, batches)

@@ -1,0 +1,1 @@
+"""Everything that relies on dlt's internals."""

@@ -1,0 +1,511 @@
+"""Tables in a DuckDB file.
+
+A table's steps are one transaction; staged rows are read from their Parquet files where they are.
+Sources: DuckDB documentation, "DELETE", "INSERT", "CREATE TABLE", "ALTER TABLE", "Parquet".
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from adapters.dlt_destination.columns import all_fields, plain, with_columns
+from adapters.dlt_destination.dlt.state_keeping import StateInTables
+from adapters.dlt_destination.duckdb import transaction_sql
+from adapters.dlt_destination.duckdb.memory import (
+    VECTOR_ROWS,
+    MemoryLimit,
+    out_of_disk,
+    out_of_memory,
+)
+from adapters.dlt_destination.failures import root_cause, scrubbed
+from adapters.dlt_destination.files import kept_files
+from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS, cut, gathered
+from adapters.dlt_destination.files.parquet import move_durably
+from adapters.dlt_destination.probe import probe_name
+from adapters.dlt_destination.sql import merge_sql
+from adapters.dlt_destination.sql.dialect import DUCKDB
+from adapters.dlt_destination.store import Refusal
+from adapters.dlt_destination.table_steps import (
+    Run,
+    StagedCells,
+    StagedMerge,
+    StagedReplacement,
+    Step,
+)
+from cdc_core.values.errors import DestinationFailed, DestinationUnavailable, SettingsError
+from cdc_core.values.merges import (
+    LSN_COLUMN,
+    METADATA_FIELDS,
+    UNREPRESENTABLE_TABLE,
+    KeyedMerge,
+    MultisetMerge,
+)
+from cdc_core.values.naming import ANY_DESTINATION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from cdc_core.values.errors import CdcError
+    from cdc_core.values.merges import SchemaStep, TargetTable
+
+#: Under this name a statement finds rows on their way in.
+ROWS = "wal2delta_rows"
+
+#: How long another process, a reader in passing, may keep the file from being opened.
+PATIENCE_SECONDS = 10.0
+
+#: What DuckDB raises for a table that others put constraints, indexes or columns on.
+_REFUSING = {"ConstraintException", "DependencyException", "CatalogException", "BinderException"}
+
+#: Arrow's offsets have 32 bits, but for large types.
+_USUAL_ARRAY_BYTES = 1 << 31
+
+#: What opening the file says where no other run would open it either.
+_WRONG_FILE = re.compile(
+    r"not a valid DuckDB database file|: (?:No such file or directory|Not a directory"
+    r"|Is a directory|Permission denied|Read-only file system)$",
+    re.MULTILINE,
+)
+
+
+class OpensFile:
+    """Mixed into DuckDB's job client: bounds memory, waits while another process has the file, and
+    opens nothing in its place where it is not there and the run only reads."""
+
+    current_run: Run
+    store: DuckDbStore
+
+    def __enter__(self) -> Any:
+        client: Any = self
+        credentials = client.config.credentials
+        file = credentials.database
+        if _absent(client) is not None and not self.current_run.writes:
+            credentials.database = ":memory:"
+        if credentials.external_conn() is None:
+            credentials.global_config = self.store.memory.settings(credentials.global_config)
+            if "checkpoint_threshold" in credentials.global_config:
+                # dlt's own would win.
+                client.sql_client._global_config.pop("checkpoint_threshold", None)
+        else:  # a database that a service has open, with settings of its own
+            self.store.memory.fixed = True
+        try:
+            return self._opened()
+        finally:
+            credentials.database = file
+
+    def _opened(self) -> Any:
+        give_up = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return super().__enter__()  # type: ignore[misc]
+            except Exception as error:
+                said = str(root_cause(error)).strip()
+                if _WRONG_FILE.search(said):
+                    raise SettingsError(
+                        f"destination.duckdb.credentials: {said}",
+                        "name a file of DuckDB, or a new one where it can be written",
+                    ) from None
+                if "lock" not in said or time.monotonic() > give_up:
+                    raise
+            time.sleep(0.05)
+
+
+class DuckDbStore:
+    """`credentials` is what dlt takes for DuckDB, such as the file's path; None: dlt's settings."""
+
+    kind = "duckdb"
+    section = "destination.duckdb"
+    naming = ANY_DESTINATION
+
+    def __init__(self, credentials: Any = None) -> None:
+        self.memory = MemoryLimit()
+        self._credentials = credentials
+        self._temporary: TemporaryDirectory[str] | None = None
+
+    def factory(self, run: Run) -> Any:
+        from dlt.destinations import duckdb
+
+        from adapters.dlt_destination.dlt.load_jobs import state_factory
+
+        return state_factory(
+            duckdb,
+            self,
+            run,
+            (StateInTables, OpensFile),
+            credentials=self._credentials,
+            destination_name="duckdb",
+        )
+
+    def columns(self, client: Any) -> dict[str, pa.Schema]:
+        rows = client.sql_client.execute_sql(
+            "SELECT c.table_name, c.column_name, c.data_type FROM information_schema.columns AS c "
+            "JOIN information_schema.tables AS t USING (table_catalog, table_schema, table_name) "
+            "WHERE c.table_catalog = current_database() AND c.table_schema = %s "
+            "AND t.table_type = 'BASE TABLE' "
+            "ORDER BY c.table_name, c.ordinal_position",
+            client.sql_client.dataset_name,
+        )
+        fields: dict[str, list[pa.Field]] = {}
+        for table, column, sql_type in rows:
+            if not table.startswith("_dlt"):
+                fields.setdefault(table, []).append(_field(column, sql_type))
+        return {table: pa.schema(columns) for table, columns in fields.items()}
+
+    def current(self, client: Any, table: str) -> pa.Schema | None:
+        found = self._columns_of(client, table)
+        return found if len(found) else None
+
+    def make_fit(self, client: Any, replacement: StagedReplacement) -> None:
+        """With the rows, in their transaction."""
+
+    def _columns_of(self, client: Any, table: str) -> pa.Schema:
+        """Columns of one table, without a look at all others; none if it is missing."""
+        import duckdb
+
+        try:
+            # DESCRIBE would take a variable of this module for a table that is missing.
+            rows = client.sql_client.native_connection.execute(
+                "SELECT name, type FROM pragma_table_info(?)", [_name(client, table)]
+            )
+        except duckdb.CatalogException:
+            return pa.schema([])
+        return pa.schema([_field(name, sql_type) for name, sql_type in rows.fetchall()])
+
+    def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:  # noqa: ARG002 - no use for a key here
+        if not client.is_storage_initialized():
+            client.initialize_storage()
+        self._run(client, f"CREATE TABLE {_name(client, target.name)} ({_definitions(target)})")
+
+    def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
+        """Behind the table's own columns, before the metadata columns: by writing the table again,
+        since DuckDB adds columns at the end only; there, where others put something on the table,
+        which would be lost with it."""
+        if self._is_plain(client, table):
+            self._write_again(client, table, fields)
+            return
+        for field in fields:
+            self._run(client, _added(_name(client, table), field))
+
+    def _write_again(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
+        added = {
+            f.name: f"CAST(NULL AS {DUCKDB.sql_type(f.type)}) AS {DUCKDB.quote(f.name)}"
+            for f in fields
+        }
+        names = with_columns(self._columns_of(client, table).names, fields)
+        columns = ", ".join(added.get(name, DUCKDB.quote(name)) for name in names)
+        target = _name(client, table)
+        self._run(client, f"CREATE OR REPLACE TABLE {target} AS SELECT {columns} FROM {target}")
+
+    def widen(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
+        for field in fields:
+            column = f"{DUCKDB.quote(field.name)} TYPE {DUCKDB.sql_type(field.type)}"
+            self._run(client, f"ALTER TABLE {_name(client, table)} ALTER COLUMN {column}")
+
+    def rename_column(self, client: Any, table: str, old: str, new: str) -> None:
+        names = f"{DUCKDB.quote(old)} TO {DUCKDB.quote(new)}"
+        self._run(client, f"ALTER TABLE {_name(client, table)} RENAME COLUMN {names}")
+
+    def rename_table(self, client: Any, old: str, new: str) -> None:
+        self._run(client, f"ALTER TABLE {_name(client, old)} RENAME TO {DUCKDB.quote(new)}")
+
+    def rename_cells(self, client: Any, rename: SchemaStep) -> None:
+        cells = _name(client, UNREPRESENTABLE_TABLE)
+        self._run(client, merge_sql.renaming_cells(DUCKDB, rename, cells))
+
+    def fill(self, client: Any, replacement: StagedReplacement, rows: pa.RecordBatchReader) -> bool:
+        if not client.is_storage_initialized():
+            client.initialize_storage()
+        connection = client.sql_client.native_connection
+        self.memory.make_room(connection, len(rows.schema))
+        connection.register(ROWS, self.memory.ahead_of(connection, rows))
+        try:
+            statements = self._replacement(client, replacement, ROWS)
+            alone = len(statements) == 1
+            with nullcontext() if alone else client.sql_client.begin_transaction():
+                for statement in statements:
+                    connection.execute(statement)
+        finally:
+            connection.unregister(ROWS)
+        self.memory.checkpoint(connection)
+        return True
+
+    def keep(self, client: Any, name: str, files: Sequence[Path]) -> None:
+        folder = self._kept_folder(client)
+        folder.mkdir(exist_ok=True)
+        for file, stem in zip(files, kept_files.stems(name, len(files)), strict=True):
+            move_durably(file, folder / f"{stem}.parquet")
+
+    def kept(self, client: Any) -> Mapping[str, Sequence[str]]:
+        files = self._kept_folder(client).glob("*.parquet")
+        return kept_files.by_name((file.name, str(file)) for file in files)
+
+    def forget_kept(self, client: Any) -> None:
+        shutil.rmtree(self._kept_folder(client), ignore_errors=True)
+
+    def _kept_folder(self, client: Any) -> Path:
+        """Beside the file; of a database in memory, whose rows end with it, in a temporary one."""
+        dataset = client.sql_client.dataset_name
+        if (file := _file(client)) is not None:
+            return Path(f"{file}.{dataset}{kept_files.FOLDER}")
+        if self._temporary is None:
+            self._temporary = TemporaryDirectory(prefix="wal2delta-kept-")
+        return Path(self._temporary.name, dataset)
+
+    def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
+        connection = client.sql_client.native_connection
+        self.memory.make_room(connection, max(map(_columns, steps), default=0))
+        self.memory.within(connection, lambda: self._apply(client, table, steps))
+        self.memory.checkpoint(connection)
+
+    def _apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
+        statements = [s for step in steps for s in self._statements(client, table, step)]
+        with client.sql_client.begin_transaction():
+            for statement in statements:
+                client.sql_client.execute_sql(statement)
+
+    def _statements(self, client: Any, table: str, step: Step) -> list[str]:
+        target, staged = _name(client, table), _files(step.paths)
+        match step:
+            case StagedReplacement():
+                return self._replacement(client, step, _files([*step.paths, *step.kept]))
+            case StagedMerge(KeyedMerge() as merge):
+                return transaction_sql.keyed(DUCKDB, merge, staged, target)
+            case StagedMerge(MultisetMerge() as merge):
+                return transaction_sql.multiset(DUCKDB, merge, staged, target)
+            case StagedCells():
+                return transaction_sql.cells(DUCKDB, staged, target)
+        raise AssertionError(step)
+
+    def _replacement(self, client: Any, step: StagedReplacement, rows: str) -> list[str]:
+        """The new content, as a new table. One that others put something on is emptied and filled
+        instead, its columns altered until they fit; columns of others get their defaults."""
+        new, table = all_fields(step.target), step.target.name
+        target = _name(client, table)
+        old = self.current(client, table)
+        ours = {field.name for field in new}
+        values = [
+            f"CAST({DUCKDB.quote(f.name)} AS {DUCKDB.sql_type(f.type)}) AS {DUCKDB.quote(f.name)}"
+            for f in new
+        ]
+        selected = f"SELECT {', '.join(values)} FROM {rows}"
+        others = [f for f in old or () if f.name not in ours and step.stays(f.name)]
+        if old is None or not (others or self._carries(client, table)):
+            return [f"CREATE OR REPLACE TABLE {target} AS {selected}"]
+        statements = [f"DELETE FROM {target}"]
+        for field in old:
+            if field.name not in ours and not step.stays(field.name):
+                column = DUCKDB.quote(field.name)
+                statements.append(f"ALTER TABLE {target} DROP COLUMN {column}")
+        for field in new:
+            if field.name not in old.names:
+                statements.append(_added(target, field))
+            elif plain(old.field(field.name).type) != plain(field.type):
+                column = f"{DUCKDB.quote(field.name)} TYPE {DUCKDB.sql_type(field.type)}"
+                statements.append(f"ALTER TABLE {target} ALTER COLUMN {column} USING NULL")
+        names = ", ".join(DUCKDB.quote(field.name) for field in new)
+        return [*statements, f"INSERT INTO {target} ({names}) {selected}"]
+
+    def _is_plain(self, client: Any, table: str) -> bool:
+        """Whether a table is as this library makes it."""
+        names = {f.name for f in METADATA_FIELDS}
+        held = self._columns_of(client, table).names
+        behind = held[held.index(LSN_COLUMN) :] if LSN_COLUMN in held else []
+        return set(behind) <= names and not self._carries(client, table)
+
+    def _carries(self, client: Any, table: str) -> bool:
+        """Whether a table has a comment, a default, a constraint or an index."""
+        where = "database_name = current_database() AND schema_name = %s AND table_name = %s"
+        on_table = "comment IS NOT NULL OR index_count > 0 OR check_constraint_count > 0"
+        on_column = "comment IS NOT NULL OR column_default IS NOT NULL OR NOT is_nullable"
+        (row,) = client.sql_client.execute_sql(
+            f"SELECT EXISTS (FROM duckdb_tables() WHERE {where} AND ({on_table})) "
+            f"OR EXISTS (FROM duckdb_columns() WHERE {where} AND ({on_column}))",
+            *[client.sql_client.dataset_name, table] * 2,
+        )
+        return bool(row[0])
+
+    def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]:
+        """By a query for each: one for all would be too deep for many tables, and no faster."""
+        connection = client.sql_client.native_connection
+        queries = {table: f"SELECT COUNT(*) FROM {_name(client, table)}" for table in tables}
+        return {table: connection.execute(sql).fetchone()[0] for table, sql in queries.items()}
+
+    def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        names = ", ".join(DUCKDB.quote(name) for name in columns)
+        schema = self._columns_of(client, table)
+        schema = pa.schema([schema.field(name) for name in columns])
+        schema = pa.schema([f.with_type(plain(f.type)) for f in schema])
+        rows = self._rows(client, f"SELECT {names} FROM {_name(client, table)}")
+        for piece in gathered(rows, SCAN_ROWS, SCAN_BYTES):
+            yield piece.rename_columns(list(columns)).cast(schema)
+
+    def _rows(self, client: Any, query: str) -> Iterator[pa.Table]:
+        """In the order of the table, so that a reading that wants more memory goes on."""
+        connection = client.sql_client.native_connection
+        if not self.memory.fixed:
+            connection.execute("SET GLOBAL preserve_insertion_order = true")
+            # 2,048 texts may have more than the 2 GB that a usual array of Arrow holds.
+            connection.execute("SET GLOBAL arrow_large_buffer_size = true")
+        given = 0
+        while True:
+            before, seen = self.memory.megabytes, 0
+            try:
+                for piece in _batches(connection, query):
+                    seen += len(piece)
+                    if seen > given:
+                        yield piece.slice(max(0, len(piece) - (seen - given)))
+                        given = seen
+            except Exception as error:
+                if not self.memory.raised_for(error, connection, before):
+                    raise
+            else:
+                return
+
+    def try_writing(self, client: Any, file: Path) -> None:
+        if (absent := _absent(client)) is not None:
+            _try_beside(absent, file)
+            return
+        # In a transaction that is undone: a run that is killed here leaves nothing either.
+        dataset = client.sql_client.fully_qualified_dataset_name()
+        connection = client.sql_client.native_connection
+        connection.execute("BEGIN")
+        try:
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {dataset}")
+            rows = f"SELECT * FROM {_files([file])}"
+            connection.execute(f"CREATE TABLE {_name(client, probe_name())} AS {rows}")
+        finally:
+            connection.execute("ROLLBACK")
+
+    def drop(self, client: Any) -> list[str]:
+        main = client.sql_client.dataset_name
+        dropped = []
+        if client.is_storage_initialized():
+            client.drop_storage()
+            dropped.append(f"dataset {main!r}")
+        self.forget_kept(client)
+        return dropped
+
+    def volumes(self, client: Any) -> Mapping[str, Sequence[str]] | None:  # noqa: ARG002 - DuckDB has none
+        return None
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+    def refusal(self, error: BaseException) -> Refusal | None:
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        return Refusal(scrubbed(error)) if kinds & _REFUSING else None
+
+    def failure(self, error: BaseException, where: str) -> CdcError:
+        cause = root_cause(error)
+        kinds = {kind.__name__ for kind in type(cause).__mro__}
+        if out_of_memory(cause):
+            return self._too_large(where)
+        if out_of_disk(cause):
+            return DestinationUnavailable(
+                f"{where}: DuckDB's temporary files, beside the database's, have no more room",
+                "free disk space there and run again",
+            )
+        if kinds & {"IOException", "OSError", "ConnectionException"}:
+            # These speak of files and locks, never of rows.
+            return DestinationUnavailable(
+                f"{where}: {str(cause).strip()}",
+                "see that no other process has the file open and that the disk has room; run again",
+            )
+        return DestinationFailed(f"{where}: {scrubbed(cause)}", "run again with LOG_LEVEL=DEBUG")
+
+    def _too_large(self, where: str) -> CdcError:
+        """Rows that need more memory than there may be."""
+        if self.memory.fixed:
+            return SettingsError(
+                f"{where}: rows need more memory than memory_limit in {self.section}.credentials",
+                "raise memory_limit there, or leave it out",
+            )
+        return DestinationUnavailable(
+            f"{where}: rows need more memory than DuckDB has here, {self.memory.most} MB",
+            "run on a machine with more memory",
+        )
+
+    def _run(self, client: Any, statement: str) -> None:
+        self.memory.within(
+            client.sql_client.native_connection, lambda: client.sql_client.execute_sql(statement)
+        )
+
+
+def _file(client: Any) -> Path | None:
+    """The database's file, be it there or not; None for a connection or a service."""
+    database = Path(client.config.credentials.database)
+    return database if database.is_absolute() else None
+
+
+def _batches(connection: Any, query: str) -> Iterator[pa.Table]:
+    rows = connection.sql(query)
+    # DuckDB renamed it in 1.5.
+    reader = getattr(rows, "to_arrow_reader", None) or rows.fetch_arrow_reader
+    for batch in reader(VECTOR_ROWS):
+        piece = pa.Table.from_batches([batch])
+        if piece.nbytes < _USUAL_ARRAY_BYTES:
+            yield piece
+            continue
+        # As rows of their own: a slice keeps its offsets, which a usual array cannot hold.
+        for part in cut(piece, VECTOR_ROWS, SCAN_BYTES):
+            yield part.take(pa.array(range(len(part))))
+
+
+def _absent(client: Any) -> Path | None:
+    """The database's file if it is still to be made."""
+    file = _file(client)
+    return None if file is None or file.exists() else file
+
+
+def _try_beside(file: Path, rows: Path) -> None:
+    """Do with another file in its folder what would be done with the file that is not there."""
+    import duckdb
+
+    other = file.with_name(probe_name())
+    try:
+        with duckdb.connect(other) as connection:
+            connection.execute(f"CREATE TABLE probe AS SELECT * FROM {_files([rows])}")
+    finally:
+        other.unlink(missing_ok=True)
+
+
+def _name(client: Any, table: str) -> str:
+    return f"{client.sql_client.fully_qualified_dataset_name()}.{DUCKDB.quote(table)}"
+
+
+def _field(column: str, sql_type: str) -> pa.Field:
+    return pa.field(column, DUCKDB.arrow_type(sql_type) or pa.null())
+
+
+def _columns(step: Step) -> int:
+    match step:
+        case StagedReplacement():
+            return len(step.target.schema)
+        case StagedMerge():
+            return len(step.merge.target.schema)
+    return 0
+
+
+def _added(table: str, field: pa.Field) -> str:
+    column = f"{DUCKDB.quote(field.name)} {DUCKDB.sql_type(field.type)}"
+    return f"ALTER TABLE {table} ADD COLUMN {column}"
+
+
+def _definitions(target: TargetTable) -> str:
+    return ", ".join(
+        f"{DUCKDB.quote(field.name)} {DUCKDB.sql_type(field.type)}" for field in all_fields(target)
+    )
+
+
+def _files(paths: Iterable[Path | str]) -> str:
+    quoted = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    # A folder named `a=b` would be taken for a column.
+    return f"read_parquet([{quoted}], hive_partitioning = false)"

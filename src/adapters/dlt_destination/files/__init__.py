@@ -1,0 +1,1 @@
+"""Parquet files of a run and where they lie."""

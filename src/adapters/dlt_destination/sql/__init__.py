@@ -1,0 +1,1 @@
+"""SQL that all table stores share, and their dialects."""

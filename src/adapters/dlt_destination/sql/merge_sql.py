@@ -1,0 +1,315 @@
+"""The SQL that brings a batch into a table: one MERGE for each merge, the same for every dialect.
+
+`staged` and `target` are relations ready to stand after FROM; columns are quoted here.
+`cdc_core.values.merges` defines the control columns. Sources: DuckDB and Databricks SQL,
+"MERGE INTO".
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from cdc_core.values.merges import (
+    COMMITTED_AT_COLUMN,
+    DELETE,
+    HOP,
+    LSN_COLUMN,
+    METADATA_FIELDS,
+    OP_COLUMN,
+    REF_COLUMN,
+    UNCHANGED_COLUMN,
+    UNREPRESENTABLE_SCHEMA,
+    UPSERT,
+    TableRename,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from adapters.dlt_destination.sql.dialect import Dialect
+    from cdc_core.values.lsn import Lsn
+    from cdc_core.values.merges import ColumnRename, KeyedMerge, MultisetMerge
+
+METADATA = tuple(f.name for f in METADATA_FIELDS)
+
+#: What makes a cell in the table of unrepresentable values the same cell.
+CELL_IDENTITY = ("table_name", "column_name", "key", "value_text", LSN_COLUMN)
+
+#: A row that somebody else wrote may have no LSN; then it is older than any change.
+_HELD_LSN = f"COALESCE(t.{LSN_COLUMN}, 0)"
+
+
+@dataclass(frozen=True)
+class MergeRules:
+    """A MERGE in parts, `t` being the target and `s` the source; expressions by column.
+
+    What does not occur is None. Stores without SQL of their own build theirs from these.
+    """
+
+    on: str
+    insert: Mapping[str, str]
+    delete_if: str | None = None
+    update_if: str | None = None
+    update: Mapping[str, str] = field(default_factory=dict)
+    insert_if: str | None = None
+    delete_unmatched_if: str | None = None
+
+    def statement(self, dialect: Dialect, source: str, target: str) -> str:
+        parts = [f"MERGE INTO {target} AS t USING ({source}) AS s ON {self.on}"]
+        if self.delete_if:
+            parts.append(f"WHEN MATCHED AND {self.delete_if} THEN DELETE")
+        if self.update_if:
+            assigned = (f"{dialect.quote(name)} = {value}" for name, value in self.update.items())
+            parts.append(f"WHEN MATCHED AND {self.update_if} THEN UPDATE SET {', '.join(assigned)}")
+        columns = ", ".join(dialect.quote(name) for name in self.insert)
+        condition = f" AND {self.insert_if}" if self.insert_if else ""
+        values = ", ".join(self.insert.values())
+        parts.append(f"WHEN NOT MATCHED{condition} THEN INSERT ({columns}) VALUES ({values})")
+        if self.delete_unmatched_if:
+            parts.append(f"WHEN NOT MATCHED BY SOURCE AND {self.delete_unmatched_if} THEN DELETE")
+        return " ".join(parts)
+
+
+def keyed_rules(dialect: Dialect, merge: KeyedMerge) -> MergeRules:
+    """At most one final change per key, guarded by each row's LSN; for `keyed_source`."""
+    older = older_than(f"s.{LSN_COLUMN}")
+    names = (*merge.target.schema.names, *METADATA)
+    return MergeRules(
+        on=_same_key(dialect, merge, "t", "s"),
+        delete_if=f"s.{OP_COLUMN} = '{DELETE}' AND {older}",
+        update_if=f"s.{OP_COLUMN} = '{UPSERT}' AND {older}",
+        update={name: _value(dialect, merge, name) for name in names},
+        insert_if=f"s.{OP_COLUMN} = '{UPSERT}'",
+        insert={name: dialect.column("s", name) for name in names},
+        delete_unmatched_if=_before(merge.truncated_at),
+    )
+
+
+def _value(dialect: Dialect, merge: KeyedMerge, name: str) -> str:
+    """What a matched row's column becomes."""
+    value = dialect.column("s", name)
+    if name not in merge.unchanged_columns:
+        return value
+    position = merge.target.schema.get_field_index(name)
+    kept = dialect.column("t", name)
+    return f"CASE WHEN s.{UNCHANGED_COLUMN} LIKE '%.{position}.%' THEN {kept} ELSE {value} END"
+
+
+def keyed_source(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) -> str:
+    """The rows of a keyed merge; where there are hops, with the values found under earlier keys."""
+    if not merge.has_hops:
+        return f"SELECT * FROM {staged} AS f"
+    has_hop = "(h._cdc_hop_of IS NOT NULL)"
+    looked_up = [dialect.quote(name) for name in merge.unchanged_columns]
+    columns = []
+    for position, name in enumerate(merge.target.schema.names):
+        column = dialect.column("f", name)
+        if name in merge.unchanged_columns:
+            found = dialect.column("h", name)
+            marked = f"{has_hop} AND f.{UNCHANGED_COLUMN} LIKE '%.{position}.%'"
+            column = f"CASE WHEN {marked} THEN {found} ELSE {column} END AS {dialect.quote(name)}"
+        columns.append(column)
+    columns += [f"f.{name}" for name in (*METADATA, OP_COLUMN)]
+    # A row whose hop was found has its values now.
+    columns.append(f"CASE WHEN NOT {has_hop} THEN f.{UNCHANGED_COLUMN} END AS {UNCHANGED_COLUMN}")
+    held = f"{_HELD_LSN} >= h.{LSN_COLUMN}"
+    latest = _join(
+        f"SELECT h.{REF_COLUMN} AS _cdc_hop_of, {', '.join(f't.{name}' for name in looked_up)},",
+        f"ROW_NUMBER() OVER (PARTITION BY h.{REF_COLUMN} ORDER BY h.{LSN_COLUMN} DESC)",
+        "AS _cdc_hop_rank",
+        f"FROM {staged} AS h JOIN {target} AS t",
+        f"ON {_same_key(dialect, merge, 't', 'h')} AND {held}",
+        f"WHERE h.{OP_COLUMN} = '{HOP}'",
+    )
+    return _join(
+        f"SELECT {', '.join(columns)} FROM {staged} AS f",
+        f"LEFT JOIN ({latest}) AS h ON h._cdc_hop_of = f.{REF_COLUMN} AND h._cdc_hop_rank = 1",
+        f"WHERE f.{OP_COLUMN} <> '{HOP}'",
+    )
+
+
+def multiset_rules(dialect: Dialect, merge: MultisetMerge) -> MergeRules:
+    """Every content touched is taken out, and put back as often as due; for `multiset_source`."""
+    own = merge.target.schema.names
+    same_content = _same_content(dialect, merge, "t", "s")
+    return MergeRules(
+        on=f"s.{OP_COLUMN} = '{DELETE}' AND {same_content}",
+        delete_if=f"s.{OP_COLUMN} = '{DELETE}'",
+        insert_if=f"s.{OP_COLUMN} = '{UPSERT}'",
+        insert={name: dialect.column("s", name) for name in (*own, *METADATA)},
+        delete_unmatched_if=_before(merge.truncated_at),
+    )
+
+
+def multiset_source(dialect: Dialect, merge: MultisetMerge, staged: str, target: str) -> str:
+    """One "D" row for each content to take out, and a "U" row for each copy to put back.
+
+    Copies in the target count as inserts before the first event. Walking events one by one, never
+    below zero, ends at the greatest sum of any number of last steps: the steps of a content are
+    summed from the last one back, and the greatest such sum is the new count (none: zero). Copies
+    in the target are the first to be put back, with the columns that only they have.
+    """
+    own = [dialect.quote(name) for name in merge.target.schema.names]
+    names = "".join(f"{name}, " for name in own)
+    compared = ", ".join(_content(dialect, merge))
+    content = f"PARTITION BY {compared} " if compared else ""
+    same = _same_content(dialect, merge, "_cdc_e", "_cdc_t")
+    surviving = (
+        f"WHERE _cdc_t.{LSN_COLUMN} >= {int(merge.truncated_at)}"
+        if merge.truncated_at is not None
+        else ""
+    )
+    copies = "".join(f"{dialect.column('_cdc_t', n)}, " for n in merge.target.schema.names)
+    rows = _join(
+        f"SELECT {names}{LSN_COLUMN}, {COMMITTED_AT_COLUMN}, {OP_COLUMN}, {REF_COLUMN}",
+        f"FROM {staged} AS f",
+        f"UNION ALL SELECT {copies}_cdc_t.{LSN_COLUMN}, _cdc_t.{COMMITTED_AT_COLUMN}, 'C', -1",
+        # Not EXISTS, for which DuckDB groups the target's rows, one zero with the other.
+        f"FROM {target} AS _cdc_t SEMI JOIN {staged} AS _cdc_e ON {same} {surviving}",
+    )
+    marked = _join(
+        "SELECT r.*,",
+        f"COALESCE(MAX(CASE WHEN {OP_COLUMN} = 'C' THEN {LSN_COLUMN} END) OVER ({content}), 0)",
+        f"AS _cdc_applied_lsn FROM ({rows}) AS r",
+    )
+    # Events that the target has already, and contents without any other event, fall away here.
+    due = _join(
+        f"SELECT m.*, MAX(CASE WHEN {OP_COLUMN} <> 'C' THEN 1 ELSE 0 END) OVER ({content})",
+        f"AS _cdc_has_events FROM ({marked}) AS m",
+        f"WHERE {OP_COLUMN} = 'C' OR {LSN_COLUMN} > _cdc_applied_lsn",
+    )
+    step = f"CASE WHEN {OP_COLUMN} = '{DELETE}' THEN -1 ELSE 1 END"
+    summed = _join(
+        "SELECT d.*,",
+        f"SUM({step}) OVER ({content}ORDER BY {REF_COLUMN} DESC",
+        "ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS _cdc_last_steps,",
+        f"FIRST_VALUE({LSN_COLUMN}) OVER ({content}ORDER BY {REF_COLUMN} DESC) AS _cdc_last_lsn,",
+        f"FIRST_VALUE({COMMITTED_AT_COLUMN}) OVER ({content}ORDER BY {REF_COLUMN} DESC)",
+        "AS _cdc_last_committed_at,",
+        f"ROW_NUMBER() OVER ({content}ORDER BY",
+        f"CASE WHEN {OP_COLUMN} = '{DELETE}' THEN 1 ELSE 0 END, {REF_COLUMN}) AS _cdc_copy_number",
+        f"FROM ({due}) AS d WHERE _cdc_has_events = 1",
+    )
+    counted = _join(
+        f"SELECT c.*, MAX(_cdc_last_steps) OVER ({content}) AS _cdc_new_count FROM ({summed}) AS c"
+    )
+    # One pass over `counted`: its row number 1 also stands for the removal, where copies exist.
+    return _join(
+        f"SELECT {names}_cdc_last_lsn AS {LSN_COLUMN},",
+        f"_cdc_last_committed_at AS {COMMITTED_AT_COLUMN},",
+        f"CASE WHEN k._cdc_removal = 1 THEN '{DELETE}' ELSE '{UPSERT}' END AS {OP_COLUMN}",
+        f"FROM ({counted}) AS n",
+        "CROSS JOIN (SELECT 0 AS _cdc_removal UNION ALL SELECT 1 AS _cdc_removal) AS k",
+        f"WHERE (k._cdc_removal = 1 AND n.{OP_COLUMN} = 'C' AND n._cdc_copy_number = 1)",
+        f"OR (k._cdc_removal = 0 AND n.{OP_COLUMN} <> '{DELETE}'",
+        "AND n._cdc_copy_number <= n._cdc_new_count)",
+    )
+
+
+def cells_rules(dialect: Dialect) -> MergeRules:
+    """Adds the unrepresentable cells that are not there yet; for `cells_source`."""
+    return MergeRules(
+        on=_all_equal(
+            [dialect.column("t", name) for name in CELL_IDENTITY],
+            "=",
+            [dialect.column("s", name) for name in CELL_IDENTITY],
+        ),
+        insert={name: dialect.column("s", name) for name in UNREPRESENTABLE_SCHEMA.names},
+    )
+
+
+def cells_source(dialect: Dialect, staged: str) -> str:
+    once = ", ".join(dialect.quote(name) for name in CELL_IDENTITY)
+    committed = f"MAX({COMMITTED_AT_COLUMN}) AS {COMMITTED_AT_COLUMN}"
+    return f"SELECT {once}, {committed} FROM {staged} AS f GROUP BY {once}"
+
+
+def older_than(lsn: str) -> str:
+    """Whether a target row was made before `lsn`, an expression."""
+    return f"{_HELD_LSN} < {lsn}"
+
+
+def renamed_cells(
+    dialect: Dialect, rename: ColumnRename | TableRename
+) -> tuple[dict[str, str], str]:
+    """What becomes of the cells' names where a table or a column is renamed: values by column, and
+    of which cells. To do it twice is to do it once."""
+    old, new = dialect.literal(rename.old), dialect.literal(rename.new)
+    table, column, key = map(dialect.quote, ("table_name", "column_name", "key"))
+    if isinstance(rename, TableRename):
+        return {table: new}, f"{table} = {old}"
+    # In a JSON text, a name's quotes and a colon after them are at no other place.
+    old_name, new_name = (
+        dialect.literal(f"{json.dumps(name, ensure_ascii=False)}: ")
+        for name in (rename.old, rename.new)
+    )
+    values = {
+        column: f"CASE WHEN {column} = {old} THEN {new} ELSE {column} END",
+        key: f"REPLACE({key}, {old_name}, {new_name})",
+    }
+    return values, f"{table} = {dialect.literal(rename.table)}"
+
+
+def renaming_cells(dialect: Dialect, rename: ColumnRename | TableRename, target: str) -> str:
+    values, where = renamed_cells(dialect, rename)
+    assigned = ", ".join(f"{name} = {value}" for name, value in values.items())
+    return f"UPDATE {target} SET {assigned} WHERE {where}"
+
+
+def _before(truncated_at: Lsn | None) -> str | None:
+    return None if truncated_at is None else older_than(str(int(truncated_at)))
+
+
+def _same_key(dialect: Dialect, merge: KeyedMerge, left: str, right: str) -> str:
+    """As a unique index compares: 0.0 is -0.0, and any NaN is NaN, which DataFusion tells apart."""
+
+    def value(alias: str, name: str) -> str:
+        column = dialect.column(alias, name)
+        if not _is_floating(merge, name):
+            return column
+        return f"CASE WHEN isnan({column}) THEN CAST('NaN' AS DOUBLE) ELSE {column} END"
+
+    return _all_equal(
+        [value(left, n) for n in merge.key], "=", [value(right, n) for n in merge.key]
+    )
+
+
+def _same_content(dialect: Dialect, merge: MultisetMerge, left: str, right: str) -> str:
+    return _all_equal(
+        _content(dialect, merge, left), dialect.null_safe_equal, _content(dialect, merge, right)
+    )
+
+
+def _content(dialect: Dialect, merge: MultisetMerge, alias: str = "") -> list[str]:
+    """What tells contents apart: of floats, where -0.0 is another value than 0.0, their text.
+
+    As DOUBLE first: a real in a DOUBLE column is the same number, but has another text.
+    """
+    text = dialect.sql_type(pa.string())
+    values = []
+    for name in merge.content:
+        value = dialect.column(alias, name) if alias else dialect.quote(name)
+        if _is_floating(merge, name):
+            value = (
+                f"CASE WHEN isnan({value}) THEN 'NaN' "
+                f"ELSE CAST(CAST({value} AS DOUBLE) AS {text}) END"
+            )
+        values.append(value)
+    return values
+
+
+def _is_floating(merge: KeyedMerge | MultisetMerge, name: str) -> bool:
+    return bool(pa.types.is_floating(merge.target.schema.field(name).type))
+
+
+def _all_equal(left: Sequence[str], operator: str, right: Sequence[str]) -> str:
+    terms = [f"({one} {operator} {other})" for one, other in zip(left, right, strict=True)]
+    return " AND ".join(terms) or "1 = 1"
+
+
+def _join(*parts: str) -> str:
+    return " ".join(part for part in parts if part)

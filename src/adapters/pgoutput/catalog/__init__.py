@@ -1,0 +1,1 @@
+"""What the system catalogs say: tables, types, publication, who may stream."""

@@ -1,0 +1,1 @@
+"""Reading changes from the slot: in bulk through SQL, or as a stream."""

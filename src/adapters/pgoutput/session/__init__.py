@@ -1,0 +1,1 @@
+"""Connections to PostgreSQL: settings, sessions, and their errors."""

@@ -1,0 +1,230 @@
+"""Connections to PostgreSQL whose output does not depend on the server's defaults.
+
+Manual: "Client Connection Defaults", "Streaming Replication Protocol", "Logical Replication
+Connection". Knows nothing of slots or tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from adapters.pgoutput.session.own_session import PROOF, require_own_session, startup_options
+from adapters.pgoutput.session.settings import CREDENTIALS_KEY
+from adapters.pgoutput.session.source_errors import connection_refused, source_errors
+from cdc_core.values.errors import OperatorNeeded, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from psycopg.pq.abc import PGresult
+
+    from adapters.pgoutput.session.settings import SourceSettings
+
+Connection = psycopg.Connection[tuple[object, ...]]
+
+OLDEST_SUPPORTED = 14
+
+#: What a value's text depends on, and what could end a long read half-way.
+_SESSION: Mapping[str, str] = {
+    "client_encoding": "UTF8",
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "xmlbinary": "base64",
+    # The names in a regclass, regproc or regtype.
+    "quote_all_identifiers": "off",
+    "search_path": "pg_catalog, public",
+    "standard_conforming_strings": "on",
+    # A policy that hid rows from this role would make a snapshot silently incomplete.
+    "row_security": "off",
+    "default_transaction_read_only": "off",
+    "default_transaction_isolation": "read committed",
+    # The commits that we wait for are our own tiny ones; a standby's absence must not hold them.
+    "synchronous_commit": "local",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    # A client that vanished must not hold its locks and its slot for long.
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
+
+#: Memory to put a transaction in order, in kB: an eighth of what the server's administrator says
+#: that there is for caching, up to 1 GB. A transaction beyond it is spilled to the server's disk,
+#: which takes half as long again.
+_DECODING_MEMORY = """
+set_config('logical_decoding_work_mem', (least(1 << 20, greatest(
+  pg_size_bytes(current_setting('effective_cache_size')) / 8192,
+  pg_size_bytes(current_setting('logical_decoding_work_mem')) / 1024)))::text, false)
+"""
+
+#: Some platforms of servers cannot watch their clients, and refuse this.
+WATCH_CLIENTS = "set_config('client_connection_check_interval', '1000', false)"
+
+_LIBPQ: Mapping[str, str] = {
+    "keepalives": "1",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    # Keepalives wait while something that was sent is not acknowledged.
+    "tcp_user_timeout": "60000",
+}
+
+_NAME_BYTES = 63
+
+
+def connect(settings: SourceSettings, *, replication: bool = False) -> Connection:
+    """Open a connection in autocommit; a walsender of this database with `replication`.
+
+    Raises `SettingsError` (credentials refused, connection string unreadable), `OperatorNeeded`
+    (privilege or sender missing, server too old) or `SourceUnavailable`; `PoolerInFront` before
+    anything is set.
+    """
+    parameters = parameters_of(settings)
+    if replication:
+        parameters["replication"] = "database"
+    doing = "opening a replication connection" if replication else "connecting"
+    try:
+        connection: Connection = psycopg.connect(
+            autocommit=True,
+            prepare_threshold=None,
+            **parameters,  # type: ignore[arg-type]
+        )
+    except psycopg.Error as error:
+        # The driver's own error is not chained: its text may hold what was scrubbed here.
+        raise connection_refused(error, secrets_in(parameters), doing) from None
+    try:
+        with source_errors("looking at the session"):
+            answer = _run(connection, PROOF)
+        values = [answer.get_value(0, column) for column in range(answer.nfields)]
+        row = [None if value is None else value.decode() for value in values]
+        require_own_session(row, connection.info.backend_pid)
+        _prepare_session(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def server_major(connection: Connection) -> int:
+    return connection.info.server_version // 10_000
+
+
+def application_name() -> str:
+    """`wal2delta/<host>/<pid>`: tells another run who holds the source, and whether it lives."""
+    return f"{application_prefix()}{os.getpid()}"
+
+
+def application_prefix() -> str:
+    # Containers may share a host name and have process ids of their own, so the name of the
+    # process id space goes with it.
+    mark = hashlib.sha256(_pid_space().encode()).hexdigest()[:8]
+    host = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in _host())
+    room = _NAME_BYTES - len(f"wal2delta/.{mark}/") - 10
+    return f"wal2delta/{host[:room]}.{mark}/"
+
+
+def _host() -> str:
+    return socket.gethostname() or "localhost"
+
+
+def _pid_space() -> str:
+    """What distinguishes this machine's (or container's) process ids from another's."""
+    parts = []
+    try:
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    except OSError:
+        parts.append(_host())
+    return "|".join(parts)
+
+
+def parameters_of(settings: SourceSettings) -> dict[str, object]:
+    """libpq's parameters of a connection, among them secrets."""
+    try:
+        given = conninfo_to_dict(settings.conninfo)
+    except psycopg.Error:
+        raise SettingsError(
+            f"{CREDENTIALS_KEY} is not a connection string",
+            "write postgresql://user:password@host:5432/database, special characters as %XX",
+        ) from None
+    parameters: dict[str, object] = {**_LIBPQ, **given}
+    parameters.setdefault("connect_timeout", settings.connect_timeout_seconds)
+    parameters["application_name"] = application_name()
+    options = given.get("options") or os.environ.get("PGOPTIONS", "")
+    parameters["options"] = startup_options(str(options))
+    return parameters
+
+
+def secrets_in(parameters: Mapping[str, object]) -> tuple[str, ...]:
+    """Values that no message may hold."""
+    return tuple(
+        str(parameters[name]) for name in ("password", "sslpassword") if parameters.get(name)
+    )
+
+
+def session_statement(server_major: int) -> str:
+    """The query that gives a session the settings on which values' text depends, and limits."""
+    values = dict(_SESSION)
+    if server_major >= 17:
+        values["transaction_timeout"] = "0"
+    calls = [f"set_config('{name}', '{value}', false)" for name, value in values.items()]
+    return f"SELECT {', '.join(calls)}, {_DECODING_MEMORY}"
+
+
+def _prepare_session(connection: Connection) -> None:
+    major = server_major(connection)
+    if major < OLDEST_SUPPORTED:
+        raise OperatorNeeded(
+            f"PostgreSQL {major} is not supported", f"upgrade it to {OLDEST_SUPPORTED} or newer"
+        )
+    with source_errors("preparing the session"):
+        _run(connection, session_statement(major))
+        try:
+            _run(connection, f"SELECT {WATCH_CLIENTS}")
+        except psycopg.Error:
+            if connection.closed:
+                raise  # else: the server's platform cannot watch its clients
+
+
+def _run(connection: Connection, statement: str) -> PGresult:
+    """Run statements by the simple protocol, which walsenders understand too."""
+    result = connection.pgconn.exec_(statement.encode())
+    if result.status not in (psycopg.pq.ExecStatus.COMMAND_OK, psycopg.pq.ExecStatus.TUPLES_OK):
+        raise psycopg.errors.error_from_result(result)
+    return result
+
+
+class Session:
+    """A connection that opens at first use and again after it was lost; for short statements."""
+
+    def __init__(self, settings: SourceSettings) -> None:
+        self._settings = settings
+        self._connection: Connection | None = None
+
+    @property
+    def connection(self) -> Connection:
+        if self._connection is None or self._connection.closed or self._connection.broken:
+            self.close()
+            self._connection = connect(self._settings)
+        return self._connection
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __del__(self) -> None:
+        self.close()

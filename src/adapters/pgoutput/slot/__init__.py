@@ -1,0 +1,1 @@
+"""The replication slot and the lock of its one writer."""

@@ -1,0 +1,121 @@
+"""One writer a slot: a session-level advisory lock, held for the whole run.
+
+The lock dies with its session, so a killed run leaves none; where PostgreSQL has not noticed yet
+that its client is gone, a run on the same machine does it. Manual: "Advisory Locks", `pg_locks`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from adapters.pgoutput.session.connection import application_name, application_prefix
+from adapters.pgoutput.session.source_errors import source_errors
+from cdc_core.values.errors import WriterBusy
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from adapters.pgoutput.session.connection import Connection
+
+#: "w2ld": tells our locks from the application's.
+_CLASS = 0x77326C64
+
+#: A terminated backend needs a moment to go; PostgreSQL looks for vanished clients once a second.
+_WAIT_SECONDS = 5.0
+
+_HOLDER = """
+SELECT l.pid, coalesce(a.application_name, ''), coalesce(host(a.client_addr), 'local'),
+  a.backend_start
+FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+  AND l.classid = %s::bigint::oid AND l.objid = %s::bigint::oid
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+def take_writer_lock(connection: Connection, slot_name: str) -> None:
+    """Take the lock on this session, or raise `WriterBusy` naming the holder."""
+    key = zlib.crc32(slot_name.encode())
+    deadline = time.monotonic() + _WAIT_SECONDS
+    with source_errors(f"taking the writer lock of slot {slot_name!r}"):
+        while True:
+            row: Any = connection.execute(
+                "SELECT pg_try_advisory_lock(%s, %s)", [_CLASS, _signed(key)]
+            ).fetchone()
+            if row[0]:
+                return
+            holder: Any = connection.execute(_HOLDER, [_CLASS, key]).fetchone()
+            if holder is None:
+                if time.monotonic() > deadline:
+                    raise WriterBusy(f"slot {slot_name!r} is in use by another run")
+                continue
+            pid, application, address, started = holder
+            dead = end_if_dead(connection, pid, application, started)
+            if not dead or time.monotonic() > deadline:
+                raise WriterBusy(
+                    f"another run holds slot {slot_name!r}: {who(pid, application, address)}",
+                    f"wait for it, or end it there (SELECT pg_terminate_backend({pid}))",
+                )
+            time.sleep(0.05)
+
+
+def give_up_writer_lock(connection: Connection) -> None:
+    """Give the lock up before the session ends, which PostgreSQL notices only a moment later."""
+    with suppress(psycopg.Error):
+        connection.execute("SELECT pg_advisory_unlock_all()")
+
+
+#: A number may be another process's by now, and a session may be another client's.
+_TERMINATE = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE pid = %s AND application_name = %s AND backend_start = %s
+"""
+
+
+def end_if_dead(
+    connection: Connection, backend_pid: int, application: str, started: datetime | None
+) -> bool:
+    """Terminate a backend of ours whose client process on this machine is gone; whether it is
+    ending. `started` tells it from a later one of the same number."""
+    prefix = application_prefix()
+    if not application.startswith(prefix):
+        return False
+    client = application.removeprefix(prefix)
+    if not client.isdigit() or _lives(int(client)):
+        return False
+    connection.execute(_TERMINATE, [backend_pid, application, started])
+    return True
+
+
+def is_ours(application: str) -> bool:
+    """Whether a session is of this very process."""
+    return application == application_name()
+
+
+def who(backend_pid: int, application: str, address: str) -> str:
+    """The holder for people: process, host and backend."""
+    name, _, process = application.rpartition("/")
+    if name.startswith("wal2delta/") and process.isdigit():
+        host = name.removeprefix("wal2delta/").rpartition(".")[0]
+        return f"process {process} on {host} (backend {backend_pid}, from {address})"
+    return f"backend {backend_pid} of {application or 'an unnamed program'} (from {address})"
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 32) if value >= 1 << 31 else value

@@ -1,0 +1,1 @@
+"""Reading whole tables in an exported snapshot."""

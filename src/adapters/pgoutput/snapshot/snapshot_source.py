@@ -1,0 +1,331 @@
+"""The snapshot source port: whole tables by COPY, at the very point from which the stream goes on.
+
+A slot's creation exports the snapshot; the connection that created it stays idle and open while
+others read in it, each its share of a table's pages. Every share is read after a savepoint, and
+rolling back to it releases the table: no session keeps a lock for the snapshot's sake. Manual:
+"Streaming Replication Protocol", CREATE_REPLICATION_SLOT; "Snapshot Synchronization Functions";
+"COPY"; "System Columns", ctid; ADR 15.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from adapters.arrow_warmup import make_first_array
+from adapters.pgoutput.catalog.catalog_types import CatalogTypes
+from adapters.pgoutput.catalog.publication import row_filter
+from adapters.pgoutput.session.connection import Connection, connect, server_major
+from adapters.pgoutput.session.source_errors import source_errors, translated
+from adapters.pgoutput.session.sql_text import quote
+from adapters.pgoutput.session.wal_position import HORIZON, NOW, require_logical_wal
+from adapters.pgoutput.slot.slot import announce_wait, slot_creation_errors
+from adapters.pgoutput.snapshot.guards import SnapshotGuards
+from adapters.pgoutput.snapshot.page_ranges import PageRange, parts
+from adapters.pgoutput.snapshot.range_readers import RangeReaders, TableQuery
+from adapters.pgoutput.snapshot.row_ranges import file_pages, row_ranges, stored_relations
+from adapters.pgoutput.snapshot.row_sessions import open_row_session
+from adapters.pgoutput.wire.binary import reads_binary
+from adapters.pgoutput.wire.query_rows import ReadRows, decode_rows
+from cdc_core.ports.snapshot_source import WHOLE
+from cdc_core.values.errors import OperatorNeeded
+from cdc_core.values.lsn import Lsn
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    import psycopg
+
+    from adapters.pgoutput.session.settings import SourceSettings
+    from adapters.pgoutput.snapshot.row_ranges import RowRange
+    from adapters.pgoutput.snapshot.row_sessions import RowSession
+    from adapters.pgoutput.wire.types import TypeMap
+    from cdc_core.values.relation import Relation
+
+
+@dataclass(frozen=True)
+class ExportedSnapshot:
+    """A slot's consistent point, and the name under which its snapshot can be adopted."""
+
+    lsn: Lsn
+    name: str
+
+
+@contextmanager
+def exported_snapshot(settings: SourceSettings, *, create_slot: bool) -> Iterator[ExportedSnapshot]:
+    """Create the slot (or a temporary one); its snapshot stays open until the end of the block."""
+    with connect(settings, replication=True) as connection:
+        require_logical_wal(connection)
+        yield _create_slot_exporting(connection, settings, create_slot=create_slot)
+
+
+#: So long a reader waits for a lock before it asks again, holding none meanwhile: less than
+#: `deadlock_timeout`, so that no session of the application is ended for one of ours.
+_LOCK_MILLISECONDS = 500
+
+#: Plans that read a table's file from its beginning, and no compilation of small queries.
+_IN_FILE_ORDER = ", ".join(
+    f"set_config('{name}', '{value}', false)"
+    for name, value in {
+        "synchronize_seqscans": "off",
+        "max_parallel_workers_per_gather": "0",
+        "enable_indexscan": "off",
+        "enable_indexonlyscan": "off",
+        "enable_bitmapscan": "off",
+        "jit": "off",
+        "lock_timeout": str(_LOCK_MILLISECONDS),
+    }.items()
+)
+
+#: Numbers of transactions come round after so many; `xmin` has no more.
+_XIDS = 1 << 32
+
+#: A row that has gone does not come back, and one that has come has a later `xmin`. So the rows are
+#: the same if there are as many and none is of a transaction that had not ended then. `age` counts
+#: back from now, beyond half of all numbers forward: such a row counts as new.
+_ROWS_AND_NEW_ONES = """
+SELECT count(*), count(*) FILTER (WHERE age(xmin) <= age('{xid}'::xid)
+  OR pg_snapshot_xmax(pg_current_snapshot())::text::bigint - {horizon} >= 2 ^ 31)
+"""
+
+
+class OpenSnapshot:
+    """What every `Snapshot` has."""
+
+    def __init__(
+        self, settings: SourceSettings, guards: SnapshotGuards, exported: ExportedSnapshot
+    ) -> None:
+        self.settings = settings
+        self.guards = guards
+        self.exported = exported
+        self._types = CatalogTypes(guards.session)
+        with self._session("reading the source's clock") as session:
+            row: Any = session.execute(NOW).fetchone()
+        self._taken_at = int(row[0])
+
+    @property
+    def lsn(self) -> Lsn:
+        return self.exported.lsn
+
+    @property
+    def taken_at(self) -> int:
+        return self._taken_at
+
+    def types_of(self, relation: Relation) -> TypeMap:
+        return self._types({column.type_oid for column in relation.columns})
+
+    @cached_property
+    def horizon(self) -> int:
+        with self._session("looking for open transactions") as session:
+            row: Any = session.execute(HORIZON).fetchone()
+        return int(row[0])
+
+    def parts(self, relation: Relation, read: Collection[str] = ()) -> list[str]:
+        with self._reading(relation) as session:
+            pages = file_pages(stored_relations(session, relation))
+        found = parts(pages, map(PageRange.parse, read))
+        return [WHOLE] if found == [PageRange()] else [str(part) for part in found]
+
+    def unchanged(self, relation: Relation, part: str, rows: int, horizon: int) -> bool:
+        query = _ROWS_AND_NEW_ONES.format(horizon=horizon, xid=horizon % _XIDS)
+        with self._reading(relation) as session:
+            ranges = self.ranges(session, relation, part)
+        for one in ranges:
+            # A session for each: one relation is locked at a time.
+            with self._reading(relation) as session:
+                session.execute(one.check.encode())
+                # Without parameters: a filter may have a `%`.
+                found: Any = session.execute(f"{query} {one.source()}".encode()).fetchone()
+            count, new = found
+            rows -= count
+            if new or rows < 0:
+                return False
+        return rows == 0
+
+    def reading_cure(self, relation: Relation, error: psycopg.Error | None = None) -> str:
+        """The statement for our role, where reading a table is refused with this error."""
+        said, role = str(error), quote(self.guards.user)
+        if "row-level security" in said:
+            return f"run: ALTER ROLE {role} BYPASSRLS"
+        if "for schema" in said:
+            return f"run: GRANT USAGE ON SCHEMA {quote(relation.table.schema)} TO {role}"
+        return f"run: GRANT SELECT ON {_name(relation)} TO {role}"
+
+    def expect(self, readings: Sequence[tuple[Relation, str]]) -> None:
+        """Nothing is read before it is wanted."""
+
+    def ranges(self, session: Connection, relation: Relation, part: str) -> list[RowRange]:
+        """What a part is read by. Its rows are those that the stream would tell of: no inheritance
+        children, those of the filter."""
+        filter_ = row_filter(session, self.settings.pub_name, relation.oid, relation.table.schema)
+        columns = tuple(quote(column.name) for column in relation.columns)
+        stored = stored_relations(session, relation)
+        return [*row_ranges(stored, filter_, columns, PageRange.parse(part))]
+
+    @contextmanager
+    def _session(self, doing: str, cure: str = "") -> Iterator[Connection]:
+        with source_errors(doing, cure), self.guards.session() as session:
+            yield session
+
+    def _reading(self, relation: Relation) -> AbstractContextManager[Connection]:
+        return self._session(f"reading table {relation.table}", self.reading_cure(relation))
+
+
+class CopySnapshot(OpenSnapshot):
+    """`Snapshot` by COPY over several sessions."""
+
+    def __init__(
+        self, settings: SourceSettings, guards: SnapshotGuards, exported: ExportedSnapshot
+    ) -> None:
+        super().__init__(settings, guards, exported)
+        self._readers = self._start()
+
+    def _start(self) -> RangeReaders:
+        return RangeReaders(self._open_session, self.settings.parallelism)
+
+    def expect(self, readings: Sequence[tuple[Relation, str]]) -> None:
+        for relation, part in readings:
+            self._readers.expect((relation.oid, part), partial(self._plan, relation, part))
+
+    def read(self, relation: Relation, part: str = WHOLE) -> Iterator[ReadRows]:
+        key = relation.oid, part
+        if self._readers.next not in (None, key):
+            self._restart()
+        if self._readers.next is None:
+            self.expect([(relation, part)])
+        whole = False
+        try:
+            for piece in self._readers.read():
+                self.guards.keep()
+                yield piece
+            whole = True
+        finally:
+            if not whole:
+                self._restart()
+
+    def _restart(self) -> None:
+        self._readers.close(self.guards.cancel)
+        self._readers = self._start()
+
+    def close(self) -> None:
+        self._readers.close(self.guards.cancel)
+
+    def _plan(self, relation: Relation, part: str) -> TableQuery:
+        doing = f"reading table {relation.table}"
+        with self._reading(relation) as session:
+            types = self.types_of(relation)
+            return TableQuery(
+                str(relation.table),
+                self._columns(session, relation),
+                self.ranges(session, relation, part),
+                partial(self._found_again, relation),
+                lambda rows: decode_rows(rows, relation.columns, types, str(relation.table)),
+                lambda error: translated(error, doing, self.reading_cure(relation, error)),
+            )
+
+    def _found_again(self, relation: Relation, lost: RowRange) -> RowRange:
+        with self._reading(relation) as session:
+            return lost.found_again(session)
+
+    def _columns(self, session: Connection, relation: Relation) -> list[str]:
+        """Columns in binary where that reads, else as their output functions' texts, of which a
+        cast to text may differ. A domain's is that of its base."""
+        texts = [c.type_oid for c in relation.columns if not reads_binary(c.type_oid, c.typmod)]
+        rows: Any = session.execute(_OUTPUT_FUNCTIONS, [texts]).fetchall() if texts else ()
+        functions = {oid: (function, base) for oid, function, base in rows}
+        columns = []
+        for column in relation.columns:
+            value = quote(column.name)
+            if not reads_binary(column.type_oid, column.typmod):
+                function, base = functions[column.type_oid]
+                value = f"pg_catalog.textin({function}({value}{f'::{base}' if base else ''}))"
+            columns.append(value)
+        return columns
+
+    def _open_session(self) -> RowSession:
+        """A session in the snapshot. Its rows come in the order of the table's file, so that what
+        another did not end can be gone on with."""
+        session = open_row_session(self.settings)
+        try:
+            session.execute(f"SELECT {_IN_FILE_ORDER}")
+            self.guards.adopt(session.execute)
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+
+@contextmanager
+def guarded_snapshot(
+    settings: SourceSettings, *, create_slot: bool
+) -> Iterator[tuple[SnapshotGuards, ExportedSnapshot]]:
+    """An exported snapshot and the sessions that keep it, until the end of the block."""
+    with (
+        exported_snapshot(settings, create_slot=create_slot) as exported,
+        closing(SnapshotGuards(settings, exported.name)) as guards,
+    ):
+        yield guards, exported
+
+
+class PgSnapshotSource:
+    """`SnapshotSource` by COPY."""
+
+    def __init__(self, settings: SourceSettings) -> None:
+        self._settings = settings
+
+    @contextmanager
+    def begin(self, *, create_slot: bool) -> Iterator[CopySnapshot]:
+        make_first_array()
+        with (
+            guarded_snapshot(self._settings, create_slot=create_slot) as (guards, exported),
+            closing(CopySnapshot(self._settings, guards, exported)) as snapshot,
+        ):
+            yield snapshot
+
+
+#: Output functions of types, and the type to which the value must be cast for them: refcursor has
+#: text's, and none that takes any array, enum or range takes a domain over one.
+_OUTPUT_FUNCTIONS = """
+WITH RECURSIVE base (wanted, oid, typtype, typbasetype, typoutput) AS (
+  SELECT oid, oid, typtype, typbasetype, typoutput FROM pg_type WHERE oid = ANY (%s)
+  UNION ALL
+  SELECT b.wanted, t.oid, t.typtype, t.typbasetype, t.typoutput
+  FROM base b JOIN pg_type t ON t.oid = b.typbasetype WHERE b.typtype = 'd'
+)
+SELECT wanted, base.typoutput::regproc::text,
+  CASE WHEN taken.typtype <> 'p' THEN format_type(nullif(taken.oid, wanted), -1)
+       ELSE format_type(nullif(base.oid, wanted), -1) END
+FROM base
+  JOIN pg_proc ON pg_proc.oid = base.typoutput
+  JOIN pg_type taken ON taken.oid = proargtypes[0]
+WHERE base.typtype <> 'd'
+"""
+
+
+def _name(relation: Relation) -> str:
+    return f"{quote(relation.table.schema)}.{quote(relation.table.name)}"
+
+
+def _create_slot_exporting(
+    connection: Connection, settings: SourceSettings, *, create_slot: bool
+) -> ExportedSnapshot:
+    announce_wait(connection)
+    major = server_major(connection)
+    name = settings.slot_name if create_slot else f"wal2delta_snapshot_{uuid4().hex[:12]}"
+    options = ["SNAPSHOT 'export'"]
+    if create_slot and settings.failover and major >= 17:
+        options.append("FAILOVER true")
+    statement = (
+        f"CREATE_REPLICATION_SLOT {quote(name)} {'' if create_slot else 'TEMPORARY '}"
+        f"LOGICAL {quote(settings.plugin_name)} "
+        + (f"({', '.join(options)})" if major >= 15 else "EXPORT_SNAPSHOT")
+    )
+    with slot_creation_errors(name, connection.info.user):
+        row: Any = connection.execute(statement.encode()).fetchone()
+    if row is None or row[2] is None:
+        raise OperatorNeeded(f"replication slot {name!r} was created without a snapshot")
+    return ExportedSnapshot(Lsn.parse(row[1]), row[2])

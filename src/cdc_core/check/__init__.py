@@ -1,0 +1,1 @@
+"""Findings about source and tables, and the remedy of each."""

@@ -1,0 +1,238 @@
+"""What would go wrong with a table: rights, streaming, names and types; facts in, findings out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from cdc_core.check.findings import Finding, fail, fine_table, ok, warn
+from cdc_core.check.source_rules import quote, too_many_locks
+from cdc_core.ports.catalog import Reason
+from cdc_core.tables.target_names import target_names
+from cdc_core.values.naming import ANY_DESTINATION, TableNaming, map_columns, natural_name
+from cdc_core.values.relation import tables_option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from cdc_core.ports.catalog import PassedOver, SourceTable
+    from cdc_core.ports.source_inspector import SourceFacts, TableFacts
+    from cdc_core.values.checkpoint import TableState
+    from cdc_core.values.relation import Column, TableName
+
+#: The first version (`server_version_num`) that can publish generated columns.
+SENDS_GENERATED = 180_000
+
+#: What separates sentence and cure in `SourceTable.not_streamed`.
+_RUN = "; run: "
+
+#: Types whose text names other objects as they are called now. Manual: "Object Identifier Types".
+_NAMES_OF_OTHERS = frozenset({
+    "aclitem", "regclass", "regcollation", "regconfig", "regdictionary", "regnamespace", "regoper",
+    "regoperator", "regproc", "regprocedure", "regrole", "regtype",
+})  # fmt: skip
+
+
+def tables_findings(
+    tables: Sequence[SourceTable],
+    facts: SourceFacts,
+    first_schema: str,
+    states: Mapping[int, TableState],
+    naming: TableNaming = ANY_DESTINATION,
+) -> Iterator[Finding]:
+    """At least one finding a table, in their order; `states` are what the checkpoint knows."""
+    if not tables:
+        yield warn(
+            "tables",
+            "none found: there is nothing to replicate yet",
+            "set sources.pg_replication.schemas, include and exclude so that tables are chosen",
+        )
+    yield from _unpublished(tables, facts)
+    names = {table.relation.oid: table.relation.table for table in tables}
+    targets = target_names(names, states, first_schema, naming)
+    for table in tables:
+        name = table.relation.table
+        target = targets[table.relation.oid]
+        known = facts.tables.get(table.relation.oid)
+        found = [*(_rights(table, known, facts) if known else ()), *_shape(table)]
+        found += _name(name, target, first_schema)
+        if known:
+            found += _left_out(name, known, facts)
+            found += _locks(name, known, facts)
+        yield from found or [fine_table(str(name), _streams(table, target))]
+
+
+def qualified(table: TableName) -> str:
+    return f"{quote(table.schema)}.{quote(table.name)}"
+
+
+def _streams(table: SourceTable, target: str) -> str:
+    key = ", ".join(table.relation.key)
+    how = f"by key ({key})" if key else "without key, as a multiset of rows"
+    return f"streams {how}, to {target}"
+
+
+def _rights(table: SourceTable, known: TableFacts, facts: SourceFacts) -> Iterator[Finding]:
+    name = table.relation.table
+    role = quote(facts.role.name)
+    if not known.schema_usage:
+        yield fail(
+            str(name),
+            f"the role {facts.role.name} may not use its schema",
+            f"GRANT USAGE ON SCHEMA {quote(name.schema)} TO {role}",
+        )
+    if not known.select:
+        yield fail(
+            str(name),
+            f"the role {facts.role.name} may not read it",
+            f"GRANT SELECT ON {qualified(name)} TO {role}",
+        )
+    if known.hidden_rows:
+        yield fail(
+            str(name),
+            f"row level security hides rows from the role {facts.role.name}",
+            f"ALTER ROLE {role} BYPASSRLS",
+        )
+    if facts.publication.exists and _not_ours_to_publish(table, facts):
+        yield fail(
+            str(name),
+            f"the role {facts.role.name} does not own it, so it cannot publish it",
+            f"ALTER PUBLICATION {quote(facts.publication.name)} ADD TABLE ONLY {qualified(name)}",
+        )
+
+
+def _unpublished(tables: Sequence[SourceTable], facts: SourceFacts) -> Iterator[Finding]:
+    """One statement for all tables that are another role's, where there is no publication yet."""
+    publication = facts.publication
+    names = [str(table.relation.table) for table in tables if _not_ours_to_publish(table, facts)]
+    if names and not publication.exists and facts.role.create_publications:
+        yield fail(
+            f"publication {publication.name}",
+            f"the role {facts.role.name} cannot create it, as it does not own {', '.join(names)} "
+            "(their owner may)",
+            publication.statement,
+        )
+
+
+def _not_ours_to_publish(table: SourceTable, facts: SourceFacts) -> bool:
+    known = facts.tables.get(table.relation.oid)
+    if known is None or table.published or known.owner or table.not_streamed:
+        return False
+    return not facts.standby  # which publishes nothing, whoever owns the table
+
+
+def passed_over_findings(passed_over: Sequence[PassedOver]) -> Iterator[Finding]:
+    """What is in the schemas and no run reads: a line for each reason but dlt's names, of which
+    each table may be one that somebody misses."""
+    names: dict[Reason, list[str]] = {}
+    for one in passed_over:
+        if one.reason is Reason.RESERVED:
+            yield warn(
+                str(one.table),
+                f"passed over: {one.reason.value}",
+                "none needed if it is dlt's; a table to be replicated needs another name",
+            )
+        else:
+            names.setdefault(one.reason, []).append(str(one.table))
+    for reason, found in names.items():
+        yield ok("passed over", f"{reason.value}: {', '.join(found)}")
+
+
+def _shape(table: SourceTable) -> Iterator[Finding]:
+    name = str(table.relation.table)
+    if table.not_streamed:
+        sentence, _, cure = table.not_streamed.partition(_RUN)
+        cure = cure or f"to bring it up to date: wal2delta snapshot {tables_option([name])}"
+        yield warn(name, f"not streamed, equal after a snapshot only: {sentence}", cure)
+    names = map_columns(table.relation.column_names)
+    renamed = [f"{old} becomes {new}" for old, new in names.items() if old != new]
+    if renamed:
+        yield warn(
+            name,
+            f"column names the destination cannot hold as they are: {'; '.join(renamed)}",
+            "none needed: these names stay",
+        )
+    as_text = [column for column in table.relation.columns if _wide_numeric(column)]
+    if as_text:
+        columns = ", ".join(f"{c.name} {c.pg_type}" for c in as_text)
+        yield warn(
+            name,
+            f"kept as STRING, since no DECIMAL holds every digit: {columns}",
+            "none needed; where numbers are wanted, cast it in a view of the destination",
+        )
+    of_others = [
+        c for c in table.relation.columns if c.pg_type.removesuffix("[]") in _NAMES_OF_OTHERS
+    ]
+    if of_others:
+        columns = ", ".join(f"{c.name} {c.pg_type}" for c in of_others)
+        yield warn(
+            name,
+            f"columns whose text changes without an event if what they name is renamed: {columns}",
+            f"none needed; after a rename: wal2delta verify {tables_option([name])} --repair",
+        )
+
+
+def _wide_numeric(column: Column) -> bool:
+    return (
+        column.pg_type.startswith("numeric")
+        and column.arrow_type == pa.string()
+        and (not column.pg_type.endswith("[]"))
+    )
+
+
+def _name(table: TableName, target: str, first_schema: str) -> Iterator[Finding]:
+    wanted = natural_name(table, first_schema)
+    if target != wanted:
+        yield warn(
+            str(table),
+            f"its name cannot be kept as {wanted}: it becomes {target}",
+            "none needed: the name stays",
+        )
+
+
+def _locks(table: TableName, known: TableFacts, facts: SourceFacts) -> Iterator[Finding]:
+    if known.select and too_many_locks(facts, known.relations_locked):
+        role = quote(facts.role.name)
+        yield warn(
+            str(table),
+            f"every read of it locks {known.relations_locked} relations at a time: the role "
+            f"{facts.role.name} may read all of its partitions only through it",
+            f"GRANT SELECT ON each of its partitions TO {role}, so that each is read by itself",
+        )
+
+
+def _left_out(table: TableName, known: TableFacts, facts: SourceFacts) -> Iterator[Finding]:
+    publication = facts.publication.name
+    if known.row_filter:
+        yield warn(
+            str(table),
+            f"publication {publication} has a row filter, which holds for the snapshot too: "
+            f"WHERE {known.row_filter}",
+            "none needed if that is meant",
+        )
+    if known.unlisted_columns:
+        yield warn(
+            str(table),
+            f"publication {publication} has a column list, which leaves out: "
+            + ", ".join(known.unlisted_columns),
+            "none needed if that is meant",
+        )
+    stored = [name for name in known.generated_columns if name not in known.virtual_columns]
+    if stored:
+        sends = facts.version >= SENDS_GENERATED and facts.publication.exists
+        yield warn(
+            str(table),
+            f"generated columns are not sent and left out of the destination: {', '.join(stored)}",
+            f"ALTER PUBLICATION {quote(publication)} SET (publish_generated_columns = stored)"
+            if sends
+            else "none needed (PostgreSQL 18 sends stored ones); compute them in a view of the "
+            "destination",
+        )
+    if known.virtual_columns:
+        yield warn(
+            str(table),
+            "virtual generated columns are never sent and left out of the destination: "
+            + ", ".join(known.virtual_columns),
+            "none needed; compute them in a view of the destination",
+        )

@@ -1,0 +1,308 @@
+"""Folding: all changes of a table in a batch become what is left to apply, one row a key.
+
+Columnar throughout. The row index of a `TableChanges` is the order of events; a lineage links an
+event to the event before it of the same row, through changes of key, so that a value which the
+source did
+not send (unchanged TOAST) is found wherever in the batch it was last sent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cdc_core.values.changes import Op
+from cdc_core.values.lsn import Lsn
+from cdc_core.values.merges import (
+    DELETE,
+    HOP,
+    KEYED_CONTROL_FIELDS,
+    METADATA_FIELDS,
+    MULTISET_CONTROL_FIELDS,
+    UPSERT,
+    KeyedMerge,
+    MultisetMerge,
+    TargetTable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from cdc_core.values.changes import TableChanges
+
+    Indexes = npt.NDArray[np.int64]
+    Mask = npt.NDArray[np.bool_]
+
+NONE = -1
+
+
+def fold(
+    changes: TableChanges,
+    target: TargetTable,
+    key: Sequence[str],
+    dropped: Sequence[str] = (),
+    first_ref: int = 0,
+) -> KeyedMerge | MultisetMerge | None:
+    """What `changes` leave to apply to `target`; None for nothing.
+
+    `changes.rows` has exactly the target's columns (see `layout.lay_out`); `key` names target
+    columns, none for a multiset. `_cdc_ref` counts from `first_ref`. O(n) without unchanged TOAST,
+    O(n log n) with.
+    """
+    truncations = np.flatnonzero(changes.op == Op.TRUNCATE)
+    start = int(truncations[-1]) + 1 if len(truncations) else 0
+    truncated_at = Lsn(int(changes.commit_lsn[start - 1])) if start else None
+    if len(changes) == 0:
+        return None
+    events = np.arange(start, len(changes), dtype=np.int64)
+    if not key:
+        content = tuple(name for name in target.schema.names if name not in dropped)
+        return _multiset(changes, target, content, events, truncated_at, first_ref)
+    return _keyed(changes, target, tuple(key), events, truncated_at, first_ref)
+
+
+def _multiset(
+    changes: TableChanges,
+    target: TargetTable,
+    content: tuple[str, ...],
+    events: Indexes,
+    truncated_at: Lsn | None,
+    first_ref: int,
+) -> MultisetMerge:
+    rows = _take(changes.rows, events, len(changes))
+    control = [
+        _operations(changes.op[events] == Op.DELETE),
+        pa.array(np.arange(first_ref, first_ref + len(events), dtype=np.int64)),
+    ]
+    table = _staged(target, rows, changes, events, control, MULTISET_CONTROL_FIELDS)
+    return MultisetMerge(target, table, content, truncated_at)
+
+
+def _keyed(
+    changes: TableChanges,
+    target: TargetTable,
+    key: tuple[str, ...],
+    events: Indexes,
+    truncated_at: Lsn | None,
+    first_ref: int,
+) -> KeyedMerge:
+    codes = _key_codes(changes.rows.select(list(key)), events)
+    final = _last_of_each(codes, int(events[0]) if len(events) else 0)
+    deleted = changes.op[final] == Op.DELETE
+    masks = {name: mask for name, mask in changes.unchanged.items() if mask[events].any()}
+    if not masks:
+        rows = _take(changes.rows, final, len(changes))
+        control = [
+            _operations(deleted),
+            pa.nulls(len(final), pa.string()),
+            pa.nulls(len(final), pa.int64()),
+        ]
+        table = _staged(target, rows, changes, final, control, KEYED_CONTROL_FIELDS)
+        return KeyedMerge(target, key, table, truncated_at)
+
+    before = _lineage(changes, codes, events)
+    columns = {name: changes.rows.column(name) for name in target.schema.names}
+    unresolved: dict[str, Mask] = {}
+    taken: dict[str, pa.ChunkedArray] = {}
+    for name in target.schema.names:
+        if name not in masks:
+            taken[name] = columns[name].take(pa.array(final))
+            continue
+        unknown = masks[name] | (changes.op == Op.DELETE)
+        source = _follow(before, unknown)[final]
+        taken[name] = columns[name].take(pa.array(source))
+        missing = unknown[source] & ~deleted
+        if missing.any():
+            unresolved[name] = missing
+
+    hops = _hops(changes, before, final, unresolved, first_ref)
+    rows = pa.table(taken, schema=target.schema)
+    control = [
+        _operations(deleted),
+        _unchanged_text(target, unresolved, len(final)),
+        hops.references,
+    ]
+    table = _staged(target, rows, changes, final, control, KEYED_CONTROL_FIELDS)
+    if len(hops.events):
+        table = pa.concat_tables([table, hops.rows(changes, target, key)])
+    return KeyedMerge(
+        target, key, table, truncated_at, tuple(unresolved), has_hops=len(hops.events) > 0
+    )
+
+
+def _key_codes(keys: pa.Table, events: Indexes) -> Indexes:
+    """A number for each event's key, equal where the keys are; dense from 0."""
+    codes: Indexes | None = None
+    for column in keys.columns:
+        column_codes, count = _codes(column.slice(int(events[0])) if len(events) else column[:0])
+        if codes is None:
+            codes = column_codes
+        else:
+            codes, _ = _codes(pa.chunked_array([pa.array(codes * count + column_codes)]))
+    assert codes is not None
+    return codes
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[Indexes, int]:
+    if pa.types.is_integer(column.type) and column.null_count == 0:
+        numbers = column.to_numpy()
+        if bool((numbers[1:] > numbers[:-1]).all()):
+            # Rows inserted by a sequence: all keys differ.
+            return np.arange(len(numbers), dtype=np.int64), len(numbers)
+    if pa.types.is_floating(column.type):
+        column = pc.add(column, pa.scalar(0, column.type))  # -0.0 is the key 0.0
+    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), len(encoded.dictionary)
+
+
+def _last_of_each(codes: Indexes, start: int) -> Indexes:
+    """Index of the last event of each code, ascending."""
+    if not len(codes):
+        return np.empty(0, dtype=np.int64)
+    last = np.full(int(codes.max()) + 1, NONE, dtype=np.int64)
+    last[codes] = np.arange(start, start + len(codes), dtype=np.int64)
+    # Of rows that changed once they are in order already.
+    return last if bool((last[1:] > last[:-1]).all()) else np.sort(last)
+
+
+def _lineage(changes: TableChanges, codes: Indexes, events: Indexes) -> Indexes:
+    """For each event the one before it of the same row, NONE where the batch has none."""
+    before = np.full(len(changes), NONE, dtype=np.int64)
+    order = np.argsort(codes, kind="stable")
+    same = codes[order[1:]] == codes[order[:-1]]
+    before[events[order[1:][same]]] = events[order[:-1][same]]
+    moved = changes.moved_from >= 0
+    before[moved] = changes.moved_from[moved]
+    before[changes.op == Op.INSERT] = NONE
+    return before
+
+
+def _follow(before: Indexes, onward: Mask) -> Indexes:
+    """For each event the nearest in its lineage, itself included, that is not `onward` (or the
+    first).
+
+    Pointer doubling: as many rounds as the longest lineage has binary digits.
+    """
+    here = np.arange(len(before), dtype=np.int64)
+    jump = np.where(onward & (before != NONE), before, here)
+    while True:
+        further = jump[jump]
+        if np.array_equal(further, jump):
+            return jump
+        jump = further
+
+
+def _unchanged_text(target: TargetTable, unresolved: dict[str, Mask], count: int) -> pa.Array:
+    """`_cdc_unchanged` of each row: positions of its unresolved columns as `.3.17.`, or null."""
+    if not unresolved:
+        return pa.nulls(count, pa.string())
+    positions = [target.schema.get_field_index(name) for name in unresolved]
+    bits = np.packbits(np.column_stack(list(unresolved.values())), axis=1)
+    patterns, which = np.unique(bits, axis=0, return_inverse=True)
+    texts = []
+    for pattern in patterns:
+        flags = np.unpackbits(pattern, count=len(positions))
+        marked = [str(p) for p, flag in zip(positions, flags, strict=True) if flag]
+        texts.append(f".{'.'.join(marked)}." if marked else None)
+    return pa.array(texts, pa.string()).take(pa.array(which.reshape(-1)))
+
+
+class _Hops:
+    """Earlier keys of rows whose value must be looked up in the target."""
+
+    def __init__(self, references: pa.Array, events: Indexes, lsns: Indexes, refs: Indexes) -> None:
+        self.references = references
+        self.events = events
+        self.lsns = lsns
+        self.refs = refs
+
+    def rows(self, changes: TableChanges, target: TargetTable, key: tuple[str, ...]) -> pa.Table:
+        """The hops as staging rows: their key, all else null."""
+        count = len(self.events)
+        keys = changes.rows.select(list(key)).take(pa.array(self.events))
+        columns = [
+            keys.column(field.name) if field.name in key else pa.nulls(count, field.type)
+            for field in target.schema
+        ]
+        columns += [pa.array(self.lsns), pa.nulls(count, METADATA_FIELDS[1].type)]
+        columns += [pa.array([HOP] * count), pa.nulls(count, pa.string()), pa.array(self.refs)]
+        return pa.table(columns, schema=_staging_schema(target, KEYED_CONTROL_FIELDS))
+
+
+def _hops(
+    changes: TableChanges,
+    before: Indexes,
+    final: Indexes,
+    unresolved: dict[str, Mask],
+    first_ref: int,
+) -> _Hops:
+    """Walk the key changes of every unresolved row back to the key that the target knows.
+
+    A hop is (the key, the LSN at which the row came to it). Of several hops within one transaction
+    only the last can ever be seen in a target, which holds whole transactions.
+    """
+    none = np.empty(0, dtype=np.int64)
+    wanted = np.zeros(len(final), dtype=np.bool_)
+    for mask in unresolved.values():
+        wanted |= mask
+    arrival = _follow(before, changes.moved_from < 0)
+    place = arrival[final]
+    rows = np.flatnonzero(wanted & (changes.moved_from[place] >= 0))
+    references = np.full(len(final), NONE, dtype=np.int64)
+    references[rows] = np.arange(first_ref, first_ref + len(rows))
+    array = pa.array(references, mask=references == NONE)
+    if not len(rows):
+        return _Hops(array, none, none, none)
+
+    refs = np.arange(first_ref, first_ref + len(rows), dtype=np.int64)
+    keyed_by, arrived = final[rows], place[rows]
+    events, lsns, owners = [], [], []
+    newest = np.full(len(rows), np.iinfo(np.int64).max, dtype=np.int64)
+    while len(refs):
+        moved = changes.moved_from[arrived] >= 0
+        lsn = np.where(moved, changes.commit_lsn[arrived].astype(np.int64), 0)
+        keep = lsn < newest
+        events.append(keyed_by[keep])
+        lsns.append(lsn[keep])
+        owners.append(refs[keep])
+        refs, newest = refs[moved], lsn[moved]
+        keyed_by = changes.moved_from[arrived[moved]]
+        arrived = arrival[keyed_by]
+    return _Hops(array, np.concatenate(events), np.concatenate(lsns), np.concatenate(owners))
+
+
+def _take(rows: pa.Table, indexes: Indexes, total: int) -> pa.Table:
+    if len(indexes) == total:
+        return rows
+    if len(indexes) and int(indexes[-1]) - int(indexes[0]) + 1 == len(indexes):
+        return rows.slice(int(indexes[0]), len(indexes))
+    return rows.take(pa.array(indexes))
+
+
+def _operations(deleted: Mask) -> pa.Array:
+    return pc.if_else(pa.array(deleted), DELETE, UPSERT)
+
+
+def _staging_schema(target: TargetTable, control: Sequence[pa.Field]) -> pa.Schema:
+    return pa.schema([*target.schema, *METADATA_FIELDS, *control])
+
+
+def _staged(
+    target: TargetTable,
+    rows: pa.Table,
+    changes: TableChanges,
+    indexes: Indexes,
+    control: list[pa.Array],
+    control_fields: Sequence[pa.Field],
+) -> pa.Table:
+    committed_at = pa.array(changes.committed_at[indexes]).cast(METADATA_FIELDS[1].type)
+    lsn = pa.array(changes.commit_lsn[indexes].astype(np.int64))
+    columns = [*rows.columns, lsn, committed_at, *control]
+    return pa.table(columns, schema=_staging_schema(target, control_fields))

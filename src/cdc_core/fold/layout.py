@@ -1,0 +1,101 @@
+"""Laying out changes in a target's columns: versions of a relation become one `TableChanges`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from cdc_core.values.changes import TableChanges
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cdc_core.values.checkpoint import ColumnState
+    from cdc_core.values.lsn import Lsn
+    from cdc_core.values.merges import TargetTable
+
+    Versions = Sequence[tuple[TableChanges, Sequence[ColumnState]]]
+
+
+def lay_out(versions: Versions, target: TargetTable, snapshot_lsn: Lsn) -> TableChanges:
+    """One `TableChanges` with exactly the target's columns, from versions in stream order.
+
+    Each version comes with the target column of each of its columns. Changes that committed before
+    `snapshot_lsn` are in the table already and go.
+    """
+    parts = [
+        _place(_after(changes, snapshot_lsn), columns, target) for changes, columns in versions
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    masks = {name for part in parts for name in part.unchanged}
+    starts = np.cumsum([0, *(len(part) for part in parts)])
+    moved = [
+        np.where(part.moved_from >= 0, part.moved_from + start, -1)
+        for part, start in zip(parts, starts, strict=False)
+    ]
+    return TableChanges(
+        relation=parts[-1].relation,
+        rows=pa.concat_tables([part.rows for part in parts]),
+        op=np.concatenate([part.op for part in parts]),
+        commit_lsn=np.concatenate([part.commit_lsn for part in parts]),
+        committed_at=np.concatenate([part.committed_at for part in parts]),
+        moved_from=np.concatenate(moved),
+        unchanged={
+            name: np.concatenate(
+                [part.unchanged.get(name, np.zeros(len(part), np.bool_)) for part in parts]
+            )
+            for name in masks
+        },
+    )
+
+
+def _after(changes: TableChanges, snapshot_lsn: Lsn) -> TableChanges:
+    """Without what the snapshot has.
+
+    A commit record may start exactly at the snapshot's LSN and is not in the snapshot then. Its
+    changes are marked one byte later, where no record can start, so that they count as newer.
+    """
+    lsn = changes.commit_lsn
+    first = int(np.searchsorted(lsn, np.uint64(snapshot_lsn)))
+    at_snapshot = lsn == np.uint64(snapshot_lsn)
+    if first == 0 and not at_snapshot.any():
+        return changes
+    moved = changes.moved_from[first:]
+    return TableChanges(
+        relation=changes.relation,
+        rows=changes.rows.slice(first),
+        op=changes.op[first:],
+        commit_lsn=(lsn + at_snapshot.astype(np.uint64))[first:],
+        committed_at=changes.committed_at[first:],
+        moved_from=np.where(moved >= 0, moved - first, -1),
+        unchanged={name: mask[first:] for name, mask in changes.unchanged.items()},
+    )
+
+
+def _place(
+    changes: TableChanges, columns: Sequence[ColumnState], target: TargetTable
+) -> TableChanges:
+    names = [column.target for column in columns]
+    sources = {name: changes.rows.column(i) for i, name in enumerate(names)}
+    count = len(changes)
+    placed = [
+        sources[field.name].cast(field.type)
+        if field.name in sources
+        else pa.chunked_array([pa.nulls(count, field.type)])
+        for field in target.schema
+    ]
+    by_source = dict(zip(changes.relation.column_names, names, strict=True))
+    unchanged = {by_source[name]: mask for name, mask in changes.unchanged.items()}
+    rows = pa.table(placed, schema=target.schema)
+    return TableChanges(
+        relation=changes.relation,
+        rows=rows,
+        op=changes.op,
+        commit_lsn=changes.commit_lsn,
+        committed_at=changes.committed_at,
+        moved_from=changes.moved_from,
+        unchanged=unchanged,
+    )

@@ -1,0 +1,280 @@
+"""A batch that comes in parts: each is folded when it comes, and waits for the last one.
+
+Memory holds a bounded part of them, whatever the size of a transaction; the rest is staged at the
+destination. Parts that touch different keys are the batch as they are; others are folded again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cdc_core.fold.fold import fold
+from cdc_core.values.changes import Op, TableChanges
+from cdc_core.values.merges import (
+    COMMITTED_AT_COLUMN,
+    DELETE,
+    KEYED_CONTROL_FIELDS,
+    LSN_COLUMN,
+    METADATA_FIELDS,
+    OP_COLUMN,
+    UNCHANGED_COLUMN,
+    KeyedMerge,
+    Merge,
+    MultisetMerge,
+    TargetTable,
+)
+from cdc_core.values.row_hash import hash_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from cdc_core.values.merges import StagedRows
+    from cdc_core.values.relation import Relation
+
+    Stage = Callable[[pa.Table], StagedRows]
+
+#: Folded rows that wait in memory. Beyond it the largest are staged, down to half of it.
+HELD_BYTES = 48 << 20
+#: So many folded rows, of about so many bytes, are folded again at a time.
+REGROUP_ROWS = 1 << 19
+REGROUP_BYTES = 64 << 20
+
+
+class Entangled(Exception):
+    """Rows that changed their key without all of their values, among others of the same keys: what
+    a part leaves of them is not enough to fold them with the other parts."""
+
+
+@dataclass
+class _Part:
+    merge: Merge
+    relation: Relation
+    #: Least and greatest value of the key's first column; None where they have no order.
+    keys: tuple[object, object] | None
+    #: Of its rows, wherever they are.
+    nbytes: int
+
+    @property
+    def held_bytes(self) -> int:
+        return int(self.merge.rows.nbytes) if len(self.merge.rows) else 0
+
+    def stage(self, stage: Stage) -> None:
+        rows = self.merge.rows
+        self.merge = replace(
+            self.merge, rows=rows.schema.empty_table(), staged=(*self.merge.staged, stage(rows))
+        )
+
+
+class BatchParts:
+    """The parts of a batch so far, by the oid of their table."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._parts: dict[int, list[_Part]] = {}
+        self._rows: dict[int, int] = {}
+
+    @property
+    def oids(self) -> list[int]:
+        return list(self._parts)
+
+    def rows_of(self, oid: int) -> int:
+        """Folded rows of a table so far; where the next part's `_cdc_ref` begins."""
+        return self._rows.get(oid, 0)
+
+    def renamed(self, oid: int, target: TargetTable) -> bool:
+        """Whether a part has other names than its table, now `target`, has for the same columns."""
+        before = [part.merge.target for part in self._parts[oid]]
+        names = target.schema.names
+        return any(
+            (table.name, table.schema.names) != (target.name, names[: len(table.schema)])
+            for table in before
+        )
+
+    def add(self, relation: Relation, merge: Merge) -> None:
+        oid = relation.oid
+        if merge.truncated_at is not None:
+            self._parts.pop(oid, None)  # but the next `_cdc_ref` stays above those given
+        part = _Part(merge, relation, _key_range(merge), merge.rows.nbytes)
+        self._parts.setdefault(oid, []).append(part)
+        self._rows[oid] = self.rows_of(oid) + len(merge.rows)
+
+    def make_room(self) -> None:
+        """Stage what memory should not hold while more parts come."""
+        parts = [part for of_table in self._parts.values() for part in of_table]
+        held = sum(part.held_bytes for part in parts)
+        if held <= HELD_BYTES:
+            return
+        for part in sorted(parts, key=lambda part: part.held_bytes, reverse=True):
+            if held <= HELD_BYTES // 2:
+                return
+            held -= part.held_bytes
+            part.stage(self._stage)
+
+    def discard(self, oid: int) -> None:
+        self._parts.pop(oid, None)
+        self._rows.pop(oid, None)
+
+    def clear(self) -> None:
+        self._parts.clear()
+        self._rows.clear()
+
+    def take(
+        self, oid: int, target: TargetTable, key: tuple[str, ...], dropped: Sequence[str]
+    ) -> Merge:
+        """What a table's parts leave to apply to `target`, which may have changed since the first
+        of them; at most one row a key. They are here no more. Raises `Entangled`."""
+        parts = self._parts.pop(oid)
+        self._rows.pop(oid)
+        as_they_are = all(part.merge.target == target for part in parts)
+        if len(parts) == 1 and as_they_are:
+            return parts[0].merge
+        first = parts[0].merge
+        content = tuple(name for name in target.schema.names if name not in dropped)
+        if as_they_are and (not key or _apart(parts)):
+            return _together([part.merge for part in parts], target)
+        if not key:
+            empty = first.rows.schema.empty_table()
+            staged = tuple(self._stage(rows) for rows in _relaid(parts, target))
+            columns = pa.schema([*target.schema, *list(empty.schema)[len(first.target.schema) :]])
+            return MultisetMerge(target, columns.empty_table(), content, first.truncated_at, staged)
+        if any(isinstance(part.merge, KeyedMerge) and part.merge.has_hops for part in parts):
+            raise Entangled
+        return self._folded_again(parts, target, key)
+
+    def _folded_again(
+        self, parts: list[_Part], target: TargetTable, key: tuple[str, ...]
+    ) -> KeyedMerge:
+        relation, truncated_at = parts[-1].relation, parts[0].merge.truncated_at
+        total = sum(len(part.merge.rows) + sum(map(len, part.merge.staged)) for part in parts)
+        if not total:
+            schema = pa.schema([*target.schema, *METADATA_FIELDS, *KEYED_CONTROL_FIELDS])
+            return KeyedMerge(target, key, schema.empty_table(), truncated_at)
+        groups = max(-(-total // REGROUP_ROWS), sum(p.nbytes for p in parts) // REGROUP_BYTES)
+        merges: list[KeyedMerge] = []
+        if groups <= 1:
+            events = _events(pa.concat_tables(list(_relaid(parts, target))), relation, target)
+            merges.append(_keyed(events, target, key))
+        else:
+            shares: list[list[StagedRows]] = [[] for _ in range(groups)]
+            for rows in _relaid(parts, target):
+                for group, share in enumerate(_shares(rows, key, groups)):
+                    if len(share):
+                        shares[group].append(self._stage(share))
+            for staged in shares:
+                if staged:
+                    rows = pa.concat_tables([piece.read() for piece in staged])
+                    merge = _keyed(_events(rows, relation, target), target, key)
+                    merges.append(
+                        replace(
+                            merge,
+                            rows=merge.rows.schema.empty_table(),
+                            staged=(self._stage(merge.rows),),
+                        )
+                    )
+        together = _together(merges, target)
+        assert isinstance(together, KeyedMerge)
+        return replace(together, truncated_at=truncated_at)
+
+
+def _key_range(merge: Merge) -> tuple[object, object] | None:
+    if isinstance(merge, MultisetMerge) or not len(merge.rows):
+        return None
+    values = merge.rows.column(merge.key[0])
+    if pa.types.is_floating(values.type):
+        return None  # NaN is outside of any range
+    extremes = pc.min_max(values).as_py()
+    return extremes["min"], extremes["max"]
+
+
+def _apart(parts: list[_Part]) -> bool:
+    """Whether no key can be in two parts."""
+    ranges = [part.keys for part in parts if len(part.merge.rows) or part.merge.staged]
+    if any(bounds is None or bounds[0] is None for bounds in ranges):
+        return False
+    ordered = sorted(ranges, key=lambda bounds: bounds[0])  # type: ignore[index, arg-type, return-value]
+    pairs = itertools.pairwise(ordered)
+    return all(before[1] < after[0] for before, after in pairs)  # type: ignore[index, operator]
+
+
+def _together(merges: Sequence[Merge], target: TargetTable) -> Merge:
+    """One merge of several of different keys, or of a multiset."""
+    rows = pa.concat_tables([merge.rows for merge in merges])
+    staged = tuple(piece for merge in merges for piece in merge.staged)
+    first = merges[0]
+    if isinstance(first, MultisetMerge):
+        return replace(first, rows=rows, staged=staged)
+    keyed = [merge for merge in merges if isinstance(merge, KeyedMerge)]
+    unchanged = {name for merge in keyed for name in merge.unchanged_columns}
+    return replace(
+        first,
+        rows=rows,
+        staged=staged,
+        unchanged_columns=tuple(name for name in target.schema.names if name in unchanged),
+        has_hops=any(merge.has_hops for merge in keyed),
+    )
+
+
+def _relaid(parts: list[_Part], target: TargetTable) -> Iterator[pa.Table]:
+    """Rows of the parts, in order, in the columns of `target`.
+
+    Columns keep their places when a table changes: later ones have new names, wider types, or are
+    more. The rows from before have NULL in those.
+    """
+    for part in parts:
+        own = len(part.merge.target.schema)
+        for rows in (*(piece.read() for piece in part.merge.staged), part.merge.rows):
+            if not len(rows):
+                continue
+            columns = [
+                rows.column(place).cast(field.type)
+                if place < own
+                else pa.nulls(len(rows), field.type)
+                for place, field in enumerate(target.schema)
+            ]
+            control = list(rows.schema)[own:]
+            yield pa.table(
+                [*columns, *rows.columns[own:]], schema=pa.schema([*target.schema, *control])
+            )
+
+
+def _shares(rows: pa.Table, key: tuple[str, ...], groups: int) -> Iterator[pa.Table]:
+    """The rows in groups, each key always in the same one, in their order."""
+    hashes = hash_rows([rows.column(name) for name in key], len(rows), as_key=True)
+    group = (hashes % np.uint64(groups)).astype(np.int64)
+    order = np.argsort(group, kind="stable")
+    bounds = np.searchsorted(group[order], np.arange(groups + 1))
+    for start, stop in itertools.pairwise(bounds):
+        yield rows.take(pa.array(order[start:stop]))
+
+
+def _events(rows: pa.Table, relation: Relation, target: TargetTable) -> TableChanges:
+    """Folded rows, parts in order, as the changes that they sum up."""
+    deleted = pc.equal(rows.column(OP_COLUMN), DELETE).to_numpy(zero_copy_only=False)
+    marks = rows.column(UNCHANGED_COLUMN)
+    unchanged = {}
+    if marks.null_count < len(rows):
+        for place, name in enumerate(target.schema.names):
+            marked = pc.fill_null(pc.match_substring(marks, f".{place}."), False)
+            unchanged[name] = marked.to_numpy(zero_copy_only=False)
+    committed_at = rows.column(COMMITTED_AT_COLUMN).cast(pa.int64())
+    return TableChanges(
+        relation,
+        rows.select(target.schema.names),
+        np.where(deleted, np.uint8(Op.DELETE), np.uint8(Op.UPDATE)),
+        rows.column(LSN_COLUMN).to_numpy().astype(np.uint64),
+        committed_at.to_numpy(),
+        np.full(len(rows), -1, dtype=np.int64),
+        {name: mask for name, mask in unchanged.items() if mask.any()},
+    )
+
+
+def _keyed(changes: TableChanges, target: TargetTable, key: tuple[str, ...]) -> KeyedMerge:
+    merge = fold(changes, target, key)
+    assert isinstance(merge, KeyedMerge)
+    return merge

@@ -1,0 +1,109 @@
+"""Rows for `_cdc_unrepresentable`: values that their destination type cannot hold, kept as text."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from cdc_core.values.merges import UNREPRESENTABLE_SCHEMA
+from cdc_core.values.postgres_text import postgres_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from cdc_core.ports.progress import Progress
+    from cdc_core.values.changes import Unrepresentable
+    from cdc_core.values.merges import StagedRows
+
+
+#: Rows that wait in memory for their load. Beyond it they are staged.
+HELD_BYTES = 16 << 20
+
+
+class HeldCells:
+    """Rows that wait for their load, by the oid of their table; memory holds a bounded part."""
+
+    def __init__(self, stage: Callable[[pa.Table], StagedRows]) -> None:
+        self._stage = stage
+        self._held: dict[int, list[pa.Table]] = {}
+        self._staged: dict[int, list[StagedRows]] = {}
+
+    @property
+    def oids(self) -> Set[int]:
+        return self._held.keys() | self._staged.keys()
+
+    def add(self, oid: int, cells: pa.Table) -> None:
+        self._held.setdefault(oid, []).append(cells)
+        if sum(cells.nbytes for held in self._held.values() for cells in held) > HELD_BYTES:
+            for table, held in self._held.items():
+                self._staged.setdefault(table, []).append(self._stage(pa.concat_tables(held)))
+            self._held.clear()
+
+    def discard(self, oid: int) -> None:
+        self._held.pop(oid, None)
+        self._staged.pop(oid, None)
+
+    def take(self) -> tuple[pa.Table | StagedRows, ...]:
+        """All of them, as a `LoadBatch` takes them; they are here no more."""
+        held = [cells for of_table in self._held.values() for cells in of_table]
+        staged = [cells for of_table in self._staged.values() for cells in of_table]
+        self._held.clear()
+        self._staged.clear()
+        return (*staged, pa.concat_tables(held)) if held else tuple(staged)
+
+
+def warn_of_unrepresentable(progress: Progress, count: int) -> None:
+    if count:
+        progress.warn(
+            f"{count} values cannot be held by their destination type: "
+            "NULL, and kept as text in _cdc_unrepresentable"
+        )
+
+
+def unrepresentable_rows(
+    target: str,
+    columns: Mapping[str, str],
+    key: Sequence[str],
+    rows: pa.Table,
+    values: Iterable[Unrepresentable],
+    commit_lsn: npt.NDArray[np.uint64] | int,
+    committed_at: npt.NDArray[np.int64] | int,
+) -> pa.Table:
+    """One row per value; `columns` maps source column names to the target's.
+
+    LSN and time are one for all rows (a snapshot), or an array by row. The key is a JSON object of
+    target column and text, also where its own values cannot be held; of a table without key it is
+    empty.
+    """
+    found = [value for value in values if value.column in columns]
+    named = {name: columns[name] for name in key}
+    odd: dict[int, dict[str, str | None]] = {}
+    for value in found:
+        if value.column in named:
+            odd.setdefault(value.row, {})[named[value.column]] = value.text
+    texts = (key_texts(rows, value.row, named) | odd.get(value.row, {}) for value in found)
+    cells = (
+        [target] * len(found),
+        [columns[value.column] for value in found],
+        [json.dumps(identity, ensure_ascii=False) for identity in texts],
+        [value.text for value in found],
+        [_of_row(commit_lsn, value.row) for value in found],
+        [_of_row(committed_at, value.row) for value in found],
+    )
+    arrays = [pa.array(c, f.type) for c, f in zip(cells, UNREPRESENTABLE_SCHEMA, strict=True)]
+    return pa.table(arrays, schema=UNREPRESENTABLE_SCHEMA)
+
+
+def _of_row(of: npt.NDArray[Any] | int, row: int) -> int:
+    return of if isinstance(of, int) else int(of[row])
+
+
+def key_texts(rows: pa.Table, row: int, columns: Mapping[str, str]) -> dict[str, str | None]:
+    """A row's key as PostgreSQL's texts, under the target's names; `columns` maps the source's to
+    them."""
+    return {target: postgres_text(rows.column(name)[row]) for name, target in columns.items()}

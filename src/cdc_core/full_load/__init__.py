@@ -1,0 +1,1 @@
+"""Reading whole tables, in parts that survive a killed run."""

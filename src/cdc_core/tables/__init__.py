@@ -1,0 +1,1 @@
+"""Which tables are followed, under which names, and how their definitions change."""

@@ -1,0 +1,93 @@
+"""Remove rows: those of partitions that are gone, found at the destination by their bounds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from cdc_core.tables.schema_change import fingerprint_of, target_key, target_table
+from cdc_core.values.merges import (
+    DELETE,
+    KEYED_CONTROL_FIELDS,
+    METADATA_FIELDS,
+    KeyedMerge,
+    LoadBatch,
+)
+from cdc_core.values.partition_bounds import rows_within
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from cdc_core.ports.destination import Destination
+    from cdc_core.values.checkpoint import TableState
+    from cdc_core.values.lsn import Lsn
+
+#: Keys held while a table is scanned, and rows staged at a time.
+HELD_BYTES = 256 << 20
+STAGED_ROWS = 200_000
+
+
+class UnknownRows(Exception):
+    """A row's value is NULL there, as its column could not hold it: its partition is not known."""
+
+
+def removals(
+    state: TableState, gone: Collection[int], destination: Destination, lsn: Lsn
+) -> Iterator[LoadBatch]:
+    """Loads that remove the rows of these partitions; every row that is there is older than `lsn`.
+
+    Each is to be loaded before the next is asked for. Raises `UnknownRows` before the first.
+    """
+    while True:
+        keys, whole = _keys(state, gone, destination)
+        if len(keys):
+            *staged, last = [
+                _deletes(state, keys.slice(start, STAGED_ROWS), lsn)
+                for start in range(0, len(keys), STAGED_ROWS)
+            ]
+            rows = tuple(destination.stage(part) for part in staged)
+            merge = KeyedMerge(target_table(state), target_key(state), last, staged=rows)
+            yield LoadBatch(merges=(merge,))
+        if whole:
+            return
+
+
+def _keys(
+    state: TableState, gone: Collection[int], destination: Destination
+) -> tuple[pa.Table, bool]:
+    """Keys of rows in these partitions, as many as may be held; whether they are all."""
+    bounds = [found for oid, found in fingerprint_of(state).bounds if oid in gone]
+    names = {c.attnum: c.target for c in state.columns if not c.dropped}
+    key = target_key(state)
+    bounding = {names[bound.attnum] for levels in bounds for bound in levels}
+    columns = list(dict.fromkeys([*key, *sorted(bounding)]))
+    types = pa.schema([target_table(state).schema.field(name) for name in columns])
+    found = [types.empty_table().select(list(key))]
+    # The scan ends before the table that it reads is written.
+    for piece in destination.scan(state.target, columns):
+        rows = piece.cast(types)
+        if any(rows.column(name).null_count for name in bounding):
+            raise UnknownRows
+        within = np.zeros(len(rows), np.bool_)
+        for levels in bounds:
+            within |= rows_within(rows, levels, names)
+        found.append(rows.select(list(key)).filter(pa.array(within)))
+        if sum(part.nbytes for part in found) >= HELD_BYTES:
+            return pa.concat_tables(found), False
+    return pa.concat_tables(found), True
+
+
+def _deletes(state: TableState, keys: pa.Table, lsn: Lsn) -> pa.Table:
+    fields = [*target_table(state).schema, *METADATA_FIELDS, *KEYED_CONTROL_FIELDS]
+    count = len(keys)
+    values = {name: keys.column(name) for name in keys.column_names}
+    lsn_field, at, op, *_ = fields[-len(METADATA_FIELDS) - len(KEYED_CONTROL_FIELDS) :]
+    values[lsn_field.name] = pa.repeat(pa.scalar(int(lsn), lsn_field.type), count)
+    values[op.name] = pa.repeat(pa.scalar(DELETE, op.type), count)
+    assert at.nullable
+    return pa.table(
+        [values.get(field.name, pa.nulls(count, field.type)) for field in fields],
+        schema=pa.schema(fields),
+    )

@@ -1,0 +1,67 @@
+"""Which renames may be done in place, and in which order: the one home of that rule.
+
+A rename is done only into a name that is free. Then it can be done twice: what was renamed is known
+by its old name being gone. Names that go in a circle cannot be told from names that never moved,
+and what has a name that another has too cannot be told from that one, so those tables are read
+again instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from cdc_core.values.merges import ColumnRename, TableRename
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from cdc_core.values.checkpoint import TableState
+
+Rename = TypeVar("Rename", ColumnRename, TableRename)
+
+
+@dataclass(frozen=True)
+class Renames(Generic[Rename]):
+    """`possible` in an order in which each new name is free; `blocked` are all others."""
+
+    possible: tuple[Rename, ...]
+    blocked: tuple[Rename, ...]
+
+
+def in_order(renames: Collection[Rename], held: Collection[str] = ()) -> Renames[Rename]:
+    """Sort renames by what can be done; `held` are names that stay with others."""
+    taken = {name.casefold() for name in held}
+    shared = [rename for rename in renames if rename.old.casefold() in taken]
+    pending = {n: rename for n, rename in enumerate(renames) if rename.old.casefold() not in taken}
+    olds = {rename.old.casefold() for rename in pending.values()}
+    possible: list[int] = []
+    #: Renames by the name that they wait for.
+    waiting: dict[str, list[int]] = {}
+    for number, rename in pending.items():
+        old, new = rename.old.casefold(), rename.new.casefold()
+        if new in olds and new != old:
+            waiting.setdefault(new, []).append(number)
+        elif new not in taken:
+            possible.append(number)
+    done: list[Rename] = []
+    while possible:  # the first of them each time
+        rename = pending.pop(heappop(possible))
+        done.append(rename)
+        for number in waiting.get(rename.old.casefold(), ()):
+            heappush(possible, number)
+    return Renames(tuple(done), tuple(list(pending.values()) + shared))
+
+
+def table_renames(
+    states: Mapping[int, TableState], targets: Mapping[int, str]
+) -> Renames[TableRename]:
+    """Renames of tables to new target names, by oid; the names of all other states are held."""
+    moving = {
+        oid: TableRename(states[oid].target, target)
+        for oid, target in targets.items()
+        if oid in states and states[oid].target != target
+    }
+    held = [state.target for oid, state in states.items() if oid not in moving]
+    return in_order(list(moving.values()), held)

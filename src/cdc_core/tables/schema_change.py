@@ -1,0 +1,380 @@
+"""Following a table's definition: from the state last loaded to the catalog's now.
+
+The catalog describes now, a Relation message describes then; columns are the same column when their
+`attnum` is. What cannot be followed exactly is a reason to read the table again, never a guess.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from cdc_core.tables.renames import Renames, in_order
+from cdc_core.values.checkpoint import ColumnState, TableState, TableStatus
+from cdc_core.values.fingerprint import Fingerprint
+from cdc_core.values.lsn import ZERO_LSN
+from cdc_core.values.merges import ColumnRename, TargetTable
+from cdc_core.values.naming import RESERVED_COLUMNS, map_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from cdc_core.ports.catalog import SourceTable
+    from cdc_core.values.checkpoint import FormerColumns
+    from cdc_core.values.lsn import Lsn
+    from cdc_core.values.relation import Column, Relation
+
+_ARROW_TYPES: dict[str, pa.DataType] = {
+    str(t): t
+    for t in (
+        pa.bool_(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(),
+        pa.string(), pa.binary(), pa.date32(), pa.timestamp("us"), pa.timestamp("us", tz="UTC"),
+    )
+}  # fmt: skip
+
+#: `text` and `varchar`, whose values print alike; other types that become text may not (`cidr` and
+#: `inet`), though a column goes from one to the other without its rows being rewritten.
+_PRINTS_AS_IT_IS = frozenset({25, 1043})
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """A table's new state, what was changed, and why it must be read again (empty: it need not)."""
+
+    state: TableState
+    renames: tuple[ColumnRename, ...] = ()
+    #: Sentences for people, one a change.
+    changes: tuple[str, ...] = ()
+    reread: str = ""
+    #: Columns that the target does not have yet.
+    added: bool = False
+
+
+def first_state(source: SourceTable, target: str, snapshot_lsn: Lsn) -> TableState:
+    """The state of a table that is read for the first time, or anew."""
+    relation = source.relation
+    names = map_columns(relation.column_names)
+    return TableState(
+        oid=relation.oid,
+        table=relation.table,
+        target=target,
+        columns=tuple(_column_state(column, names[column.name]) for column in relation.columns),
+        key=relation.key,
+        snapshot_lsn=snapshot_lsn,
+        status=TableStatus.NOT_STREAMED if source.not_streamed else TableStatus.STREAMING,
+        reason=source.not_streamed,
+        fingerprint=source.fingerprint.to_text(),
+    )
+
+
+def reread_state(
+    before: TableState, source: SourceTable, snapshot_lsn: Lsn
+) -> tuple[TableState, tuple[ColumnRename, ...]]:
+    """The state of a known table that is read again, and the renames to do before.
+
+    Columns are followed as in `evolve`; dropped ones stay where they are, but give their name back
+    to a column that was added or renamed to it: the reading replaces their values.
+    """
+    fresh = first_state(source, before.target, snapshot_lsn)
+    live = {c.attnum for c in source.relation.columns}
+    wanted = _new_names(before, source.relation)
+    kept = tuple(c for c in before.columns if c.attnum in live or c.target.casefold() not in wanted)
+    gone = tuple(c.target for c in before.columns if c not in kept)
+    followed = _follow(replace(before, columns=kept), source.relation, gone)
+    return replace(fresh, columns=followed.columns), followed.renames.possible
+
+
+def _new_names(before: TableState, relation: Relation) -> set[str]:
+    """Names that columns have which were added or renamed, in small letters."""
+    names = {c.attnum: c.name for c in before.columns}
+    return {c.name.casefold() for c in relation.columns if names.get(c.attnum) != c.name}
+
+
+def evolve(
+    state: TableState,
+    source: SourceTable,
+    *,
+    unseen_rows: bool = False,
+    settled: Collection[int] = (),
+    until: Callable[[], Lsn] = lambda: ZERO_LSN,
+) -> Evolution:
+    """Compare a streamed table with the catalog's description of the same table (same oid).
+
+    `unseen_rows`: whether rows were taken since the state was, by the names that its columns have.
+    `settled` as in `Fingerprint.reread_reason`, `until` as in `Fingerprint.following`.
+    """
+    relation = source.relation
+    now = {column.attnum: column for column in relation.columns}
+    before = {column.attnum: column for column in state.columns}
+    old, new = fingerprint_of(state), source.fingerprint
+    reread = new.reread_reason(old, settled)
+    changes: list[str] = []
+    followed = _follow(state, relation)
+    if followed.renames.blocked:
+        reread = reread or "columns took one another's names"
+
+    for column in state.columns:
+        current = now.get(column.attnum)
+        if current is None:
+            if not column.dropped:
+                changes.append(f"column {column.name} dropped")
+            continue
+        if column.dropped:
+            reread = reread or f"column {current.name} is published again"
+        if current.name != column.name:
+            changes.append(f"column {column.name} renamed to {current.name}")
+        if (current.type_oid, current.typmod) != (column.type_oid, column.typmod):
+            changes.append(f"column {current.name} changed type to {current.pg_type}")
+            if not widens(_arrow_type(column.arrow_type), current.arrow_type) or _prints_otherwise(
+                column, current
+            ):
+                reread = reread or f"type of column {current.name} changed"
+
+    added = [c for c in relation.columns if c.attnum not in before]
+    for new_column in added:
+        changes.append(f"column {new_column.name} added")
+        if new_column.has_default:
+            reread = reread or f"column {new_column.name} was added with a default"
+        if new_column.attnum in old.unsent:
+            reread = reread or f"column {new_column.name} was not sent before"
+    dropped = [c.name for c in state.columns if not c.dropped and c.attnum not in now]
+    if unseen_rows and dropped and new.last_column > old.last_column:
+        reread = reread or f"another column may have had the name {dropped[0]} for a while"
+    # A dropped column's name comes back with another column: old values must not show in it.
+    gone = {c.target.casefold() for c in followed.columns if c.dropped}
+    taken = gone & _new_names(state, relation)
+    if taken:
+        reread = reread or f"column {min(taken)} was dropped, and another one has its name"
+
+    if relation.key != state.key and {*relation.key} != _renamed(state.key, before, now):
+        changes.append("key changed")
+        reread = reread or "its key changed"
+    fingerprint = new if reread else new.following(old, until).keeping(new.gone(old), old)
+    evolved = replace(
+        state, columns=followed.columns, key=relation.key, fingerprint=fingerprint.to_text()
+    )
+    return Evolution(evolved, followed.renames.possible, tuple(changes), reread, bool(added))
+
+
+def redefined(tables: Iterable[SourceTable], now: Iterable[SourceTable]) -> set[int]:
+    """Oids of the tables that the catalog describes in another way now, or not any more."""
+    described = {table.relation.oid: (table.relation, table.fingerprint) for table in now}
+    return {
+        table.relation.oid
+        for table in tables
+        if described.get(table.relation.oid) != (table.relation, table.fingerprint)
+    }
+
+
+@dataclass(frozen=True)
+class _Followed:
+    columns: tuple[ColumnState, ...]
+    renames: Renames[ColumnRename]
+
+
+def _follow(state: TableState, relation: Relation, gone: Iterable[str] = ()) -> _Followed:
+    """The state's columns as the relation has them now, added ones last; a column keeps its target
+    name until it is renamed. `gone` are columns that the target still has, to be taken over."""
+    now = {column.attnum: column for column in relation.columns}
+    # Names are free for others once their column is renamed: two columns may swap theirs.
+    renamed = {c.attnum for c in state.columns if c.attnum in now and now[c.attnum].name != c.name}
+    held = [column.target for column in state.columns if column.attnum not in renamed]
+    taken = [*RESERVED_COLUMNS, *held]
+    columns: list[ColumnState] = []
+    renames: list[ColumnRename] = []
+
+    def name_of(column: Column) -> str:
+        target = map_columns([column.name], taken)[column.name]
+        taken.append(target)
+        return target
+
+    for column in state.columns:
+        current = now.get(column.attnum)
+        if current is None:
+            columns.append(replace(column, dropped=True))
+            continue
+        target = name_of(current) if column.attnum in renamed else column.target
+        if target != column.target:
+            renames.append(ColumnRename(state.target, column.target, target))
+        columns.append(_column_state(current, target))
+    known = {column.attnum for column in state.columns}
+    columns += [
+        _column_state(column, name_of(column))
+        for column in relation.columns
+        if column.attnum not in known
+    ]
+    return _Followed(tuple(columns), in_order(renames, [*held, *gone]))
+
+
+def target_table(state: TableState) -> TargetTable:
+    """The destination table of a state: every column it ever had, in order."""
+    schema = pa.schema([(c.target, _arrow_type(c.arrow_type)) for c in state.columns])
+    return TargetTable(state.target, schema)
+
+
+def target_key(state: TableState) -> tuple[str, ...]:
+    by_name = {c.name: c.target for c in state.columns if not c.dropped}
+    return tuple(by_name[name] for name in state.key)
+
+
+def dropped_columns(state: TableState) -> tuple[str, ...]:
+    """Target columns that the source has no more."""
+    return tuple(c.target for c in state.columns if c.dropped)
+
+
+def fingerprint_of(state: TableState) -> Fingerprint:
+    """Marks of the table as it was last seen."""
+    return Fingerprint.from_text(state.fingerprint)
+
+
+def last_column(state: TableState) -> int:
+    """The greatest number that a column of the table had, whether it is still there or not."""
+    return fingerprint_of(state).last_column
+
+
+def has_names(relation: Relation, state: TableState, former: Iterable[FormerColumns]) -> bool:
+    """Whether a Relation message has the columns of one of these moments, by name."""
+    moments = (state.names, *(moment.names for moment in former))
+    return any(tuple(names.values()) == relation.column_names for names in moments)
+
+
+def resolve_columns(
+    relation: Relation, state: TableState, former: Sequence[FormerColumns]
+) -> tuple[ColumnState, ...] | None:
+    """Which column of a state each column of a Relation message is.
+
+    `former` are the moments before the state that the message may be of, or of one in between;
+    oldest first. None unless the names can be read in one way only: a column may have had any name
+    in between, and some may have come and gone.
+    """
+    moments = [*(moment.names for moment in former), state.names]
+    columns = {column.attnum: column for column in state.columns}
+    readings = {
+        tuple(moment) for moment in moments if tuple(moment.values()) == relation.column_names
+    }
+    if former:
+        names: dict[int, set[str]] = {}
+        for moment in moments:
+            for attnum, name in moment.items():
+                names.setdefault(attnum, set()).add(name)
+        unsent = fingerprint_of(state).unsent
+        unknown = {*range(former[0].last + 1, last_column(state) + 1)} - names.keys() - {*unsent}
+
+        def may_be(place: int, attnum: int) -> bool:
+            column = relation.columns[place]
+            return (
+                attnum in unknown
+                or column.name in names[attnum]
+                or _same_type(column.type_oid, columns[attnum].type_oid)
+            )
+
+        # What is there now and before was there in between.
+        always = moments[0].keys() & moments[-1].keys()
+        numbers = sorted(names.keys() | unknown)
+        found = _rising(len(relation.columns), numbers, may_be, {*moments[-1]}, always)
+        if len(found) > 1:
+            return None
+        readings.update(found)
+    if len(readings) != 1:
+        return None
+    resolved = [columns.get(attnum) for attnum in readings.pop()]
+    return None if None in resolved else tuple(resolved)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class _Ways:
+    """Ways to give numbers to some places, the last of them `number`: how many, two for more, and
+    one of them, by what is `before`."""
+
+    number: int
+    before: _Ways | None
+    count: int
+
+    def numbers(self) -> tuple[int, ...]:
+        numbers, ways = [], self
+        while ways.before is not None:
+            numbers.append(ways.number)
+            ways = ways.before
+        return tuple(reversed(numbers))
+
+
+def _rising(
+    places: int,
+    numbers: Sequence[int],
+    may_be: Callable[[int, int], bool],
+    now: AbstractSet[int],
+    always: AbstractSet[int],
+) -> list[tuple[int, ...]]:
+    """Rising numbers, each one that `may_be` at its place, with all that are in `always`; more than
+    one, whichever, where there are more. None of those `now` may be left out below one that is
+    taken: what is there now with a lower number was there when a higher one was.
+
+    So only those that are not there now are passed over, and a place has as many to choose from as
+    there are of them, and one: the cost is the product of both.
+    """
+    # By the index in `numbers` of the last one taken.
+    found = {-1: _Ways(0, None, 1)}
+    for place in range(places):
+        longer: dict[int, _Ways] = {}
+        before: _Ways | None = None
+        for index in range(min(found, default=len(numbers)), len(numbers)):
+            if before is not None:
+                if may_be(place, numbers[index]):
+                    longer[index] = _Ways(numbers[index], before, before.count)
+                if numbers[index] in now:
+                    before = None
+            if (taken := found.pop(index, None)) is not None:
+                count = taken.count + (0 if before is None else before.count)
+                before = replace(taken, count=min(count, 2))
+            if before is None and not found:
+                break
+        found = longer
+    ends = [ways for ways in found.values() if ways.number >= max(always, default=0)]
+    return [ways.numbers() for ways in ends for _ in range(ways.count)]
+
+
+def _column_state(column: Column, target: str) -> ColumnState:
+    return ColumnState(
+        column.attnum, column.name, target, column.type_oid, column.typmod, str(column.arrow_type)
+    )
+
+
+def _renamed(
+    key: Iterable[str], before: dict[int, ColumnState], now: dict[int, Column]
+) -> set[str]:
+    attnums = {c.name: c.attnum for c in before.values() if not c.dropped}
+    return {now[attnums[name]].name for name in key if attnums.get(name) in now}
+
+
+def _same_type(one: int, other: int) -> bool:
+    """Whether a column of one type may be of the other later, with its rows as they are."""
+    return one == other or {one, other} <= _PRINTS_AS_IT_IS
+
+
+def _prints_otherwise(old: ColumnState, new: Column) -> bool:
+    """Whether a text in the destination may be another one in the new type."""
+    types = {old.type_oid, new.type_oid}
+    return len(types) > 1 and new.arrow_type == pa.string() and not types <= _PRINTS_AS_IT_IS
+
+
+def widens(old: pa.DataType, new: pa.DataType) -> bool:
+    """Whether every value of `old` reads the same in `new`, without touching the rows."""
+    if old == new:
+        return True
+    order = (pa.int16(), pa.int32(), pa.int64())
+    if old in order and new in order:
+        return order.index(new) > order.index(old)
+    if pa.types.is_decimal(old) and pa.types.is_decimal(new):
+        return bool(new.scale == old.scale and new.precision >= old.precision)
+    return bool(old == pa.float32() and new == pa.float64())
+
+
+def _arrow_type(text: str) -> pa.DataType:
+    """Inverse of `str(arrow_type)` for the types that cross the ports."""
+    if text.startswith("decimal128("):
+        precision, scale = text[len("decimal128(") : -1].split(",")
+        return pa.decimal128(int(precision), int(scale))
+    return _ARROW_TYPES[text]

@@ -1,0 +1,82 @@
+"""Which of the tables found a command is about."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING
+
+from cdc_core.ports.catalog import Reason
+from cdc_core.values.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from cdc_core.ports.catalog import Schemas, SourceTable
+    from cdc_core.values.checkpoint import TableState
+    from cdc_core.values.relation import TableName
+
+#: Tables of dlt's own, in a database that was a destination once.
+DLT_PREFIX = "_dlt"
+
+#: So many schemas are named, at most, to choose from.
+_NAMED = 20
+
+
+def require_schemas(
+    schemas: Schemas,
+    states: Mapping[int, TableState],
+    names: Callable[[Collection[int]], Mapping[int, TableName]],
+) -> None:
+    """`SettingsError` if one that was chosen is not there; `names` gives tables' names by oid.
+
+    One that was dropped is another matter, seen by the tables that the checkpoint knows of it:
+    they are followed like any dropped table. One that was renamed has them still.
+    """
+    absent = [name for name in schemas.chosen if name not in schemas.there]
+    if not absent:
+        return
+    known = {oid: s.table.schema for oid, s in states.items() if s.table.schema in absent}
+    now = names(known)
+    for name in absent:
+        oids = [oid for oid, schema in known.items() if schema == name]
+        elsewhere = {now[oid].schema for oid in oids if oid in now} - {*schemas.chosen}
+        if len(elsewhere) == 1:
+            (new,) = elsewhere
+            wanted = [new if each == name else each for each in schemas.chosen]
+            raise SettingsError(
+                f"sources.pg_replication.schemas names {name!r}, which was renamed to {new!r}",
+                f"set sources.pg_replication.schemas = {json.dumps(wanted, ensure_ascii=False)}; "
+                "its tables are then followed on, without being read again",
+            )
+        if not oids:
+            there = ", ".join(schemas.there[:_NAMED]) or "none"
+            more = ", …" if len(schemas.there) > _NAMED else ""
+            unknown = [each for each in absent if each not in known.values()]
+            raise SettingsError(
+                f"sources.pg_replication.schemas names {', '.join(map(repr, unknown))}, which the "
+                "source does not have",
+                f"schemas there: {there}{more}",
+            )
+
+
+def left_out(
+    table: TableName, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
+) -> Reason | None:
+    """Why an ordinary table is passed over; None if it is not."""
+    if table.name.startswith(DLT_PREFIX):
+        return Reason.RESERVED
+    if not table.matches(include) or table.matches(exclude):
+        return Reason.EXCLUDED
+    return None
+
+
+def choose_tables(found: Sequence[SourceTable], globs: Sequence[str]) -> list[SourceTable]:
+    """Those that match the globs, all without any; `SettingsError` if a glob matches none."""
+    vain = [glob for glob in globs if not any(t.relation.table.matches((glob,)) for t in found)]
+    if vain:
+        raise SettingsError(
+            f"--tables {shlex.join(vain)} matches none of the {len(found)} tables found",
+            "globs match schema.table, or the bare name; wal2delta check lists the tables",
+        )
+    return [table for table in found if not globs or table.relation.table.matches(globs)]

@@ -1,0 +1,37 @@
+"""Which destination table each source table has: names once given stay until the source renames."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cdc_core.values.naming import ANY_DESTINATION, TableNaming, map_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cdc_core.values.checkpoint import TableState
+    from cdc_core.values.relation import TableName
+
+
+def target_names(
+    tables: Mapping[int, TableName],
+    states: Mapping[int, TableState],
+    first_schema: str,
+    naming: TableNaming = ANY_DESTINATION,
+) -> dict[int, str]:
+    """Target of each table by oid, given what is known of tables in the destination.
+
+    A table keeps its target. New and renamed tables take names that no other holds, those of
+    dropped tables included, but for one that is there again under its name.
+    """
+    kept = {
+        oid: states[oid].target
+        for oid, table in tables.items()
+        if oid in states and states[oid].table == table
+    }
+    present = set(tables.values())
+    left = [s.target for oid, s in states.items() if oid not in tables and s.table not in present]
+    others = [table for oid, table in tables.items() if oid not in kept]
+    reserved = (*naming.reserved, *kept.values(), *left)
+    found = map_tables(others, first_schema, reserved, naming.forbidden)
+    return {oid: kept.get(oid) or found[table] for oid, table in tables.items()}

@@ -1,0 +1,263 @@
+"""What the destination durably holds: the position in the WAL, and each table's state.
+
+A checkpoint is bound to the source it speaks of (`SourceIdentity`), so that it cannot be mistaken
+for
+another cluster's, database's or slot's. It travels as plain JSON types (`to_state`, `from_state`),
+because it is kept in the destination together with the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from cdc_core.values.lsn import Lsn
+from cdc_core.values.relation import TableName
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+STATE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SourceIdentity:
+    """Which WAL an LSN belongs to. `system_id` is `IDENTIFY_SYSTEM`'s, unique to a cluster and its
+    copies; `timeline` tells those apart that were promoted (0: not known)."""
+
+    system_id: str
+    database: str
+    slot_name: str
+    timeline: int = 0
+
+
+class TableStatus(Enum):
+    STREAMING = "streaming"
+    #: Updates of it cannot be published: equal to the source after a snapshot only.
+    NOT_STREAMED = "not streamed"
+    #: Set aside: something happened that leaves no row events.
+    NEEDS_SNAPSHOT = "needs snapshot"
+    #: Dropped at the source; the destination keeps it as it was.
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True)
+class ColumnState:
+    """A source column as it was last loaded, and the destination column that holds it."""
+
+    attnum: int
+    name: str
+    target: str
+    type_oid: int
+    typmod: int
+    arrow_type: str
+    dropped: bool = False
+
+
+@dataclass(frozen=True)
+class FormerColumns:
+    """Columns that the stream sent of a table before others, names by number; `last` is the
+    greatest number that a column had until then. Changes that commit past `until` are not of them.
+    """
+
+    names: Mapping[int, str]
+    last: int
+    until: Lsn
+
+
+@dataclass(frozen=True)
+class TableState:
+    """A table as it was last loaded.
+
+    Changes that committed at or before `snapshot_lsn` are in its data already. `fingerprint` is the
+    source adapter's own mark of everything that, when it changes without row events, makes a new
+    reading necessary (file node, partitions, ...); opaque here. `former` are of moments before, as
+    long as changes of them may come, oldest first.
+    """
+
+    oid: int
+    table: TableName
+    target: str
+    columns: tuple[ColumnState, ...]
+    key: tuple[str, ...]
+    snapshot_lsn: Lsn
+    status: TableStatus = TableStatus.STREAMING
+    reason: str = ""
+    fingerprint: str = ""
+    former: tuple[FormerColumns, ...] = ()
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Columns that the stream sends, by number."""
+        return {column.attnum: column.name for column in self.columns if not column.dropped}
+
+    def past(self, lsn: Lsn) -> TableState:
+        """This table where what is to come has committed at or after `lsn`."""
+        if not self.former:
+            return self
+        return replace(self, former=tuple(f for f in self.former if f.until >= lsn))
+
+    def dropped(self) -> TableState:
+        """This table, no longer found at the source."""
+        reason = "dropped at the source, or excluded"
+        return replace(self, status=TableStatus.DROPPED, reason=reason)
+
+
+@dataclass(frozen=True)
+class KeptPart:
+    """A part of a table, in the words of the snapshot source, whose rows the destination keeps
+    under `name`."""
+
+    part: str
+    name: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class PartialReading:
+    """A table that is being read in parts, and the parts that are read.
+
+    `description` is everything but its rows that the parts depend on; every transaction before
+    `horizon` had ended when they were read.
+    """
+
+    oid: int
+    description: str
+    horizon: int
+    parts: tuple[KeptPart, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        return sum(part.rows for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Every change that committed at or before `lsn` is in the destination, durably.
+
+    `full_load` is set from the first load of a full load to its last: it began at that LSN, and has
+    come to the tables whose `snapshot_lsn` is not before it. `reading` is the table in hand.
+    Every transaction of the source that is numbered below `horizon` had ended when the catalog was
+    last compared with the tables that are streamed; 0: not known.
+    """
+
+    source: SourceIdentity
+    lsn: Lsn
+    tables: Mapping[int, TableState] = field(default_factory=dict)
+    committed_at: int | None = None
+    full_load: Lsn | None = None
+    reading: PartialReading | None = None
+    horizon: int = 0
+
+    def loaded(self, oid: int) -> bool:
+        """Whether the full load that has not ended has come to a table, which is streamed since."""
+        state = self.tables.get(oid)
+        return (
+            self.full_load is not None
+            and state is not None
+            and state.status is TableStatus.STREAMING
+            and state.snapshot_lsn >= self.full_load
+        )
+
+    def advanced(self, lsn: Lsn, committed_at: int | None = None) -> Checkpoint:
+        """This checkpoint at a later position; never moves back."""
+        lsn = max(self.lsn, lsn)
+        tables = {oid: state.past(lsn) for oid, state in self.tables.items()}
+        committed_at = committed_at or self.committed_at
+        return replace(self, lsn=lsn, committed_at=committed_at, tables=tables)
+
+    def with_table(self, *states: TableState) -> Checkpoint:
+        """With these states, in the place of dropped tables whose targets they have."""
+        targets = {state.target for state in states}
+        kept = {
+            oid: state
+            for oid, state in self.tables.items()
+            if state.status is not TableStatus.DROPPED or state.target not in targets
+        }
+        return replace(self, tables={**kept, **{state.oid: state for state in states}})
+
+    def to_state(self) -> dict[str, Any]:
+        return {
+            "version": STATE_VERSION,
+            "source": {
+                "system_id": self.source.system_id,
+                "database": self.source.database,
+                "slot_name": self.source.slot_name,
+                "timeline": self.source.timeline,
+            },
+            "lsn": str(self.lsn),
+            "committed_at": self.committed_at,
+            "full_load": None if self.full_load is None else str(self.full_load),
+            "tables": [_table_to_state(state) for _, state in sorted(self.tables.items())],
+            "reading": None if self.reading is None else _reading_to_state(self.reading),
+            "horizon": self.horizon,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Checkpoint:
+        """Inverse of `to_state`; `ValueError` for a version this library does not know."""
+        if state.get("version") != STATE_VERSION:
+            raise ValueError(f"checkpoint version {state.get('version')!r} is not {STATE_VERSION}")
+        tables = (_table_from_state(table) for table in state["tables"])
+        return cls(
+            source=SourceIdentity(**state["source"]),
+            lsn=Lsn.parse(state["lsn"]),
+            committed_at=state.get("committed_at"),
+            full_load=Lsn.parse(state["full_load"]) if state.get("full_load") else None,
+            tables={table.oid: table for table in tables},
+            reading=_reading_from_state(state["reading"]) if state.get("reading") else None,
+            horizon=state.get("horizon", 0),
+        )
+
+
+def _reading_to_state(reading: PartialReading) -> dict[str, Any]:
+    return {
+        "oid": reading.oid,
+        "description": reading.description,
+        "horizon": reading.horizon,
+        "parts": [[part.part, part.name, part.rows] for part in reading.parts],
+    }
+
+
+def _reading_from_state(state: Mapping[str, Any]) -> PartialReading:
+    parts = tuple(KeptPart(*part) for part in state["parts"])
+    return PartialReading(state["oid"], state["description"], state["horizon"], parts)
+
+
+def _table_to_state(state: TableState) -> dict[str, Any]:
+    return {
+        "oid": state.oid,
+        "schema": state.table.schema,
+        "name": state.table.name,
+        "target": state.target,
+        "columns": [
+            [c.attnum, c.name, c.target, c.type_oid, c.typmod, c.arrow_type, c.dropped]
+            for c in state.columns
+        ],
+        "key": list(state.key),
+        "snapshot_lsn": str(state.snapshot_lsn),
+        "status": state.status.value,
+        "reason": state.reason,
+        "fingerprint": state.fingerprint,
+        "former": [[list(f.names.items()), f.last, str(f.until)] for f in state.former],
+    }
+
+
+def _table_from_state(state: Mapping[str, Any]) -> TableState:
+    return TableState(
+        oid=state["oid"],
+        table=TableName(state["schema"], state["name"]),
+        target=state["target"],
+        columns=tuple(ColumnState(*column) for column in state["columns"]),
+        key=tuple(state["key"]),
+        snapshot_lsn=Lsn.parse(state["snapshot_lsn"]),
+        status=TableStatus(state["status"]),
+        reason=state["reason"],
+        fingerprint=state["fingerprint"],
+        # Checkpoints of older versions have none.
+        former=tuple(
+            FormerColumns(dict(names), last, Lsn.parse(until))
+            for names, last, until in state.get("former", ())
+        ),
+    )

@@ -1,0 +1,171 @@
+"""Errors that carry what the operator must do; the exit code of a command follows from the kind.
+
+Every message is one line: what happened, where (table, slot, LSN, setting), and the cure. None may
+hold a password or a row's values.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, ClassVar
+
+from cdc_core.values.relation import tables_option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+class OperatorAction(Enum):
+    """What mends the error."""
+
+    RETRY = "run again"
+    FIX_SETTINGS = "correct the command line or a setting"
+    FIX_SOURCE = "an operator must act on the source"
+    GRANT = "an operator must grant a privilege"
+
+
+class CdcError(Exception):
+    """Base of every error that this library raises on purpose.
+
+    `cure` is a sentence (or a statement) that mends it; `str()` is the one line for people.
+    """
+
+    action: ClassVar[OperatorAction] = OperatorAction.RETRY
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, cure: str = "") -> None:
+        self.what = _one_line(what)
+        self.cure = _one_line(cure)
+        super().__init__(f"{self.what}; {self.cure}" if self.cure else self.what)
+
+
+class DecodeError(CdcError):
+    """A replication message breaks the protocol; nothing of its batch was applied."""
+
+
+class SourceUnavailable(CdcError):
+    """PostgreSQL cannot be reached or went away."""
+
+
+class TablesLocked(SourceUnavailable):
+    """Tables could not be added to the publication, for other sessions have locked them."""
+
+    def __init__(self, tables: Iterable[str], others: str = "") -> None:
+        names = ", ".join(sorted(tables))
+        super().__init__(
+            f"locked by another session, so not added to the publication: {names}{others}",
+            "run again when that session's transaction has ended",
+        )
+
+
+class DestinationUnavailable(CdcError):
+    """The destination cannot be reached or went away."""
+
+
+class DestinationFailed(CdcError):
+    """The destination refused a load; nothing after the last checkpoint counts."""
+
+
+class DestinationForbidden(CdcError):
+    """A privilege is missing at the destination: running again does not help before a grant."""
+
+    action = OperatorAction.GRANT
+    exit_code = 3
+
+
+class DestinationRefused(DestinationFailed):
+    """The destination refused definitions or rows of these tables: why, by target name.
+
+    Others of the batch may have been applied. To load them again, without these, is safe.
+    """
+
+    def __init__(self, tables: Mapping[str, str]) -> None:
+        self.tables = dict(tables)
+        super().__init__("; ".join(str(self.of(name)) for name in sorted(tables)))
+
+    def of(self, target: str) -> DestinationFailed:
+        """The error of one table."""
+        return DestinationFailed(
+            f"the destination refuses table {target!r}: {self.tables[target]}",
+            "change there what it refuses",
+        )
+
+
+class SettingsError(CdcError):
+    """A setting or the command line is wrong, credentials refused among it."""
+
+    action = OperatorAction.FIX_SETTINGS
+    exit_code = 2
+
+
+class PoolerInFront(SettingsError):
+    """The source's address is that of a connection pooler, whose sessions are not ours alone."""
+
+
+class OperatorNeeded(CdcError):
+    """The source needs an operator: slot lost, privilege missing, re-snapshot required."""
+
+    action = OperatorAction.FIX_SOURCE
+    exit_code = 3
+
+
+class HistoryLost(OperatorNeeded):
+    """Changes between the checkpoint and the slot are gone; only a snapshot mends that."""
+
+
+class NeverLoaded(OperatorNeeded):
+    """There is neither a checkpoint nor a slot: no snapshot was ever taken."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the destination has no checkpoint: no snapshot was taken yet",
+            "run: wal2delta snapshot",
+        )
+
+
+class DefinitionChanged(CdcError):
+    """Tables could not be read: their definitions changed whenever it was tried."""
+
+    def __init__(self, tables: Iterable[str]) -> None:
+        names = ", ".join(sorted(tables))
+        super().__init__(f"definitions change while tables are read: {names}", "run again later")
+
+
+class WriterBusy(OperatorNeeded):
+    """Another run holds the slot."""
+
+
+class TablesRefused(OperatorNeeded):
+    """The run loaded every other table; these the source refuses to read, each with its error."""
+
+    def __init__(self, tables: Mapping[str, CdcError]) -> None:
+        names = ", ".join(f"{name} ({error.what})" for name, error in sorted(tables.items()))
+        cures = [error.cure for _, error in sorted(tables.items()) if error.cure]
+        super().__init__(
+            f"not read: {names}; every other table is loaded",
+            "; ".join([*dict.fromkeys(cures), "then run again"]),
+        )
+
+
+class TablesNeedSnapshot(OperatorNeeded):
+    """The run brought every other table up to date; these must be read again.
+
+    `frozen`: some of them because changes of definitions are not to be followed; `unfit`: some
+    because the destination refused them.
+    """
+
+    def __init__(
+        self, tables: dict[str, str], *, frozen: bool = False, unfit: bool = False
+    ) -> None:
+        self.tables = dict(tables)
+        names = ", ".join(f"{name} ({why})" for name, why in sorted(tables.items()))
+        super().__init__(
+            f"not followed by the stream: {names}; every other table is up to date",
+            ("change what the destination refuses, then " if unfit else "")
+            + f"run: wal2delta snapshot {tables_option(tables)}"
+            + (', or undo it, or set pipeline.schema_changes = "evolve"' if frozen else ""),
+        )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

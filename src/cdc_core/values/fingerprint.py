@@ -1,0 +1,254 @@
+"""Whether a table must be read again, because something changed its rows without row events.
+
+Source: PostgreSQL manual, `pg_class.relfilenode`, `pg_attribute`, `pg_inherits`, `pg_enum`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cdc_core.values.partition_bounds import Bound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from cdc_core.values.lsn import Lsn
+
+#: Stands for the table itself among the oids of its partitions.
+ITSELF = 0
+
+
+class Label(NamedTuple):
+    """A label of an enum.
+
+    `number` is its own, whatever its name; `enum` its type's. `mark` changes when its catalog row
+    is written (empty: not known). `original`: it came with the type, and never had another name.
+    A value with this `text` may be of another label, which had the name before, in changes that
+    commit at or before `doubted_until`.
+    """
+
+    number: int
+    text: str
+    enum: int = 0
+    mark: str = ""
+    original: bool = False
+    doubted_until: int = 0
+
+
+class Attributes(NamedTuple):
+    """Of a composite type: `mark` changes when one is added, dropped or changes type. `original`:
+    none ever was, since the type was created."""
+
+    type_oid: int
+    mark: str
+    original: bool = False
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Marks of a table's definition and storage, taken from the catalog at one moment.
+
+    - `storage` changes when the table gets new files: a rewriting ALTER, but VACUUM FULL, CLUSTER
+      and TRUNCATE too, which change no rows or send their own event.
+    - `definition` changes when any column's catalog row is written.
+    - `persistence` changes with every ALTER TABLE that gives the table new files, such as SET
+      UNLOGGED, while which its changes are not in the WAL. Empty: that cannot be seen.
+    - `partitions` holds every leaf partition as `(oid, attached, file node)`; `attached` is False
+      for one that was created in place, whose rows all came through the stream. A partition missing
+      later took its rows with it; one with new files was truncated by itself, or may have been. The
+      first file node is the oid.
+    - `paths` changes for a leaf when it, or a partition above it, is attached once more. A leaf
+      without one: not known.
+    - `bounds` are those of leaves of which they are known, as `(oid, bounds)`.
+    - `labels` are those of the enums in its columns; a label that gets another name changes the
+      text of rows from before. `enums` are the types of columns whose values are labels of an enum,
+      as `(type oid, enum)`; `within` are enums whose labels are a part of values.
+    - `attributes` are those of the composite types in its columns: with others, rows from before
+      print otherwise. Renaming one changes no text.
+    - `place` changes when the table is put into a schema. Empty: it is not published by its schema,
+      or not known.
+    - `last_column` is the greatest number that a column ever had, dropped ones too. 0: not known.
+    - `unsent` holds the numbers of columns that the stream leaves out, such as generated ones.
+    - `publication` changes when the table was published otherwise for a time, or not at all: what
+      was done to it then may be missing. Empty: not published, or not known.
+    """
+
+    storage: str = ""
+    definition: str = ""
+    partitions: tuple[tuple[int, bool, int], ...] = ()
+    publication: str = ""
+    labels: tuple[Label, ...] = ()
+    paths: tuple[tuple[int, str], ...] = ()
+    attributes: tuple[Attributes, ...] = ()
+    unsent: tuple[int, ...] = ()
+    place: str = ""
+    last_column: int = 0
+    persistence: str = ""
+    enums: tuple[tuple[int, int], ...] = ()
+    within: tuple[int, ...] = ()
+    bounds: tuple[tuple[int, tuple[Bound, ...]], ...] = ()
+
+    def to_text(self) -> str:
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_text(cls, text: str) -> Fingerprint:
+        return _parsed(text) if text else cls()
+
+    def moved(self, before: Fingerprint) -> frozenset[int]:
+        """Partitions with new files since `before`, and `ITSELF`: their rows may be others, unless
+        some are still there from that time."""
+        old = {oid: node for oid, _, node in before.partitions}
+        found = {oid for oid, _, node in self.partitions if old.get(oid, node) != node}
+        if self.storage != before.storage and (
+            self.definition != before.definition
+            or not self.persistence
+            or self.persistence != before.persistence
+        ):
+            found.add(ITSELF)
+        return frozenset(found)
+
+    def attached(self, before: Fingerprint) -> frozenset[int]:
+        """Partitions attached since `before`, in their first files: they may have brought rows."""
+        old = {oid for oid, *_ in before.partitions}
+        return frozenset(
+            oid
+            for oid, attached, node in self.partitions
+            if attached and oid not in old and oid == node
+        )
+
+    def gone(self, before: Fingerprint) -> frozenset[int]:
+        """Partitions that were detached or dropped since `before`, with their rows."""
+        now = {oid for oid, *_ in self.partitions}
+        return frozenset(oid for oid, *_ in before.partitions if oid not in now)
+
+    def keeping(self, gone: Collection[int], before: Fingerprint) -> Fingerprint:
+        """With these partitions of `before`, as long as their rows are not removed."""
+        return replace(
+            self,
+            partitions=(*self.partitions, *(p for p in before.partitions if p[0] in gone)),
+            paths=(*self.paths, *(p for p in before.paths if p[0] in gone)),
+            bounds=(*self.bounds, *(b for b in before.bounds if b[0] in gone)),
+        )
+
+    def without(self, gone: Collection[int]) -> Fingerprint:
+        """Without these partitions."""
+        return replace(
+            self,
+            partitions=tuple(p for p in self.partitions if p[0] not in gone),
+            paths=tuple(p for p in self.paths if p[0] not in gone),
+            bounds=tuple(b for b in self.bounds if b[0] not in gone),
+        )
+
+    def reread_reason(self, before: Fingerprint, settled: Collection[int] = ()) -> str:
+        """Why rows may differ from what the stream told since `before`; empty if they cannot.
+
+        `settled` are those of the partitions in `moved` and `attached`, and of `ITSELF`, that are
+        known to have the rows they had, or none; and those in `gone` whose rows will be removed.
+        """
+        old = {oid for oid, *_ in before.partitions}
+        if self.gone(before) - {*settled}:
+            return "a partition was detached or dropped"
+        added = [leaf for leaf in self.partitions if leaf[0] not in old]
+        if any(attached for oid, attached, _ in added if oid not in settled):
+            return "a partition was attached"
+        # A foreign table has no files: 0.
+        if any(node not in (0, oid) for oid, _, node in added):
+            return "a new partition was truncated or rewritten"
+        paths = dict(before.paths)
+        if any(paths.get(oid, path) != path for oid, path in self.paths):
+            return "a partition was detached and attached again"
+        moved = self.moved(before) - {*settled}
+        if moved - {ITSELF}:
+            return "a partition was truncated or rewritten"
+        if moved and self.definition != before.definition:
+            return "the table was rewritten"
+        if moved:
+            return "it has new files, and may have been UNLOGGED for a time"
+        reason = self._labels_changed(before) or self._attributes_changed(before)
+        if reason:
+            return reason
+        if before.publication and self.publication not in ("", before.publication):
+            return "its publication was changed"
+        if before.place and self.place not in ("", before.place):
+            return "it was moved out of its schema and back"
+        return ""
+
+    def following(self, before: Fingerprint, until: Callable[[], Lsn]) -> Fingerprint:
+        """With what is known since `before` of when labels got their names.
+
+        Of several new ones each may have had the name of another before: what commits at or before
+        `until`, which is asked for if need be, tells it from none.
+        """
+        doubted = {label.number: label.doubted_until for label in before.labels}
+        by_enum = self._new_labels(before)
+        several = {label.number for new in by_enum.values() if len(new) > 1 for label in new}
+        if several:
+            doubted |= dict.fromkeys(several, int(until()))
+        return replace(
+            self,
+            labels=tuple(
+                label._replace(doubted_until=doubted.get(label.number, 0)) for label in self.labels
+            ),
+        )
+
+    def _labels_changed(self, before: Fingerprint) -> str:
+        old = {label.number: label for label in before.labels}
+        for label in self.labels:
+            known = old.get(label.number)
+            if known is not None and (known.text, known.mark) != (label.text, label.mark):
+                return "a label of an enum was renamed"
+        if self._new_labels(before).keys() & {*self.within}:
+            return "labels were added to an enum within another type, and may have been renamed"
+        return ""
+
+    def _attributes_changed(self, before: Fingerprint) -> str:
+        old = {known.type_oid: known.mark for known in before.attributes}
+        if any(old.get(now.type_oid, now.mark) != now.mark for now in self.attributes):
+            return "attributes of a composite type were changed"
+        if any(now.type_oid not in old and not now.original for now in self.attributes):
+            return "attributes of a composite type new to it may have been changed"
+        return ""
+
+    def _new_labels(self, before: Fingerprint) -> dict[int, list[Label]]:
+        """Labels that `before` did not have and that may have been renamed, by enum."""
+        old = {label.number for label in before.labels}
+        new: dict[int, list[Label]] = {}
+        for label in self.labels:
+            if label.number not in old and not label.original:
+                new.setdefault(label.enum, []).append(label)
+        return new
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> Fingerprint:
+    fields = json.loads(text)
+    # Checkpoints of older versions lack some, and what they lack counts as not known.
+    return Fingerprint(
+        storage=fields["storage"],
+        definition=fields["definition"],
+        partitions=_tuples(fields["partitions"]),
+        publication=fields.get("publication", ""),
+        labels=tuple(Label(*label) for label in fields.get("labels", ())),
+        paths=_tuples(fields.get("paths", ())),
+        attributes=tuple(Attributes(*known) for known in fields.get("attributes", ())),
+        unsent=tuple(fields.get("unsent", ())),
+        place=fields.get("place", ""),
+        last_column=fields.get("last_column", 0),
+        persistence=fields.get("persistence", ""),
+        enums=_tuples(fields.get("enums", ())),
+        within=tuple(fields.get("within", ())),
+        bounds=tuple((oid, tuple(map(_bound, found))) for oid, found in fields.get("bounds", ())),
+    )
+
+
+def _bound(fields: Sequence[Any]) -> Bound:
+    attnum, values, low, high = fields
+    return Bound(attnum, None if values is None else tuple(values), low, high)
+
+
+def _tuples(lists: Iterable[Iterable[Any]]) -> tuple[Any, ...]:
+    return tuple(tuple(each) for each in lists)

@@ -1,0 +1,1 @@
+"""Comparing source and destination, and repairing what differs."""

@@ -1,0 +1,161 @@
+"""One table on both sides, read in pieces and as hashes; every reading gives the same rows.
+
+Knows which column is which (by number, as names may have changed) and nothing of mending.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cdc_core.fold.unrepresentable import unrepresentable_rows
+from cdc_core.values.merges import UNREPRESENTABLE_TABLE
+from cdc_core.values.row_hash import canonical_type, hash_rows, mix
+from cdc_core.verify.parity import Differences, Digest, RowHashes, differences, groups, joined
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import numpy.typing as npt
+
+    from cdc_core.ports.destination import Destination
+    from cdc_core.ports.snapshot_source import RowsRead, Snapshot
+    from cdc_core.values.checkpoint import TableState
+    from cdc_core.values.relation import Relation
+    from cdc_core.values.row_hash import Hashes
+
+#: Rows of differing buckets that are held as hashes at a time, both sides together.
+GROUP_ROWS = 4_000_000
+
+_CELL_COLUMNS = ("column_name", "key", "value_text")
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Which columns are compared: names at the source and at the destination, in order, and the
+    key's places among them (none: rows are a multiset)."""
+
+    source: tuple[str, ...]
+    target: tuple[str, ...]
+    key: tuple[int, ...]
+    #: Columns of the source that the destination does not have yet.
+    lacking: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, relation: Relation, state: TableState) -> Pairing:
+        held = {c.attnum: c.target for c in state.columns if not c.dropped}
+        shared = [c for c in relation.columns if c.attnum in held]
+        names = tuple(c.name for c in shared)
+        key = tuple(names.index(n) for n in relation.key if n in names)
+        return cls(
+            names,
+            tuple(held[c.attnum] for c in shared),
+            key if len(key) == len(relation.key) else (),
+            tuple(c.name for c in relation.columns if c.attnum not in held),
+        )
+
+    @property
+    def key_target(self) -> tuple[str, ...]:
+        return tuple(self.target[place] for place in self.key)
+
+
+@dataclass(eq=False)
+class TableSides:
+    """A table in an open snapshot and in the destination."""
+
+    snapshot: Snapshot
+    destination: Destination
+    relation: Relation
+    state: TableState
+    #: Columns of another type at the destination, in words; known once it was read.
+    other_types: dict[str, str] = field(default_factory=dict)
+    _recorded: Hashes | None = None
+
+    def __post_init__(self) -> None:
+        self.pairing = Pairing.of(self.relation, self.state)
+
+    def digests(self, rows_read: Callable[[int], None] = lambda _: None) -> tuple[Digest, Digest]:
+        """Both sides as they are now, in one reading each; `rows_read` is told the source's."""
+        source, target, self._recorded = Digest(), Digest(), None
+        for piece, hashes in self.source_pieces():
+            source.add(hashes)
+            rows_read(len(piece.rows))
+        for _, hashes in self.target_pieces():
+            target.add(hashes)
+        return source, target
+
+    def differences(self, source: Digest, target: Digest) -> Iterator[Differences]:
+        """Which rows differ, in groups of bounded size; nothing where the digests are equal.
+
+        Sides may change between two groups only by what the caller itself mends.
+        """
+        for buckets in groups(source, target, GROUP_ROWS):
+            yield differences(
+                _within(buckets, self.source_pieces()),
+                _within(buckets, self.target_pieces()),
+                keyed=bool(self.pairing.key),
+            )
+
+    def source_pieces(self) -> Iterator[tuple[RowsRead, RowHashes]]:
+        for piece in self.snapshot.read(self.relation):
+            hashes = self._hashes([piece.rows.column(n) for n in self.pairing.source], piece.rows)
+            if piece.unrepresentable:
+                hashes = self._marked(piece, hashes)
+            yield piece, hashes
+
+    def target_pieces(self) -> Iterator[tuple[pa.Table, RowHashes]]:
+        """Pieces have the paired columns, under their names at the destination."""
+        types = [canonical_type(self.relation.column(n).arrow_type) for n in self.pairing.source]
+        for rows in self.destination.scan(self.state.target, self.pairing.target):
+            for name, wanted in zip(self.pairing.target, types, strict=True):
+                held = rows.column(name).type
+                if canonical_type(held) != wanted:
+                    self.other_types[name] = f"{name} is {held} in the destination, not {wanted}"
+            yield rows, self._hashes([rows.column(n) for n in self.pairing.target], rows)
+
+    def _hashes(self, columns: list[pa.ChunkedArray], rows: pa.Table) -> RowHashes:
+        contents = hash_rows(columns, len(rows))
+        if not self.pairing.key:
+            return RowHashes(contents, contents)
+        key = [columns[place] for place in self.pairing.key]
+        return RowHashes(hash_rows(key, len(rows), as_key=True), contents)
+
+    def _marked(self, piece: RowsRead, hashes: RowHashes) -> RowHashes:
+        """Rows with a value that is neither held nor recorded at the destination become unlike.
+
+        One that is recorded is NULL on both sides, hence equal.
+        """
+        names = dict(zip(self.pairing.source, self.pairing.target, strict=True))
+        values = [value for value in piece.unrepresentable if value.column in names]
+        cells = unrepresentable_rows(
+            self.state.target, names, self.relation.key, piece.rows, values, 0, 0
+        )
+        unknown = ~np.isin(_cell_hashes(cells), self._recorded_cells())
+        rows = np.array([value.row for value in values], np.int64)[unknown]
+        contents = hashes.rows.copy()
+        contents[rows] = mix(~contents[rows])
+        return RowHashes(hashes.keys if self.pairing.key else contents, contents)
+
+    def _recorded_cells(self) -> Hashes:
+        if self._recorded is None:
+            wanted = ("table_name", *_CELL_COLUMNS)
+            parts = [np.empty(0, np.uint64)]
+            for cells in self.destination.scan(UNREPRESENTABLE_TABLE, wanted):
+                own = pc.equal(cells.column(0), self.state.target)
+                parts.append(_cell_hashes(cells.filter(own)))
+            self._recorded = np.concatenate(parts)
+        return self._recorded
+
+
+def _cell_hashes(cells: pa.Table) -> Hashes:
+    return hash_rows([cells.column(name) for name in _CELL_COLUMNS], len(cells))
+
+
+def _within(
+    buckets: npt.NDArray[np.bool_], pieces: Iterable[tuple[object, RowHashes]]
+) -> RowHashes:
+    return joined([hashes.within(buckets) for _, hashes in pieces])

@@ -1,0 +1,295 @@
+"""What each command does: settings, container, use case, and the outcome for people or programs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from cdc_core.values.errors import CdcError, SettingsError
+from entrypoints.cli import parameters
+from entrypoints.cli.waiting import when_free
+from entrypoints.output import log
+from entrypoints.output.terminal import printable
+from entrypoints.settings.model import CREDENTIALS, Settings, on_databricks
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from entrypoints.container import Container
+
+logger = logging.getLogger("wal2delta")
+
+
+class Declined(CdcError):
+    """The operator said no; nothing was done."""
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Run the chosen command; its exit code."""
+    command: Callable[[argparse.Namespace], int] = _COMMANDS[chosen.command]
+    with ExitStack() as opened:
+        chosen.opened = opened
+        return command(chosen)
+
+
+def settings_of(
+    chosen: argparse.Namespace, *, needs_source: bool = True, needs_destination: bool = True
+) -> Settings:
+    """The settings, with the command line's on top; their secrets are struck out from here on."""
+    destination = {"pipeline.destination": chosen.destination} if chosen.destination else {}
+    settings = parameters.settings(
+        {**chosen.options, **destination},
+        needs_source=needs_source,
+        needs_destination=needs_destination,
+    )
+    log.redact.add(settings.secret_values())
+    return settings
+
+
+def _container(
+    chosen: argparse.Namespace, *, needs_source: bool = True, needs_destination: bool = True
+) -> Container:
+    settings = settings_of(chosen, needs_source=needs_source, needs_destination=needs_destination)
+    if on_databricks():
+        prepare_dlt(settings)
+    container = open_container(settings)
+    chosen.opened.callback(container.shutdown_resources)
+    return container
+
+
+def open_container(settings: Settings) -> Container:
+    from entrypoints.container import Container
+    from entrypoints.runtime.memory import prepare_arrow
+
+    prepare_arrow()
+    return Container.from_settings(settings)
+
+
+def prepare_dlt(settings: Settings) -> None:
+    """Import the right dlt, and put the source's credentials where its configuration finds them.
+
+    In memory: the environment would hand them to every child process.
+    """
+    from adapters.dlt_import import import_dlt, where
+
+    dlt: Any = import_dlt()
+    logger.info("dlt %s from %s", dlt.__version__, where(dlt))
+    if settings.source.credentials is not None:
+        dlt.secrets[CREDENTIALS] = settings.source.dsn
+
+
+def demo(chosen: argparse.Namespace) -> int:
+    if chosen.destination not in (None, "duckdb"):
+        raise SettingsError(
+            f"the demo writes a DuckDB file, not {chosen.destination}",
+            "run: wal2delta demo; for your own tables: wal2delta snapshot",
+        )
+    from entrypoints.demo.demo import run_demo
+
+    return run_demo()
+
+
+def snapshot(chosen: argparse.Namespace) -> int:
+    container = _container(chosen)
+    return when_free(
+        partial(take_snapshot, container, chosen.tables),
+        container.settings().source.slot_wait_seconds,
+    )
+
+
+def take_snapshot(container: Container, tables: list[str]) -> int:
+    from entrypoints.output.progress import open_progress
+
+    with open_progress() as progress:
+        container.progress.override(progress)
+        report = container.take_snapshot().run(tables)
+    if report.tables == 0:
+        logger.warning(
+            "no table was found; see sources.pg_replication.schemas, include and exclude, "
+            "and run: wal2delta check"
+        )
+    kept = f" ({report.kept:,} of them read by an earlier run)" if report.kept else ""
+    logger.info(
+        "snapshot done: %s tables%s, %s rows at LSN %s",
+        f"{report.tables:,}",
+        kept,
+        f"{report.rows:,}",
+        report.lsn,
+    )
+    return 0
+
+
+def cdc(chosen: argparse.Namespace) -> int:
+    container = _container(chosen)
+    work = partial(stream_changes, container, chosen.stop)
+    return when_free(work, container.settings().source.slot_wait_seconds, chosen.stop)
+
+
+def stream_changes(container: Container, stop: Callable[[], bool] | None = None) -> int:
+    """Drain, or follow until `stop`."""
+    from entrypoints.output.progress import open_progress
+
+    with open_progress() as progress:
+        container.progress.override(progress)
+        changes = container.stream_changes()
+        report = changes.run() if stop is None else changes.run(follow=True, stop=stop)
+    logger.info(
+        "cdc done: %s changes of %s transactions, up to LSN %s",
+        f"{report.changes:,}",
+        f"{report.transactions:,}",
+        report.lsn,
+    )
+    return 0
+
+
+def check(chosen: argparse.Namespace) -> int:
+    from entrypoints.output import report
+
+    lines = _container(chosen).check_source().run()
+    return report.show_check(lines, every_table=chosen.all)
+
+
+def status(chosen: argparse.Namespace) -> int:
+    from entrypoints.output import report
+
+    found = _container(chosen).show_status().run()
+    if chosen.json:
+        _print_json(report.status_as_json(found))
+    else:
+        report.show_status(found)
+    return 0
+
+
+def verify(chosen: argparse.Namespace) -> int:
+    container = _container(chosen)
+    return when_free(
+        partial(_verify, container, chosen), container.settings().source.slot_wait_seconds
+    )
+
+
+def _verify(container: Container, chosen: argparse.Namespace) -> int:
+    from entrypoints.output import report
+    from entrypoints.output.progress import open_progress
+
+    with open_progress() as progress:
+        container.progress.override(progress)
+        found = container.verify_parity().run(chosen.tables, repair=chosen.repair)
+    if chosen.json:
+        _print_json(report.verify_as_json(found))
+    else:
+        report.show_verify(found)
+    return found.exit_code
+
+
+def simulate(chosen: argparse.Namespace) -> int:
+    settings = settings_of(chosen, needs_destination=False)
+    from entrypoints.container import source_settings
+    from entrypoints.demo.simulate import simulate as write_to
+
+    done = write_to(
+        source_settings(settings),
+        settings.source.schemas[0],
+        inserts=chosen.inserts,
+        updates=chosen.updates,
+        deletes=chosen.deletes,
+    )
+    logger.info(
+        "wrote %s inserts, %s updates, %s deletes in %s transactions",
+        done.inserts,
+        done.updates,
+        done.deletes,
+        done.transactions,
+    )
+    return 0
+
+
+def cleanup(chosen: argparse.Namespace) -> int:
+    settings = settings_of(chosen)
+    dataset = settings.pipeline.dataset_name
+    goes = (
+        f"{settings.pipeline.destination}: {dataset} and {dataset}_staging with all tables; "
+        f"replication slot {settings.source.slot_name}, publication {settings.source.pub_name}"
+    )
+    if not chosen.yes:
+        _ask(goes)
+    from entrypoints.container import Container
+
+    dropped = Container.from_settings(settings).reset().run()
+    for what in dropped or ["nothing, as there was nothing"]:
+        logger.info("dropped: %s", what)
+    return 0
+
+
+def _ask(goes: str) -> None:
+    question = f"This drops: {printable(goes)}.\nDrop it all? [y/N] "
+    print(question, end="", file=sys.stderr, flush=True)  # noqa: T201
+    answer = sys.stdin.readline() if sys.stdin and not sys.stdin.closed else ""
+    if not answer:
+        # Nobody has ended the question's line.
+        print(file=sys.stderr)  # noqa: T201
+        raise SettingsError("cleanup asks first, and nobody answered", "to do it unasked: --yes")
+    if answer.strip().lower() not in ("y", "yes"):
+        raise Declined("nothing was dropped")
+
+
+def volumes(chosen: argparse.Namespace) -> int:
+    container = _container(chosen, needs_source=False)
+    with container.destination() as destination:
+        found = destination.volumes()
+    if found is None:
+        name = container.settings().pipeline.destination
+        print(f"the destination {name} has no volumes")  # noqa: T201
+        return 0
+    if not found:
+        print("no staging volumes yet; the first run makes them")  # noqa: T201
+    for volume, files in sorted(found.items()):
+        print(f"{volume}: {len(files)} files")  # noqa: T201
+        for file in files:
+            print(f"  {file}")  # noqa: T201
+    return 0
+
+
+def slot(chosen: argparse.Namespace) -> int:
+    from entrypoints.output import report
+
+    container = _container(chosen, needs_destination=False)
+    name = container.settings().source.slot_name
+    match chosen.action:
+        case "show":
+            with container.source_monitor() as monitor:
+                report.show_slot(name, monitor.slot())
+        case "create":
+            with container.change_source() as source:
+                if source.slot() is not None:
+                    raise SettingsError(
+                        f"replication slot {name} exists already", "see: wal2delta slot show"
+                    )
+                logger.info("created replication slot %s at %s", name, source.create_slot())
+        case "drop":
+            with container.change_source() as source:
+                dropped = source.drop_slot()
+            logger.info("replication slot %s %s", name, "dropped" if dropped else "does not exist")
+    return 0
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "demo": demo,
+    "check": check,
+    "snapshot": snapshot,
+    "cdc": cdc,
+    "status": status,
+    "verify": verify,
+    "simulate": simulate,
+    "cleanup": cleanup,
+    "volumes": volumes,
+    "slot": slot,
+}

@@ -1,0 +1,108 @@
+"""Settings as options of a command line: `--slot-name=…` sets `sources.pg_replication.slot_name`.
+
+The options follow from the model of the settings. A secret is no option: the parameters of a task
+are shown on its page, and the arguments of a process to everybody on its machine.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel, SecretStr
+
+from entrypoints.settings.model import DESTINATIONS, SECTIONS, Settings, load_settings
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from entrypoints.cli.parser import Parser
+
+#: Options whose names are not the last parts of their keys, by the last two.
+_NAMES = {
+    "pipeline.name": "pipeline-name",
+    "pg_replication.pg_connection_string": "secret-key",
+    "pg_replication.tables": "table-rules",
+    "duckdb.credentials": "duckdb-credentials",
+}
+#: Kept for dlt's sake, without effect.
+_LEFT_OUT = ("create_indexes",)
+_SCOPE = ("sources.pg_replication.dlt_scope", "sources.pg_replication.pg_connection_string")
+
+
+def _model(section: str) -> type[BaseModel]:
+    model: Any = Settings
+    for part in section.split("."):
+        model = model.model_fields[part].annotation
+    return model  # type: ignore[no-any-return]
+
+
+def _keys(section: str) -> Iterator[str]:
+    """The dotted keys of a section and of the sections within, without secrets."""
+    for name, field in _model(section).model_fields.items():
+        key = f"{section}.{name}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _keys(key)
+        elif field.repr and name not in _LEFT_OUT and not _is_secret(field.annotation):
+            yield key
+
+
+def _is_secret(annotation: Any) -> bool:
+    return annotation is SecretStr or any(map(_is_secret, get_args(annotation)))
+
+
+def _name(key: str) -> str:
+    *_, section, name = key.split(".")
+    return _NAMES.get(f"{section}.{name}") or name.replace("_", "-")
+
+
+#: The options, by name, with the dotted key that each sets.
+OPTIONS = {_name(key): key for section in SECTIONS for key in _keys(section)}
+
+
+def add_to(parser: Parser) -> None:
+    """All of them, and `--log-level`. An empty option is none: a job cannot leave one out."""
+    parser.add_argument("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR")
+    for name, key in OPTIONS.items():
+        choices = (*DESTINATIONS, "") if name == "destination" else None
+        parser.add_argument(
+            f"--{name}", choices=choices, metavar="VALUE", help=f"the setting {key}"
+        )
+
+
+def split(arguments: Sequence[str], program: str) -> tuple[argparse.Namespace, list[str]]:
+    """The options among a command's arguments, given as `--name=value`, and its other arguments."""
+    from entrypoints.cli.parser import Parser
+
+    names = {f"--{name}" for name in (*OPTIONS, "log-level")} - {"--destination"}
+    options = [text for text in arguments if "=" in text and text.partition("=")[0] in names]
+    parser = Parser(prog=program, allow_abbrev=False, add_help=False)
+    add_to(parser)
+    return parser.parse_args(options), [text for text in arguments if text not in options]
+
+
+def given(chosen: argparse.Namespace) -> dict[str, str]:
+    """What the options set, by dotted key."""
+    values = {key: getattr(chosen, name.replace("-", "_")) for name, key in OPTIONS.items()}
+    return {key: value for key, value in values.items() if value}
+
+
+def set_log_level(chosen: argparse.Namespace) -> None:
+    if chosen.log_level:
+        os.environ["LOG_LEVEL"] = chosen.log_level
+
+
+def settings(
+    options: Mapping[str, str], *, needs_source: bool = True, needs_destination: bool = True
+) -> Settings:
+    """The settings with the options on top; a secret scope that they name holds the credentials."""
+    from entrypoints.settings.model import databricks_scope
+
+    named = any(key in options for key in _SCOPE)
+    return load_settings(
+        options,
+        scope=databricks_scope if named else None,
+        needs_source=needs_source,
+        needs_destination=needs_destination,
+    )

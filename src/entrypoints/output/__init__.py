@@ -1,0 +1,1 @@
+"""What people see: log lines, progress, reports, on which console."""

@@ -1,0 +1,1 @@
+"""What a process of ours needs: memory, stop requests, the error boundary."""

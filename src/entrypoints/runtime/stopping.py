@@ -1,0 +1,54 @@
+"""Stop requests for a run that follows the stream: the first asks, the second insists.
+
+Nothing heavy is imported here, so that they count from the start.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+
+logger = logging.getLogger("wal2delta")
+
+
+@contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Yields the question whether to stop: SIGTERM or SIGINT came.
+
+    A second signal raises where the run is. In a thread, which gets no signals, nobody asks.
+    """
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if asked.is_set():
+            from entrypoints.runtime.error_boundary import Interrupted
+
+            raise KeyboardInterrupt if number == signal.SIGINT else Interrupted
+        asked.set()
+        # A warning is shown though logging is not set up yet.
+        logger.warning("stopping after the batch in hand; once more to stop at once")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def stops_after(seconds: float, asked: Callable[[], bool]) -> Callable[[], bool]:
+    """The same question, and yes once so many seconds are over from now on."""
+    end = time.monotonic() + seconds
+    return lambda: asked() or time.monotonic() >= end

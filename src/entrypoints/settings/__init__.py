@@ -1,0 +1,1 @@
+"""The settings: one validated model, and where its values come from."""

@@ -1,0 +1,77 @@
+"""When slot and checkpoint speak of one history, and what each break of it is called."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cdc_core.ports.change_source import SlotState
+from cdc_core.slot.continuity import break_in_history, confirmable, require_checkpoint
+from cdc_core.values.checkpoint import Checkpoint, SourceIdentity
+from cdc_core.values.errors import HistoryLost, OperatorNeeded
+from cdc_core.values.lsn import Lsn
+
+SOURCE = SourceIdentity("77", "shop", "dlt_cdc_slot")
+CHECKPOINT = Checkpoint(SOURCE, Lsn(500))
+SLOT = SlotState(
+    name="dlt_cdc_slot",
+    plugin="pgoutput",
+    database="shop",
+    active_pid=None,
+    restart_lsn=Lsn(400),
+    confirmed_flush_lsn=Lsn(500),
+    wal_status="reserved",
+    retained_bytes=0,
+    safe_bytes=None,
+)
+
+
+@pytest.mark.parametrize("confirmed", [1, 499, 500])
+@pytest.mark.parametrize("status", ["reserved", "extended", "unreserved"])
+def test_a_slot_at_or_behind_the_checkpoint_goes_on(confirmed: int, status: str) -> None:
+    slot = replace(SLOT, confirmed_flush_lsn=Lsn(confirmed), wal_status=status)
+    assert break_in_history(CHECKPOINT, SOURCE, slot) is None
+
+
+@pytest.mark.parametrize(
+    ("source", "slot", "told"),
+    [
+        (replace(SOURCE, system_id="78"), SLOT, "cluster 77, this is 78"),
+        (replace(SOURCE, database="other"), SLOT, "database 'shop', this is 'other'"),
+        (replace(SOURCE, slot_name="s2"), SLOT, "slot 'dlt_cdc_slot', the setting names 's2'"),
+        (SOURCE, None, "does not exist"),
+        (SOURCE, replace(SLOT, database="other"), "belongs to database 'other'"),
+        (SOURCE, replace(SLOT, plugin="", database=""), "is a physical slot"),
+        (SOURCE, replace(SLOT, wal_status="lost"), "is lost"),
+        (SOURCE, replace(SLOT, restart_lsn=None), "is lost"),
+        (SOURCE, replace(SLOT, confirmed_flush_lsn=None), "is lost"),
+        (SOURCE, replace(SLOT, confirmed_flush_lsn=Lsn(501)), "0/1F5, past the checkpoint 0/1F4"),
+    ],
+)
+def test_every_break_says_what_happened_and_what_mends_it(
+    source: SourceIdentity, slot: SlotState | None, told: str
+) -> None:
+    broken = break_in_history(CHECKPOINT, source, slot)
+    assert isinstance(broken, HistoryLost)
+    assert told in str(broken)
+    assert "wal2delta snapshot" in broken.cure
+    assert broken.exit_code == 3
+
+
+def test_a_slot_with_two_phase_is_refused() -> None:
+    broken = break_in_history(CHECKPOINT, SOURCE, replace(SLOT, two_phase=True))
+    assert broken is not None
+    assert "TWO_PHASE false" in broken.cure
+    assert broken.exit_code == 3
+
+
+def test_without_a_checkpoint_there_is_nothing_to_go_on_from() -> None:
+    with pytest.raises(OperatorNeeded, match="run: wal2delta snapshot"):
+        require_checkpoint(None)
+    assert require_checkpoint(CHECKPOINT) is CHECKPOINT
+
+
+def test_only_what_is_durable_may_be_confirmed() -> None:
+    assert confirmable(CHECKPOINT.advanced(Lsn(600))) == 600
+    assert confirmable(CHECKPOINT.advanced(Lsn(400))) == 500
