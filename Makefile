@@ -32,7 +32,7 @@ format:
 	uv run ruff check --fix src tests benchmarks
 
 demo:
-	uv run wal2delta demo
+	uv run pgbronze demo
 
 wheel:
 	rm -rf dist

@@ -70,7 +70,7 @@ def _bar(figure: Figure) -> Bar | None:
     if figure.ratio is None:
         return None
     told = f"{figure.ratio:.2f} ({figure.rows_per_second / 1000:,.0f}k rows/s)"
-    return Bar(figure.contender, figure.ratio, told, figure.contender.startswith("wal2delta"))
+    return Bar(figure.contender, figure.ratio, told, figure.contender.startswith("pgbronze"))
 
 
 def _text(x: float, y: float, text: str, weight: str = "normal", anchor: str = "start") -> str:

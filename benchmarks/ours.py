@@ -1,4 +1,4 @@
-"""wal2delta's own commands, and its two halves alone, as processes to be weighed."""
+"""pgbronze's own commands, and its two halves alone, as processes to be weighed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 
 
-class Wal2delta:
+class Pgbronze:
     """The pipeline into one DuckDB file of the bench's folder."""
 
     def __init__(self, bench: Bench) -> None:
@@ -41,7 +41,7 @@ class Wal2delta:
         }
 
     def command(self, *arguments: str) -> list[str]:
-        return [str(Path(sys.executable).with_name("wal2delta")), *arguments]
+        return [str(Path(sys.executable).with_name("pgbronze")), *arguments]
 
     def run(self, *arguments: str) -> Run:
         return self._bench.weigh(self.command(*arguments), self.environment)[0]
@@ -99,7 +99,7 @@ class Wal2delta:
             path.unlink(missing_ok=True)
 
 
-class Imported(Wal2delta):
+class Imported(Pgbronze):
     """The same, in processes that have imported what they need; seconds count from there on."""
 
     def run(self, *arguments: str) -> Run:

@@ -26,7 +26,7 @@ _INTERPRETERS = Path("~/.pyenv/versions").expanduser()
 
 def default_cache() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "wal2delta-benchmarks"
+    return Path(base).expanduser() / "pgbronze-benchmarks"
 
 
 @dataclass(frozen=True)

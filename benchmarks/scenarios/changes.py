@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import data
 from benchmarks.bench import Contender
-from benchmarks.ours import Wal2delta
+from benchmarks.ours import Pgbronze
 from benchmarks.peers.choice import peers_on_changes
 from benchmarks.server import COPY, ORIGIN, OUR_SLOT
 from benchmarks.yardsticks import recvlogical
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 @contextmanager
 def prepared(
     bench: Bench, workload: Workload, *, marked: bool = True
-) -> Iterator[tuple[Wal2delta, str]]:
+) -> Iterator[tuple[Pgbronze, str]]:
     """Tables, snapshot, then the changes: the pipeline as it was before them, and their end LSN.
 
     If `marked`, a commit past the end follows them: it is what ends a reader that stops at the
     first commit at or past a position. It is a row of a table of its own.
     """
-    server, ours = bench.server, Wal2delta(bench)
+    server, ours = bench.server, Pgbronze(bench)
     server.clear()
     ours.forget()
     server.sql("CREATE TABLE bench_end (id bigint PRIMARY KEY)", *workload.before)
@@ -48,7 +48,7 @@ def prepared(
         ours.forget()
 
 
-def cdc(bench: Bench, ours: Wal2delta, workload: Workload) -> Run:
+def cdc(bench: Bench, ours: Pgbronze, workload: Workload) -> Run:
     """From the lake and the slot as they were before the changes; the tables are compared."""
     ours.restore()
     bench.server.copy_slot(ORIGIN, OUR_SLOT)
@@ -57,7 +57,7 @@ def cdc(bench: Bench, ours: Wal2delta, workload: Workload) -> Run:
     return run
 
 
-def wal_to_parquet(bench: Bench, ours: Wal2delta) -> Run:
+def wal_to_parquet(bench: Bench, ours: Pgbronze) -> Run:
     bench.server.copy_slot(ORIGIN, COPY)
     run = ours.to_parquet("wal")
     bench.server.drop_slot(COPY)
@@ -81,13 +81,13 @@ def changes_case(
                 bench.repeat,
             ),
             Contender(
-                "wal2delta cdc",
+                "pgbronze cdc",
                 "DuckDB tables, merged, checkpointed",
                 lambda: cdc(bench, ours, workload),
                 bench.repeat,
             ),
             Contender(
-                "wal2delta, WAL to Parquet alone",
+                "pgbronze, WAL to Parquet alone",
                 "typed Parquet",
                 lambda: wal_to_parquet(bench, ours),
                 bench.repeat,

@@ -23,7 +23,7 @@ def fixed_cost(bench: Bench) -> CaseResult:
         workload = data.inserts(rows)
         with prepared(bench, workload, marked=False) as (ours, _):
             contender = Contender(
-                f"wal2delta cdc, {rows} rows changed",
+                f"pgbronze cdc, {rows} rows changed",
                 "DuckDB tables, merged, checkpointed",
                 partial(cdc, bench, ours, workload),
                 bench.repeat,

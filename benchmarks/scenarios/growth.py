@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import data
 from benchmarks.bench import Contender
 from benchmarks.figures import CaseResult
-from benchmarks.ours import Imported, Wal2delta
+from benchmarks.ours import Imported, Pgbronze
 from benchmarks.scenarios.changes import cdc, prepared
 from benchmarks.scenarios.tables import filled, snapshot_run
 
@@ -38,23 +38,23 @@ def growth_of_cdc(bench: Bench) -> CaseResult:
     transaction = max(1, bench.rows // 20)
 
     @contextmanager
-    def ready(rows: int) -> Iterator[Callable[[Wal2delta], Run]]:
+    def ready(rows: int) -> Iterator[Callable[[Pgbronze], Run]]:
         workload = data.inserts(rows, transaction)
         with prepared(bench, workload, marked=False):
             yield lambda ours: cdc(bench, ours, workload)
 
     about = f"inserted rows, {transaction:,} a transaction, at growing sizes"
-    return _growth(bench, "growth cdc", "wal2delta cdc", about, ready)
+    return _growth(bench, "growth cdc", "pgbronze cdc", about, ready)
 
 
 def growth_of_snapshot(bench: Bench) -> CaseResult:
     @contextmanager
-    def ready(rows: int) -> Iterator[Callable[[Wal2delta], Run]]:
+    def ready(rows: int) -> Iterator[Callable[[Pgbronze], Run]]:
         with filled(bench, rows):
             yield snapshot_run
 
     about = "rows of one table at growing sizes"
-    return _growth(bench, "growth snapshot", "wal2delta snapshot", about, ready)
+    return _growth(bench, "growth snapshot", "pgbronze snapshot", about, ready)
 
 
 def _growth(
@@ -62,9 +62,9 @@ def _growth(
     case: str,
     contender: str,
     about: str,
-    ready: Callable[[int], AbstractContextManager[Callable[[Wal2delta], Run]]],
+    ready: Callable[[int], AbstractContextManager[Callable[[Pgbronze], Run]]],
 ) -> CaseResult:
-    whole, imported = Wal2delta(bench), Imported(bench)
+    whole, imported = Pgbronze(bench), Imported(bench)
     figures: list[Figure] = []
     for rows in (FEW_ROWS, *(bench.rows * times // 2 for times in (1, 2, 4, 8))):
         with ready(rows) as run:

@@ -1,7 +1,7 @@
 """Commit to visible, in `cdc --follow` under a steady load of small transactions.
 
 A commit's time is when it returned to the application. It counts as visible when the slot's
-`confirmed_flush_lsn` is first seen at or past it: wal2delta moves the slot only after the
+`confirmed_flush_lsn` is first seen at or past it: pgbronze moves the slot only after the
 destination has durably committed, so each latency is an upper bound, by the feedback's way and the
 poll. When all is over the tables are compared. The load and the polling run on the same machine.
 """
@@ -22,7 +22,7 @@ import psycopg
 
 from benchmarks import data
 from benchmarks.figures import CaseResult, Run, figure
-from benchmarks.ours import Wal2delta
+from benchmarks.ours import Pgbronze
 from benchmarks.processes import CommandFailed, MemoryWatch
 from benchmarks.server import OUR_SLOT
 
@@ -55,7 +55,7 @@ class Timeline:
 
 
 def latency(bench: Bench) -> CaseResult:
-    server, ours = bench.server, Wal2delta(bench)
+    server, ours = bench.server, Pgbronze(bench)
     server.clear()
     ours.forget()
     server.sql(data.ORDERS.format(table="orders"), data.orders_rows(1, KEYS))
@@ -100,7 +100,7 @@ def latency(bench: Bench) -> CaseResult:
     run = Run(seconds, cpu, spent, watch.peak_bytes / 1e6)
     delays = np.array(list(delays_of(commits, confirmed)))
     elapsed = commits.moments[-1] - commits.moments[0]
-    one = figure("latency", "wal2delta cdc --follow", "DuckDB table", len(commits.lsns), [run])
+    one = figure("latency", "pgbronze cdc --follow", "DuckDB table", len(commits.lsns), [run])
     about = f"{CHANGES_PER_SECOND} transactions of one change a second; seconds commit to visible"
     values = {f"p{p}": round(float(np.percentile(delays, p)), 3) for p in (50, 95, 99)}
     values["longest"] = round(float(delays.max()), 3)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from benchmarks import data
 from benchmarks.bench import Contender
 from benchmarks.figures import CaseResult
-from benchmarks.ours import Wal2delta
+from benchmarks.ours import Pgbronze
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ def small_tables(bench: Bench) -> CaseResult:
             "verify": partial(ours.run, "verify"),
         }
         contenders = [
-            Contender(f"wal2delta {name}", "DuckDB tables", run, bench.repeat)
+            Contender(f"pgbronze {name}", "DuckDB tables", run, bench.repeat)
             for name, run in runs.items()
         ]
         figures = bench.measure("small tables", "", count, contenders).figures
@@ -46,8 +46,8 @@ def small_tables(bench: Bench) -> CaseResult:
 
 
 @contextmanager
-def _filled(bench: Bench, count: int) -> Iterator[Wal2delta]:
-    ours, server = Wal2delta(bench), bench.server
+def _filled(bench: Bench, count: int) -> Iterator[Pgbronze]:
+    ours, server = Pgbronze(bench), bench.server
     server.clear()
     server.sql(data.small_tables(count), "ANALYZE")
     try:
@@ -58,12 +58,12 @@ def _filled(bench: Bench, count: int) -> Iterator[Wal2delta]:
         ours.forget()
 
 
-def _snapshot(ours: Wal2delta) -> Run:
+def _snapshot(ours: Pgbronze) -> Run:
     ours.forget()
     return ours.run("snapshot")
 
 
-def _cdc(bench: Bench, ours: Wal2delta, count: int) -> Run:
+def _cdc(bench: Bench, ours: Pgbronze, count: int) -> Run:
     bench.server.sql(data.change_small_tables(count))
     run = ours.run("cdc")
     ours.require_equal("SELECT count(*), sum(quantity) FROM {table}", [data.small_table(count)])

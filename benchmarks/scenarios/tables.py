@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import data
 from benchmarks.bench import Contender
-from benchmarks.ours import Wal2delta
+from benchmarks.ours import Pgbronze
 from benchmarks.peers.choice import peers_on_table
 from benchmarks.yardsticks import psql_copy
 
@@ -21,9 +21,9 @@ TABLE = "orders"
 
 
 @contextmanager
-def filled(bench: Bench, rows: int) -> Iterator[Wal2delta]:
+def filled(bench: Bench, rows: int) -> Iterator[Pgbronze]:
     """The table with its rows, vacuumed, so that no reader pays for the first visit."""
-    ours = Wal2delta(bench)
+    ours = Pgbronze(bench)
     bench.server.clear()
     bench.server.sql(
         data.ORDERS.format(table=TABLE), data.orders_rows(1, rows), f"VACUUM ANALYZE {TABLE}"
@@ -35,7 +35,7 @@ def filled(bench: Bench, rows: int) -> Iterator[Wal2delta]:
         ours.forget()
 
 
-def snapshot_run(ours: Wal2delta) -> Run:
+def snapshot_run(ours: Pgbronze) -> Run:
     """The first snapshot of a pipeline: slot, publication, checkpoint and all."""
     ours.forget()
     run = ours.run("snapshot")
@@ -43,7 +43,7 @@ def snapshot_run(ours: Wal2delta) -> Run:
     return run
 
 
-def table_to_parquet(ours: Wal2delta) -> Run:
+def table_to_parquet(ours: Pgbronze) -> Run:
     run = ours.to_parquet("snapshot")
     return run.of_rows(ours.parquet_rows())
 
@@ -59,13 +59,13 @@ def snapshot(bench: Bench) -> CaseResult:
                 bench.repeat,
             ),
             Contender(
-                "wal2delta snapshot",
+                "pgbronze snapshot",
                 "DuckDB table, checkpointed",
                 lambda: snapshot_run(ours),
                 bench.repeat,
             ),
             Contender(
-                "wal2delta, table to Parquet alone",
+                "pgbronze, table to Parquet alone",
                 "typed Parquet",
                 lambda: table_to_parquet(ours),
                 bench.repeat,

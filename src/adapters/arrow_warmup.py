@@ -20,7 +20,7 @@ class _NoPandas:
             raise ModuleNotFoundError(name=name)
 
 
-def make_first_array(*, without_pandas: bool = False) -> None:
+def warm_up_arrow(*, without_pandas: bool = False) -> None:
     """Make it now, before there are threads.
 
     `without_pandas` is for a process that is ours alone: other threads would not find it in this

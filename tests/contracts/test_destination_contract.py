@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 class TestDuckDb(DestinationContract):
     @pytest.fixture
     def opened(self, tmp_path: Path) -> Callable[[], Destination]:
-        settings = PipelineSettings("wal2delta", "bronze", tmp_path / "work")
+        settings = PipelineSettings("pgbronze", "bronze", tmp_path / "work")
         return lambda: duckdb_destination(settings, str(tmp_path / "lake.duckdb"))
 
 
 class TestDelta(DestinationContract):
     @pytest.fixture
     def opened(self, tmp_path: Path) -> Callable[[], Destination]:
-        settings = PipelineSettings("wal2delta", "bronze", tmp_path / "work")
+        settings = PipelineSettings("pgbronze", "bronze", tmp_path / "work")
         return lambda: delta_destination(settings, str(tmp_path / "lake house"))
 
 

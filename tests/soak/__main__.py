@@ -24,7 +24,7 @@ def main() -> int:
     )
     parser.add_argument("--steps", type=int, default=60, help="transactions of a round")
     chosen = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="wal2delta-soak-"))
+    folder = Path(tempfile.mkdtemp(prefix="pgbronze-soak-"))
     started = time.monotonic()
     with ExitStack() as stack:
         server = stack.enter_context(EmbeddedPostgres(settings=SERVER))

@@ -40,7 +40,7 @@ _ATTEMPTS = 4
 #: How often a round's end begins with a table that somebody dropped at the destination.
 _LOSES = 0.2
 _RUN_SECONDS = 300
-_SET_ASIDE = re.compile(r"run: wal2delta snapshot --tables (.+)")
+_SET_ASIDE = re.compile(r"run: pgbronze snapshot --tables (.+)")
 
 
 class Unequal(AssertionError):
@@ -162,7 +162,7 @@ class Soak:
         self._note(told, output)
         killed = fate == "killed" and not ended
         said = output.splitlines()[-1:] or [""]
-        if follows and code in (143, -15) and ("INFO" not in output or "wal2delta: " in said[0]):
+        if follows and code in (143, -15) and ("INFO" not in output or "pgbronze: " in said[0]):
             return  # stopped before the program had begun, or when it had ended with its error
         if not killed and code not in (0, 1, 3):
             raise AssertionError(f"{told}\n{output}")

@@ -28,7 +28,7 @@ def built_wheel(folder: Path) -> Path:
         else:
             shutil.copy(ROOT / name, place)
     (folder / "dist").mkdir()
-    (folder / "dist" / "wal2delta-0.0.1-py3-none-any.whl").touch()
+    (folder / "dist" / "pgbronze-0.0.1-py3-none-any.whl").touch()
     subprocess.run(BUNDLE["artifacts"]["wheel"]["build"], shell=True, check=True, cwd=folder)
     (wheel,) = (folder / "dist").glob("*.whl")
     return wheel

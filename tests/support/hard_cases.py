@@ -776,12 +776,12 @@ MESSAGES = (
             "SELECT pg_logical_emit_message(true, 'heartbeat', repeat('x', 10000))",
         ),
         (
-            "SELECT pg_replication_origin_create('wal2delta_test')",
-            "SELECT pg_replication_origin_session_setup('wal2delta_test')",
+            "SELECT pg_replication_origin_create('pgbronze_test')",
+            "SELECT pg_replication_origin_session_setup('pgbronze_test')",
             "SELECT pg_replication_origin_xact_setup('0/1', now());"
             "INSERT INTO told VALUES (3, 'a', NULL, NULL); UPDATE told SET id = 4 WHERE id = 2",
             "SELECT pg_replication_origin_session_reset()",
-            "SELECT pg_replication_origin_drop('wal2delta_test')",
+            "SELECT pg_replication_origin_drop('pgbronze_test')",
             "ALTER TYPE told_kind ADD VALUE 'c'",
             "INSERT INTO told VALUES (5, 'c', '(1,c)', '{c}')",
         ),

@@ -24,7 +24,7 @@ from tests.support.pipeline import Pipeline
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-_OURS = "application_name LIKE 'wal2delta/%'"
+_OURS = "application_name LIKE 'pgbronze/%'"
 
 #: Relations that sessions of ours have locked, and how long others have waited for one of them.
 _LOOK = f"""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cdc_core.ports.destination import Destination
 
-COMMAND = str(Path(sys.executable).with_name("wal2delta"))
+COMMAND = str(Path(sys.executable).with_name("pgbronze"))
 
 
 class Settled(Protocol):
@@ -34,7 +34,7 @@ class Settled(Protocol):
 
 
 class Pipeline:
-    """`wal2delta` as its user runs it, on one database and one lake."""
+    """`pgbronze` as its user runs it, on one database and one lake."""
 
     def __init__(self, dsn: str, lake: Settled, **settings: str) -> None:
         self.lake = lake

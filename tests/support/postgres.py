@@ -17,9 +17,9 @@ from adapters.embedded_postgres import EmbeddedPostgres
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DSN = "WAL2DELTA_TEST_DSN"
-BIN = "WAL2DELTA_PG_BIN"
-IMAGE = "WAL2DELTA_TEST_IMAGE"
+DSN = "PGBRONZE_TEST_DSN"
+BIN = "PGBRONZE_PG_BIN"
+IMAGE = "PGBRONZE_TEST_IMAGE"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def is_streaming(sql: psycopg.Connection, slot_name: str) -> bool:
 
 
 def server_kind() -> str:
-    """Where tests find their server: WAL2DELTA_TEST_DSN, else the binaries of WAL2DELTA_PG_BIN,
+    """Where tests find their server: PGBRONZE_TEST_DSN, else the binaries of PGBRONZE_PG_BIN,
     else a container where an engine answers, else the embedded wheel."""
     if os.environ.get(DSN):
         return f"the server of {DSN}"

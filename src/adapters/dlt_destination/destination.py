@@ -125,9 +125,9 @@ class DltDestination:
         except (ValueError, KeyError, TypeError):
             raise DestinationFailed(
                 f"the checkpoint in dataset {self._settings.dataset_name!r} is of another version "
-                "of wal2delta",
+                "of pgbronze",
                 "run the version that wrote it; or, to have every table read again, drop the table "
-                "_dlt_pipeline_state of the dataset, then run: wal2delta snapshot",
+                "_dlt_pipeline_state of the dataset, then run: pgbronze snapshot",
             ) from None
         self._keeps = checkpoint.reading is not None
         return checkpoint
@@ -473,7 +473,7 @@ class DltDestination:
                 raise DestinationFailed(
                     f"column {field.name!r} of table {target.name!r} is {held} in the destination "
                     f"and {field.type} at the source",
-                    "run wal2delta snapshot --tables with this table",
+                    "run pgbronze snapshot --tables with this table",
                 )
         if missing:
             self._store.add_columns(client, target.name, missing)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from adapters.dlt_destination.databricks.retry import PATIENCE, Patience
+from adapters.dlt_destination.databricks.retry import PATIENCE, RetryPolicy
 from adapters.dlt_destination.destination import DltDestination
 from cdc_core.values.errors import SettingsError
 
@@ -41,7 +41,7 @@ def databricks_destination(
     staging_volume_name: str | None = None,
     keep_staged_files: bool = False,
     multi_table_transaction: bool = False,
-    patience: Patience = PATIENCE,
+    retry_policy: RetryPolicy = PATIENCE,
     read_credentials: Callable[[], Mapping[str, Any]] | None = None,
 ) -> DltDestination:
     """`credentials`: dlt's keys for Databricks, `http_path` and `catalog` always among them.
@@ -65,7 +65,7 @@ def databricks_destination(
             "keep_staged_files": keep_staged_files,
         },
         settings.pipeline_name,
-        patience,
+        retry_policy,
         in_one_transaction=multi_table_transaction,
         credentials=read_credentials,
     )

@@ -25,7 +25,7 @@ from cdc_core.slot.continuity import RESNAPSHOT
 from cdc_core.tables.selection import left_out
 from cdc_core.values.changes import ChangeBatch, Op, TableChanges, Unrepresentable
 from cdc_core.values.checkpoint import SourceIdentity
-from cdc_core.values.errors import CdcError, HistoryLost, OperatorNeeded, WriterBusy
+from cdc_core.values.errors import CdcError, ContinuityLost, OperatorNeeded, WriterBusy
 from cdc_core.values.lsn import Lsn
 
 if TYPE_CHECKING:
@@ -345,7 +345,7 @@ class InMemorySource:
 
     def _require_slot(self) -> Lsn:
         if self.postgres.slot is None:
-            raise HistoryLost(f"replication slot {self.slot_name!r} does not exist", RESNAPSHOT)
+            raise ContinuityLost(f"replication slot {self.slot_name!r} does not exist", RESNAPSHOT)
         return self.postgres.slot
 
     def _require_idle_slot(self) -> None:
@@ -358,7 +358,7 @@ class InMemorySource:
     def _create_slot(self) -> Lsn:
         if self.postgres.slot is not None:
             raise OperatorNeeded(
-                f"replication slot {self.slot_name!r} exists already", "run: wal2delta slot drop"
+                f"replication slot {self.slot_name!r} exists already", "run: pgbronze slot drop"
             )
         self.postgres.slot = self.postgres.write_wal()
         self.faults.pass_by("source.create_slot.done")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cdc_core.check.findings import Finding, fail, ok, warn
 from cdc_core.ports.source_inspector import Provider
-from cdc_core.slot.continuity import break_in_history
+from cdc_core.slot.continuity import continuity_break
 from cdc_core.slot.wal_budget import END_TRANSACTIONS, nearest_limit
 
 if TYPE_CHECKING:
@@ -113,19 +113,19 @@ def source_findings(facts: SourceFacts) -> Iterator[Finding]:
     )
 
 
-def history_findings(
+def continuity_findings(
     facts: SourceFacts, checkpoint: Checkpoint | None, max_retained_wal: int | None = None
 ) -> Iterator[Finding]:
     """Whether the stream can go on from the destination's checkpoint, and how long it can wait."""
     subject = f"slot {facts.slot_name}"
     slot = facts.slot
     if checkpoint is not None and facts.identity is not None:
-        broken = break_in_history(checkpoint, facts.identity, slot)
+        broken = continuity_break(checkpoint, facts.identity, slot)
         if broken is not None:
             yield fail(subject, broken.what, broken.cure)
             return
     if slot is None:
-        yield ok(subject, "does not exist yet; wal2delta snapshot creates it")
+        yield ok(subject, "does not exist yet; pgbronze snapshot creates it")
     elif slot.database != facts.database:
         yield _slot_of_others(subject, slot)
     elif checkpoint is not None and facts.identity is None:
@@ -133,7 +133,7 @@ def history_findings(
     elif checkpoint is None:
         yield warn(
             subject,
-            "exists, but this destination has no checkpoint: wal2delta snapshot drops it and "
+            "exists, but this destination has no checkpoint: pgbronze snapshot drops it and "
             "creates it anew, so it must be no other pipeline's",
             "none needed if it is this pipeline's; else set sources.pg_replication.slot_name to "
             "another name",
@@ -142,10 +142,10 @@ def history_findings(
         yield warn(
             subject,
             f"is lost after {slot.safe_bytes >> 20} MB more of WAL",
-            f"run wal2delta cdc now; to have more room: {_keep_more_wal(facts)}",
+            f"run pgbronze cdc now; to have more room: {_keep_more_wal(facts)}",
         )
     elif (use := nearest_limit(slot, max_retained_wal)) is not None and use.near:
-        yield warn(subject, str(use), f"run: wal2delta cdc; if it stays: {END_TRANSACTIONS}")
+        yield warn(subject, str(use), f"run: pgbronze cdc; if it stays: {END_TRANSACTIONS}")
     else:
         retained = slot.retained_bytes >> 20
         yield ok(subject, f"continues the checkpoint; retains {retained} MB of WAL")
@@ -163,7 +163,7 @@ def unknown_history(facts: SourceFacts) -> Iterator[Finding]:
     yield warn(
         subject,
         f"{there}; whether changes can go on is not known, as {unread} could not be read",
-        "see the line that says fail, then run wal2delta check again",
+        "see the line that says fail, then run pgbronze check again",
     )
 
 
@@ -284,7 +284,7 @@ def _publication(facts: SourceFacts) -> Finding:
             f"run on the primary, as the tables' owner: {publication.statement}",
         )
     if facts.role.create_publications:
-        return ok(subject, "does not exist yet; wal2delta snapshot creates it")
+        return ok(subject, "does not exist yet; pgbronze snapshot creates it")
     if not all(table.owner for table in facts.tables.values()):
         # It could not publish them either.
         return fail(
@@ -337,7 +337,7 @@ def _limits(facts: SourceFacts) -> Iterator[Finding]:
         yield warn(
             "idle_replication_slot_timeout",
             f"the slot is lost when no run reads it for {facts.slot_idle_limit:.0f} s",
-            "run wal2delta cdc more often than that, or "
+            "run pgbronze cdc more often than that, or "
             + set_server("idle_replication_slot_timeout", "7d", facts),
         )
     if facts.sender_timeout is not None and facts.sender_timeout < SHORT_SENDER_TIMEOUT:

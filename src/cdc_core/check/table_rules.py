@@ -143,7 +143,7 @@ def _shape(table: SourceTable) -> Iterator[Finding]:
     name = str(table.relation.table)
     if table.not_streamed:
         sentence, _, cure = table.not_streamed.partition(_RUN)
-        cure = cure or f"to bring it up to date: wal2delta snapshot {tables_option([name])}"
+        cure = cure or f"to bring it up to date: pgbronze snapshot {tables_option([name])}"
         yield warn(name, f"not streamed, equal after a snapshot only: {sentence}", cure)
     names = map_columns(table.relation.column_names)
     renamed = [f"{old} becomes {new}" for old, new in names.items() if old != new]
@@ -169,7 +169,7 @@ def _shape(table: SourceTable) -> Iterator[Finding]:
         yield warn(
             name,
             f"columns whose text changes without an event if what they name is renamed: {columns}",
-            f"none needed; after a rename: wal2delta verify {tables_option([name])} --repair",
+            f"none needed; after a rename: pgbronze verify {tables_option([name])} --repair",
         )
 
 

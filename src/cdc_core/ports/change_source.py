@@ -114,7 +114,7 @@ class ChangeSource(Protocol):
         out. `stop` is asked between batches. A relation's columns have the numbers that the catalog
         has for their names now, 0 for names it does not know.
 
-        Raises `HistoryLost` where the slot is gone or lost, `WriterBusy` while another process
+        Raises `ContinuityLost` where the slot is gone or lost, `WriterBusy` while another process
         reads it; `ReadAgain`.
         """
         ...

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cdc_core.values.errors import HistoryLost, OperatorNeeded
+from cdc_core.values.errors import ContinuityLost, OperatorNeeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cdc_core.values.checkpoint import Checkpoint, SourceIdentity
     from cdc_core.values.lsn import Lsn
 
-RESNAPSHOT = "every table needs a new snapshot; run: wal2delta snapshot"
+RESNAPSHOT = "every table needs a new snapshot; run: pgbronze snapshot"
 
 
 def require_checkpoint(checkpoint: Checkpoint | None) -> Checkpoint:
@@ -24,7 +24,7 @@ def require_checkpoint(checkpoint: Checkpoint | None) -> Checkpoint:
     if checkpoint is None:
         raise OperatorNeeded(
             "the destination has no checkpoint: no snapshot was taken yet",
-            "run: wal2delta snapshot",
+            "run: pgbronze snapshot",
         )
     return checkpoint
 
@@ -43,7 +43,7 @@ def has_two_phase(slot_name: str) -> OperatorNeeded:
     )
 
 
-def break_in_history(
+def continuity_break(
     checkpoint: Checkpoint,
     source: SourceIdentity,
     slot: SlotState | None,
@@ -58,38 +58,38 @@ def break_in_history(
     known = checkpoint.source
     name = source.slot_name
     if known.system_id != source.system_id:
-        return HistoryLost(
+        return ContinuityLost(
             f"the checkpoint belongs to PostgreSQL cluster {known.system_id}, this is "
             f"{source.system_id}",
             f"point sources.pg_replication.credentials at the former, or {RESNAPSHOT}",
         )
     if known.database != source.database:
-        return HistoryLost(
+        return ContinuityLost(
             f"the checkpoint belongs to database {known.database!r}, this is {source.database!r}",
             f"point sources.pg_replication.credentials at the former, or {RESNAPSHOT}",
         )
     if known.slot_name != source.slot_name:
-        return HistoryLost(
+        return ContinuityLost(
             f"the checkpoint belongs to slot {known.slot_name!r}, the setting names {name!r}",
             f"set sources.pg_replication.slot_name to the former, or {RESNAPSHOT}",
         )
     if slot is None:
-        return HistoryLost(f"replication slot {name!r} does not exist", RESNAPSHOT)
+        return ContinuityLost(f"replication slot {name!r} does not exist", RESNAPSHOT)
     if slot.database != source.database:
         whose = f"belongs to database {slot.database!r}" if slot.database else "is a physical slot"
-        return HistoryLost(
+        return ContinuityLost(
             f"replication slot {name!r} {whose}",
             f"choose another sources.pg_replication.slot_name; {RESNAPSHOT}",
         )
     if slot.lost or slot.confirmed_flush_lsn is None:
-        return HistoryLost(
+        return ContinuityLost(
             f"replication slot {name!r} is lost (wal_status = {slot.wal_status})",
             f"raise max_slot_wal_keep_size or run cdc more often; {RESNAPSHOT}",
         )
     if slot.two_phase:
         return has_two_phase(name)
     if slot.confirmed_flush_lsn > checkpoint.lsn:
-        return HistoryLost(
+        return ContinuityLost(
             f"replication slot {name!r} is at {slot.confirmed_flush_lsn}, past the checkpoint "
             f"{checkpoint.lsn}: it was recreated, or something else read from it",
             "if another pipeline has it, set sources.pg_replication.slot_name to another; "
@@ -99,14 +99,14 @@ def break_in_history(
         left = left_timeline(known.timeline)
         if left is None or left < checkpoint.lsn:
             where = "never was on it" if left is None else f"left it at {left}"
-            return HistoryLost(
+            return ContinuityLost(
                 f"the checkpoint {checkpoint.lsn} is on timeline {known.timeline}, the source is "
                 f"on {source.timeline} and {where}: it was restored from a copy, or promoted too "
                 "early",
                 f"point sources.pg_replication.credentials at the former server, or {RESNAPSHOT}",
             )
     if current_lsn is not None and current_lsn < checkpoint.lsn:
-        return HistoryLost(
+        return ContinuityLost(
             f"the source's WAL ends at {current_lsn}, before the checkpoint {checkpoint.lsn}: it "
             "was restored from a copy, or is a standby that has not replayed so far",
             f"wait for the standby, or {RESNAPSHOT}",

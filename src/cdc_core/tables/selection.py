@@ -77,6 +77,6 @@ def choose_tables(found: Sequence[SourceTable], globs: Sequence[str]) -> list[So
     if vain:
         raise SettingsError(
             f"--tables {shlex.join(vain)} matches none of the {len(found)} tables found",
-            "globs match schema.table, or the bare name; wal2delta check lists the tables",
+            "globs match schema.table, or the bare name; pgbronze check lists the tables",
         )
     return [table for table in found if not globs or table.relation.table.matches(globs)]

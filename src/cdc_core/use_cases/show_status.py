@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cdc_core.slot.continuity import break_in_history
+from cdc_core.slot.continuity import continuity_break
 from cdc_core.slot.wal_budget import budget_warning
 from cdc_core.values.checkpoint import TableStatus
-from cdc_core.values.errors import CdcError, HistoryLost
+from cdc_core.values.errors import CdcError, ContinuityLost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,11 +66,11 @@ class ShowStatus:
             found = {table.relation.oid: table for table in self.catalog.tables()}
             passed_over = self.catalog.passed_over()
             rows, uncounted = self._count()
-            broken = checkpoint and break_in_history(
+            broken = checkpoint and continuity_break(
                 checkpoint, identity, slot, current, self.monitor.left_timeline
             )
         if checkpoint is None:
-            problem = "no snapshot was taken yet; run: wal2delta snapshot"
+            problem = "no snapshot was taken yet; run: pgbronze snapshot"
             lag_bytes = lag_seconds = None
         else:
             problem = str(broken) if broken else ""
@@ -78,7 +78,7 @@ class ShowStatus:
             behind = checkpoint.committed_at is not None and lag_bytes > 0
             lag_seconds = max(0.0, (now - (checkpoint.committed_at or 0)) / 1e6) if behind else 0.0
         states = checkpoint.tables if checkpoint else {}
-        lost = isinstance(broken, HistoryLost)
+        lost = isinstance(broken, ContinuityLost)
         lines = [
             TableLine(
                 str(state.table), state.target, _status(state, lost=lost).value, state.reason,

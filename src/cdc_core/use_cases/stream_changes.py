@@ -11,7 +11,7 @@ from cdc_core.full_load.read_tables import READ_ATTEMPTS, read_tables
 from cdc_core.ports.change_source import ReadAgain
 from cdc_core.ports.clock import Clock, SystemClock
 from cdc_core.ports.progress import Progress, SilentProgress
-from cdc_core.slot.continuity import break_in_history, confirmable, require_checkpoint
+from cdc_core.slot.continuity import confirmable, continuity_break, require_checkpoint
 from cdc_core.slot.watch_budget import BudgetWatch
 from cdc_core.tables.followed_tables import TablePlan
 from cdc_core.tables.remove_rows import UnknownRows, removals
@@ -163,7 +163,7 @@ class StreamChanges:
             raise NeverLoaded
         checkpoint = require_checkpoint(found)
         identity, current = source.identity(), source.current_lsn()
-        broken = break_in_history(
+        broken = continuity_break(
             checkpoint, identity, source.slot(), current, source.left_timeline
         )
         if broken is not None:
@@ -184,7 +184,7 @@ class StreamChanges:
             again = tables_option(name for name, _ in named)
             self.progress.warn(
                 f"not streamed, so they stay as they were last read: {reasons}; "
-                f"until then, to bring them up to date: wal2delta snapshot {again}"
+                f"until then, to bring them up to date: pgbronze snapshot {again}"
             )
         return told | stale.keys()
 

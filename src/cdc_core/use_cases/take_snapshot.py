@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cdc_core.fold.unrepresentable import warn_of_unrepresentable
 from cdc_core.full_load.read_tables import READ_ATTEMPTS, read_tables
 from cdc_core.ports.progress import Progress, SilentProgress
-from cdc_core.slot.continuity import break_in_history, confirmable
+from cdc_core.slot.continuity import confirmable, continuity_break
 from cdc_core.tables.selection import choose_tables, require_schemas
 from cdc_core.tables.target_names import target_names
 from cdc_core.use_cases.stream_changes import StreamChanges
@@ -67,7 +67,7 @@ class TakeSnapshot:
             slot = self.source.slot()
             current, left = self.source.current_lsn(), self.source.left_timeline
             broken = (
-                break_in_history(checkpoint, identity, slot, current, left) if checkpoint else None
+                continuity_break(checkpoint, identity, slot, current, left) if checkpoint else None
             )
             if tables and broken:
                 raise broken

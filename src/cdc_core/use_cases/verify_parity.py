@@ -12,7 +12,7 @@ import pyarrow as pa
 from cdc_core.fold.unrepresentable import key_texts
 from cdc_core.ports.progress import Progress, SilentProgress
 from cdc_core.ports.snapshot_source import WHOLE
-from cdc_core.slot.continuity import break_in_history, require_checkpoint
+from cdc_core.slot.continuity import continuity_break, require_checkpoint
 from cdc_core.tables.schema_change import evolve, redefined
 from cdc_core.tables.selection import choose_tables
 from cdc_core.values.checkpoint import TableStatus
@@ -145,7 +145,7 @@ class VerifyParity:
         with self.source, self.destination:
             checkpoint = require_checkpoint(self.destination.read_checkpoint())
             source = self.source
-            broken = break_in_history(
+            broken = continuity_break(
                 checkpoint, source.identity(), source.slot(), source.current_lsn(),
                 source.left_timeline,
             )  # fmt: skip
@@ -203,7 +203,7 @@ class VerifyParity:
         state = checkpoint.tables.get(table.relation.oid)
         if state is None:
             rows = sum(len(piece.rows) for piece in snapshot.read(table.relation))
-            problem = "not loaded yet; run: wal2delta cdc"
+            problem = "not loaded yet; run: pgbronze cdc"
             return TableParity(name, "", rows, missing=rows, problem=problem), checkpoint
         sides = TableSides(snapshot, self.destination, table.relation, state)
         source, target = sides.digests(lambda count: self.progress.rows_read(name, count))
@@ -243,12 +243,12 @@ class VerifyParity:
         if not redefined([table], self.catalog.tables([table.relation.oid])):
             return ""
         name = table.relation.table
-        return f"not repaired: the definition of {name} changed; run: wal2delta cdc"
+        return f"not repaired: the definition of {name} changed; run: pgbronze cdc"
 
 
 def _failure(name: str, error: Exception) -> str:
     """Why a table was not compared, with the cure; no text of Arrow's, which may have values."""
-    again = f"run: wal2delta snapshot {tables_option([name])}"
+    again = f"run: pgbronze snapshot {tables_option([name])}"
     match error:
         case DestinationFailed():
             return f"{error.what}; {again}"
@@ -276,7 +276,7 @@ def _problem(sides: TableSides) -> str:
     problems = list(sides.other_types.values())
     if sides.pairing.lacking:
         problems.append(
-            f"not in the destination yet: {', '.join(sides.pairing.lacking)}; run: wal2delta cdc"
+            f"not in the destination yet: {', '.join(sides.pairing.lacking)}; run: pgbronze cdc"
         )
     return "; ".join(problems)
 
@@ -285,10 +285,10 @@ def _refusal(table: SourceTable, state: TableState, sides: TableSides) -> str:
     """Why the rows of the table cannot be mended one by one; empty if they can."""
     name = table.relation.table
     if state.table != name or evolve(state, table).changes:
-        return f"not repaired: the definition of {name} changed since; run: wal2delta cdc"
+        return f"not repaired: the definition of {name} changed since; run: pgbronze cdc"
     if sides.other_types:
         return (
-            f"not repaired: its types differ; run: wal2delta snapshot {tables_option([str(name)])}"
+            f"not repaired: its types differ; run: pgbronze snapshot {tables_option([str(name)])}"
         )
     return ""
 

@@ -109,7 +109,7 @@ class OperatorNeeded(CdcError):
     exit_code = 3
 
 
-class HistoryLost(OperatorNeeded):
+class ContinuityLost(OperatorNeeded):
     """Changes between the checkpoint and the slot are gone; only a snapshot mends that."""
 
 
@@ -119,7 +119,7 @@ class NeverLoaded(OperatorNeeded):
     def __init__(self) -> None:
         super().__init__(
             "the destination has no checkpoint: no snapshot was taken yet",
-            "run: wal2delta snapshot",
+            "run: pgbronze snapshot",
         )
 
 
@@ -162,7 +162,7 @@ class TablesNeedSnapshot(OperatorNeeded):
         super().__init__(
             f"not followed by the stream: {names}; every other table is up to date",
             ("change what the destination refuses, then " if unfit else "")
-            + f"run: wal2delta snapshot {tables_option(tables)}"
+            + f"run: pgbronze snapshot {tables_option(tables)}"
             + (', or undo it, or set pipeline.schema_changes = "evolve"' if frozen else ""),
         )
 

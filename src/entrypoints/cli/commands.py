@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from entrypoints.container import Container
 
-logger = logging.getLogger("wal2delta")
+logger = logging.getLogger("pgbronze")
 
 
 class Declined(CdcError):
@@ -87,7 +87,7 @@ def demo(chosen: argparse.Namespace) -> int:
     if chosen.destination not in (None, "duckdb"):
         raise SettingsError(
             f"the demo writes a DuckDB file, not {chosen.destination}",
-            "run: wal2delta demo; for your own tables: wal2delta snapshot",
+            "run: pgbronze demo; for your own tables: pgbronze snapshot",
         )
     from entrypoints.demo.demo import run_demo
 
@@ -111,7 +111,7 @@ def take_snapshot(container: Container, tables: list[str]) -> int:
     if report.tables == 0:
         logger.warning(
             "no table was found; see sources.pg_replication.schemas, include and exclude, "
-            "and run: wal2delta check"
+            "and run: pgbronze check"
         )
     kept = f" ({report.kept:,} of them read by an earlier run)" if report.kept else ""
     logger.info(
@@ -267,7 +267,7 @@ def slot(chosen: argparse.Namespace) -> int:
             with container.change_source() as source:
                 if source.slot() is not None:
                     raise SettingsError(
-                        f"replication slot {name} exists already", "see: wal2delta slot show"
+                        f"replication slot {name} exists already", "see: pgbronze slot show"
                     )
                 logger.info("created replication slot %s at %s", name, source.create_slot())
         case "drop":

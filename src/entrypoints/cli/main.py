@@ -1,4 +1,4 @@
-"""The command `wal2delta`: arguments, and the one boundary where errors become exit codes.
+"""The command `pgbronze`: arguments, and the one boundary where errors become exit codes.
 
 Nothing heavy is imported here: `--help`, `--version` and usage errors answer at once. What each
 command does is in `commands`.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import FrameType
 
-PROGRAM = "wal2delta"
+PROGRAM = "pgbronze"
 DESTINATIONS = ("databricks", "duckdb", "delta")
 
 
@@ -31,9 +31,9 @@ def build_parser() -> Parser:
         description="PostgreSQL to Delta tables on Databricks: exact snapshots and CDC.",
         epilog="""\
 example:
-  wal2delta demo                              the first minute, without any setting
-  wal2delta snapshot --destination duckdb     your own database, into a DuckDB file
-  wal2delta cdc --destination duckdb          what changed since
+  pgbronze demo                              the first minute, without any setting
+  pgbronze snapshot --destination duckdb     your own database, into a DuckDB file
+  pgbronze cdc --destination duckdb          what changed since
 
 Settings: environment, .dlt/secrets.toml, .dlt/config.toml; all but secrets also as options, such as
 --slot-name=VALUE. LOG_LEVEL = DEBUG|INFO|WARNING|ERROR.
@@ -58,13 +58,13 @@ Exit codes: 0 done, 1 failed (run again), 2 command line or setting wrong,
     command(
         "demo",
         "see it work: an embedded PostgreSQL replicated into a DuckDB file; needs no settings",
-        "wal2delta demo",
+        "pgbronze demo",
     )
     check = command(
         "check",
         "find what would go wrong, and the SQL or setting that mends it",
-        "wal2delta check --destination duckdb",
-        "wal2delta check --all",
+        "pgbronze check --destination duckdb",
+        "pgbronze check --all",
     )
     check.add_argument(
         "--all", action="store_true", help="print a line for every table, also for one that is fine"
@@ -72,30 +72,30 @@ Exit codes: 0 done, 1 failed (run again), 2 command line or setting wrong,
     snapshot = command(
         "snapshot",
         "full load: read the tables at one LSN and replace them in the destination",
-        "wal2delta snapshot --destination duckdb",
-        "wal2delta snapshot --tables 'public.*' billing.invoices",
+        "pgbronze snapshot --destination duckdb",
+        "pgbronze snapshot --tables 'public.*' billing.invoices",
     )
     _tables(snapshot)
     cdc = command(
         "cdc",
         "apply every change committed before the run began",
-        "wal2delta cdc --destination duckdb",
-        "wal2delta cdc --follow",
+        "pgbronze cdc --destination duckdb",
+        "pgbronze cdc --follow",
     )
     cdc.add_argument("--follow", action="store_true", help="go on until SIGTERM or Ctrl-C")
     cdc.set_defaults(stop=None)
     status = command(
         "status",
         "slot, checkpoint, lag and tables; changes nothing",
-        "wal2delta status",
-        "wal2delta status --json",
+        "pgbronze status",
+        "pgbronze status --json",
     )
     _json(status)
     verify = command(
         "verify",
         "compare source and destination, table by table; exit 1 if a row differs",
-        "wal2delta verify",
-        "wal2delta verify --tables orders --repair",
+        "pgbronze verify",
+        "pgbronze verify --tables orders --repair",
     )
     _tables(verify)
     verify.add_argument("--repair", action="store_true", help="mend exactly the rows that differ")
@@ -103,23 +103,23 @@ Exit codes: 0 done, 1 failed (run again), 2 command line or setting wrong,
     simulate = command(
         "simulate",
         "write random transactions to the source, creating its demo tables if there are none",
-        "wal2delta simulate 5 2 1",
+        "pgbronze simulate 5 2 1",
     )
     for name in ("inserts", "updates", "deletes"):
         simulate.add_argument(name, type=_count, metavar=name.upper(), help=f"how many {name}")
     cleanup = command(
         "cleanup",
         "destructive reset: datasets with their volumes, slot, publication, local state",
-        "wal2delta cleanup --yes",
+        "pgbronze cleanup --yes",
     )
     cleanup.add_argument("--yes", action="store_true", help="do not ask")
-    command("volumes", "list the staging volumes and the files in them", "wal2delta volumes")
+    command("volumes", "list the staging volumes and the files in them", "pgbronze volumes")
     slot = command(
         "slot",
         "the replication slot on its own; drop one that nobody reads, it fills the source's disk",
-        "wal2delta slot show",
-        "wal2delta slot create",
-        "wal2delta slot drop",
+        "pgbronze slot show",
+        "pgbronze slot create",
+        "pgbronze slot drop",
     )
     slot.add_argument(
         "action", choices=("show", "create", "drop"), metavar="ACTION", help="show, create or drop"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from entrypoints.container import Container
 
-logger = logging.getLogger("wal2delta")
+logger = logging.getLogger("pgbronze")
 
 #: How often a run that waits tries again; less than passes between two runs of a continuous job.
 POLL_SECONDS = 2.0

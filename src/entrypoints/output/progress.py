@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cdc_core.ports.progress import Progress
 
-logger = logging.getLogger("wal2delta.progress")
+logger = logging.getLogger("pgbronze.progress")
 
 EVERY_SECONDS = 5.0
 #: Tables that are done and still have a bar: each one is drawn again ten times a second.

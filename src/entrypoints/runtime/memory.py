@@ -22,9 +22,9 @@ def prepare_arrow() -> None:
     And not import pandas, of which nothing is used."""
     import pyarrow as pa
 
-    from adapters.arrow_warmup import make_first_array
+    from adapters.arrow_warmup import warm_up_arrow
 
     with suppress(NotImplementedError):
         pa.set_memory_pool(pa.jemalloc_memory_pool())
         pa.jemalloc_set_decay_ms(0)
-    make_first_array(without_pandas=True)
+    warm_up_arrow(without_pandas=True)

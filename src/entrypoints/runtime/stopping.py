@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
-logger = logging.getLogger("wal2delta")
+logger = logging.getLogger("pgbronze")
 
 
 @contextmanager

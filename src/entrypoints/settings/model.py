@@ -230,7 +230,7 @@ class _Section(BaseModel):
 
 
 class PipelineSettings(_Section):
-    name: Annotated[str, AfterValidator(_pipeline_name)] = "wal2delta"
+    name: Annotated[str, AfterValidator(_pipeline_name)] = "pgbronze"
     destination: DestinationName = "databricks"
     dataset_name: Annotated[str, AfterValidator(_dataset_name)] = "bronze"
     schema_changes: Literal["evolve", "freeze"] = "evolve"

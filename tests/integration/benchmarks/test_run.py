@@ -27,7 +27,7 @@ def test_command_measures_and_keeps_results(tmp_path, capsys):
             assert figure.rows_per_second > 0
             assert figure.peak_mb > 0
     assert 0 < latency.values["p50"] <= latency.values["p95"] <= latency.values["longest"]
-    assert "wal2delta cdc --follow" in capsys.readouterr().out
+    assert "pgbronze cdc --follow" in capsys.readouterr().out
 
 
 def test_growth_is_told_of_whole_runs_and_of_imported_ones(tmp_path):

@@ -49,7 +49,7 @@ def filled(shop):
 def _refused(shop, *arguments, code, told, **environ):
     done = shop.run(*arguments, code=code, **environ)
     assert told in done.line, done.line
-    assert done.line.startswith("wal2delta: ")
+    assert done.line.startswith("pgbronze: ")
     for secret in SECRETS:
         assert secret not in done.out + done.error
     assert "Traceback" not in done.error
@@ -88,7 +88,7 @@ def test_connection_refused(authority, code, told, filled):
 
 
 def test_cdc_before_any_snapshot(filled):
-    _refused(filled, "cdc", code=3, told="run: wal2delta snapshot")
+    _refused(filled, "cdc", code=3, told="run: pgbronze snapshot")
 
 
 def test_slot_dropped(filled):
@@ -266,7 +266,7 @@ def test_connection_is_cut_while_a_run_reads(filled):
                 )
         out, error = process.communicate()
     assert process.returncode == 1, error
-    assert error.splitlines()[-1].startswith("wal2delta: PostgreSQL")
+    assert error.splitlines()[-1].startswith("pgbronze: PostgreSQL")
     for secret in SECRETS:
         assert secret not in out + error
     assert "cdc done: 200,000 changes" in filled.run("cdc").error

@@ -344,7 +344,7 @@ def test_tables_that_go_stale_are_warned_of(shop):
     assert "public.my log has no primary key" in told
     assert 'run: ALTER TABLE "public"."my log" REPLICA IDENTITY FULL' in told
     # What the line says for until then, and for good.
-    shop.run("snapshot", *shlex.split(told.partition("wal2delta snapshot ")[2].splitlines()[0]))
+    shop.run("snapshot", *shlex.split(told.partition("pgbronze snapshot ")[2].splitlines()[0]))
     assert shop.lake_sql('SELECT line FROM bronze."my log"') == [("new",)]
     shop.sql('ALTER TABLE "public"."my log" REPLICA IDENTITY FULL')
     assert "not streamed" not in shop.run("cdc").error

@@ -53,7 +53,7 @@ def test_commands_in_the_pages_parse():
         for text in PAGES
         for block in _blocks(text, "sh")
         for line in block.splitlines()
-        if re.match(r"(uv run )?wal2delta ", line)
+        if re.match(r"(uv run )?pgbronze ", line)
     ]
     assert len(told) > 10
     for line in told:

@@ -29,7 +29,7 @@ def test_a_slot_whose_wal_is_gone(shop):
             for arguments in (["cdc"], ["cdc", "--follow"], ["snapshot", "--tables", "t"]):
                 assert told in shop.run(*arguments, code=3).line
             status = shop.run("status").out
-            assert "run: wal2delta snapshot" in status.replace("\n", " ")
+            assert "run: pgbronze snapshot" in status.replace("\n", " ")
             assert "needs snapshot" in status
             assert "streaming" not in status
             assert any(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from adapters.dlt_destination.databricks.retry import Patience
+from adapters.dlt_destination.databricks.retry import RetryPolicy
 from adapters.dlt_destination.factories import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.integration.warehouse.client import Warehouse
 
 #: Waits that cost a test nothing.
-PATIENCE = Patience(first_wait=0.01, longest_wait=0.05)
+PATIENCE = RetryPolicy(first_wait=0.01, longest_wait=0.05)
 
 
 @pytest.fixture(autouse=True)
@@ -40,10 +40,10 @@ def opened(
     warehouse: Warehouse, tmp_path: Path, *, in_one_transaction: bool
 ) -> Callable[[], Destination]:
     """A function that gives a destination, not yet opened, always of the same dataset."""
-    settings = PipelineSettings("wal2delta", "bronze", tmp_path / "work")
+    settings = PipelineSettings("pgbronze", "bronze", tmp_path / "work")
     return lambda: databricks_destination(
         settings,
         warehouse.dlt_credentials(),
         multi_table_transaction=in_one_transaction,
-        patience=PATIENCE,
+        retry_policy=PATIENCE,
     )

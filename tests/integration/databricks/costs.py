@@ -70,7 +70,7 @@ def of_the_destination(
     warehouse: Warehouse, folder: Path, tables: int, *, in_one_transaction: bool = False
 ) -> dict[str, Cost]:
     """Of runs in processes of their own, each looking for the checkpoint first."""
-    settings = PipelineSettings("wal2delta", "bronze", folder)
+    settings = PipelineSettings("pgbronze", "bronze", folder)
     targets = [TargetTable(f"t{n}", COLUMNS) for n in range(tables)]
     found = {}
     for lsn, run in enumerate((*RUNS, "CDC without a change"), start=1):
@@ -96,8 +96,8 @@ def main() -> None:
     sizes = [int(argument) for argument in sys.argv[1:]] or [1, 10, 50]
     ways = {
         "stock dlt": of_stock_dlt,
-        "wal2delta": of_the_destination,
-        "wal2delta, one transaction": lambda *args: of_the_destination(
+        "pgbronze": of_the_destination,
+        "pgbronze, one transaction": lambda *args: of_the_destination(
             *args, in_one_transaction=True
         ),
     }

@@ -130,7 +130,7 @@ class Shop:
     source: psycopg.Connection[Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        settings = PipelineSettings("wal2delta", "bronze", self.folder / "work")
+        settings = PipelineSettings("pgbronze", "bronze", self.folder / "work")
         self.service = Service(
             self.dsn,
             WarehouseLake(self.warehouse, self.folder),
@@ -138,7 +138,7 @@ class Shop:
                 settings,
                 self.warehouse.dlt_credentials(),
                 multi_table_transaction=self.in_one_transaction,
-                patience=PATIENCE,
+                retry_policy=PATIENCE,
             ),
         )
         self.source = psycopg.connect(self.dsn, autocommit=True)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from adapters.dlt_destination.databricks.retry import PATIENCE, Patience
+from adapters.dlt_destination.databricks.retry import PATIENCE, RetryPolicy
 from adapters.dlt_destination.factories import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.values.errors import DestinationUnavailable, SettingsError
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from tests.integration.warehouse.client import Warehouse
 
 
-SHORT = Patience(first_wait=0.01, longest_wait=0.05, seconds_away=1.0)
-IMPATIENT = Patience(attempts=2, first_wait=0.01)
+SHORT = RetryPolicy(first_wait=0.01, longest_wait=0.05, seconds_away=1.0)
+IMPATIENT = RetryPolicy(attempts=2, first_wait=0.01)
 
 
-def load(credentials: dict[str, Any], work: Path, patience: Patience = IMPATIENT) -> None:
-    settings = PipelineSettings("wal2delta", "bronze", work)
-    with databricks_destination(settings, credentials, patience=patience) as destination:
+def load(credentials: dict[str, Any], work: Path, retry_policy: RetryPolicy = IMPATIENT) -> None:
+    settings = PipelineSettings("pgbronze", "bronze", work)
+    with databricks_destination(settings, credentials, retry_policy=retry_policy) as destination:
         destination.load(EMPTY_BATCH, checkpoint(1))
 
 

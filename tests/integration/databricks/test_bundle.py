@@ -49,7 +49,7 @@ def options(job: str, task: str, target: str = "prod", **variables: Any) -> dict
     """The settings of a task by their keys, as the wheel reads its parameters."""
     given = arguments(jobs(target, **{**GIVEN, **variables})[job], task)
     if job == "health":
-        chosen, others = parameters.split(given, "wal2delta")
+        chosen, others = parameters.split(given, "pgbronze")
         assert cli.build_parser().parse_args(others).command == task
     else:
         script = tasks(jobs(target, **GIVEN)[job])[task]["entry_point"]
@@ -146,8 +146,8 @@ def test_nothing_of_a_developers_copy_runs_by_itself() -> None:
 @pytest.mark.parametrize(("job", "task"), TASKS)
 def test_entry_points_are_the_wheels(job: str, task: str) -> None:
     script = tasks(jobs("prod", **GIVEN)[job])[task]
-    assert script["package_name"] == "wal2delta"
-    (entry,) = distribution("wal2delta").entry_points.select(name=script["entry_point"])
+    assert script["package_name"] == "pgbronze"
+    (entry,) = distribution("pgbronze").entry_points.select(name=script["entry_point"])
     expected = wheel.command if job == "health" else getattr(wheel, script["entry_point"])
     assert entry.load() is expected
 

@@ -10,7 +10,7 @@ import pytest
 
 from adapters.dlt_destination.databricks import retry
 from adapters.dlt_destination.databricks import sessions as warehouse_sessions
-from adapters.dlt_destination.databricks.retry import Patience
+from adapters.dlt_destination.databricks.retry import RetryPolicy
 from adapters.dlt_destination.factories import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.values.errors import CdcError, DestinationFailed, DestinationUnavailable
@@ -95,8 +95,8 @@ def test_a_warehouse_that_is_away_is_waited_for_once(
     warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not for the statement, and again for the session that it wants."""
-    patience, now = Patience(seconds_away=100.0), [0.0]
-    settings = PipelineSettings("wal2delta", "bronze", tmp_path / "work")
+    retry_policy, now = RetryPolicy(seconds_away=100.0), [0.0]
+    settings = PipelineSettings("pgbronze", "bronze", tmp_path / "work")
 
     def away(_: Any) -> Any:
         raise ConnectionError("away")
@@ -107,7 +107,9 @@ def test_a_warehouse_that_is_away_is_waited_for_once(
     clock = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
     monkeypatch.setattr(retry, "time", clock)
     monkeypatch.setattr(warehouse_sessions, "_connect", away)
-    destination = databricks_destination(settings, warehouse.dlt_credentials(), patience=patience)
+    destination = databricks_destination(
+        settings, warehouse.dlt_credentials(), retry_policy=retry_policy
+    )
     with pytest.raises(DestinationUnavailable), destination:
         destination.read_checkpoint()
     assert 50 < now[0] <= 100

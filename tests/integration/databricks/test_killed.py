@@ -32,7 +32,7 @@ from tests.integration.warehouse.client import Warehouse
 warehouse, work = Warehouse.from_json(sys.argv[1]), Path(sys.argv[2])
 batch, in_one_transaction = sys.argv[3], sys.argv[4] == "True"
 with databricks_destination(
-    PipelineSettings("wal2delta", "bronze", work),
+    PipelineSettings("pgbronze", "bronze", work),
     warehouse.dlt_credentials(),
     multi_table_transaction=in_one_transaction,
 ) as destination:

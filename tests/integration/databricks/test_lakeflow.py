@@ -227,7 +227,7 @@ def test_the_wheel_replaces_nothing_that_databricks_ships(
     assert {name: there[name] for name in both} == {name: shipped[name] for name in both}
     pins = constraints.pins_of(constraints.CONSTRAINTS)
     assert {name: there[name] for name in pins} == pins
-    assert there.keys() - both - pins.keys() - {"wal2delta", *constraints.NOT_PINNED} == set()
+    assert there.keys() - both - pins.keys() - {"pgbronze", *constraints.NOT_PINNED} == set()
 
 
 @every_environment
@@ -279,7 +279,7 @@ def test_a_task_fails_with_its_line(workspace: Workspace, database: str) -> None
     JobLake(workspace.warehouse, workspace.folder)
     found = workspace.run("hook first", "cdc_stream", log_level="DEBUG")
     assert (found.succeeded, found.code) == (False, 3)
-    assert found.error.startswith("wal2delta: ")
+    assert found.error.startswith("pgbronze: ")
     assert found.error in found.log
     assert PASSWORD not in str(found)
 

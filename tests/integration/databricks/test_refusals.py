@@ -241,9 +241,9 @@ def opened_with(
 ) -> Destination:
     """Opened, and asked for its checkpoint."""
     destination = databricks_destination(
-        PipelineSettings("wal2delta", "bronze", work / "work"),
+        PipelineSettings("pgbronze", "bronze", work / "work"),
         warehouse.dlt_credentials(oauth=oauth),
-        patience=PATIENCE,
+        retry_policy=PATIENCE,
         read_credentials=vault.read if vault else None,
     )
     with destination:

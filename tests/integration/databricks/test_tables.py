@@ -223,7 +223,7 @@ def test_staged_files_may_be_kept(warehouse: Warehouse, tmp_path: Path) -> None:
     """Of a snapshot in the dataset's volume, of changes in that of the staging dataset."""
     for number in (1, 2):
         with databricks_destination(
-            PipelineSettings("wal2delta", "bronze", tmp_path),
+            PipelineSettings("pgbronze", "bronze", tmp_path),
             warehouse.dlt_credentials(),
             keep_staged_files=True,
         ) as destination:

@@ -105,7 +105,7 @@ def test_nothing_is_tried_in_vain(opened: Callable[[], Destination], warehouse: 
 def test_tables_made_before_are_told_of_transactions_once(
     opened: Callable[[], Destination], warehouse: Warehouse, tmp_path: Path
 ) -> None:
-    settings = PipelineSettings("wal2delta", "bronze", tmp_path / "before")
+    settings = PipelineSettings("pgbronze", "bronze", tmp_path / "before")
     with databricks_destination(settings, warehouse.dlt_credentials()) as before:
         before.load(snapshot(1), checkpoint(1))
     told = []

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from adapters.dlt_destination.databricks.retry import Patience
+from adapters.dlt_destination.databricks.retry import RetryPolicy
 from adapters.dlt_destination.databricks.store import DatabricksStore
 from adapters.dlt_destination.delta.store import DeltaStore
 from adapters.dlt_destination.duckdb.store import DuckDbStore
@@ -29,9 +29,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         case _:
             warehouse: Warehouse = request.getfixturevalue("warehouse")
             place = {"credentials": warehouse.dlt_credentials()}
-            return Store(DatabricksStore, place, ("wal2delta", Patience()))
+            return Store(DatabricksStore, place, ("pgbronze", RetryPolicy()))
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> PipelineSettings:
-    return PipelineSettings("wal2delta", "bronze", tmp_path / "work")
+    return PipelineSettings("pgbronze", "bronze", tmp_path / "work")

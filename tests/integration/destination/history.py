@@ -45,7 +45,7 @@ SOURCE = SourceIdentity("1", "shop", "slot")
 
 
 def open_destination(kind: str, folder: Path) -> Destination:
-    settings = PipelineSettings("wal2delta", "bronze", folder / "work")
+    settings = PipelineSettings("pgbronze", "bronze", folder / "work")
     match kind:
         case "duckdb":
             return duckdb_destination(settings, str(folder / "lake.duckdb"))

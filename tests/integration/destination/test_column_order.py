@@ -35,7 +35,7 @@ def test_of_a_duckdb_table(tmp_path: Path) -> None:
         with duckdb.connect(file, read_only=True) as connection:
             return [row[0] for row in connection.execute("DESCRIBE bronze.orders").fetchall()]
 
-    settings = PipelineSettings("wal2delta", "bronze", tmp_path / "work")
+    settings = PipelineSettings("pgbronze", "bronze", tmp_path / "work")
     columns_are_in_order([duckdb_destination(settings, file) for _ in range(3)], names)
 
 
@@ -47,7 +47,7 @@ def test_of_a_delta_table(tmp_path: Path) -> None:
     def names() -> list[str]:
         return [field.name for field in DeltaTable(lake / "bronze" / "orders").schema().fields]
 
-    settings = PipelineSettings("wal2delta", "bronze", tmp_path / "work")
+    settings = PipelineSettings("pgbronze", "bronze", tmp_path / "work")
     columns_are_in_order([delta_destination(settings, str(lake)) for _ in range(3)], names)
 
 

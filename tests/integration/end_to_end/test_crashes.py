@@ -58,7 +58,7 @@ def failed(process: subprocess.Popen[str]) -> str:
     assert process.returncode == 1, output
     assert "Traceback" not in output
     last = output.splitlines()[-1]
-    assert last.startswith("wal2delta: ")
+    assert last.startswith("pgbronze: ")
     return last
 
 

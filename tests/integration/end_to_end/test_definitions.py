@@ -107,11 +107,11 @@ def test_a_label_that_no_run_has_seen_under_its_name(followed: Followed, how: st
 @pytest.mark.parametrize("column", ["v int", "v text"])
 def test_unlogged_for_a_time(followed: Followed, column: str) -> None:
     followed.execute(
-        "CREATE PUBLICATION wal2delta_all FOR ALL TABLES WITH (publish_via_partition_root)",
+        "CREATE PUBLICATION pgbronze_all FOR ALL TABLES WITH (publish_via_partition_root)",
         f"CREATE TABLE t (id int PRIMARY KEY, {column}); INSERT INTO t VALUES (1), (2)",
         f"CREATE TABLE o (id int PRIMARY KEY, {column}); INSERT INTO o VALUES (1), (2)",
     )
-    followed.settings = {"SOURCES__PG_REPLICATION__PUB_NAME": "wal2delta_all"}
+    followed.settings = {"SOURCES__PG_REPLICATION__PUB_NAME": "pgbronze_all"}
     followed.run("snapshot")
     followed.execute("ALTER TABLE t SET UNLOGGED", "INSERT INTO t VALUES (3)")
     followed.execute("DELETE FROM t WHERE id = 1", "ALTER TABLE t SET LOGGED", "VACUUM FULL o")

@@ -42,7 +42,7 @@ def role(database: str, sql: psycopg.Connection) -> Iterator[str]:
 
 def run_page(sql: psycopg.Connection, text: str, role: str) -> None:
     """The page's statements, for this role and database."""
-    text = text.replace("wal2delta", role).replace("choose-one", "pw")
+    text = text.replace("pgbronze", role).replace("choose-one", "pw")
     sql.execute(text.replace("DATABASE shop", f'DATABASE "{sql.info.dbname}"').encode())
 
 

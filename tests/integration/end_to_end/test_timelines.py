@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from adapters.embedded_postgres import EmbeddedPostgres
-from cdc_core.values.errors import HistoryLost
+from cdc_core.values.errors import ContinuityLost
 from tests.support import oracle
 from tests.support.lakes import LocalLake
 from tests.support.pipeline import Service
@@ -69,14 +69,14 @@ def test_restored_copies_and_promoted_servers(server: EmbeddedPostgres, tmp_path
     copy_data(server.data_dir, later)
     copy_data(copy, server.data_dir)
     server.start()
-    with pytest.raises(HistoryLost, match=r"WAL ends at .* restored from a copy"):
+    with pytest.raises(ContinuityLost, match=r"WAL ends at .* restored from a copy"):
         service.run("cdc")
 
     server.halt()
     copy_data(copy, server.data_dir)
     promote(server)
     write(server, f"{insert}; INSERT INTO t SELECT generate_series(3000, 9000)")
-    with pytest.raises(HistoryLost, match=r"timeline 1, the source is on 2 and left it at"):
+    with pytest.raises(ContinuityLost, match=r"timeline 1, the source is on 2 and left it at"):
         service.run("cdc")
 
     server.halt()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def settings(database: str) -> SourceSettings:
     name = database.rpartition("/")[2]
-    return SourceSettings(database, slot_name=f"slot_{name}", pub_name="wal2delta_pub")
+    return SourceSettings(database, slot_name=f"slot_{name}", pub_name="pgbronze_pub")
 
 
 @pytest.fixture

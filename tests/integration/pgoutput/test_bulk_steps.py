@@ -26,7 +26,7 @@ from tests.support.postgres import BIN, is_streaming
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from adapters.pgoutput.wire.message_run import WirePiece
+    from adapters.pgoutput.wire.message_run import MessageRun
 
 
 def transactions(sql: psycopg.Connection, count: int = 60) -> None:
@@ -104,12 +104,12 @@ def steps(settings: SourceSettings, catalog: PgCatalog, sql: psycopg.Connection)
 def copies(sql: psycopg.Connection) -> dict[str, str]:
     rows: Any = sql.execute(
         "SELECT slot_name, confirmed_flush_lsn::text FROM pg_replication_slots "
-        "WHERE slot_name LIKE 'wal2delta_copy_%' AND database = current_database()"
+        "WHERE slot_name LIKE 'pgbronze_copy_%' AND database = current_database()"
     ).fetchall()
     return dict(rows)
 
 
-def ends(pieces: Iterator[WirePiece]) -> list[int]:
+def ends(pieces: Iterator[MessageRun]) -> list[int]:
     return [piece.end_lsn(commit) for piece in pieces for commit in piece.commits().tolist()]
 
 

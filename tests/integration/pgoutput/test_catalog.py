@@ -29,7 +29,7 @@ def by_name(tables: object) -> dict[str, SourceTable]:
     return {str(t.relation.table): t for t in tables}  # type: ignore[attr-defined]
 
 
-def published(sql: psycopg.Connection, name: str = "wal2delta_pub") -> set[str]:
+def published(sql: psycopg.Connection, name: str = "pgbronze_pub") -> set[str]:
     rows = sql.execute(
         "SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = %s",
         [name],
@@ -149,7 +149,7 @@ def test_a_key_that_is_not_sent_identifies_nothing(
         " PRIMARY KEY (id, year)); CREATE TABLE listed (id int PRIMARY KEY, a int)"
     )
     columns = "(a)" if major(sql) >= 15 else ""
-    sql.execute(f"CREATE PUBLICATION wal2delta_pub FOR TABLE made, listed {columns}".encode())
+    sql.execute(f"CREATE PUBLICATION pgbronze_pub FOR TABLE made, listed {columns}".encode())
     tables = by_name(catalog.tables())
     told = {"public.made": "not sent: year"}
     if columns:
@@ -521,7 +521,7 @@ def test_a_publication_of_another_owner_is_used_as_it_is(
     sql.execute("CREATE TABLE held (id int PRIMARY KEY, secret text, v int)")
     sql.execute("CREATE TABLE left_out (id int PRIMARY KEY)")
     detail = "(id, v) WHERE (id > 10)" if major(sql) >= 15 else ""
-    sql.execute(f"CREATE PUBLICATION wal2delta_pub FOR TABLE held {detail}")
+    sql.execute(f"CREATE PUBLICATION pgbronze_pub FOR TABLE held {detail}")
     sql.execute(f"GRANT SELECT ON held TO {role_of(reader)}")
     settings = replace(settings, conninfo=reader)
     catalog = PgCatalog(settings)
@@ -557,7 +557,7 @@ def test_whole_schemas_and_all_tables(catalog: PgCatalog, sql: psycopg.Connectio
     which = "TABLES IN SCHEMA public" if major(sql) >= 15 else "ALL TABLES"
     sql.execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE keyless (id int)")
     sql.execute("CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id)")
-    sql.execute(f"CREATE PUBLICATION wal2delta_pub FOR {which}")
+    sql.execute(f"CREATE PUBLICATION pgbronze_pub FOR {which}")
     tables = by_name(catalog.publish())
     assert all(t.published for t in tables.values())
     assert tables["public.t"].not_streamed == ""
@@ -567,7 +567,7 @@ def test_whole_schemas_and_all_tables(catalog: PgCatalog, sql: psycopg.Connectio
 
 def test_a_publication_of_our_own_is_completed(catalog: PgCatalog, sql: psycopg.Connection) -> None:
     sql.execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE keyless (id int)")
-    sql.execute("CREATE PUBLICATION wal2delta_pub FOR TABLE keyless WITH (publish = 'insert')")
+    sql.execute("CREATE PUBLICATION pgbronze_pub FOR TABLE keyless WITH (publish = 'insert')")
     tables = by_name(catalog.publish())
     assert tables["public.t"].published
     assert not tables["public.keyless"].published
@@ -580,9 +580,7 @@ def test_a_role_that_owns_nothing_is_told_what_to_run(
 ) -> None:
     sql.execute("CREATE TABLE t (id int PRIMARY KEY)")
     catalog = PgCatalog(replace(settings, conninfo=reader))
-    with pytest.raises(
-        OperatorNeeded, match='CREATE PUBLICATION "wal2delta_pub" FOR TABLE'
-    ) as told:
+    with pytest.raises(OperatorNeeded, match='CREATE PUBLICATION "pgbronze_pub" FOR TABLE') as told:
         catalog.publish()
     catalog.close()
     sql.execute(told.value.cure.partition(": ")[2].encode())
@@ -618,7 +616,7 @@ def test_row_level_security_is_never_a_silent_filter(
 ) -> None:
     sql.execute("CREATE TABLE t (id int PRIMARY KEY); ALTER TABLE t ENABLE ROW LEVEL SECURITY")
     sql.execute(f"CREATE POLICY part ON t USING (id > 1); GRANT SELECT ON t TO {role_of(reader)}")
-    sql.execute("CREATE PUBLICATION wal2delta_pub FOR TABLE t")
+    sql.execute("CREATE PUBLICATION pgbronze_pub FOR TABLE t")
     sql.execute("INSERT INTO t VALUES (1), (2)")
     settings = replace(settings, conninfo=reader)
     table = only_table(settings)
@@ -630,7 +628,7 @@ def test_a_function_that_the_role_may_not_call_is_named(
     settings: SourceSettings, sql: psycopg.Connection, reader: str
 ) -> None:
     sql.execute(f"CREATE TABLE t (id uuid PRIMARY KEY); GRANT SELECT ON t TO {role_of(reader)}")
-    sql.execute("CREATE PUBLICATION wal2delta_pub FOR TABLE t")
+    sql.execute("CREATE PUBLICATION pgbronze_pub FOR TABLE t")
     sql.execute("REVOKE EXECUTE ON FUNCTION uuid_out FROM PUBLIC")
     settings = replace(settings, conninfo=reader)
     table = only_table(settings)
@@ -642,14 +640,14 @@ def test_a_function_that_the_role_may_not_call_is_named(
 
 
 ANOTHER_SESSION = {
-    "adds": ("ALTER PUBLICATION wal2delta_pub ADD TABLE ONLY new", {"public.new", "public.kept"}),
+    "adds": ("ALTER PUBLICATION pgbronze_pub ADD TABLE ONLY new", {"public.new", "public.kept"}),
     "takes out": (
-        "ALTER PUBLICATION wal2delta_pub DROP TABLE ONLY keyless",
+        "ALTER PUBLICATION pgbronze_pub DROP TABLE ONLY keyless",
         {"public.new", "public.kept"},
     ),
     "drops": ("DROP TABLE new", {"public.kept"}),
     "renames": ("ALTER TABLE new RENAME TO other", {"public.other", "public.kept"}),
-    "drops all": ("DROP PUBLICATION wal2delta_pub", {"public.new", "public.kept"}),
+    "drops all": ("DROP PUBLICATION pgbronze_pub", {"public.new", "public.kept"}),
 }
 
 
@@ -684,7 +682,7 @@ def test_a_publication_made_at_the_same_moment_is_used(
     create = catalog_module.create_publication
 
     def late(*arguments: Any) -> None:
-        sql.execute("CREATE PUBLICATION wal2delta_pub")
+        sql.execute("CREATE PUBLICATION pgbronze_pub")
         create(*arguments)
 
     monkeypatch.setattr(catalog_module, "create_publication", late)

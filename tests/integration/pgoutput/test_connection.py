@@ -18,7 +18,7 @@ from adapters.pgoutput.session.source_errors import source_errors
 from adapters.pgoutput.snapshot.snapshot_source import PgSnapshotSource
 from cdc_core.values.errors import (
     CdcError,
-    HistoryLost,
+    ContinuityLost,
     OperatorNeeded,
     SettingsError,
     SourceUnavailable,
@@ -358,7 +358,7 @@ def test_a_server_that_lacks_something() -> None:
             slot = source.slot()
             assert slot is not None
             assert slot.lost
-            with pytest.raises(HistoryLost, match=r"is lost.*max_slot_wal_keep_size"):
+            with pytest.raises(ContinuityLost, match=r"is lost.*max_slot_wal_keep_size"):
                 list(source.read(start, source.current_lsn(), set()))
         server.restart("immediate")
         server.kill()

@@ -66,7 +66,7 @@ def test_data_outlives_every_way_of_stopping_but_the_last(tmp_path: Path) -> Non
 
 def test_a_folder_that_is_given_is_kept(postgres: object) -> None:
     bin_dir = os.environ.get(BIN)
-    folder = Path(f"/tmp/wal2delta-kept-{os.getpid()}")
+    folder = Path(f"/tmp/pgbronze-kept-{os.getpid()}")
     try:
         with EmbeddedPostgres(folder, bin_dir=bin_dir) as server:
             first = server.dsn

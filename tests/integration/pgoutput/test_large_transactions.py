@@ -12,7 +12,7 @@ import pytest
 
 from adapters.pgoutput.changes import bulk_reader, bulk_steps, reader_choice
 from adapters.pgoutput.changes.change_source import PgChangeSource
-from adapters.pgoutput.changes.in_progress_transactions import StreamedTransactions
+from adapters.pgoutput.changes.in_progress_transactions import InProgressTransactions
 from tests.support.changes import stream
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ ROWS = 3000
 def marks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The kinds of the messages about blocks and whose they are, as they come."""
     seen: list[bytes] = []
-    put = StreamedTransactions.put
+    put = InProgressTransactions.put
 
-    def noted(self: StreamedTransactions, messages: Any) -> Iterator[Any]:
+    def noted(self: InProgressTransactions, messages: Any) -> Iterator[Any]:
         seen.extend(m[:1] for m in messages.to_pylist() if m[:1] in b"SEcA")
         return put(self, messages)
 
-    monkeypatch.setattr(StreamedTransactions, "put", noted)
+    monkeypatch.setattr(InProgressTransactions, "put", noted)
     return seen
 
 

@@ -25,7 +25,7 @@ HOLDER = """
 import sys, time
 from adapters.pgoutput.changes.change_source import PgChangeSource
 from adapters.pgoutput.session.settings import SourceSettings
-settings = SourceSettings(sys.argv[1], slot_name=sys.argv[2], pub_name="wal2delta_pub")
+settings = SourceSettings(sys.argv[1], slot_name=sys.argv[2], pub_name="pgbronze_pub")
 with PgChangeSource(settings) as source:
     position = source.create_slot() if source.slot() is None else source.slot().confirmed_flush_lsn
     for _ in range(2):  # the second reading streams
@@ -93,7 +93,7 @@ def test_a_lost_lock_moves_nothing(settings: SourceSettings, sql: psycopg.Connec
         position = source.create_slot()
         sql.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE application_name LIKE 'wal2delta/%' AND datname = current_database()"
+            " WHERE application_name LIKE 'pgbronze/%' AND datname = current_database()"
         )
         with PgChangeSource(settings), pytest.raises(SourceUnavailable):
             source.confirm(position)

@@ -15,7 +15,7 @@ from adapters.pgoutput.changes.change_source import PgChangeSource
 from adapters.pgoutput.session.wal_position import current_lsn
 from cdc_core.ports.change_source import ReadAgain
 from cdc_core.values.changes import Op
-from cdc_core.values.errors import HistoryLost, OperatorNeeded, SourceUnavailable
+from cdc_core.values.errors import ContinuityLost, OperatorNeeded, SourceUnavailable
 from cdc_core.values.lsn import Lsn
 from tests.support.changes import stream
 from tests.support.postgres import is_streaming
@@ -405,9 +405,9 @@ def test_a_dropped_slot_is_history_lost(
         sql.execute("INSERT INTO a VALUES (1)")
         assert source.drop_slot()
         assert not source.drop_slot()
-        with pytest.raises(HistoryLost, match="does not exist"):
+        with pytest.raises(ContinuityLost, match="does not exist"):
             list(source.read(start, source.current_lsn(), tables))
-        with pytest.raises(HistoryLost):
+        with pytest.raises(ContinuityLost):
             source.confirm(Lsn(start + 1))
 
 
@@ -434,7 +434,7 @@ def test_a_publication_that_was_missing_is_history_lost(
         (table,) = catalog.publish()
         try:
             told = stream(source.read(start, source.current_lsn(), {table.relation.oid}))
-        except HistoryLost as lost:
+        except ContinuityLost as lost:
             assert settings.pub_name in str(lost)  # noqa: PT017 - newer servers leave changes out
         else:
             assert told == []
@@ -460,7 +460,7 @@ def test_a_lost_connection_is_source_unavailable(
     else:
         stop = lambda: sql.execute(  # noqa: E731
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE application_name LIKE 'wal2delta/%' AND datname = current_database()"
+            " WHERE application_name LIKE 'pgbronze/%' AND datname = current_database()"
         )
     with PgChangeSource(settings) as source:
         start = source.create_slot()

@@ -11,7 +11,7 @@ import pytest
 from adapters.pgoutput.changes import slot_moves
 from adapters.pgoutput.changes.change_source import PgChangeSource
 from adapters.pgoutput.changes.slot_moves import SlotMoves
-from adapters.pgoutput.changes.walsender_reader import StreamingReader
+from adapters.pgoutput.changes.walsender_reader import WalsenderReader
 from cdc_core.values.errors import WriterBusy
 from cdc_core.values.lsn import Lsn
 
@@ -42,7 +42,7 @@ def moved_by(sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> list[s
 
         monkeypatch.setattr(kind, name, call)
 
-    noted(StreamingReader, "confirm")
+    noted(WalsenderReader, "confirm")
     noted(SlotMoves, "_advance")
     return moves
 
@@ -154,11 +154,11 @@ def test_a_slot_moves_where_no_stream_is_to_be_had(
     moved_by: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse(self: StreamingReader) -> None:
+    def refuse(self: WalsenderReader) -> None:
         del self
         raise psycopg.OperationalError("number of requested standby connections exceeds it")
 
-    monkeypatch.setattr(StreamingReader, "open", refuse)
+    monkeypatch.setattr(WalsenderReader, "open", refuse)
     read(source, sql, settings)
     assert set(moved_by) == {"_advance"}
     assert len(moved_by) == BATCHES
@@ -175,7 +175,7 @@ def test_a_slot_that_another_process_has_is_not_moved(
     before, _ = standing(sql, settings)
     batches = backlog(source, sql, before)
     first = next(batch for batch in batches if batch.complete)
-    other = StreamingReader(settings, sql, before)
+    other = WalsenderReader(settings, sql, before)
     try:
         other.open()
         with pytest.raises(WriterBusy):

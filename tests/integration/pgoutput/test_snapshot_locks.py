@@ -29,12 +29,12 @@ LARGE = 12_000
 #: User tables, and what belongs to them, that sessions of ours have locked.
 _LOCKS = """
 SELECT a.pid, l.relation::regclass::text FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-WHERE a.application_name LIKE 'wal2delta/%' AND a.datname = current_database()
+WHERE a.application_name LIKE 'pgbronze/%' AND a.datname = current_database()
   AND l.database = a.datid AND l.relation >= 16384
 """
 _OURS = """
 SELECT pid FROM pg_stat_activity
-WHERE datname = current_database() AND application_name LIKE 'wal2delta/%'
+WHERE datname = current_database() AND application_name LIKE 'pgbronze/%'
 """
 
 

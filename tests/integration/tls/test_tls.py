@@ -58,7 +58,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def secured_server(certificates: Certificates) -> Iterator[EmbeddedPostgres]:
     """A server with `ssl = on`, if the build of the test's binaries has TLS."""
     # Below /tmp, where the server's account can read them.
-    folder = Path(mkdtemp(prefix="wal2delta-tls-", dir="/tmp"))
+    folder = Path(mkdtemp(prefix="pgbronze-tls-", dir="/tmp"))
     settings = {"ssl": "on"}
     try:
         for name, path in (("cert", certificates.certificate), ("key", certificates.key)):
@@ -169,7 +169,7 @@ def test_a_certificate_that_is_not_trusted_is_a_wrong_setting(
     for command in ("snapshot", "cdc"):
         said = pipeline.run(command, code=2)
         # The front logs in this process, at times behind it: that the other side went away.
-        (line,) = (each for each in said.splitlines() if each.startswith("wal2delta: "))
+        (line,) = (each for each in said.splitlines() if each.startswith("pgbronze: "))
         assert told in line
         assert "sources.pg_replication.credentials" in line
         assert str(urlsplit(dsn).password) not in said

@@ -9,8 +9,8 @@ import pytest
 
 WITHOUT = """
 import sys
-from adapters.arrow_warmup import make_first_array
-make_first_array(without_pandas=True)
+from adapters.arrow_warmup import warm_up_arrow
+warm_up_arrow(without_pandas=True)
 import pyarrow as pa
 pa.array([1, 2])
 assert "pandas" not in sys.modules

@@ -13,7 +13,7 @@ from benchmarks import document
 from benchmarks.bench import Bench, Contender, NotMeasured
 from benchmarks.chart import throughput_chart
 from benchmarks.figures import CaseResult, Figure, Report, Run, figure, read_report, with_ratios
-from benchmarks.ours import Wal2delta
+from benchmarks.ours import Pgbronze
 from benchmarks.peers.environment import Environment
 from benchmarks.processes import CommandFailed, MemoryWatch, weigh
 from benchmarks.report import as_markdown, as_text
@@ -32,7 +32,7 @@ def _run(seconds, peak_mb=10.0, rows_out=None):
 def _case():
     figures = [
         figure("inserts", "pg_recvlogical", "raw bytes", 1000, [_run(2.0)]),
-        figure("inserts", "wal2delta cdc", "tables", 1000, [_run(1.0), _run(9.0), _run(0.5)]),
+        figure("inserts", "pgbronze cdc", "tables", 1000, [_run(1.0), _run(9.0), _run(0.5)]),
         figure("inserts", "peer", "events", 1000, [], "needs a JVM"),
     ]
     return CaseResult("inserts", "rows", with_ratios(figures), {"p95": 0.25})
@@ -124,7 +124,7 @@ def test_a_lake_that_is_not_the_source_ends_the_benchmark(tmp_path):
             return self.total
 
     bench = Bench(Source(), tmp_path, tmp_path, 1000)
-    ours = Wal2delta(bench)
+    ours = Pgbronze(bench)
     with duckdb.connect(str(ours.lake)) as lake:
         lake.execute("CREATE SCHEMA bronze")
         lake.execute("CREATE TABLE bronze.orders AS SELECT unnest([10, 20]) AS quantity")

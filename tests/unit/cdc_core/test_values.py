@@ -79,15 +79,15 @@ def test_globs_match_the_qualified_or_the_bare_name(globs: list[str], found: boo
 
 
 def test_errors_carry_exit_code_and_cure_on_one_line() -> None:
-    error = OperatorNeeded("slot\nis lost", "run:\n  wal2delta snapshot")
-    assert str(error) == "slot is lost; run: wal2delta snapshot"
+    error = OperatorNeeded("slot\nis lost", "run:\n  pgbronze snapshot")
+    assert str(error) == "slot is lost; run: pgbronze snapshot"
     assert (CdcError("x").exit_code, SettingsError("x").exit_code, error.exit_code) == (1, 2, 3)
 
 
 def test_tables_that_need_a_snapshot_are_named_with_the_command() -> None:
     error = TablesNeedSnapshot({"public.b": "why", "public.a": "because"})
     assert "public.a (because), public.b (why)" in str(error)
-    assert "wal2delta snapshot --tables public.a public.b" in error.cure
+    assert "pgbronze snapshot --tables public.a public.b" in error.cure
 
 
 RED, BLUE = Label(20, "red", 9, "a"), Label(22, "blue", 9, "a")

@@ -136,7 +136,7 @@ def _fails(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -
     assert out == ""
     assert error.endswith("\n")
     assert error.count("\n") == 1
-    assert error.startswith("wal2delta: ")
+    assert error.startswith("pgbronze: ")
     assert PASSWORD not in error
     assert PASSWORD[:7] not in error
     return error
@@ -203,7 +203,7 @@ def test_what_is_no_list_of_names_in_a_file(key, value, capsys, tmp_path):
 BAD_FILES = [
     ("[pipeline\nname = 'x'", "config.toml is not valid TOML at line 1"),
     ("[pipeline]\nname = x", "line 2"),
-    ("pipeline = 'wal2delta'", "pipeline must be a section"),
+    ("pipeline = 'pgbronze'", "pipeline must be a section"),
     ("sources = 5", "sources must be a section"),
     ("[sources]\npg_replication = 'x'", "sources.pg_replication must be a section"),
     ("[destination]\nduckdb = 'lake.duckdb'", "destination.duckdb must be a section"),
@@ -336,7 +336,7 @@ def test_nothing_is_dropped_unasked(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", None)
     assert main(["cleanup", "--destination", "duckdb"]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("wal2delta: cleanup asks first")
+    assert line.startswith("pgbronze: cleanup asks first")
     assert "--yes" in line
 
 

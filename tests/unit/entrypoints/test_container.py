@@ -59,7 +59,7 @@ def test_a_run_that_is_asked_to_stop_before_it_begins_ends_well(world):
 
 def test_commands_log_their_outcome(world, caplog):
     orders = world.postgres.create_table("orders", {"id": pa.int64()})
-    with caplog.at_level(logging.INFO, "wal2delta"):
+    with caplog.at_level(logging.INFO, "pgbronze"):
         assert commands.take_snapshot(world.container, []) == 0
         with world.postgres.transaction() as transaction:
             transaction.insert(orders, id=7)

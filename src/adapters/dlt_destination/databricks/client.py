@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from adapters.dlt_destination.databricks.multi_table_transaction import AtomicBlock
+    from adapters.dlt_destination.databricks.multi_table_transaction import MultiTableTransaction
     from adapters.dlt_destination.databricks.sessions import Login, Session, Sessions
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class SharedSqlClient(DatabricksSqlClient):
         super().__init__(*args)
         self._held: Session | None = None
         self._login: Login | None = None
-        self._block: AtomicBlock | None = None
+        self._block: MultiTableTransaction | None = None
         self._sessions = sessions
 
     def open_connection(self) -> None:  # type: ignore[override]
@@ -65,18 +65,18 @@ class SharedSqlClient(DatabricksSqlClient):
     def _patiently(self, send: Callable[[], T]) -> T:
         """What `send` returns. After a refusal an upload is sent once more, to a new address, and a
         statement after a new login, once, or as often as the login before had worked."""
-        patience = self._sessions.patience
-        addresses, logins = 1, patience.attempts
+        retry_policy = self._sessions.retry_policy
+        addresses, logins = 1, retry_policy.attempts
         while True:
             try:
-                return patience.run(send, self._before_again)
+                return retry_policy.run(send, self._before_again)
             except Exception as error:
                 if addresses and upload_refused(error):
                     addresses -= 1
                 elif (
                     logins
                     and refused(error)
-                    and self._log_in_again(first=logins == patience.attempts)
+                    and self._log_in_again(first=logins == retry_policy.attempts)
                 ):
                     logins -= 1
                 else:
@@ -138,7 +138,7 @@ class SharedSqlClient(DatabricksSqlClient):
         return rows
 
     @contextmanager
-    def into(self, block: AtomicBlock) -> Iterator[None]:
+    def into(self, block: MultiTableTransaction) -> Iterator[None]:
         """Add statements to the block instead of running them."""
         self._block = block
         try:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: The connector sends again by itself for this many seconds, after lost connections only: it would
 #: wait five seconds at the least for a busy server, and a minute if it had its way. All other waits
-#: are `transient.Patience`'s.
+#: are `transient.RetryPolicy`'s.
 _WAITS = {
     "_retry_stop_after_attempts_duration": 4.0,
     "_retry_delay_min": 0.1,

@@ -30,7 +30,7 @@ _LACKING = re.compile(
 )
 
 
-class AtomicBlock:
+class MultiTableTransaction:
     """The statements of one batch; those of a table in order. Safe to share between threads."""
 
     def __init__(self) -> None:

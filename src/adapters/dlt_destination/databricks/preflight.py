@@ -23,7 +23,7 @@ REACH_SECONDS = 10.0
 _TLS = ("trusted_ca_file", "client_cert_file", "client_cert_key_file", "client_cert_key_password")
 
 
-def reach_warehouse(credentials: Mapping[str, Any]) -> None:
+def require_reachable(credentials: Mapping[str, Any]) -> None:
     """One connection to the workspace as the connector makes it, and one as a login does where a
     token has to be fetched. `credentials` are dlt's keys. Raises `OSError`, as is `ssl.SSLError`.
     """

@@ -94,7 +94,7 @@ def http_code(error: BaseException) -> int | None:
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How often a statement is sent, and the waits between, each about twice the one before.
 
     A warehouse that does not answer or asks to come again is waited for by the clock instead: a
@@ -129,4 +129,4 @@ class Patience:
             waits += 1
 
 
-PATIENCE = Patience()
+PATIENCE = RetryPolicy()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from adapters.dlt_destination.databricks.retry import Patience
+    from adapters.dlt_destination.databricks.retry import RetryPolicy
 
 T = TypeVar("T")
 
@@ -49,9 +49,9 @@ class Session:
 class Sessions:
     """A pool: as many sessions as were in use at the same time. Safe to share between threads."""
 
-    def __init__(self, patience: Patience, credentials: Callable[[], Any]) -> None:
+    def __init__(self, retry_policy: RetryPolicy, credentials: Callable[[], Any]) -> None:
         """`credentials` reads dlt's credentials, for each login again."""
-        self.patience = patience
+        self.retry_policy = retry_policy
         self._credentials = credentials
         self._login: Login | None = None
         self._proven = False

@@ -22,7 +22,7 @@ from adapters.dlt_destination.databricks.errors import error_for
 from adapters.dlt_destination.databricks.multi_table_transaction import (
     CATALOG_COMMITS,
     READ_FILES,
-    AtomicBlock,
+    MultiTableTransaction,
     lacks_catalog_commits,
     lacks_transactions,
 )
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from adapters.dlt_destination.databricks.retry import Patience
+    from adapters.dlt_destination.databricks.retry import RetryPolicy
     from adapters.dlt_destination.databricks.volume_staging import VolumeStaging
     from adapters.dlt_destination.store import Refusal
     from cdc_core.values.errors import CdcError
@@ -105,7 +105,7 @@ class DatabricksStore:
         self,
         settings: Mapping[str, Any],
         pipeline: str,
-        patience: Patience,
+        retry_policy: RetryPolicy,
         *,
         in_one_transaction: bool = False,
         credentials: Callable[[], Mapping[str, Any]] | None = None,
@@ -115,9 +115,9 @@ class DatabricksStore:
         self._pipeline = pipeline
         self._read_credentials = credentials
         self._logged_in = False
-        self.sessions = Sessions(patience, self._credentials)
+        self.sessions = Sessions(retry_policy, self._credentials)
         #: What a batch does, where it is one transaction.
-        self.block = AtomicBlock() if in_one_transaction else None
+        self.block = MultiTableTransaction() if in_one_transaction else None
         #: What `information_schema` showed first in this run, and what DESCRIBE did since.
         self._shown: TablesByName[pa.Schema] | None = None
         self._described: TablesByName[Described | None] = TablesByName()
@@ -127,10 +127,10 @@ class DatabricksStore:
         from dlt.destinations import databricks
 
         from adapters.dlt_destination.databricks.client import WarehouseClient
-        from adapters.dlt_destination.databricks.preflight import reach_warehouse
+        from adapters.dlt_destination.databricks.preflight import require_reachable
         from adapters.dlt_destination.dlt.load_jobs import state_factory
 
-        reach_warehouse(self._settings["credentials"])
+        require_reachable(self._settings["credentials"])
         return state_factory(
             databricks,
             self,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.settings import PipelineSettings
 
 #: Name of dlt's source and schema, and of what the source's state has.
-SOURCE = "wal2delta"
+SOURCE = "pgbronze"
 CHECKPOINT = "checkpoint"
 PACKAGES = "packages"
 #: Of a checkpoint: what grows with the tables.

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from cdc_core.values.merges import SchemaStep, TargetTable
 
 #: Under this name a statement finds rows on their way in.
-ROWS = "wal2delta_rows"
+ROWS = "pgbronze_rows"
 
 #: How long another process, a reader in passing, may keep the file from being opened.
 PATIENCE_SECONDS = 10.0
@@ -256,7 +256,7 @@ class DuckDbStore:
         if (file := _file(client)) is not None:
             return Path(f"{file}.{dataset}{kept_files.FOLDER}")
         if self._temporary is None:
-            self._temporary = TemporaryDirectory(prefix="wal2delta-kept-")
+            self._temporary = TemporaryDirectory(prefix="pgbronze-kept-")
         return Path(self._temporary.name, dataset)
 
     def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:

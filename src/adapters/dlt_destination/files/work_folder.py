@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
-PREFIX = "wal2delta-run-"
+PREFIX = "pgbronze-run-"
 _LOCK = ".lock"
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from adapters.pgoutput.catalog.catalog_types import CatalogTypes
-from adapters.pgoutput.catalog.non_utf8_names import odd_names
+from adapters.pgoutput.catalog.non_utf8_names import non_utf8_names
 from adapters.pgoutput.catalog.publication import (
     MOVED,
     add_refused,
@@ -206,7 +206,7 @@ class PgCatalog:
             try:
                 rows = read_tables(connection, settings.schemas, oids)
             except psycopg.errors.CharacterNotInRepertoire:
-                raise odd_names(connection) from None
+                raise non_utf8_names(connection) from None
         return [
             row
             for row in rows

@@ -34,7 +34,7 @@ FROM pg_enum e JOIN pg_type t ON t.oid = e.enumtypid JOIN pg_namespace n ON n.oi
 """
 
 
-def odd_names(connection: Connection) -> OperatorNeeded:
+def non_utf8_names(connection: Connection) -> OperatorNeeded:
     """The error that names them, with the bytes that are no letters as `\\xe9`."""
     with source_errors("looking for names that are not UTF-8"):
         # The driver gives texts as bytes then.

@@ -19,7 +19,7 @@ from adapters.pgoutput.wire.message_run import (
     arrow_of_lengths,
     cut_batches,
     end_of_batch,
-    piece_of_arrow,
+    message_run_of_arrow,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from adapters.pgoutput.session.connection import Connection
     from adapters.pgoutput.session.settings import SourceSettings
-    from adapters.pgoutput.wire.message_run import WirePiece
+    from adapters.pgoutput.wire.message_run import MessageRun
     from cdc_core.values.lsn import Lsn
 
 #: Too few slots, no right to copy one, temp_file_limit, disk full, a row beyond what SQL can hold.
@@ -90,7 +90,7 @@ class BulkReader:
         if not self._is_small(until):
             self._steps = self._new_steps(until)
 
-    def read(self, until: Lsn, stop: Callable[[], bool]) -> Iterator[WirePiece]:
+    def read(self, until: Lsn, stop: Callable[[], bool]) -> Iterator[MessageRun]:
         """As `WireReader.read`; after `start` with the same `until`, if at all."""
         settings = self._settings
         try:
@@ -125,7 +125,7 @@ class BulkReader:
             until,
         )
 
-    def _peek_small(self, until: Lsn) -> Iterator[WirePiece]:
+    def _peek_small(self, until: Lsn) -> Iterator[MessageRun]:
         """What is soon told, by the connection that is open already."""
         query = read_query("peek", self._settings.slot_name, until, self._options)
         buffer, lengths = bytearray(), array("q")
@@ -134,5 +134,5 @@ class BulkReader:
             buffer += message
             lengths.append(len(message))
         if lengths:
-            yield piece_of_arrow(arrow_of_lengths(buffer, lengths))
+            yield message_run_of_arrow(arrow_of_lengths(buffer, lengths))
         yield end_of_batch(until)

@@ -14,12 +14,12 @@ from uuid import uuid4
 
 import psycopg
 
-from adapters.pgoutput.changes.in_progress_transactions import STREAMED, StreamedTransactions
+from adapters.pgoutput.changes.in_progress_transactions import STREAMED, InProgressTransactions
 from adapters.pgoutput.changes.read_ahead import ReadAhead
 from adapters.pgoutput.changes.reader_choice import MOST_RESTART_BYTES
 from adapters.pgoutput.session.arrow_session import ArrowSession
 from adapters.pgoutput.session.sql_text import literal
-from adapters.pgoutput.wire.message_run import WirePiece, end_of_batch, piece_of_arrow
+from adapters.pgoutput.wire.message_run import MessageRun, end_of_batch, message_run_of_arrow
 from cdc_core.values.errors import CdcError
 from cdc_core.values.lsn import ZERO_LSN, Lsn
 
@@ -52,7 +52,7 @@ class _Step:
     upto: Lsn = ZERO_LSN
     told: bool = False
     restart_lsn: Lsn = ZERO_LSN
-    ahead: ReadAhead[WirePiece] = field(init=False)
+    ahead: ReadAhead[MessageRun] = field(init=False)
 
 
 class Steps:
@@ -79,7 +79,7 @@ class Steps:
         self._confirmed = confirmed
         self._begin = begin
         self._until = until
-        self._copies = f"wal2delta_copy_{uuid4().hex[:12]}"
+        self._copies = f"pgbronze_copy_{uuid4().hex[:12]}"
         #: From where the step decodes that comes after those which were taken.
         self.restart_lsn = restart_lsn
         self.use_copies = self._end(begin, restart_lsn) != until
@@ -88,7 +88,7 @@ class Steps:
         self._next: _Step | None = None
         self._side_by_side = self.use_copies and self._open_second(server_major)
 
-    def read(self, stop: Callable[[], bool]) -> Iterator[WirePiece]:
+    def read(self, stop: Callable[[], bool]) -> Iterator[MessageRun]:
         """Pieces; where one may wait for the next, there is one without messages. With `reached` it
         says that all that committed before has come."""
         while True:
@@ -162,7 +162,7 @@ class Steps:
 
     # In the thread of a step, on its session.
 
-    def _pieces(self, step: _Step) -> Generator[WirePiece, None, None]:
+    def _pieces(self, step: _Step) -> Generator[MessageRun, None, None]:
         session, source = step.session, step.source
         if not self.use_copies:
             # One step needs no copy of the slot, which may be refused.
@@ -177,9 +177,9 @@ class Steps:
         piece_bytes = min(_PIECE_BYTES, self._settings.batch_max_bytes)
         batches = session.stream(query, piece_bytes)
         told = (batch.column(0) for batch in batches if len(batch))
-        for messages in StreamedTransactions().in_commit_order(told, piece_bytes // 4):
+        for messages in InProgressTransactions().in_commit_order(told, piece_bytes // 4):
             step.told = True
-            yield piece_of_arrow(messages)
+            yield message_run_of_arrow(messages)
         reached = step.upto
         if self.use_copies:
             reached, step.restart_lsn = _standing(session, slot)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import psycopg
 
-from adapters.arrow_warmup import make_first_array
+from adapters.arrow_warmup import warm_up_arrow
 from adapters.pgoutput.catalog.catalog_types import CatalogTypes
 from adapters.pgoutput.catalog.table_queries import column_numbers, primary_key
 from adapters.pgoutput.catalog.value_format import all_read_binary
@@ -24,7 +24,7 @@ from adapters.pgoutput.changes.bulk_steps import step_bytes
 from adapters.pgoutput.changes.read_ahead import ReadAhead
 from adapters.pgoutput.changes.reader_choice import Choice, Reader, choose_reader
 from adapters.pgoutput.changes.slot_moves import SlotMoves
-from adapters.pgoutput.changes.walsender_reader import StreamingReader
+from adapters.pgoutput.changes.walsender_reader import WalsenderReader
 from adapters.pgoutput.session import wal_position
 from adapters.pgoutput.session.connection import Connection, connect
 from adapters.pgoutput.session.source_errors import source_errors, translated
@@ -34,7 +34,7 @@ from adapters.pgoutput.wire.decoder import BinaryValue, PgoutputDecoder
 from cdc_core.ports.change_source import ReadAgain
 from cdc_core.slot.continuity import RESNAPSHOT
 from cdc_core.values.changes import ChangeBatch, TableChanges
-from cdc_core.values.errors import CdcError, HistoryLost, SourceUnavailable
+from cdc_core.values.errors import CdcError, ContinuityLost, SourceUnavailable
 from cdc_core.values.lsn import ZERO_LSN
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from adapters.pgoutput.session.settings import SourceSettings
     from adapters.pgoutput.wire.decoder import DecodedBatch
-    from adapters.pgoutput.wire.message_run import WirePiece
+    from adapters.pgoutput.wire.message_run import MessageRun
     from cdc_core.ports.change_source import SlotState
     from cdc_core.values.checkpoint import SourceIdentity
     from cdc_core.values.lsn import Lsn
@@ -64,7 +64,7 @@ class _Stream:
     """
 
     def __init__(
-        self, reader: StreamingReader, decoder: PgoutputDecoder, tables: frozenset[int]
+        self, reader: WalsenderReader, decoder: PgoutputDecoder, tables: frozenset[int]
     ) -> None:
         self.reader = reader
         self.decoder = decoder
@@ -116,7 +116,7 @@ class PgChangeSource:
         self._refusal = ""
 
     def __enter__(self) -> Self:
-        make_first_array()
+        warm_up_arrow()
         control = connect(self._settings)
         try:
             take_writer_lock(control, self._settings.slot_name)
@@ -316,7 +316,7 @@ class PgChangeSource:
     def _streaming(self, position: Lsn, tables: frozenset[int]) -> _Stream:
         if self._stream is None or not self._stream.fits(position, tables):
             self._close_stream()
-            reader = StreamingReader(
+            reader = WalsenderReader(
                 self._settings, self._locked, position, binary=self._in_binary()
             )
             self._stream = _Stream(reader, self._new_decoder(), tables)
@@ -363,7 +363,7 @@ class PgChangeSource:
 
     def _batches(
         self,
-        pieces: Iterator[WirePiece],
+        pieces: Iterator[MessageRun],
         decoder: PgoutputDecoder,
         after: Lsn,
         tables: Collection[int],
@@ -371,7 +371,7 @@ class PgChangeSource:
         """Decode pieces as they come, more than one at a time; hand a batch's on together, or a
         part of those that would fill memory."""
         most_bytes = min(_PART_BYTES, self._settings.batch_max_bytes)
-        with ThreadPoolExecutor(_DECODERS, "wal2delta-decoder") as pool:
+        with ThreadPoolExecutor(_DECODERS, "pgbronze-decoder") as pool:
             decoded: list[Future[DecodedBatch]] = []
             wire_bytes = 0
             for piece in pieces:
@@ -424,7 +424,7 @@ class PgChangeSource:
         except CdcError as lost:
             return lost
         if error.sqlstate == "42704":
-            return HistoryLost(
+            return ContinuityLost(
                 f"publication {self._settings.pub_name!r} was missing when changes were made",
                 RESNAPSHOT,
             )

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from adapters.pgoutput.wire.message_run import piece_of_arrow
+from adapters.pgoutput.wire.message_run import message_run_of_arrow
 from adapters.pgoutput.wire.messages import RELATION, sliding
 from cdc_core.values.errors import DecodeError
 
@@ -39,7 +39,7 @@ _HEAD = 5
 _SCHEMA = pa.schema([("message", pa.binary()), ("part", pa.uint32())])
 
 
-class StreamedTransactions:
+class InProgressTransactions:
     """Those of one reading that are still to commit; what of them is left when it ends did not."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class StreamedTransactions:
         Raises `DecodeError`, and `OSError` where no more fits on the disk.
         """
         start = 0
-        for mark in np.flatnonzero(_MARKS[piece_of_arrow(messages).kinds()]).tolist():
+        for mark in np.flatnonzero(_MARKS[message_run_of_arrow(messages).kinds()]).tolist():
             yield from self._take(messages.slice(start, mark - start))
             yield from self._obey(messages[mark].as_py())
             start = mark + 1
@@ -121,7 +121,7 @@ class _Waiting:
 
     def put(self, messages: pa.BinaryArray) -> None:
         """Keep messages, without the transaction's number, which is theirs only within a block."""
-        piece = piece_of_arrow(messages)
+        piece = message_run_of_arrow(messages)
         starts = piece.offsets[:-1]
         if (np.diff(piece.offsets) < _HEAD).any():
             raise DecodeError("a message of a streamed transaction is too short")
@@ -130,7 +130,7 @@ class _Waiting:
         batch = pa.record_batch([bare, pa.array(parts)], _SCHEMA)
         with _disk():
             if self._file is None:
-                self._file = tempfile.TemporaryFile(prefix="wal2delta-")  # noqa: SIM115 - closed by `close`
+                self._file = tempfile.TemporaryFile(prefix="pgbronze-")  # noqa: SIM115 - closed by `close`
                 self._writer = pa.ipc.new_stream(self._file, _SCHEMA)
             # An empty batch would come back without offsets.
             if len(batch := batch.filter(pa.array(piece.kinds() != _ORIGIN))):
@@ -147,7 +147,7 @@ class _Waiting:
             messages, parts = batch.columns
             if self.aborted:
                 kept = np.isin(parts.to_numpy(), self.aborted, invert=True)
-                kept |= np.isin(piece_of_arrow(messages).kinds(), _STAYS)
+                kept |= np.isin(message_run_of_arrow(messages).kinds(), _STAYS)
                 messages = messages.filter(pa.array(kept))
             if len(messages):
                 yield messages
@@ -163,7 +163,7 @@ def _together(batches: Iterator[pa.BinaryArray], least_bytes: int) -> Iterator[p
     size = 0
     for messages in batches:
         held.append(messages)
-        size += piece_of_arrow(messages).size
+        size += message_run_of_arrow(messages).size
         del messages
         if size >= least_bytes:
             yield held[0] if len(held) == 1 else pa.concat_arrays(held)

@@ -40,7 +40,7 @@ class ReadAhead(Generic[T]):
         self._running = len(generators)
         self._closing = False
         self._threads = [
-            threading.Thread(target=self._run, args=[items], name="wal2delta-reader", daemon=True)
+            threading.Thread(target=self._run, args=[items], name="pgbronze-reader", daemon=True)
             for items in generators
         ]
         for thread in self._threads:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from adapters.pgoutput.changes.walsender_reader import StreamingReader
+from adapters.pgoutput.changes.walsender_reader import WalsenderReader
 from adapters.pgoutput.slot import slot
 from cdc_core.values.errors import CdcError
 
@@ -87,7 +87,7 @@ class SlotMoves:
 
     def _by_stream(self, lsn: Lsn) -> bool:
         """False where no replication connection is to be had."""
-        stream = StreamingReader(self._settings, self._control, lsn, begin=lsn)
+        stream = WalsenderReader(self._settings, self._control, lsn, begin=lsn)
         try:
             stream.open()
             return stream.confirm(lsn)

@@ -20,19 +20,19 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.pq import ExecStatus
 
-from adapters.pgoutput.changes.in_progress_transactions import STREAMED, StreamedTransactions
+from adapters.pgoutput.changes.in_progress_transactions import STREAMED, InProgressTransactions
 from adapters.pgoutput.session.connection import Connection, connect
 from adapters.pgoutput.session.sql_text import literal, plugin_options, quote
 from adapters.pgoutput.session.wal_position import wait_until_readable
 from adapters.pgoutput.slot.slot import when_not_in_use
-from adapters.pgoutput.wire.message_run import arrow_of_lengths, end_of_batch, piece_of_arrow
+from adapters.pgoutput.wire.message_run import arrow_of_lengths, end_of_batch, message_run_of_arrow
 from cdc_core.values.lsn import ZERO_LSN, Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from adapters.pgoutput.session.settings import SourceSettings
-    from adapters.pgoutput.wire.message_run import WirePiece
+    from adapters.pgoutput.wire.message_run import MessageRun
 
 #: XLogData: kind, start, end, clock; then the message. Of a Commit message: kind, flags, LSN, end.
 _XLOG_DATA, _KEEPALIVE = ord("w"), ord("k")
@@ -63,7 +63,7 @@ _ASK_SECONDS = (0.01, 1.0)
 _CONFIRM_SECONDS = 2.0
 
 
-class StreamingReader:
+class WalsenderReader:
     """`WireReader` on a replication connection; reads go on where the last one ended.
 
     `control` is a connection for short statements, `after` up to where changes are known. The
@@ -83,7 +83,7 @@ class StreamingReader:
         self._settings = settings
         self._begin = begin
         self._options = {**plugin_options(settings.pub_name, binary=binary), **STREAMED}
-        self._blocks = StreamedTransactions()
+        self._blocks = InProgressTransactions()
         self._piece_bytes = min(_PIECE_BYTES, settings.batch_max_bytes)
         self._control = control
         #: What committed before has been handed over, and what has come.
@@ -111,7 +111,7 @@ class StreamingReader:
         """Have the server stream from the position on, unless it does."""
         return self._connection or self._start()
 
-    def read(self, until: Lsn, stop: Callable[[], bool]) -> Iterator[WirePiece]:
+    def read(self, until: Lsn, stop: Callable[[], bool]) -> Iterator[MessageRun]:
         wait_until_readable(self._control, until)
         pgconn = self.open().pgconn
         ask, ask_at = _ASK_SECONDS[0], 0.0
@@ -201,7 +201,7 @@ class StreamingReader:
         ).fetchone()
         pause = min(_FEEDBACK_SECONDS, row[0] / 4) if row and row[0] else _FEEDBACK_SECONDS
         self._feedback = threading.Thread(
-            target=self._keep_alive, args=(pause,), name="wal2delta-feedback", daemon=True
+            target=self._keep_alive, args=(pause,), name="pgbronze-feedback", daemon=True
         )
         self._feedback.start()
         return connection
@@ -264,7 +264,7 @@ class StreamingReader:
             or lasted >= self._settings.batch_max_seconds
         )
 
-    def _cut(self) -> Iterator[WirePiece]:
+    def _cut(self) -> Iterator[MessageRun]:
         """What has come, as far as it is told already."""
         if not self._lengths:
             return
@@ -272,9 +272,9 @@ class StreamingReader:
         self._batch_rows += len(self._lengths)
         self._batch_bytes += len(self._buffer)
         self._buffer, self._lengths = bytearray(), array("q")
-        yield from map(piece_of_arrow, self._blocks.put(messages))
+        yield from map(message_run_of_arrow, self._blocks.put(messages))
 
-    def _end_batch(self) -> Iterator[WirePiece]:
+    def _end_batch(self) -> Iterator[MessageRun]:
         self.position = self._received
         yield from self._cut()
         self._batch_rows = self._batch_bytes = 0

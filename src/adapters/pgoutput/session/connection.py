@@ -123,7 +123,7 @@ def server_major(connection: Connection) -> int:
 
 
 def application_name() -> str:
-    """`wal2delta/<host>/<pid>`: tells another run who holds the source, and whether it lives."""
+    """`pgbronze/<host>/<pid>`: tells another run who holds the source, and whether it lives."""
     return f"{application_prefix()}{os.getpid()}"
 
 
@@ -132,8 +132,8 @@ def application_prefix() -> str:
     # process id space goes with it.
     mark = hashlib.sha256(_pid_space().encode()).hexdigest()[:8]
     host = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in _host())
-    room = _NAME_BYTES - len(f"wal2delta/.{mark}/") - 10
-    return f"wal2delta/{host[:room]}.{mark}/"
+    room = _NAME_BYTES - len(f"pgbronze/.{mark}/") - 10
+    return f"pgbronze/{host[:room]}.{mark}/"
 
 
 def _host() -> str:

@@ -19,7 +19,7 @@ from adapters.redaction import Redactor
 from cdc_core.slot.continuity import RESNAPSHOT
 from cdc_core.values.errors import (
     CdcError,
-    HistoryLost,
+    ContinuityLost,
     OperatorNeeded,
     SettingsError,
     SourceUnavailable,
@@ -94,7 +94,7 @@ def translated(error: psycopg.Error, doing: str, cure: str = "", role: str = "<r
                 f"text that is not UTF-8, of a database that holds any bytes, met while {doing}"
                 f"{_change(error)}",
                 "make it UTF-8 (Latin 1 in a column x: SET x = convert_from(convert(convert_to("
-                "x, 'SQL_ASCII'), 'LATIN1', 'UTF8'), 'SQL_ASCII')), then run: wal2delta snapshot",
+                "x, 'SQL_ASCII'), 'LATIN1', 'UTF8'), 'SQL_ASCII')), then run: pgbronze snapshot",
             )
         case _, "53400" | "55000":
             return OperatorNeeded(f"PostgreSQL refuses {doing}: {said}", cure)
@@ -213,8 +213,8 @@ def _attempted(error: psycopg.Error, part: str) -> str:
     return quote(value.decode(errors="replace")) if value else f"<{part}>"
 
 
-def slot_missing(slot_name: str) -> HistoryLost:
-    return HistoryLost(f"replication slot {slot_name!r} does not exist", RESNAPSHOT)
+def slot_missing(slot_name: str) -> ContinuityLost:
+    return ContinuityLost(f"replication slot {slot_name!r} does not exist", RESNAPSHOT)
 
 
 def _change(error: psycopg.Error) -> str:

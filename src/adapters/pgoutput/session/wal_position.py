@@ -162,6 +162,6 @@ def note_transactions(connection: Connection) -> None:
 def _commit_something(connection: Connection) -> None:
     """A commit flushes all WAL before it; a transactional message is the least to commit."""
     try:
-        connection.execute("SELECT pg_logical_emit_message(true, 'wal2delta', '')")
+        connection.execute("SELECT pg_logical_emit_message(true, 'pgbronze', '')")
     except psycopg.errors.InsufficientPrivilege:
         return  # then the WAL writer flushes in its own time, within a second

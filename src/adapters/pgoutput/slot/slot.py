@@ -18,7 +18,7 @@ from adapters.pgoutput.session.wal_position import require_logical_wal
 from adapters.pgoutput.slot.writer_lock import end_if_dead, is_ours, who
 from cdc_core.ports.change_source import SlotState
 from cdc_core.slot.continuity import RESNAPSHOT, has_two_phase
-from cdc_core.values.errors import HistoryLost, OperatorNeeded, WriterBusy
+from cdc_core.values.errors import ContinuityLost, OperatorNeeded, WriterBusy
 from cdc_core.values.lsn import Lsn
 
 if TYPE_CHECKING:
@@ -86,10 +86,10 @@ def usable_slot(connection: Connection, settings: SourceSettings) -> tuple[SlotS
     slot = read_slot(connection, settings.slot_name)
     name = settings.slot_name
     if slot is None:
-        raise HistoryLost(f"replication slot {name!r} does not exist", RESNAPSHOT)
+        raise ContinuityLost(f"replication slot {name!r} does not exist", RESNAPSHOT)
     _require_own(slot, connection, settings)
     if slot.lost or slot.confirmed_flush_lsn is None:
-        raise HistoryLost(
+        raise ContinuityLost(
             f"replication slot {name!r} is lost (wal_status = {slot.wal_status})",
             f"raise max_slot_wal_keep_size or run cdc more often; {RESNAPSHOT}",
         )
@@ -165,7 +165,7 @@ class slot_creation_errors:  # noqa: N801 - used as a statement, like its parts
             raise OperatorNeeded(
                 f"replication slot {self._name!r} exists already",
                 "set sources.pg_replication.slot_name to another name, or, if nothing else reads "
-                "this slot: wal2delta slot drop",
+                "this slot: pgbronze slot drop",
             ) from error
         refused = error.sqlstate == "42501"
         cure = replication_cure(self._role) if refused else FREE_SLOT_CURE

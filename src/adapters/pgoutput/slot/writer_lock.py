@@ -101,8 +101,8 @@ def is_ours(application: str) -> bool:
 def who(backend_pid: int, application: str, address: str) -> str:
     """The holder for people: process, host and backend."""
     name, _, process = application.rpartition("/")
-    if name.startswith("wal2delta/") and process.isdigit():
-        host = name.removeprefix("wal2delta/").rpartition(".")[0]
+    if name.startswith("pgbronze/") and process.isdigit():
+        host = name.removeprefix("pgbronze/").rpartition(".")[0]
         return f"process {process} on {host} (backend {backend_pid}, from {address})"
     return f"backend {backend_pid} of {application or 'an unnamed program'} (from {address})"
 

@@ -116,7 +116,7 @@ class RangeReaders:
             self._changed.notify_all()
             if len(self._threads) < self._readers:
                 self._threads.append(
-                    threading.Thread(target=self._work, name="wal2delta-reader", daemon=True)
+                    threading.Thread(target=self._work, name="pgbronze-reader", daemon=True)
                 )
                 self._threads[-1].start()
 

@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from adapters.arrow_warmup import make_first_array
+from adapters.arrow_warmup import warm_up_arrow
 from adapters.pgoutput.catalog.catalog_types import CatalogTypes
 from adapters.pgoutput.catalog.publication import row_filter
 from adapters.pgoutput.session.connection import Connection, connect, server_major
@@ -279,7 +279,7 @@ class PgSnapshotSource:
 
     @contextmanager
     def begin(self, *, create_slot: bool) -> Iterator[CopySnapshot]:
-        make_first_array()
+        warm_up_arrow()
         with (
             guarded_snapshot(self._settings, create_slot=create_slot) as (guards, exported),
             closing(CopySnapshot(self._settings, guards, exported)) as snapshot,
@@ -315,7 +315,7 @@ def _create_slot_exporting(
 ) -> ExportedSnapshot:
     announce_wait(connection)
     major = server_major(connection)
-    name = settings.slot_name if create_slot else f"wal2delta_snapshot_{uuid4().hex[:12]}"
+    name = settings.slot_name if create_slot else f"pgbronze_snapshot_{uuid4().hex[:12]}"
     options = ["SNAPSHOT 'export'"]
     if create_slot and settings.failover and major >= 17:
         options.append("FAILOVER true")

@@ -22,7 +22,7 @@ _COMMIT = ord("C")
 
 
 @dataclass(frozen=True, eq=False)
-class WirePiece:
+class MessageRun:
     """Message i is `buffer[offsets[i]:offsets[i + 1]]`, in commit order; cut anywhere.
 
     `reached`: this piece ends a batch of whole transactions, and no commit that ends at or before
@@ -54,23 +54,25 @@ class WirePiece:
         end = int(self.offsets[commit + 1])
         return Lsn(int.from_bytes(self.buffer[end - 16 : end - 8].tobytes(), "big"))
 
-    def part(self, start: int, stop: int, reached: Lsn | None) -> WirePiece:
+    def part(self, start: int, stop: int, reached: Lsn | None) -> MessageRun:
         """Messages from one index up to another."""
-        return WirePiece(self.buffer, self.offsets[start : stop + 1], reached)
+        return MessageRun(self.buffer, self.offsets[start : stop + 1], reached)
 
 
-def end_of_batch(reached: Lsn | None) -> WirePiece:
+def end_of_batch(reached: Lsn | None) -> MessageRun:
     """No messages: what came before is a batch. None: it may go on, but not at once."""
-    return WirePiece(np.empty(0, np.uint8), np.zeros(1, np.int64), reached)
+    return MessageRun(np.empty(0, np.uint8), np.zeros(1, np.int64), reached)
 
 
-def cut_batches(pieces: Iterator[WirePiece], max_rows: int, max_bytes: int) -> Iterator[WirePiece]:
+def cut_batches(
+    pieces: Iterator[MessageRun], max_rows: int, max_bytes: int
+) -> Iterator[MessageRun]:
     """End a batch behind the first transaction that reaches `max_rows` messages or `max_bytes`, and
     where a piece ends one.
 
     An end waits for the piece behind it: if that is only another end, they are one.
     """
-    held: WirePiece | None = None
+    held: MessageRun | None = None
     for piece in _cut(pieces, max_rows, max_bytes):
         if held is not None and piece.reached is not None and not len(piece):
             held = held.part(0, len(held), piece.reached)
@@ -85,7 +87,7 @@ def cut_batches(pieces: Iterator[WirePiece], max_rows: int, max_bytes: int) -> I
         yield held
 
 
-def _cut(pieces: Iterator[WirePiece], max_rows: int, max_bytes: int) -> Iterator[WirePiece]:
+def _cut(pieces: Iterator[MessageRun], max_rows: int, max_bytes: int) -> Iterator[MessageRun]:
     rows = size = 0
     for piece in pieces:
         if piece.reached is not None:
@@ -112,12 +114,12 @@ def _cut(pieces: Iterator[WirePiece], max_rows: int, max_bytes: int) -> Iterator
         rows, size = rows + len(rest), size + rest.size
 
 
-def piece_of_arrow(messages: pa.BinaryArray) -> WirePiece:
+def message_run_of_arrow(messages: pa.BinaryArray) -> MessageRun:
     """The messages where they lie in an Arrow array."""
     _, offsets, data = messages.buffers()
     bounds = np.frombuffer(offsets, np.int32, len(messages) + 1, 4 * messages.offset)
     buffer = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
-    return WirePiece(buffer, bounds.astype(np.int64))
+    return MessageRun(buffer, bounds.astype(np.int64))
 
 
 def arrow_of_lengths(buffer: bytearray, lengths: array[int]) -> pa.BinaryArray:
@@ -132,7 +134,7 @@ def arrow_of_lengths(buffer: bytearray, lengths: array[int]) -> pa.BinaryArray:
 class WireReader(Protocol):
     """Reads one slot forward, without moving it for anyone else."""
 
-    def read(self, until: Lsn, stop: Callable[[], bool]) -> Iterator[WirePiece]:
+    def read(self, until: Lsn, stop: Callable[[], bool]) -> Iterator[MessageRun]:
         """Pieces of batches until nothing that committed before `until` is left: then the last one
         has `reached >= until`.
 

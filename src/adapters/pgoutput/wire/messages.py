@@ -260,7 +260,7 @@ def count_skipped(messages: Messages, known: Positions) -> dict[str, int]:
     if not PREPARED_KINDS.isdisjoint(kinds.tolist()):
         raise DecodeError(
             "messages of a prepared transaction came, which are not read",
-            "the replication slot must not have two_phase; run: wal2delta check",
+            "the replication slot must not have two_phase; run: pgbronze check",
         )
     skipped: dict[str, int] = {}
     for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True):

@@ -198,7 +198,7 @@ class RowReader:
                     f"leaves out the unchanged value of key column {column.name!r}",
                     events[values.unchanged],
                     f"run: ALTER TABLE {qualified(table)} REPLICA IDENTITY "
-                    f"FULL, then: wal2delta snapshot {tables_option([str(table)])}",
+                    f"FULL, then: pgbronze snapshot {tables_option([str(table)])}",
                 )
 
     def _walk(self, rows: Positions, at: Positions) -> tuple[list[Values], Positions]:

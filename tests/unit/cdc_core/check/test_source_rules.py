@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cdc_core.check.findings import Finding, Level
-from cdc_core.check.source_rules import history_findings, quote, source_findings
+from cdc_core.check.source_rules import continuity_findings, quote, source_findings
 from cdc_core.ports.change_source import SlotState
 from cdc_core.ports.source_inspector import (
     OpenTransaction,
@@ -220,7 +220,7 @@ HISTORY = [
 @pytest.mark.parametrize(("slot", "checkpoint_lsn", "level", "sentence"), HISTORY)
 def test_slot_against_checkpoint(slot, checkpoint_lsn, level, sentence) -> None:
     checkpoint = None if checkpoint_lsn is None else Checkpoint(IDENTITY, checkpoint_lsn)
-    (found,) = history_findings(replace(GOOD, slot=slot), checkpoint)
+    (found,) = continuity_findings(replace(GOOD, slot=slot), checkpoint)
     assert found.level is level
     assert sentence in found.sentence
 
@@ -240,7 +240,7 @@ def test_a_limit_on_wal_that_is_advised_ends_no_slot(retained, limit, wanted) ->
     """One that is lower than what a slot retains invalidates it at the next checkpoint."""
     slot = replace(SLOT, safe_bytes=5 << 20, retained_bytes=retained)
     facts = replace(GOOD, slot=slot, slot_wal_limit=limit, most_retained=retained)
-    (low,) = history_findings(facts, Checkpoint(IDENTITY, Lsn(9)))
+    (low,) = continuity_findings(facts, Checkpoint(IDENTITY, Lsn(9)))
     cures = [low.cure]
     if limit is None:
         cures += [f.cure for f in source_findings(facts) if f.subject == "max_slot_wal_keep_size"]

@@ -128,7 +128,7 @@ CASES = [
         FACTS,
         {},
         Level.WARN,
-        "wal2delta snapshot --tables 'public.my table'",
+        "pgbronze snapshot --tables 'public.my table'",
     ),
 ]
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from cdc_core.ports.change_source import SlotState
-from cdc_core.slot.continuity import break_in_history, confirmable, require_checkpoint
+from cdc_core.slot.continuity import confirmable, continuity_break, require_checkpoint
 from cdc_core.values.checkpoint import Checkpoint, SourceIdentity
-from cdc_core.values.errors import HistoryLost, OperatorNeeded
+from cdc_core.values.errors import ContinuityLost, OperatorNeeded
 from cdc_core.values.lsn import Lsn
 
 SOURCE = SourceIdentity("77", "shop", "dlt_cdc_slot")
@@ -31,7 +31,7 @@ SLOT = SlotState(
 @pytest.mark.parametrize("status", ["reserved", "extended", "unreserved"])
 def test_a_slot_at_or_behind_the_checkpoint_goes_on(confirmed: int, status: str) -> None:
     slot = replace(SLOT, confirmed_flush_lsn=Lsn(confirmed), wal_status=status)
-    assert break_in_history(CHECKPOINT, SOURCE, slot) is None
+    assert continuity_break(CHECKPOINT, SOURCE, slot) is None
 
 
 @pytest.mark.parametrize(
@@ -52,22 +52,22 @@ def test_a_slot_at_or_behind_the_checkpoint_goes_on(confirmed: int, status: str)
 def test_every_break_says_what_happened_and_what_mends_it(
     source: SourceIdentity, slot: SlotState | None, told: str
 ) -> None:
-    broken = break_in_history(CHECKPOINT, source, slot)
-    assert isinstance(broken, HistoryLost)
+    broken = continuity_break(CHECKPOINT, source, slot)
+    assert isinstance(broken, ContinuityLost)
     assert told in str(broken)
-    assert "wal2delta snapshot" in broken.cure
+    assert "pgbronze snapshot" in broken.cure
     assert broken.exit_code == 3
 
 
 def test_a_slot_with_two_phase_is_refused() -> None:
-    broken = break_in_history(CHECKPOINT, SOURCE, replace(SLOT, two_phase=True))
+    broken = continuity_break(CHECKPOINT, SOURCE, replace(SLOT, two_phase=True))
     assert broken is not None
     assert "TWO_PHASE false" in broken.cure
     assert broken.exit_code == 3
 
 
 def test_without_a_checkpoint_there_is_nothing_to_go_on_from() -> None:
-    with pytest.raises(OperatorNeeded, match="run: wal2delta snapshot"):
+    with pytest.raises(OperatorNeeded, match="run: pgbronze snapshot"):
         require_checkpoint(None)
     assert require_checkpoint(CHECKPOINT) is CHECKPOINT
 

@@ -8,7 +8,7 @@ import pytest
 
 from adapters.fakes import FaultPlan, InMemoryDestination
 from cdc_core.check.findings import Finding, Level
-from cdc_core.check.source_rules import history_findings
+from cdc_core.check.source_rules import continuity_findings
 from cdc_core.use_cases.check_source import CheckSource
 from cdc_core.values.checkpoint import Checkpoint
 from cdc_core.values.errors import DestinationFailed, DestinationUnavailable, OperatorNeeded
@@ -104,5 +104,5 @@ def test_a_source_without_identity_does_not_continue_the_checkpoint() -> None:
     world, _ = build(1)
     world.snapshot()
     facts, checkpoint = world.source().facts(), Checkpoint.from_state(world.lake.checkpoint or {})
-    (found,) = history_findings(replace(facts, identity=None), checkpoint)
+    (found,) = continuity_findings(replace(facts, identity=None), checkpoint)
     assert "not known, as the source's identity could not be read" in found.sentence

@@ -29,8 +29,8 @@ from cdc_core.use_cases.take_snapshot import TakeSnapshot
 from cdc_core.values.changes import Unrepresentable
 from cdc_core.values.errors import (
     CdcError,
+    ContinuityLost,
     DefinitionChanged,
-    HistoryLost,
     OperatorNeeded,
     SettingsError,
     TablesLocked,
@@ -761,7 +761,7 @@ def test_a_crash_of_a_snapshot_after_the_slot_was_dropped_is_cured(change: str, 
         work(world, [oids[2]], 2)
         try:
             getattr(world, again)()
-        except HistoryLost:
+        except ContinuityLost:
             world.snapshot()
         world.assert_equal()
         assert_no_column_is_doubled(world)
@@ -1063,11 +1063,11 @@ def test_history_that_is_gone_is_refused() -> None:
     cases = {"does not exist": None, "past the checkpoint": Lsn(world.postgres.lsn + 999)}
     for text, slot in cases.items():
         world.postgres.slot = slot
-        with pytest.raises(HistoryLost, match=text):
+        with pytest.raises(ContinuityLost, match=text):
             world.cdc()
     world.postgres.slot = good
     world.postgres.system_id = "2"
-    with pytest.raises(HistoryLost, match="cluster 1"):
+    with pytest.raises(ContinuityLost, match="cluster 1"):
         world.cdc()
     world.snapshot()
     work(world, oids, 3)
@@ -1094,7 +1094,7 @@ def test_a_source_promoted_too_early_is_refused(left: int | None) -> None:
     world.snapshot()
     world.postgres.left = {} if left is None else {1: Lsn(world.postgres.lsn - left)}
     world.postgres.timeline = 2
-    with pytest.raises(HistoryLost, match=r"timeline 1.*is on 2"):
+    with pytest.raises(ContinuityLost, match=r"timeline 1.*is on 2"):
         world.cdc()
     work(world, oids, 3)
     world.snapshot()
@@ -1109,7 +1109,7 @@ def test_a_copy_from_before_the_checkpoint_is_refused() -> None:
     world.postgres.slot = None
     world.postgres._lsn -= 1
     world.postgres.slot = world.postgres.lsn
-    with pytest.raises(HistoryLost, match="restored from a copy"):
+    with pytest.raises(ContinuityLost, match="restored from a copy"):
         world.cdc()
 
 

@@ -35,8 +35,8 @@ from cdc_core.use_cases.verify_parity import VerifyParity
 from cdc_core.values.changes import Op
 from cdc_core.values.errors import (
     CdcError,
+    ContinuityLost,
     DestinationUnavailable,
-    HistoryLost,
     OperatorNeeded,
     SourceUnavailable,
 )
@@ -260,7 +260,7 @@ def test_a_checkpoint_without_slot_is_refused_not_followed() -> None:
     world = busy(1)
     stream(world)
     world.postgres.slot = None
-    with pytest.raises(HistoryLost):
+    with pytest.raises(ContinuityLost):
         world.cdc()
 
 

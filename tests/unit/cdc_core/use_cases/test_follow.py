@@ -237,7 +237,7 @@ def test_tables_that_are_not_streamed_are_warned_of_once() -> None:
     run.run()
     first, second = (text for text in run.progress.warnings if "not streamed" in text)
     assert "public.quiet one it has no replica identity; run: ALTER TABLE" in first
-    assert first.endswith("wal2delta snapshot --tables 'public.quiet one'")
+    assert first.endswith("pgbronze snapshot --tables 'public.quiet one'")
     assert "public.late" in second
     assert "quiet" not in second
     assert quiet

@@ -19,8 +19,8 @@ from cdc_core.use_cases.verify_parity import ParityReport, TableParity, VerifyPa
 from cdc_core.values.changes import Unrepresentable
 from cdc_core.values.checkpoint import Checkpoint, TableStatus
 from cdc_core.values.errors import (
+    ContinuityLost,
     DestinationFailed,
-    HistoryLost,
     OperatorNeeded,
     SettingsError,
     WriterBusy,
@@ -287,7 +287,7 @@ def test_rows_are_not_mended_over_another_definition() -> None:
     world.lake.tables["keyed"].rows.pop()
     found = line(verify(world, repair=True), "keyed")
     assert not found.repaired
-    assert "run: wal2delta cdc" in found.note
+    assert "run: pgbronze cdc" in found.note
 
 
 def test_rows_are_not_mended_under_a_former_name() -> None:
@@ -297,7 +297,7 @@ def test_rows_are_not_mended_under_a_former_name() -> None:
     world.lake.tables["keyed"].rows.pop()
     found = line(verify(world, repair=True), "renamed")
     assert not found.repaired
-    assert "run: wal2delta cdc" in found.note
+    assert "run: pgbronze cdc" in found.note
 
 
 def test_a_table_that_is_not_loaded_is_not_equal() -> None:
@@ -413,5 +413,5 @@ def test_after_the_slot_was_lost_it_compares_but_does_not_repair() -> None:
     report = verify(world)
     assert report.equal
     assert "does not exist" in report.problem
-    with pytest.raises(HistoryLost):
+    with pytest.raises(ContinuityLost):
         verify(world, repair=True)

@@ -33,7 +33,7 @@ def test_commands_are_those_of_the_contract(capsys):
 def test_every_command_helps_with_an_example(command, capsys):
     assert main([command, "--help"]) == 0
     told = capsys.readouterr().out
-    assert f"example:\n  wal2delta {command}" in told
+    assert f"example:\n  pgbronze {command}" in told
     assert "--destination databricks|duckdb|delta" in told
 
 
@@ -54,7 +54,7 @@ def _seconds(*arguments):
 
 def test_version(capsys):
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"wal2delta {version('wal2delta')}\n"
+    assert capsys.readouterr().out == f"pgbronze {version('pgbronze')}\n"
 
 
 def test_no_command_shows_help(capsys):
@@ -83,10 +83,10 @@ def _raise(error):
     ("error", "code", "told"),
     [
         (SourceUnavailable("PostgreSQL went away", "run again"), 1, "went away; run again"),
-        (OperatorNeeded("slot lost", "run: wal2delta snapshot"), 3, "slot lost; run: wal2delta"),
+        (OperatorNeeded("slot lost", "run: pgbronze snapshot"), 3, "slot lost; run: pgbronze"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(28, "No space left on device", "/data/x"), 1, "No space left on device: /data/x"),
-        (ModuleNotFoundError("no", name="deltalake"), 1, "pip install 'wal2delta[delta]'"),
+        (ModuleNotFoundError("no", name="deltalake"), 1, "pip install 'pgbronze[delta]'"),
         (MemoryError(), 1, "batch_max_rows"),
         (ValueError("row value: 4711"), 1, "unexpected ValueError"),
         (KeyError("4711"), 1, "unexpected KeyError"),
@@ -214,7 +214,7 @@ def test_a_reader_that_goes_away_is_told_by_tables_too():
     )
     os.close(writer)
     assert done.returncode == 1
-    assert done.stderr == "wal2delta: the reader of the output went away\n"
+    assert done.stderr == "pgbronze: the reader of the output went away\n"
 
 
 def test_without_standard_error_the_exit_code_tells_it_alone():

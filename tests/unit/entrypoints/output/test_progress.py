@@ -16,7 +16,7 @@ def now():
 
 @pytest.fixture
 def progress(now, caplog):
-    caplog.set_level(logging.INFO, "wal2delta")
+    caplog.set_level(logging.INFO, "pgbronze")
     return LineProgress(lambda: now[0])
 
 

@@ -42,7 +42,7 @@ def test_tables_that_are_fine_share_a_line_unless_every_one_is_asked_for(capsys)
     assert capsys.readouterr().out.splitlines() == [
         "ok   server: PostgreSQL 18",
         "warn public.odd: not streamed, equal after a snapshot only",
-        "ok   tables: 1,000 without a finding; wal2delta check --all lists them",
+        "ok   tables: 1,000 without a finding; pgbronze check --all lists them",
         "ok   destination: reached",
     ]
     report.show_check(findings, every_table=True)
@@ -65,7 +65,7 @@ def test_an_error_steers_no_terminal(name, shown, capsys):
         raise OperatorNeeded(f"table {name}x cannot be read")
 
     assert guarded(fail) == 3
-    assert capsys.readouterr().err == f"wal2delta: table {shown}x cannot be read\n"
+    assert capsys.readouterr().err == f"pgbronze: table {shown}x cannot be read\n"
 
 
 @pytest.mark.parametrize(("name", "shown"), NAMES)

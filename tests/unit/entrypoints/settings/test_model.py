@@ -33,7 +33,7 @@ def _files(tmp_path, secrets="", config="", folder=".dlt"):
 
 def test_defaults_are_those_of_the_contract():
     settings = load_settings(environ=ENVIRON)
-    assert settings.pipeline.name == "wal2delta"
+    assert settings.pipeline.name == "pgbronze"
     assert settings.pipeline.dataset_name == "bronze"
     assert settings.source.slot_name == "dlt_cdc_slot"
     assert settings.source.pub_name == "dlt_cdc_pub"

@@ -9,7 +9,7 @@ import pytest
 from databricks.sql.exc import OperationalError, RequestError, ServerOperationError
 
 from adapters.dlt_destination.databricks.retry import (
-    Patience,
+    RetryPolicy,
     away,
     refused,
     session_lost,
@@ -74,18 +74,18 @@ def test_what_a_new_login_may_cure(error: Exception) -> None:
     assert away(error) == (error in ADMITTED[:2])
 
 
-def sent(error: Exception, patience: Patience) -> int:
+def sent(error: Exception, retry_policy: RetryPolicy) -> int:
     """How often a statement is sent that always fails so; each failure is told but the last."""
     errors: list[BaseException] = []
     with pytest.raises(type(error)):
-        patience.run(lambda: (_ for _ in ()).throw(error), errors.append)
+        retry_policy.run(lambda: (_ for _ in ()).throw(error), errors.append)
     return len(errors) + 1
 
 
 def test_conflicts_are_counted_and_absence_is_timed() -> None:
-    patience = Patience(attempts=3, first_wait=0.001, longest_wait=0.002, seconds_away=0.05)
-    assert [sent(error, patience) for error in (CONFLICTS[0], LASTING[0])] == [3, 1]
-    assert sent(AWAY[0], patience) > 3
+    retry_policy = RetryPolicy(attempts=3, first_wait=0.001, longest_wait=0.002, seconds_away=0.05)
+    assert [sent(error, retry_policy) for error in (CONFLICTS[0], LASTING[0])] == [3, 1]
+    assert sent(AWAY[0], retry_policy) > 3
 
 
 def test_what_comes_in_the_end_is_returned() -> None:
@@ -97,4 +97,4 @@ def test_what_comes_in_the_end_is_returned() -> None:
             raise answer
         return str(answer)
 
-    assert Patience(attempts=2, first_wait=0.0).run(send, lambda _: None) == "done"
+    assert RetryPolicy(attempts=2, first_wait=0.0).run(send, lambda _: None) == "done"

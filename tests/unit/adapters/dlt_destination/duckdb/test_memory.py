@@ -221,7 +221,7 @@ def test_a_scan_that_wants_more_memory_goes_on_where_it_was(
 ) -> None:
     rows = 10 * VECTOR_ROWS
     destination = duckdb_destination(
-        PipelineSettings("wal2delta", "bronze", tmp_path / "work"), str(tmp_path / "lake.duckdb")
+        PipelineSettings("pgbronze", "bronze", tmp_path / "work"), str(tmp_path / "lake.duckdb")
     )
     batches, failures = duckdb_store._batches, iter([0, 3, 7])
 

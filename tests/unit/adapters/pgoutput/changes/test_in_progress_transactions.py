@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.pgoutput.changes.in_progress_transactions import StreamedTransactions
+from adapters.pgoutput.changes.in_progress_transactions import InProgressTransactions
 from cdc_core.values.errors import DecodeError
 from tests.unit.adapters.pgoutput.wire import encoder
 
@@ -49,7 +49,7 @@ def in_commit_order(
 ) -> list[bytes]:
     bounds = [0, *sorted(min(cut, len(messages)) for cut in cuts or []), len(messages)]
     batches = (pa.array(messages[a:b], pa.binary()) for a, b in itertools.pairwise(bounds))
-    ordered = list(StreamedTransactions().in_commit_order(batches, least_bytes))
+    ordered = list(InProgressTransactions().in_commit_order(batches, least_bytes))
     assert all(sum(map(len, batch.to_pylist())) >= least_bytes for batch in ordered[:-1])
     return [message for batch in ordered for message in batch.to_pylist()]
 
@@ -136,7 +136,7 @@ def test_transactions_come_whole_at_their_commit(
 
 def test_messages_that_come_in_no_block_are_not_copied() -> None:
     small = [encoder.begin(1), encoder.insert(7, ["1"]), encoder.commit(1, 9)]
-    (batch,) = StreamedTransactions().in_commit_order(iter([pa.array(small, pa.binary())]))
+    (batch,) = InProgressTransactions().in_commit_order(iter([pa.array(small, pa.binary())]))
     assert batch.to_pylist() == small
 
 

@@ -124,10 +124,10 @@ def test_an_error_of_a_statement(error: type[psycopg.Error], kind: type[CdcError
 
 def test_a_session_tells_who_has_it() -> None:
     name = application_name()
-    assert name.startswith("wal2delta/")
+    assert name.startswith("pgbronze/")
     assert len(name.encode()) <= 63
     assert is_ours(name)
-    assert who(7, "wal2delta/box.1a2b3c4d/42", "10.0.0.1") == (
+    assert who(7, "pgbronze/box.1a2b3c4d/42", "10.0.0.1") == (
         "process 42 on box (backend 7, from 10.0.0.1)"
     )
     assert who(7, "", "local") == "backend 7 of an unnamed program (from local)"

@@ -9,24 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.pgoutput.wire.message_run import (
-    WirePiece,
+    MessageRun,
     arrow_of_lengths,
     cut_batches,
     end_of_batch,
-    piece_of_arrow,
+    message_run_of_arrow,
 )
 from cdc_core.values.lsn import Lsn
 from tests.unit.adapters.pgoutput.wire import encoder
 
 
-def messages_of(piece: WirePiece) -> list[bytes]:
+def messages_of(piece: MessageRun) -> list[bytes]:
     bounds = zip(piece.offsets[:-1].tolist(), piece.offsets[1:].tolist(), strict=True)
     return [piece.buffer[start:end].tobytes() for start, end in bounds]
 
 
-def piece(messages: list[bytes]) -> WirePiece:
+def piece(messages: list[bytes]) -> MessageRun:
     lengths = array("q", map(len, messages))
-    return piece_of_arrow(arrow_of_lengths(bytearray(b"".join(messages)), lengths))
+    return message_run_of_arrow(arrow_of_lengths(bytearray(b"".join(messages)), lengths))
 
 
 def counted(messages: list[bytes], max_rows: int, max_bytes: int) -> list[list[bytes]]:
