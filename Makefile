@@ -1,6 +1,6 @@
 # The one task runner: `make check` is the whole ritual.
 
-.PHONY: check lint types imports test lowest format wheel demo
+.PHONY: check lint types imports test lowest format wheel demo site
 
 check: lint types imports test
 
@@ -37,3 +37,7 @@ demo:
 wheel:
 	rm -rf dist
 	uv build --wheel --quiet
+
+# The documentation site, into build/site. A warning fails it.
+site:
+	uv run --group docs python docs/build_site.py
