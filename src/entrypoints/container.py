@@ -57,36 +57,23 @@ def source_settings(settings: Settings) -> SourceSettings:
 
 
 def _destination(settings: Settings) -> Destination:
-    from adapters.dlt_destination.factories import (
-        databricks_destination,
-        delta_destination,
-        duckdb_destination,
-    )
+    from adapters.dlt_destination.register import build
     from adapters.dlt_destination.settings import PipelineSettings
 
     pipeline = PipelineSettings(settings.pipeline.name, settings.pipeline.dataset_name)
-    match settings.pipeline.destination:
-        case "duckdb":
-            return duckdb_destination(pipeline, settings.duckdb.credentials)
-        case "delta":
-            return delta_destination(pipeline, **dict(settings.filesystem))
-        case "databricks":
-            databricks = settings.databricks
-            return databricks_destination(
-                pipeline,
-                databricks.credentials.for_dlt(),
-                staging_volume_name=databricks.staging_volume_name,
-                keep_staged_files=databricks.keep_staged_files,
-                multi_table_transaction=databricks.multi_table_transaction,
-                read_credentials=partial(_read_databricks_credentials, settings),
-            )
+    return build(
+        settings.pipeline.destination,
+        pipeline,
+        settings.destination_keys(),
+        partial(_destination_keys_again, settings),
+    )
 
 
-def _read_databricks_credentials(settings: Settings) -> Mapping[str, Any]:
-    """As they are by now; a new secret is struck out of every output too."""
+def _destination_keys_again(settings: Settings) -> Mapping[str, Any]:
+    """Read the destination's settings again; a new secret is struck out of every output too."""
     again = settings.read_again()
     log.redact.add(again.secret_values())
-    return again.databricks.credentials.for_dlt()
+    return again.destination_keys()
 
 
 def _change_source(settings: Settings) -> ChangeSource:

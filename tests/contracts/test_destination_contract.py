@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from adapters.dlt_destination.factories import delta_destination, duckdb_destination
+from adapters.dlt_destination.delta.factory import delta_destination
+from adapters.dlt_destination.duckdb.factory import duckdb_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from adapters.fakes import InMemoryDestination, Lake
 from tests.contracts.destination_contract import DestinationContract

@@ -11,7 +11,9 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
 PATHS = sorted(set(re.findall(r"`((?:src|tests)/[\w./]+)`", PAGE)))
 #: A name, then the file that has it: "`fold` in `src/…`", or "`Part` (`src/…`)".
-NAMED = re.findall(r"`([A-Za-z_]\w*(?:\.\w+)?)`(?:\s+in|\s+through \S+)?\s+\(?`(src/[\w./]+\.py)`", PAGE)
+NAMED = re.findall(
+    r"`([A-Za-z_]\w*(?:\.\w+)?)`(?:\s+in|\s+through \S+)?\s+\(?`(src/[\w./]+\.py)`", PAGE
+)
 
 
 def test_the_page_names_files_and_what_is_in_them():

@@ -14,6 +14,7 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, NoReturn
 
+from adapters.dlt_destination.register import DESTINATIONS
 from entrypoints.cli.parser import Parser
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
 PROGRAM = "pgbronze"
-DESTINATIONS = ("databricks", "duckdb", "delta")
 
 
 def build_parser() -> Parser:

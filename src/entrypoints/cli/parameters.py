@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, SecretStr
 
-from entrypoints.settings.model import DESTINATIONS, SECTIONS, Settings, load_settings
+from adapters.dlt_destination.register import DESTINATIONS
+from entrypoints.settings.model import SECTIONS, Settings, load_settings
 
 if TYPE_CHECKING:
     import argparse

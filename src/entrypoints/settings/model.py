@@ -23,6 +23,7 @@ from pydantic import (
     ValidationError,
 )
 
+from adapters.dlt_destination.register import DESTINATIONS
 from adapters.dlt_destination.settings import local_folder
 from adapters.secrets.databricks_scope import DatabricksSecretScope
 from adapters.secrets.dlt_providers import DltProviders, environment_name
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
 
 CREDENTIALS = "sources.pg_replication.credentials"
 CLIENT_SECRET = "destination.databricks.credentials.client_secret"  # noqa: S105 - its key
-DestinationName: TypeAlias = Literal["databricks", "duckdb", "delta"]
-DESTINATIONS: tuple[DestinationName, ...] = ("databricks", "duckdb", "delta")
+if TYPE_CHECKING:
+    DestinationName: TypeAlias = str
+else:
+    DestinationName = Literal[tuple(DESTINATIONS)]
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 #: The sections that are ours: an unknown key in one of them is an error; all else is left alone.
@@ -228,6 +231,16 @@ NoIndexes = Annotated[bool, AfterValidator(_no_indexes)]
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
+    def for_dlt(self) -> dict[str, Any]:
+        """Return the keys that are set, with secrets in plain text."""
+        return {key: _plain(value) for key, value in self if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Section):
+        return value.for_dlt()
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
 
 class PipelineSettings(_Section):
     name: Annotated[str, AfterValidator(_pipeline_name)] = "pgbronze"
@@ -299,14 +312,6 @@ class DatabricksCredentials(_Section):
     socket_timeout: Count | None = None
     user_agent_entry: Text | None = None
 
-    def for_dlt(self) -> dict[str, Any]:
-        """The keys that are set, secrets unwrapped."""
-        return {
-            key: value.get_secret_value() if isinstance(value, SecretStr) else value
-            for key, value in self
-            if value is not None
-        }
-
 
 class DatabricksSettings(_Section):
     credentials: DatabricksCredentials = DatabricksCredentials()
@@ -357,6 +362,12 @@ class Settings(BaseModel):
     @property
     def databricks(self) -> DatabricksSettings:
         return self.destination.databricks
+
+    def destination_keys(self) -> dict[str, Any]:
+        """Return the keys of the chosen destination's section, with secrets in plain text."""
+        section = DESTINATIONS[self.pipeline.destination].section
+        keys: dict[str, Any] = getattr(self.destination, section).for_dlt()
+        return keys
 
     def secret_values(self) -> set[str]:
         """Every value that no output may hold."""

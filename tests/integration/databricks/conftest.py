@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.databricks.retry import RetryPolicy
-from adapters.dlt_destination.factories import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
 
 if TYPE_CHECKING:

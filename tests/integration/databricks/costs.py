@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from adapters.dlt_destination.factories import databricks_destination
+from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.values.merges import LoadBatch, TargetTable
 from tests.contracts.destination_contract import checkpoint, keyed, replacement

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 
-from adapters.dlt_destination.factories import databricks_destination
+from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.values.errors import CdcError
 from tests.integration.databricks.conftest import PATIENCE

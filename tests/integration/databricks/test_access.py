@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from adapters.dlt_destination.databricks.retry import PATIENCE, RetryPolicy
-from adapters.dlt_destination.factories import databricks_destination
+from adapters.dlt_destination.databricks.factory import databricks_destination
+from adapters.dlt_destination.databricks.retry import DEFAULT_RETRY_POLICY, RetryPolicy
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.values.errors import DestinationUnavailable, SettingsError
 from cdc_core.values.merges import EMPTY_BATCH
@@ -89,7 +89,7 @@ def test_nobody_there_is_unavailable(
     credentials = changed(warehouse, oauth=oauth, _connection_uri=uri)
     credentials["server_hostname"] = urlsplit(uri).netloc
     with pytest.raises(DestinationUnavailable) as caught:
-        load(credentials, tmp_path, PATIENCE)
+        load(credentials, tmp_path, DEFAULT_RETRY_POLICY)
     assert caught.value.exit_code == 1
 
 
@@ -101,7 +101,11 @@ def test_an_untrusted_certificate_is_a_setting(
     """With a token the connector's own settings count, with `client_id` the SDK's too."""
     trusted = warehouse.ca_file if oauth else None
     with pytest.raises(SettingsError, match="certificate is not trusted") as caught:
-        load(changed(warehouse, oauth=oauth, _tls_trusted_ca_file=trusted), tmp_path, PATIENCE)
+        load(
+            changed(warehouse, oauth=oauth, _tls_trusted_ca_file=trusted),
+            tmp_path,
+            DEFAULT_RETRY_POLICY,
+        )
     assert caught.value.exit_code == 2
 
 
@@ -109,7 +113,7 @@ def test_an_untrusted_certificate_is_a_setting(
 def test_a_certificate_of_another_host_is_a_setting(warehouse: Warehouse, tmp_path: Path) -> None:
     uri = f"https://127.0.0.1:{warehouse.port}{warehouse.http_path}"
     with pytest.raises(SettingsError, match="for another host"):
-        load(changed(warehouse, _connection_uri=uri), tmp_path, PATIENCE)
+        load(changed(warehouse, _connection_uri=uri), tmp_path, DEFAULT_RETRY_POLICY)
 
 
 def test_certificates_may_be_left_unchecked(warehouse: Warehouse, tmp_path: Path) -> None:

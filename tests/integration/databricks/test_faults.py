@@ -10,8 +10,8 @@ import pytest
 
 from adapters.dlt_destination.databricks import retry
 from adapters.dlt_destination.databricks import sessions as warehouse_sessions
+from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.databricks.retry import RetryPolicy
-from adapters.dlt_destination.factories import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.values.errors import CdcError, DestinationFailed, DestinationUnavailable
 from cdc_core.values.merges import LoadBatch, TargetTable

@@ -23,7 +23,7 @@ from tests.contracts.destination_contract import checkpoint, content
 _RUN = """
 import sys
 from pathlib import Path
-from adapters.dlt_destination.factories import databricks_destination
+from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from tests.contracts.destination_contract import checkpoint
 from tests.integration.databricks import test_faults

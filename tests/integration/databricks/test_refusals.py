@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters.dlt_destination.factories import databricks_destination
+from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.values.errors import CdcError, SettingsError
 from tests.contracts.destination_contract import checkpoint, content

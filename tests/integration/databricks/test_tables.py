@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
+from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.destination import TABLES_AT_ONCE
-from adapters.dlt_destination.factories import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.values.errors import DestinationFailed
 from cdc_core.values.merges import METADATA_FIELDS, LoadBatch, Replacement, TargetTable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from adapters.dlt_destination.factories import databricks_destination
+from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.values.errors import DestinationFailed, SettingsError
 from cdc_core.values.merges import LoadBatch, TargetTable

@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from adapters.dlt_destination.factories import (
-    databricks_destination,
-    delta_destination,
-    duckdb_destination,
-)
+from adapters.dlt_destination.databricks.factory import databricks_destination
+from adapters.dlt_destination.delta.factory import delta_destination
+from adapters.dlt_destination.duckdb.factory import duckdb_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from adapters.fakes.destination import merge_keyed, merge_multiset
 from cdc_core.values.checkpoint import Checkpoint, SourceIdentity

@@ -11,7 +11,8 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from adapters.dlt_destination.delta.column_order import order_columns
-from adapters.dlt_destination.factories import delta_destination, duckdb_destination
+from adapters.dlt_destination.delta.factory import delta_destination
+from adapters.dlt_destination.duckdb.factory import duckdb_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.values.merges import LoadBatch, TargetTable
 from tests.contracts.destination_contract import ORDERS, checkpoint, content, keyed, replacement

@@ -18,10 +18,11 @@ import pyarrow as pa
 import pytest
 from dlt.common.configuration.utils import get_resolved_traces
 
+from adapters.dlt_destination.delta.factory import delta_destination
 from adapters.dlt_destination.delta.store import DeltaStore
 from adapters.dlt_destination.destination import DltDestination
+from adapters.dlt_destination.duckdb.factory import duckdb_destination
 from adapters.dlt_destination.duckdb.store import DuckDbStore
-from adapters.dlt_destination.factories import delta_destination, duckdb_destination
 from adapters.dlt_destination.files import work_folder
 from cdc_core.values.checkpoint import Checkpoint
 from cdc_core.values.errors import DestinationFailed, DestinationUnavailable, SettingsError

@@ -12,11 +12,12 @@ import pytest
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from adapters.dlt_destination.delta import store as delta_store
+from adapters.dlt_destination.delta.factory import delta_destination
 from adapters.dlt_destination.destination import DltDestination
 from adapters.dlt_destination.duckdb import memory as duckdb_memory
 from adapters.dlt_destination.duckdb import store as duckdb_store
+from adapters.dlt_destination.duckdb.factory import duckdb_destination
 from adapters.dlt_destination.duckdb.store import DuckDbStore
-from adapters.dlt_destination.factories import delta_destination, duckdb_destination
 from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES
 from cdc_core.values.errors import DestinationUnavailable, SettingsError
 from cdc_core.values.merges import METADATA_FIELDS, LoadBatch, Replacement, TargetTable

@@ -9,9 +9,10 @@ import duckdb
 import pyarrow as pa
 
 from adapters.dlt_destination.databricks import store as databricks_store
+from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.destination import DltDestination
+from adapters.dlt_destination.duckdb.factory import duckdb_destination
 from adapters.dlt_destination.duckdb.store import DuckDbStore
-from adapters.dlt_destination.factories import databricks_destination, duckdb_destination
 from cdc_core.values.merges import ColumnRename, LoadBatch, TableRename, TargetTable
 from tests.contracts.destination_contract import ORDERS, checkpoint, keyed, replacement
 

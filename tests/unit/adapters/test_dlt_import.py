@@ -21,7 +21,7 @@ from dlt.destinations import duckdb
 #: A service that embeds the library, whose first import of dlt is the library's own.
 EMBEDDED = """
 from pathlib import Path
-from adapters.dlt_destination.factories import duckdb_destination
+from adapters.dlt_destination.duckdb.factory import duckdb_destination
 from adapters.dlt_destination.settings import PipelineSettings
 with duckdb_destination(PipelineSettings("p", "bronze", Path({0!r})), {0!r} + "/l") as destination:
     assert destination.read_checkpoint() is None

@@ -129,4 +129,4 @@ class RetryPolicy:
             waits += 1
 
 
-PATIENCE = RetryPolicy()
+DEFAULT_RETRY_POLICY = RetryPolicy()

@@ -109,9 +109,10 @@ def test_files_and_row_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_naming_a_destination_does_not_import_dlt() -> None:
     script = (
-        "import sys; from adapters.dlt_destination.factories import *;"
+        "import sys; from adapters.dlt_destination.register import build;"
         "from adapters.dlt_destination.settings import PipelineSettings as S;"
-        "duckdb_destination(S('p', 'd'), 'x'); delta_destination(S('p', 'd'), 'x');"
+        "build('duckdb', S('p', 'd'), {'credentials': 'x'}, dict);"
+        "build('delta', S('p', 'd'), {'bucket_url': 'x'}, dict);"
         "print({'dlt', 'duckdb', 'deltalake'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -10,6 +10,7 @@ import pytest
 
 from adapters.dlt_destination.duckdb import memory as duckdb_memory
 from adapters.dlt_destination.duckdb import store as duckdb_store
+from adapters.dlt_destination.duckdb.factory import duckdb_destination
 from adapters.dlt_destination.duckdb.memory import (
     CHECKPOINT_BYTES,
     MEMORY_MB,
@@ -19,7 +20,6 @@ from adapters.dlt_destination.duckdb.memory import (
     out_of_disk,
     out_of_memory,
 )
-from adapters.dlt_destination.factories import duckdb_destination
 from adapters.dlt_destination.files.bounded_chunks import cut, gathered
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.values.errors import DestinationUnavailable

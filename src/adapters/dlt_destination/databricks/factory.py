@@ -1,10 +1,10 @@
-"""Destinations ready to be opened, one function for each kind."""
+"""Make a destination that writes Delta tables through a Databricks SQL warehouse."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from adapters.dlt_destination.databricks.retry import PATIENCE, RetryPolicy
+from adapters.dlt_destination.databricks.retry import DEFAULT_RETRY_POLICY, RetryPolicy
 from adapters.dlt_destination.destination import DltDestination
 from cdc_core.values.errors import SettingsError
 
@@ -14,24 +14,20 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.settings import PipelineSettings
 
 
-def duckdb_destination(settings: PipelineSettings, credentials: Any = None) -> DltDestination:
-    """`credentials`: the database file's path, or what else dlt takes; None: dlt's settings."""
-    from adapters.dlt_destination.duckdb.store import DuckDbStore
-
-    return DltDestination(DuckDbStore(credentials), settings)
-
-
-def delta_destination(
-    settings: PipelineSettings,
-    bucket_url: str | None = None,
-    credentials: Any = None,
-    **options: Mapping[str, Any] | None,
+def from_section(
+    pipeline: PipelineSettings,
+    section: Mapping[str, Any],
+    read_again: Callable[[], Mapping[str, Any]],
 ) -> DltDestination:
-    """`bucket_url`: a folder or what else dlt's filesystem takes, whose other keys are `options`;
-    None: dlt's settings."""
-    from adapters.dlt_destination.delta.store import DeltaStore
-
-    return DltDestination(DeltaStore(bucket_url, credentials, **options), settings)
+    """`section` holds the keys of `destination.databricks`."""
+    return databricks_destination(
+        pipeline,
+        section["credentials"],
+        staging_volume_name=section.get("staging_volume_name"),
+        keep_staged_files=section["keep_staged_files"],
+        multi_table_transaction=section["multi_table_transaction"],
+        read_credentials=lambda: read_again()["credentials"],
+    )
 
 
 def databricks_destination(
@@ -41,13 +37,13 @@ def databricks_destination(
     staging_volume_name: str | None = None,
     keep_staged_files: bool = False,
     multi_table_transaction: bool = False,
-    retry_policy: RetryPolicy = PATIENCE,
+    retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
     read_credentials: Callable[[], Mapping[str, Any]] | None = None,
 ) -> DltDestination:
-    """`credentials`: dlt's keys for Databricks, `http_path` and `catalog` always among them.
-    `read_credentials` reads them again, where a token or secret may be replaced during a run.
+    """`credentials` are dlt's keys for Databricks; `http_path` and `catalog` are required.
+    `read_credentials` reads the keys again, if a token or secret can be replaced during a run.
 
-    dlt would take the first warehouse that it finds for a missing `http_path`.
+    Without `http_path`, dlt would use the first warehouse that it finds.
     """
     from adapters.dlt_destination.databricks.store import DatabricksStore
 
