@@ -139,7 +139,7 @@ class DestinationContract:
             oid=16400,
             table=TableName("public", "orders"),
             target="orders",
-            columns=(ColumnState(1, "id", "id", 20, -1, "int64"),),
+            columns=(ColumnState(1, "id", "id", 20, -1, pa.int64()),),
             key=("id",),
             snapshot_lsn=Lsn(5),
         )

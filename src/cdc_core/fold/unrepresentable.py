@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 HELD_BYTES = 16 << 20
 
 
-class HeldCells:
+class HeldUnrepresentable:
     """Rows that wait for their load, by the oid of their table; memory holds a bounded part."""
 
     def __init__(self, stage: Callable[[pa.Table], StagedRows]) -> None:

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cdc_core.fold.unrepresentable import HeldCells
+from cdc_core.fold.unrepresentable import HeldUnrepresentable
 from cdc_core.full_load.resume import keep_parts, plan_parts
 from cdc_core.full_load.table_reading import TableReading, TablesRead
 from cdc_core.tables.renames import table_renames
@@ -17,10 +17,7 @@ from cdc_core.tables.schema_change import (
     first_state,
     redefined,
     reread_state,
-    target_key,
-    target_table,
 )
-from cdc_core.values.checkpoint import TableStatus
 from cdc_core.values.errors import CdcError, DestinationRefused
 from cdc_core.values.merges import LoadBatch, Replacement, TableRename
 
@@ -66,7 +63,7 @@ def read_tables(
     are in the counts; the others are read.
     """
     counts = TablesRead()
-    cells = HeldCells(destination.stage)
+    cells = HeldUnrepresentable(destination.stage)
     targets = {table.relation.oid: target for table, target in tables}
     steps: list[SchemaStep] = [*table_renames(checkpoint.tables, targets).possible]
     states: dict[int, tuple[TableState, tuple[ColumnRename, ...]]] = {}
@@ -181,9 +178,9 @@ def _load_group(
         steps, kept = (), tuple(part.name for part in checkpoint.reading.parts)
     replacements = tuple(
         Replacement(
-            target_table(reading.state),
+            reading.state.target_table,
             reading.last_rows(),
-            target_key(reading.state),
+            reading.state.target_key,
             gone=reading.gone,
             kept=kept,
         )
@@ -204,7 +201,7 @@ def _waiting(checkpoint: Checkpoint, oids: AbstractSet[int]) -> Checkpoint:
 
 def _unsteady(state: TableState) -> TableState:
     reason = "its definition changed while it was read"
-    return replace(state, status=TableStatus.NEEDS_SNAPSHOT, reason=reason)
+    return state.needs_snapshot(reason)
 
 
 def _state(

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cdc_core.full_load.table_reading import Parts
-from cdc_core.tables.schema_change import target_table
 from cdc_core.values.checkpoint import KeptPart, PartialReading
 from cdc_core.values.merges import LoadBatch
 
@@ -75,7 +74,7 @@ def keep_parts(
     The values that they could not hold are loaded with them.
     """
     checkpoint = replace(checkpoint, reading=table.parts.reading)
-    target = target_table(table.state)
+    target = table.state.target_table
     for part in table.parts.unread[:-1]:
         reading = checkpoint.reading
         assert reading is not None

@@ -9,14 +9,13 @@ import pyarrow as pa
 
 from cdc_core.fold.unrepresentable import unrepresentable_rows
 from cdc_core.ports.snapshot_source import WHOLE
-from cdc_core.tables.schema_change import target_table
 from cdc_core.values.errors import CdcError, SourceUnavailable
 from cdc_core.values.merges import METADATA_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cdc_core.fold.unrepresentable import HeldCells
+    from cdc_core.fold.unrepresentable import HeldUnrepresentable
     from cdc_core.ports.catalog import SourceTable
     from cdc_core.ports.progress import Progress
     from cdc_core.ports.snapshot_source import RowsRead, Snapshot
@@ -60,7 +59,7 @@ class TableReading:
     counts: TablesRead
     progress: Progress
     #: Where values go that their columns cannot hold.
-    cells: HeldCells
+    cells: HeldUnrepresentable
 
     def begin(self) -> None:
         rows = max(0, self.table.estimated_rows - self.parts.reading.rows)
@@ -75,7 +74,7 @@ class TableReading:
 
     def rows(self, part: str) -> Iterator[pa.Table]:
         relation, state, snapshot = self.table.relation, self.state, self.snapshot
-        target = target_table(state)
+        target = state.target_table
         names = {c.name: c.target for c in state.columns if not c.dropped}
         schema = pa.schema([*target.schema, *METADATA_FIELDS])
         for piece in self._pieces(part):

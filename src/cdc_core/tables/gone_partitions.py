@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cdc_core.tables.schema_change import fingerprint_of, target_table
 from cdc_core.values.partition_bounds import comparable, disjoint
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def in_the_way(state: TableState, now: Fingerprint) -> frozenset[int] | None:
 
     None where the rows of one that is gone cannot be told by its bounds.
     """
-    before = fingerprint_of(state)
+    before = state.fingerprint
     types = _types(state)
     held = {oid: b for oid, b in before.bounds if comparable(b, types)}
     gone = now.gone(before)
@@ -51,5 +50,5 @@ def in_the_way(state: TableState, now: Fingerprint) -> frozenset[int] | None:
 
 
 def _types(state: TableState) -> Mapping[int, pa.DataType]:
-    schema = target_table(state).schema
+    schema = state.target_table.schema
     return {c.attnum: schema.field(c.target).type for c in state.columns if not c.dropped}

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from cdc_core.tables.schema_change import fingerprint_of, target_key, target_table
 from cdc_core.values.merges import (
     DELETE,
     KEYED_CONTROL_FIELDS,
@@ -48,7 +47,7 @@ def removals(
                 for start in range(0, len(keys), STAGED_ROWS)
             ]
             rows = tuple(destination.stage(part) for part in staged)
-            merge = KeyedMerge(target_table(state), target_key(state), last, staged=rows)
+            merge = KeyedMerge(state.target_table, state.target_key, last, staged=rows)
             yield LoadBatch(merges=(merge,))
         if whole:
             return
@@ -58,12 +57,12 @@ def _keys(
     state: TableState, gone: Collection[int], destination: Destination
 ) -> tuple[pa.Table, bool]:
     """Keys of rows in these partitions, as many as may be held; whether they are all."""
-    bounds = [found for oid, found in fingerprint_of(state).bounds if oid in gone]
+    bounds = [found for oid, found in state.fingerprint.bounds if oid in gone]
     names = {c.attnum: c.target for c in state.columns if not c.dropped}
-    key = target_key(state)
+    key = state.target_key
     bounding = {names[bound.attnum] for levels in bounds for bound in levels}
     columns = list(dict.fromkeys([*key, *sorted(bounding)]))
-    types = pa.schema([target_table(state).schema.field(name) for name in columns])
+    types = pa.schema([state.target_table.schema.field(name) for name in columns])
     found = [types.empty_table().select(list(key))]
     # The scan ends before the table that it reads is written.
     for piece in destination.scan(state.target, columns):
@@ -80,7 +79,7 @@ def _keys(
 
 
 def _deletes(state: TableState, keys: pa.Table, lsn: Lsn) -> pa.Table:
-    fields = [*target_table(state).schema, *METADATA_FIELDS, *KEYED_CONTROL_FIELDS]
+    fields = [*state.target_table.schema, *METADATA_FIELDS, *KEYED_CONTROL_FIELDS]
     count = len(keys)
     values = {name: keys.column(name) for name in keys.column_names}
     lsn_field, at, op, *_ = fields[-len(METADATA_FIELDS) - len(KEYED_CONTROL_FIELDS) :]

@@ -13,9 +13,8 @@ import pyarrow as pa
 
 from cdc_core.tables.renames import Renames, in_order
 from cdc_core.values.checkpoint import ColumnState, TableState, TableStatus
-from cdc_core.values.fingerprint import Fingerprint
 from cdc_core.values.lsn import ZERO_LSN
-from cdc_core.values.merges import ColumnRename, TargetTable
+from cdc_core.values.merges import ColumnRename
 from cdc_core.values.naming import RESERVED_COLUMNS, map_columns
 
 if TYPE_CHECKING:
@@ -26,14 +25,6 @@ if TYPE_CHECKING:
     from cdc_core.values.checkpoint import FormerColumns
     from cdc_core.values.lsn import Lsn
     from cdc_core.values.relation import Column, Relation
-
-_ARROW_TYPES: dict[str, pa.DataType] = {
-    str(t): t
-    for t in (
-        pa.bool_(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(),
-        pa.string(), pa.binary(), pa.date32(), pa.timestamp("us"), pa.timestamp("us", tz="UTC"),
-    )
-}  # fmt: skip
 
 #: `text` and `varchar`, whose values print alike; other types that become text may not (`cidr` and
 #: `inet`), though a column goes from one to the other without its rows being rewritten.
@@ -66,7 +57,7 @@ def first_state(source: SourceTable, target: str, snapshot_lsn: Lsn) -> TableSta
         snapshot_lsn=snapshot_lsn,
         status=TableStatus.NOT_STREAMED if source.not_streamed else TableStatus.STREAMING,
         reason=source.not_streamed,
-        fingerprint=source.fingerprint.to_text(),
+        fingerprint=source.fingerprint,
     )
 
 
@@ -109,7 +100,7 @@ def evolve(
     relation = source.relation
     now = {column.attnum: column for column in relation.columns}
     before = {column.attnum: column for column in state.columns}
-    old, new = fingerprint_of(state), source.fingerprint
+    old, new = state.fingerprint, source.fingerprint
     reread = new.reread_reason(old, settled)
     changes: list[str] = []
     followed = _follow(state, relation)
@@ -128,7 +119,7 @@ def evolve(
             changes.append(f"column {column.name} renamed to {current.name}")
         if (current.type_oid, current.typmod) != (column.type_oid, column.typmod):
             changes.append(f"column {current.name} changed type to {current.pg_type}")
-            if not widens(_arrow_type(column.arrow_type), current.arrow_type) or _prints_otherwise(
+            if not widens(column.arrow_type, current.arrow_type) or _prints_otherwise(
                 column, current
             ):
                 reread = reread or f"type of column {current.name} changed"
@@ -153,9 +144,7 @@ def evolve(
         changes.append("key changed")
         reread = reread or "its key changed"
     fingerprint = new if reread else new.following(old, until).keeping(new.gone(old), old)
-    evolved = replace(
-        state, columns=followed.columns, key=relation.key, fingerprint=fingerprint.to_text()
-    )
+    evolved = replace(state, columns=followed.columns, key=relation.key, fingerprint=fingerprint)
     return Evolution(evolved, followed.renames.possible, tuple(changes), reread, bool(added))
 
 
@@ -209,32 +198,6 @@ def _follow(state: TableState, relation: Relation, gone: Iterable[str] = ()) -> 
     return _Followed(tuple(columns), in_order(renames, [*held, *gone]))
 
 
-def target_table(state: TableState) -> TargetTable:
-    """The destination table of a state: every column it ever had, in order."""
-    schema = pa.schema([(c.target, _arrow_type(c.arrow_type)) for c in state.columns])
-    return TargetTable(state.target, schema)
-
-
-def target_key(state: TableState) -> tuple[str, ...]:
-    by_name = {c.name: c.target for c in state.columns if not c.dropped}
-    return tuple(by_name[name] for name in state.key)
-
-
-def dropped_columns(state: TableState) -> tuple[str, ...]:
-    """Target columns that the source has no more."""
-    return tuple(c.target for c in state.columns if c.dropped)
-
-
-def fingerprint_of(state: TableState) -> Fingerprint:
-    """Marks of the table as it was last seen."""
-    return Fingerprint.from_text(state.fingerprint)
-
-
-def last_column(state: TableState) -> int:
-    """The greatest number that a column of the table had, whether it is still there or not."""
-    return fingerprint_of(state).last_column
-
-
 def has_names(relation: Relation, state: TableState, former: Iterable[FormerColumns]) -> bool:
     """Whether a Relation message has the columns of one of these moments, by name."""
     moments = (state.names, *(moment.names for moment in former))
@@ -260,8 +223,9 @@ def resolve_columns(
         for moment in moments:
             for attnum, name in moment.items():
                 names.setdefault(attnum, set()).add(name)
-        unsent = fingerprint_of(state).unsent
-        unknown = {*range(former[0].last + 1, last_column(state) + 1)} - names.keys() - {*unsent}
+        marks = state.fingerprint
+        added = {*range(former[0].last + 1, marks.last_column + 1)}
+        unknown = added - names.keys() - {*marks.unsent}
 
         def may_be(place: int, attnum: int) -> bool:
             column = relation.columns[place]
@@ -338,7 +302,7 @@ def _rising(
 
 def _column_state(column: Column, target: str) -> ColumnState:
     return ColumnState(
-        column.attnum, column.name, target, column.type_oid, column.typmod, str(column.arrow_type)
+        column.attnum, column.name, target, column.type_oid, column.typmod, column.arrow_type
     )
 
 
@@ -370,11 +334,3 @@ def widens(old: pa.DataType, new: pa.DataType) -> bool:
     if pa.types.is_decimal(old) and pa.types.is_decimal(new):
         return bool(new.scale == old.scale and new.precision >= old.precision)
     return bool(old == pa.float32() and new == pa.float64())
-
-
-def _arrow_type(text: str) -> pa.DataType:
-    """Inverse of `str(arrow_type)` for the types that cross the ports."""
-    if text.startswith("decimal128("):
-        precision, scale = text[len("decimal128(") : -1].split(",")
-        return pa.decimal128(int(precision), int(scale))
-    return _ARROW_TYPES[text]

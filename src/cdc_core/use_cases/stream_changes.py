@@ -13,7 +13,8 @@ from cdc_core.ports.clock import Clock, SystemClock
 from cdc_core.ports.progress import Progress, SilentProgress
 from cdc_core.slot.continuity import confirmable, continuity_break, require_checkpoint
 from cdc_core.slot.watch_budget import BudgetWatch
-from cdc_core.tables.followed_tables import TablePlan
+from cdc_core.tables.fold_batch import BatchFolding
+from cdc_core.tables.followed_tables import FollowedTables
 from cdc_core.tables.remove_rows import UnknownRows, removals
 from cdc_core.values.errors import (
     DefinitionChanged,
@@ -97,43 +98,42 @@ class StreamChanges:
         """Read the tables `unread` (by oid, with the reason) and bring all tables to one commit, at
         or past the WAL position at which this began. Source and destination are open."""
         until = self.source.current_lsn()
-        plan = self._plan(checkpoint, until, unread)
+        tables = self._follow(checkpoint, until, unread)
         report = StreamReport(checkpoint.lsn)
-        self._drain(plan, until, report, lambda: False, idle_seconds=math.inf)
+        self._drain(tables, until, report, lambda: False, idle_seconds=math.inf)
         warn_of_unrepresentable(self.progress, report.unrepresentable)
-        _require_all(plan)
-        return plan.checkpoint, report
+        _require_all(tables)
+        return tables.checkpoint, report
 
-    def _plan(
+    def _follow(
         self, checkpoint: Checkpoint, until: Lsn, unread: Mapping[int, str] | None = None
-    ) -> TablePlan:
-        plan = TablePlan(
+    ) -> FollowedTables:
+        tables = FollowedTables(
             checkpoint,
             self.first_schema,
             self.catalog,
             self.source.current_lsn,
-            self.destination.stage,
             self.freeze_schema,
             self.destination.naming,
         )
-        plan.ask(until)
-        plan.read_lost(self.destination.columns, checkpoint.tables)
+        tables.refresh(until)
+        tables.read_lost(self.destination.columns, checkpoint.tables)
         for oid, why in (unread or {}).items():
-            plan.read_anew(oid, why)
-        plan.forget_reading()
-        return plan
+            tables.read_again(oid, why)
+        tables.forget_kept_ranges()
+        return tables
 
     def _run(self, until: Lsn, *, follow: bool, stop: Callable[[], bool]) -> StreamReport:
         with self.destination:
             checkpoint = self._start()
-            plan = self._plan(checkpoint, until)
+            tables = self._follow(checkpoint, until)
             report = StreamReport(checkpoint.lsn)
             watch = BudgetWatch(self.source, self.max_retained_wal, self.progress)
             watch.warn()
-            stale = self._warn_of_stale(plan, frozenset())
-            self._drain(plan, until, report, stop, idle_seconds=0.0 if follow else math.inf)
+            stale = self._warn_of_stale(tables, frozenset())
+            self._drain(tables, until, report, stop, idle_seconds=0.0 if follow else math.inf)
             looked, batches = self.clock.monotonic(), report.batches
-            position, moved = plan.checkpoint.lsn, self.clock.monotonic()
+            position, moved = tables.checkpoint.lsn, self.clock.monotonic()
             while follow and not stop() and watch.lasting is None:
                 if report.batches == batches:
                     self.clock.sleep(self.poll_seconds)
@@ -141,18 +141,18 @@ class StreamChanges:
                 until = self.source.current_lsn()
                 if self.clock.monotonic() - looked >= LOOK_SECONDS:
                     looked = self.clock.monotonic()
-                    plan.ask(until)
-                    stale = self._warn_of_stale(plan, stale)
+                    tables.refresh(until)
+                    stale = self._warn_of_stale(tables, stale)
                     watch.look()
                 idle = math.inf if watch.over else self.clock.monotonic() - moved
-                self._drain(plan, until, report, stop, idle_seconds=idle)
-                if plan.checkpoint.lsn > position:
-                    position, moved = plan.checkpoint.lsn, self.clock.monotonic()
+                self._drain(tables, until, report, stop, idle_seconds=idle)
+                if tables.checkpoint.lsn > position:
+                    position, moved = tables.checkpoint.lsn, self.clock.monotonic()
             if follow:
-                self._advance(plan, plan.checkpoint.lsn)
+                self._advance(tables, tables.checkpoint.lsn)
             warn_of_unrepresentable(self.progress, report.unrepresentable)
-            exceeded = watch.lasting if follow else self._exceeded(watch, plan, report)
-            _require_all(plan)
+            exceeded = watch.lasting if follow else self._exceeded(watch, tables, report)
+            _require_all(tables)
             if exceeded is not None:
                 raise exceeded
             return report
@@ -172,11 +172,11 @@ class StreamChanges:
         # load that has not ended needs no end any more: what it has not come to is streamed on.
         return replace(checkpoint, source=identity, full_load=None)
 
-    def _warn_of_stale(self, plan: TablePlan, told: frozenset[int]) -> frozenset[int]:
+    def _warn_of_stale(self, tables: FollowedTables, told: frozenset[int]) -> frozenset[int]:
         """Name the tables that no run brings up to date, once; those named by now."""
         stale = {
             oid: (str(table.relation.table), table.not_streamed)
-            for oid, table in plan.sources.items()
+            for oid, table in tables.sources.items()
             if table.not_streamed
         }
         if named := sorted(stale[oid] for oid in stale.keys() - told):
@@ -189,18 +189,18 @@ class StreamChanges:
         return told | stale.keys()
 
     def _exceeded(
-        self, watch: BudgetWatch, plan: TablePlan, report: StreamReport
+        self, watch: BudgetWatch, tables: FollowedTables, report: StreamReport
     ) -> OperatorNeeded | None:
         """Whether the slot retains too much though all is loaded, and read past a new note."""
         if watch.exceeded() is None:
             return None
         self.source.note_transactions()
-        self._drain(plan, self.source.current_lsn(), report, lambda: False, idle_seconds=math.inf)
+        self._drain(tables, self.source.current_lsn(), report, lambda: False, idle_seconds=math.inf)
         return watch.exceeded()
 
     def _drain(
         self,
-        plan: TablePlan,
+        tables: FollowedTables,
         until: Lsn,
         report: StreamReport,
         stop: Callable[[], bool],
@@ -214,45 +214,46 @@ class StreamChanges:
         attempts = 1
         while True:
             try:
-                self._load_definitions(plan)
-                reached = self._load_until(plan, until, report, stop)
+                self._load_definitions(tables)
+                reached = self._load_until(tables, until, report, stop)
             except ReadAgain:
                 continue
             except DestinationRefused as refused:
-                if not plan.refuse(refused):
+                if not tables.set_aside_refused(refused):
                     raise
                 continue
-            report.unrepresentable, report.lsn = plan.unrepresentable, plan.checkpoint.lsn
-            if plan.to_read and not stop():
-                until = max(until, self._read_again(plan, report, attempts))
+            report.lsn = tables.checkpoint.lsn
+            if tables.to_read and not stop():
+                until = max(until, self._read_again(tables, report, attempts))
                 attempts += 1
                 continue
-            if plan.removals and not stop():
-                until = max(until, self._remove_gone(plan, reached))
+            if tables.removals and not stop():
+                until = max(until, self._remove_gone(tables, reached))
                 continue
-            behind = reached - plan.checkpoint.lsn
+            behind = reached - tables.checkpoint.lsn
             if behind > 0 and (behind >= IDLE_BYTES or idle_seconds >= IDLE_SECONDS):
-                self._advance(plan, reached)
-            report.lsn = plan.checkpoint.lsn
+                self._advance(tables, reached)
+            report.lsn = tables.checkpoint.lsn
             return
 
     def _load_until(
-        self, plan: TablePlan, until: Lsn, report: StreamReport, stop: Callable[[], bool]
+        self, tables: FollowedTables, until: Lsn, report: StreamReport, stop: Callable[[], bool]
     ) -> Lsn:
         """Load what one reading gives; how far it came."""
-        reached = plan.checkpoint.lsn
+        reached = tables.checkpoint.lsn
         changes = transactions = 0
-        plan.forget_parts()
-        for batch in self.source.read(plan.checkpoint.lsn, until, plan.followed, stop):
+        folding = BatchFolding(tables, self.destination.stage)
+        for batch in self.source.read(tables.checkpoint.lsn, until, tables.streamed, stop):
             changes, transactions = changes + batch.changes, transactions + batch.transactions
             if batch.complete:
                 reached = max(reached, batch.end_lsn)
-            if not (batch.changes or plan.holds_parts):
+            if not (batch.changes or folding.holds_parts):
                 continue
-            load = plan.apply(batch)
+            load = folding.apply(batch)
             if load is None:
                 continue
-            self._commit(plan, load, batch.end_lsn, batch.last_committed_at)
+            self._commit(tables, load, batch.end_lsn, batch.last_committed_at)
+            report.unrepresentable += sum(map(len, load.unrepresentable))
             report.changes += changes
             report.transactions += transactions
             report.batches += 1
@@ -262,102 +263,109 @@ class StreamChanges:
                 break
         return reached
 
-    def _load_definitions(self, plan: TablePlan) -> None:
-        load = plan.pending()
-        for note in plan.notes:
+    def _load_definitions(self, tables: FollowedTables) -> None:
+        load = tables.take_definitions()
+        for note in tables.notes:
             self.progress.note(note)
-        for alert in plan.alerts:
+        for alert in tables.alerts:
             self.progress.warn(alert)
-        plan.notes.clear()
-        plan.alerts.clear()
+        tables.notes.clear()
+        tables.alerts.clear()
         if load is not None:
-            self.destination.load(load, plan.checkpoint)
-            plan.durable = plan.checkpoint
+            self.destination.load(load, tables.checkpoint)
+            tables.durable = tables.checkpoint
 
-    def _commit(self, plan: TablePlan, load: LoadBatch, lsn: Lsn, committed_at: int | None) -> None:
-        plan.checkpoint = plan.checkpoint.advanced(lsn, committed_at)
-        self.destination.load(load, plan.checkpoint)
-        plan.durable = plan.checkpoint
-        self.source.confirm(confirmable(plan.checkpoint))
+    def _commit(
+        self, tables: FollowedTables, load: LoadBatch, lsn: Lsn, committed_at: int | None
+    ) -> None:
+        tables.checkpoint = tables.checkpoint.advanced(lsn, committed_at)
+        self.destination.load(load, tables.checkpoint)
+        tables.durable = tables.checkpoint
+        self.source.confirm(confirmable(tables.checkpoint))
 
-    def _advance(self, plan: TablePlan, lsn: Lsn) -> None:
+    def _advance(self, tables: FollowedTables, lsn: Lsn) -> None:
         """Make a position without changes durable, so that an idle database pins no WAL."""
-        self._commit(plan, EMPTY_BATCH, lsn, None)
+        self._commit(tables, EMPTY_BATCH, lsn, None)
 
-    def _remove_gone(self, plan: TablePlan, reached: Lsn) -> Lsn:
+    def _remove_gone(self, tables: FollowedTables, reached: Lsn) -> Lsn:
         """Remove rows of partitions that are gone; up to where to drain before the others are.
 
         All changes before `reached` are loaded. Whether another partition has come in their place
         is seen once more: what it brings commits later.
         """
-        due = {oid: removal for oid, removal in plan.removals.items() if removal.after <= reached}
+        due = {oid: removal for oid, removal in tables.removals.items() if removal.after <= reached}
         if due:
-            plan.ask()
-            self._load_definitions(plan)
+            tables.refresh()
+            self._load_definitions(tables)
         for oid, removal in due.items():
-            if plan.removals.get(oid) != removal:
+            if tables.removals.get(oid) != removal:
                 continue
-            state = plan.checkpoint.tables[oid]
+            state = tables.checkpoint.tables[oid]
             self.progress.note(f"{state.table}: removing the rows of partitions that are gone")
             try:
                 for load in removals(state, removal.gone, self.destination, reached):
-                    self.destination.load(load, plan.checkpoint)
+                    self.destination.load(load, tables.checkpoint)
             except UnknownRows:
-                plan.read_anew(oid, "a partition was detached or dropped")
+                tables.read_again(oid, "a partition was detached or dropped")
                 continue
-            plan.removed(oid)
-            self._advance(plan, reached)
-        return max((removal.after for removal in plan.removals.values()), default=reached)
+            tables.mark_removed(oid)
+            self._advance(tables, reached)
+        return max((removal.after for removal in tables.removals.values()), default=reached)
 
-    def _read_again(self, plan: TablePlan, report: StreamReport, attempt: int) -> Lsn:
+    def _read_again(self, tables: FollowedTables, report: StreamReport, attempt: int) -> Lsn:
         """Read new tables, and those that the stream could not follow; the LSN to drain up to.
 
         Those whose definitions change meanwhile are left to be read once more; one whose reading
         is refused does not stop the others.
         """
-        for oid, why in plan.to_read.items():
-            self.progress.note(f"reading {plan.sources[oid].relation.table}: {why}")
-        oids = list(plan.to_read)
+        for oid, why in tables.to_read.items():
+            self.progress.note(f"reading {tables.sources[oid].relation.table}: {why}")
+        oids = list(tables.to_read)
         try:
-            lsn = self._read(plan, oids, report)
+            lsn = self._read(tables, oids, report)
         except OperatorNeeded as refused:
             # Of all of them: no snapshot could be taken, say.
-            lsn = plan.checkpoint.lsn
+            lsn = tables.checkpoint.lsn
             for oid in oids:
-                plan.read_refused(oid, str(refused))
-        if plan.to_read:
-            plan.ask()
+                tables.set_aside_table(oid, str(refused))
+        if tables.to_read:
+            tables.refresh()
             if attempt >= READ_ATTEMPTS:
-                raise DefinitionChanged(plan.to_read_names)
+                raise DefinitionChanged(tables.to_read_names)
         return lsn
 
-    def _read(self, plan: TablePlan, oids: Sequence[int], report: StreamReport) -> Lsn:
+    def _read(self, tables: FollowedTables, oids: Sequence[int], report: StreamReport) -> Lsn:
         """Read these tables at one LSN, which it returns."""
-        tables = [(plan.sources[oid], plan.targets[oid]) for oid in oids]
+        pairs = [(tables.sources[oid], tables.targets[oid]) for oid in oids]
         with self.snapshots.begin(create_slot=False) as snapshot:
             checkpoint, last, counts = read_tables(
-                snapshot, tables, self.catalog.tables, self.destination, plan.checkpoint,
+                snapshot, pairs, self.catalog.tables, self.destination, tables.checkpoint,
                 self.progress,
             )  # fmt: skip
             lsn = snapshot.lsn
         self.destination.load(last, checkpoint)
         unread = counts.unsteady | counts.refused.keys()
-        plan.read_done(checkpoint, {*oids} - unread, counts.unrepresentable)
+        tables.mark_read(checkpoint, {*oids} - unread)
+        report.unrepresentable += counts.unrepresentable
         for oid, error in counts.refused.items():
-            plan.read_refused(oid, str(error))
+            tables.set_aside_table(oid, str(error))
             if isinstance(error, DestinationFailed):
-                plan.unfit.add(oid)
+                tables.unfit.add(oid)
         report.tables_read += counts.tables
         report.rows_read += counts.rows
         return lsn
 
 
-def _require_all(plan: TablePlan) -> None:
+def _require_all(tables: FollowedTables) -> None:
     """Raise what keeps tables from being followed, now that all others are up to date."""
-    if plan.set_aside:
-        raise TablesNeedSnapshot(plan.set_aside, frozen=plan.frozen, unfit=bool(plan.unfit))
-    if plan.unpublished:
-        named = {str(plan.sources[oid].relation.table): e for oid, e in plan.unpublished.items()}
+    if tables.set_aside_names:
+        raise TablesNeedSnapshot(
+            tables.set_aside_names, frozen=tables.frozen, unfit=bool(tables.unfit)
+        )
+    if tables.unpublished:
+        named = {
+            str(tables.sources[oid].relation.table): e for oid, e in tables.unpublished.items()
+        }
         raise TablesRefused(named)
-    if plan.locked:
-        raise TablesLocked(map(str, plan.locked), "; every other table is up to date")
+    if tables.locked:
+        raise TablesLocked(map(str, tables.locked), "; every other table is up to date")

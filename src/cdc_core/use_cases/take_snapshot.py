@@ -217,9 +217,7 @@ class TakeSnapshot:
             return {}
         reason = "the slot was created anew"
         return {
-            oid: state
-            if state.status is TableStatus.DROPPED
-            else replace(state, status=TableStatus.NEEDS_SNAPSHOT, reason=reason)
+            oid: state if state.status is TableStatus.DROPPED else state.needs_snapshot(reason)
             for oid, state in checkpoint.tables.items()
         }
 
@@ -244,7 +242,7 @@ class TakeSnapshot:
 def _unread(checkpoint: Checkpoint, counts: TablesRead) -> list[TableState]:
     """States of known tables that were not read, to be read by the next run."""
     return [
-        replace(state, status=TableStatus.NEEDS_SNAPSHOT, reason=str(error))
+        state.needs_snapshot(str(error))
         for oid, error in counts.refused.items()
         if (state := checkpoint.tables.get(oid)) is not None
     ]

@@ -1,18 +1,22 @@
-"""What the destination durably holds: the position in the WAL, and each table's state.
+"""The checkpoint: the position in the WAL and each table's state, as the destination holds them.
 
-A checkpoint is bound to the source it speaks of (`SourceIdentity`), so that it cannot be mistaken
-for
-another cluster's, database's or slot's. It travels as plain JSON types (`to_state`, `from_state`),
-because it is kept in the destination together with the data.
+A checkpoint names its source (`SourceIdentity`), so that it is never used with another cluster,
+database or slot. The destination keeps it together with the data, as plain JSON types (`to_state`,
+`from_state`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
+from cdc_core.values.fingerprint import Fingerprint
 from cdc_core.values.lsn import Lsn
+from cdc_core.values.merges import TargetTable
 from cdc_core.values.relation import TableName
 
 if TYPE_CHECKING:
@@ -20,11 +24,20 @@ if TYPE_CHECKING:
 
 STATE_VERSION = 1
 
+#: The Arrow types that cross the ports, besides decimals, by their text in a checkpoint.
+_ARROW_TYPES: dict[str, pa.DataType] = {
+    str(t): t
+    for t in (
+        pa.bool_(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(),
+        pa.string(), pa.binary(), pa.date32(), pa.timestamp("us"), pa.timestamp("us", tz="UTC"),
+    )
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class SourceIdentity:
-    """Which WAL an LSN belongs to. `system_id` is `IDENTIFY_SYSTEM`'s, unique to a cluster and its
-    copies; `timeline` tells those apart that were promoted (0: not known)."""
+    """The WAL that an LSN belongs to. `system_id` comes from `IDENTIFY_SYSTEM`; a cluster shares it
+    only with its copies. `timeline` separates promoted copies (0: not known)."""
 
     system_id: str
     database: str
@@ -34,9 +47,9 @@ class SourceIdentity:
 
 class TableStatus(Enum):
     STREAMING = "streaming"
-    #: Updates of it cannot be published: equal to the source after a snapshot only.
+    #: Its updates cannot be published: it equals the source only right after a snapshot.
     NOT_STREAMED = "not streamed"
-    #: Set aside: something happened that leaves no row events.
+    #: Must be read again: something changed its rows without row events.
     NEEDS_SNAPSHOT = "needs snapshot"
     #: Dropped at the source; the destination keeps it as it was.
     DROPPED = "dropped"
@@ -44,21 +57,23 @@ class TableStatus(Enum):
 
 @dataclass(frozen=True)
 class ColumnState:
-    """A source column as it was last loaded, and the destination column that holds it."""
+    """A source column as it was last loaded, with the destination column that holds it."""
 
     attnum: int
     name: str
     target: str
     type_oid: int
     typmod: int
-    arrow_type: str
+    arrow_type: pa.DataType
     dropped: bool = False
 
 
 @dataclass(frozen=True)
 class FormerColumns:
-    """Columns that the stream sent of a table before others, names by number; `last` is the
-    greatest number that a column had until then. Changes that commit past `until` are not of them.
+    """An earlier set of columns that the stream sent for a table.
+
+    `names` maps column numbers to names. `last` is the greatest column number at that time.
+    Changes that commit after `until` do not use this set.
     """
 
     names: Mapping[int, str]
@@ -70,10 +85,9 @@ class FormerColumns:
 class TableState:
     """A table as it was last loaded.
 
-    Changes that committed at or before `snapshot_lsn` are in its data already. `fingerprint` is the
-    source adapter's own mark of everything that, when it changes without row events, makes a new
-    reading necessary (file node, partitions, ...); opaque here. `former` are of moments before, as
-    long as changes of them may come, oldest first.
+    Its data contains every change that committed before `snapshot_lsn`. A difference between
+    `fingerprint` and the catalog can mean that rows changed without row events. `former` holds the
+    earlier column sets that coming changes may still use, oldest first.
     """
 
     oid: int
@@ -84,22 +98,48 @@ class TableState:
     snapshot_lsn: Lsn
     status: TableStatus = TableStatus.STREAMING
     reason: str = ""
-    fingerprint: str = ""
+    fingerprint: Fingerprint = field(default_factory=Fingerprint)
     former: tuple[FormerColumns, ...] = ()
 
     @property
     def names(self) -> dict[int, str]:
-        """Columns that the stream sends, by number."""
+        """Names of the columns that the stream sends, by number."""
         return {column.attnum: column.name for column in self.columns if not column.dropped}
 
+    @property
+    def target_names(self) -> dict[str, str]:
+        """The target column of each column that the source still has, by its name there."""
+        return {column.name: column.target for column in self.columns if not column.dropped}
+
+    @cached_property
+    def target_table(self) -> TargetTable:
+        """The destination table with every column that the source table ever had, in order."""
+        schema = pa.schema([(column.target, column.arrow_type) for column in self.columns])
+        return TargetTable(self.target, schema)
+
+    @property
+    def target_key(self) -> tuple[str, ...]:
+        """The target columns of the key; empty for a table without a key."""
+        names = self.target_names
+        return tuple(names[name] for name in self.key)
+
+    @property
+    def dropped_columns(self) -> tuple[str, ...]:
+        """Target columns that the source no longer has."""
+        return tuple(column.target for column in self.columns if column.dropped)
+
+    def needs_snapshot(self, reason: str) -> TableState:
+        """Return this state, marked as waiting to be read again for `reason`."""
+        return replace(self, status=TableStatus.NEEDS_SNAPSHOT, reason=reason)
+
     def past(self, lsn: Lsn) -> TableState:
-        """This table where what is to come has committed at or after `lsn`."""
+        """Return this state without the former column sets that no change from `lsn` on can use."""
         if not self.former:
             return self
         return replace(self, former=tuple(f for f in self.former if f.until >= lsn))
 
     def dropped(self) -> TableState:
-        """This table, no longer found at the source."""
+        """Return this state, marked as no longer found at the source."""
         reason = "dropped at the source, or excluded"
         return replace(self, status=TableStatus.DROPPED, reason=reason)
 
@@ -232,14 +272,14 @@ def _table_to_state(state: TableState) -> dict[str, Any]:
         "name": state.table.name,
         "target": state.target,
         "columns": [
-            [c.attnum, c.name, c.target, c.type_oid, c.typmod, c.arrow_type, c.dropped]
+            [c.attnum, c.name, c.target, c.type_oid, c.typmod, str(c.arrow_type), c.dropped]
             for c in state.columns
         ],
         "key": list(state.key),
         "snapshot_lsn": str(state.snapshot_lsn),
         "status": state.status.value,
         "reason": state.reason,
-        "fingerprint": state.fingerprint,
+        "fingerprint": state.fingerprint.to_text(),
         "former": [[list(f.names.items()), f.last, str(f.until)] for f in state.former],
     }
 
@@ -249,15 +289,27 @@ def _table_from_state(state: Mapping[str, Any]) -> TableState:
         oid=state["oid"],
         table=TableName(state["schema"], state["name"]),
         target=state["target"],
-        columns=tuple(ColumnState(*column) for column in state["columns"]),
+        columns=tuple(
+            ColumnState(attnum, name, target, type_oid, typmod, _arrow_type(arrow_type), dropped)
+            for attnum, name, target, type_oid, typmod, arrow_type, dropped in state["columns"]
+        ),
         key=tuple(state["key"]),
         snapshot_lsn=Lsn.parse(state["snapshot_lsn"]),
         status=TableStatus(state["status"]),
         reason=state["reason"],
-        fingerprint=state["fingerprint"],
-        # Checkpoints of older versions have none.
+        fingerprint=Fingerprint.from_text(state["fingerprint"]),
+        # Checkpoints of older versions do not have this.
         former=tuple(
             FormerColumns(dict(names), last, Lsn.parse(until))
             for names, last, until in state.get("former", ())
         ),
     )
+
+
+@lru_cache(maxsize=1024)
+def _arrow_type(text: str) -> pa.DataType:
+    """Inverse of `str(arrow_type)` for the types that cross the ports."""
+    if text.startswith("decimal128("):
+        precision, scale = text[len("decimal128(") : -1].split(",")
+        return pa.decimal128(int(precision), int(scale))
+    return _ARROW_TYPES[text]

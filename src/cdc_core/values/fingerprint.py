@@ -6,8 +6,8 @@ Source: PostgreSQL manual, `pg_class.relfilenode`, `pg_attribute`, `pg_inherits`
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cdc_core.values.partition_bounds import Bound
@@ -92,11 +92,23 @@ class Fingerprint:
     bounds: tuple[tuple[int, tuple[Bound, ...]], ...] = ()
 
     def to_text(self) -> str:
-        return json.dumps(asdict(self), separators=(",", ":"))
+        """JSON; computed once, as each checkpoint contains it for every table."""
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return json.dumps(values, separators=(",", ":"))
 
     @classmethod
     def from_text(cls, text: str) -> Fingerprint:
-        return _parsed(text) if text else cls()
+        """Inverse of `to_text`; the empty text gives a fingerprint of which nothing is known."""
+        if not text:
+            return cls()
+        parsed = _parsed(text)
+        # A cached property: `to_text` returns the text as it was read.
+        parsed.__dict__["_text"] = text
+        return parsed
 
     def moved(self, before: Fingerprint) -> frozenset[int]:
         """Partitions with new files since `before`, and `ITSELF`: their rows may be others, unless
@@ -223,30 +235,29 @@ class Fingerprint:
         return new
 
 
-@lru_cache(maxsize=1024)
 def _parsed(text: str) -> Fingerprint:
-    fields = json.loads(text)
-    # Checkpoints of older versions lack some, and what they lack counts as not known.
+    found = json.loads(text)
+    # Checkpoints of older versions lack some fields; these count as not known.
     return Fingerprint(
-        storage=fields["storage"],
-        definition=fields["definition"],
-        partitions=_tuples(fields["partitions"]),
-        publication=fields.get("publication", ""),
-        labels=tuple(Label(*label) for label in fields.get("labels", ())),
-        paths=_tuples(fields.get("paths", ())),
-        attributes=tuple(Attributes(*known) for known in fields.get("attributes", ())),
-        unsent=tuple(fields.get("unsent", ())),
-        place=fields.get("place", ""),
-        last_column=fields.get("last_column", 0),
-        persistence=fields.get("persistence", ""),
-        enums=_tuples(fields.get("enums", ())),
-        within=tuple(fields.get("within", ())),
-        bounds=tuple((oid, tuple(map(_bound, found))) for oid, found in fields.get("bounds", ())),
+        storage=found["storage"],
+        definition=found["definition"],
+        partitions=_tuples(found["partitions"]),
+        publication=found.get("publication", ""),
+        labels=tuple(Label(*label) for label in found.get("labels", ())),
+        paths=_tuples(found.get("paths", ())),
+        attributes=tuple(Attributes(*known) for known in found.get("attributes", ())),
+        unsent=tuple(found.get("unsent", ())),
+        place=found.get("place", ""),
+        last_column=found.get("last_column", 0),
+        persistence=found.get("persistence", ""),
+        enums=_tuples(found.get("enums", ())),
+        within=tuple(found.get("within", ())),
+        bounds=tuple((oid, tuple(map(_bound, levels))) for oid, levels in found.get("bounds", ())),
     )
 
 
-def _bound(fields: Sequence[Any]) -> Bound:
-    attnum, values, low, high = fields
+def _bound(found: Sequence[Any]) -> Bound:
+    attnum, values, low, high = found
     return Bound(attnum, None if values is None else tuple(values), low, high)
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 
 from cdc_core.fold.unrepresentable import unrepresentable_rows
-from cdc_core.tables.schema_change import dropped_columns, target_key, target_table
 from cdc_core.values.checkpoint import TableStatus
 from cdc_core.values.merges import (
     DELETE,
@@ -55,9 +54,7 @@ class RepairTable:
     _cells: list[pa.Table] = field(default_factory=list)
 
     def begin(self) -> None:
-        waiting = replace(
-            self.sides.state, status=TableStatus.NEEDS_SNAPSHOT, reason="a repair was cut short"
-        )
+        waiting = self.sides.state.needs_snapshot("a repair was cut short")
         self.checkpoint = self.checkpoint.with_table(waiting)
         self.sides.destination.load(EMPTY_BATCH, self.checkpoint)
 
@@ -79,7 +76,7 @@ class RepairTable:
             snapshot_lsn=self.sides.snapshot.lsn,
             status=TableStatus.STREAMING if streamed else TableStatus.NOT_STREAMED,
             reason=table.not_streamed,
-            fingerprint=table.fingerprint.to_text(),
+            fingerprint=table.fingerprint,
         )
         self.checkpoint = self.checkpoint.with_table(mended)
         self.sides.destination.load(EMPTY_BATCH, self.checkpoint)
@@ -145,7 +142,7 @@ class RepairTable:
 
     def _merge(self, rows: pa.Table, operation: str) -> KeyedMerge | MultisetMerge:
         state, snapshot = self.sides.state, self.sides.snapshot
-        target, key, count = target_table(state), target_key(state), len(rows)
+        target, key, count = state.target_table, state.target_key, len(rows)
         columns = {name: rows.column(name) for name in rows.column_names}
         values = [
             columns[f.name].cast(f.type) if f.name in columns else pa.nulls(count, f.type)
@@ -159,7 +156,7 @@ class RepairTable:
         if not key:
             schema = pa.schema([*target.schema, *METADATA_FIELDS, *MULTISET_CONTROL_FIELDS])
             staged = pa.table([*values, pa.array(np.arange(count))], schema=schema)
-            gone = dropped_columns(state)
+            gone = state.dropped_columns
             content = tuple(name for name in target.schema.names if name not in gone)
             return MultisetMerge(target, staged, content)
         schema = pa.schema([*target.schema, *METADATA_FIELDS, *KEYED_CONTROL_FIELDS])

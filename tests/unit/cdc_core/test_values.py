@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 
 from cdc_core.values.checkpoint import (
@@ -44,10 +45,10 @@ def test_lsn_is_ordered_by_both_halves() -> None:
 
 
 def test_checkpoint_survives_its_text() -> None:
-    column = ColumnState(1, "id", "id", 20, -1, "int64")
+    column = ColumnState(1, "id", "id", 20, -1, pa.int64())
     table = TableState(
         16385, TableName("public", "t"), "t", (column,), ("id",), Lsn(5),
-        TableStatus.NEEDS_SNAPSHOT, "why", Fingerprint("1", "2", ((3, True, 7),)).to_text(),
+        TableStatus.NEEDS_SNAPSHOT, "why", Fingerprint("1", "2", ((3, True, 7),)),
     )  # fmt: skip
     checkpoint = Checkpoint(SOURCE, Lsn(9), {16385: table}, 12)
     assert Checkpoint.from_state(checkpoint.to_state()) == checkpoint

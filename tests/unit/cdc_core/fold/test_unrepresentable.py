@@ -10,7 +10,7 @@ import pytest
 
 from adapters.fakes import InMemoryDestination
 from cdc_core.fold import unrepresentable
-from cdc_core.fold.unrepresentable import HeldCells, unrepresentable_rows
+from cdc_core.fold.unrepresentable import HeldUnrepresentable, unrepresentable_rows
 from cdc_core.values.changes import Unrepresentable
 from cdc_core.values.merges import UNREPRESENTABLE_SCHEMA
 
@@ -24,7 +24,7 @@ def cells(table: str, text: str) -> pa.Table:
 @pytest.mark.parametrize("held", [0, 1 << 20])
 def test_what_memory_should_not_hold_is_staged(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unrepresentable, "HELD_BYTES", held)
-    waiting = HeldCells(InMemoryDestination().stage)
+    waiting = HeldUnrepresentable(InMemoryDestination().stage)
     for number in range(3):
         waiting.add(1, cells("a", f"a{number}"))
         waiting.add(2, cells("b", f"b{number}"))

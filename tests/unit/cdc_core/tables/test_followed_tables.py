@@ -1,4 +1,4 @@
-"""A run's plan: what is loaded besides rows, how often tables are read, what is frozen."""
+"""Followed tables: what is loaded besides rows, how often tables are read, what is frozen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from adapters.fakes import FaultPlan, InMemoryDestination
-from cdc_core.tables.followed_tables import TablePlan
+from cdc_core.tables.fold_batch import BatchFolding
+from cdc_core.tables.followed_tables import FollowedTables
 from cdc_core.use_cases.stream_changes import LOOK_SECONDS, StreamChanges
 from cdc_core.values.changes import Op, Unrepresentable
 from cdc_core.values.checkpoint import Checkpoint, TableStatus
@@ -183,18 +184,19 @@ def test_values_that_cannot_be_held_are_told_of_rows_that_bring_them() -> None:
             oid: replace(s, snapshot_lsn=Lsn(snapshot_lsn)) for oid, s in state.tables.items()
         }
         source = world.source()
-        plan = TablePlan(
+        followed = FollowedTables(
             replace(state, tables=tables),
             "public",
             source,
             lambda: world.postgres.lsn,
-            InMemoryDestination(world.lake, world.faults).stage,
         )
-        plan.look(world.source().tables())
-        load = plan.apply(told)
+        followed.compare(world.source().tables())
+        load = BatchFolding(followed, InMemoryDestination(world.lake, world.faults).stage).apply(
+            told
+        )
         assert load is not None
         cells = [text for c in load.unrepresentable for text in c.column("value_text").to_pylist()]
-        return cells, plan.unrepresentable
+        return cells, sum(map(len, load.unrepresentable))
 
     first, last = int(changes.commit_lsn[0]), int(changes.commit_lsn[-1])
     # What a DELETE carries brings nothing; what the snapshot holds was told by its reading.
@@ -217,24 +219,24 @@ def test_values_told_before_their_table_was_renamed_are_not_left_under_its_old_n
     (changes,) = batch.tables
     odd = (Unrepresentable("big", 0, "infinity"),)
     part = replace(batch, tables=[replace(changes, unrepresentable=odd)], complete=False)
-    plan = TablePlan(
+    followed = FollowedTables(
         state,
         "public",
         source,
         lambda: world.postgres.lsn,
-        InMemoryDestination(world.lake, world.faults).stage,
     )
-    plan.look(world.source().tables())
-    assert plan.apply(part) is None
+    followed.compare(world.source().tables())
+    folding = BatchFolding(followed, InMemoryDestination(world.lake, world.faults).stage)
+    assert folding.apply(part) is None
     if change == "table":
         world.postgres.rename_table(keyed, "renamed")
     else:
         world.postgres.rename_column(keyed, "big", "huge")
-    plan.look(world.source().tables())
-    load = plan.apply(replace(batch, tables=[]))
+    followed.compare(world.source().tables())
+    load = folding.apply(replace(batch, tables=[]))
     assert load is not None
     assert not load.unrepresentable
-    assert keyed in plan.to_read
+    assert keyed in followed.to_read
 
 
 def test_a_key_that_the_stream_has_no_longer_is_read_again() -> None:

@@ -38,13 +38,13 @@ def table(
         "t",
         tuple(
             ColumnState(
-                n, now.get(n, f"c{n}"), f"c{n}", types[n], -1, "string", dropped=n not in now
+                n, now.get(n, f"c{n}"), f"c{n}", types[n], -1, pa.string(), dropped=n not in now
             )
             for n in sorted(types)
         ),
         (),
         Lsn(1),
-        fingerprint=Fingerprint(last_column=last, unsent=unsent).to_text(),
+        fingerprint=Fingerprint(last_column=last, unsent=unsent),
     )
 
 
@@ -59,7 +59,7 @@ def searched(
     }
     if former:
         known = {attnum for moment in moments for attnum in moment}
-        fingerprint = Fingerprint.from_text(state.fingerprint)
+        fingerprint = state.fingerprint
         unknown = {*range(former[0].last + 1, fingerprint.last_column + 1)}
         unknown -= known | {*fingerprint.unsent}
         always = moments[0].keys() & moments[-1].keys()

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from cdc_core.ports.catalog import SourceTable
-from cdc_core.tables.schema_change import evolve, first_state, last_column, resolve_columns
+from cdc_core.tables.schema_change import evolve, first_state, resolve_columns
 from cdc_core.values.checkpoint import FormerColumns
 from cdc_core.values.fingerprint import Fingerprint
 from cdc_core.values.lsn import Lsn
@@ -104,7 +104,7 @@ def test_names_that_are_columns_of_a_moment_in_between(
     first, *later = map(described, moments.split("|"))
     state, former = first_state(first, "t", Lsn(1)), []
     for moment in later:
-        former.append(FormerColumns(state.names, last_column(state), until=Lsn(9)))
+        former.append(FormerColumns(state.names, state.fingerprint.last_column, until=Lsn(9)))
         state = evolve(state, moment).state
     columns = [Column(name, pa.string(), TEXT) for name in message.split()[1:]]
     found = resolve_columns(table(*columns).relation, state, former)

@@ -1,0 +1,207 @@
+"""Folding a batch: from the changes of many tables to one load.
+
+Each change is laid out in the columns that its table has now. A table whose changes cannot be laid
+out with certainty is left out of the load and read again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cdc_core.fold.fold import fold
+from cdc_core.fold.layout import lay_out
+from cdc_core.fold.multi_part_batch import BatchParts, Entangled
+from cdc_core.fold.unrepresentable import HeldUnrepresentable, unrepresentable_rows
+from cdc_core.tables.enum_labels import has_stray_label
+from cdc_core.tables.schema_change import has_names, resolve_columns, widens
+from cdc_core.values.changes import Op
+from cdc_core.values.lsn import Lsn
+from cdc_core.values.merges import EMPTY_BATCH, LoadBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import pyarrow as pa
+
+    from cdc_core.tables.followed_tables import FollowedTables
+    from cdc_core.values.changes import ChangeBatch, TableChanges
+    from cdc_core.values.checkpoint import ColumnState, TableState
+    from cdc_core.values.merges import Merge, StagedRows
+
+
+class BatchFolding:
+    """Folds batches of the followed tables; holds the parts of a batch until the last one.
+
+    `stage` stores rows at the destination that memory should not hold.
+    """
+
+    def __init__(self, tables: FollowedTables, stage: Callable[[pa.Table], StagedRows]) -> None:
+        self._tables = tables
+        self._parts = BatchParts(stage)
+        self._unrepresentable = HeldUnrepresentable(stage)
+
+    @property
+    def holds_parts(self) -> bool:
+        """Whether a batch has begun whose last part is still to come."""
+        return bool(self._parts.oids or self._unrepresentable.oids)
+
+    def forget_parts(self) -> None:
+        """Drop the parts of a batch that will be read again from its start."""
+        self._parts.clear()
+        self._unrepresentable.take()
+
+    def apply(self, batch: ChangeBatch) -> LoadBatch | None:
+        """Return the load of a batch, with its earlier parts and the pending changes of
+        definitions; None while more parts are to come."""
+        versions: dict[int, list[TableChanges]] = {}
+        states = self._tables.checkpoint.tables
+        wanted = self._tables.streamed - self._tables.to_read.keys()
+        for changes in batch.tables:
+            oid = changes.relation.oid
+            # Changes from before the snapshot may have a definition that is no longer known.
+            if oid in wanted and changes.commit_lsn[-1] >= states[oid].snapshot_lsn:
+                versions.setdefault(oid, []).append(changes)
+        for oid, versions_of_table in versions.items():
+            self._fold(oid, versions_of_table)
+        if not batch.complete:
+            self._parts.make_room()
+            return None
+        merges = [merge for oid in self._parts.oids if (merge := self._merge(oid)) is not None]
+        unrepresentable = self._unrepresentable.take()
+        self.forget_parts()
+        pending = self._tables.take_definitions() or EMPTY_BATCH
+        merged = {merge.target.name for merge in merges}
+        definitions = [merge for merge in pending.merges if merge.target.name not in merged]
+        return LoadBatch(
+            merges=(*definitions, *merges), steps=pending.steps, unrepresentable=unrepresentable
+        )
+
+    def _fold(self, oid: int, versions: list[TableChanges]) -> None:
+        """Fold a table's changes and hold the result."""
+        columns = self._resolve(oid, versions)
+        if columns is None:
+            return
+        state = self._tables.checkpoint.tables[oid]
+        if any(_has_unrepresentable_key(changes, state) for changes in versions):
+            # The key is NULL at the destination, so it identifies no row there.
+            self._tables.read_again(oid, "a key that its destination type cannot hold changed")
+            return
+        target = state.target_table
+        laid_out = lay_out(list(zip(versions, columns, strict=True)), target, state.snapshot_lsn)
+        merge = fold(
+            laid_out, target, state.target_key, state.dropped_columns, self._parts.rows_of(oid)
+        )
+        if merge is not None:
+            self._parts.add(versions[-1].relation, merge)
+        for rows in _unrepresentable(state, versions, columns):
+            self._unrepresentable.add(oid, rows)
+
+    def _merge(self, oid: int) -> Merge | None:
+        """Return the merge of a table's parts; None if the table must be read again."""
+        if oid in self._tables.to_read or oid not in self._tables.streamed:
+            self._discard(oid)
+            return None
+        state = self._tables.checkpoint.tables[oid]
+        target = state.target_table
+        if oid in self._unrepresentable.oids and self._parts.renamed(oid, target):
+            # The values have the old names, which no later rename would find.
+            self._discard(oid)
+            self._tables.read_again(oid, "it was renamed within a large transaction")
+            return None
+        try:
+            return self._parts.take(oid, target, state.target_key, state.dropped_columns)
+        except Entangled:
+            self._unrepresentable.discard(oid)
+            self._tables.read_again(oid, "keys changed all over a large transaction")
+            return None
+
+    def _discard(self, oid: int) -> None:
+        self._parts.discard(oid)
+        self._unrepresentable.discard(oid)
+
+    def _resolve(
+        self, oid: int, versions: list[TableChanges]
+    ) -> list[tuple[ColumnState, ...]] | None:
+        """Return the target columns of each version; None once the table must be read again."""
+        tables = self._tables
+        newest = Lsn(max(int(changes.commit_lsn[-1]) for changes in versions))
+        # Changes that committed after the last comparison may have a newer definition.
+        compared = newest <= tables.compared_at
+        columns = self._fitting(oid, versions, known_names=not compared)
+        if columns is None:
+            tables.refresh(newest)
+            if oid in tables.to_read or oid not in tables.streamed:
+                return None
+            compared = newest <= tables.compared_at
+            columns = self._fitting(oid, versions, known_names=not compared)
+        if columns is None:
+            fingerprint = tables.checkpoint.tables[oid].fingerprint
+            stray = any(has_stray_label(changes, fingerprint) for changes in versions)
+            tables.read_again(
+                oid,
+                "a label of an enum may have been renamed"
+                if stray
+                else "its definition changed in a way that the stream does not show",
+            )
+        elif not compared:
+            tables.note_new_rows(oid)
+        return columns
+
+    def _fitting(
+        self, oid: int, versions: list[TableChanges], *, known_names: bool
+    ) -> list[tuple[ColumnState, ...]] | None:
+        """Return the columns of each version; None if one cannot be laid out with certainty.
+
+        With `known_names` each version must have exactly the column names of the state or of a
+        former column set. Without, other names may fit too: they were in use between two of them.
+        """
+        state = self._tables.checkpoint.tables[oid]
+        found = []
+        for changes in versions:
+            former = state.past(Lsn(int(changes.commit_lsn[0]))).former
+            if known_names and not has_names(changes.relation, state, former):
+                return None
+            columns = resolve_columns(changes.relation, state, former)
+            if columns is None or not _fits(changes, columns, state):
+                return None
+            if has_stray_label(changes, state.fingerprint):
+                return None
+            found.append(columns)
+        return found
+
+
+def _fits(changes: TableChanges, columns: Sequence[ColumnState], state: TableState) -> bool:
+    """Whether a version's columns and key can be laid out in the state's."""
+    targets = state.target_table.schema
+    pairs = list(zip(changes.relation.columns, columns, strict=True))
+    if not all(widens(c.arrow_type, targets.field(found.target).type) for c, found in pairs):
+        return False
+    names = {column.name: found.target for column, found in pairs}
+    return {names[name] for name in changes.relation.key} == set(state.target_key)
+
+
+def _unrepresentable(
+    state: TableState, versions: list[TableChanges], columns: Sequence[Sequence[ColumnState]]
+) -> Iterator[pa.Table]:
+    for changes, resolved in zip(versions, columns, strict=True):
+        # The old row that a DELETE carries brings no value to the destination.
+        fresh = (changes.commit_lsn >= np.uint64(state.snapshot_lsn)) & (changes.op != Op.DELETE)
+        values = [value for value in changes.unrepresentable if fresh[value.row]]
+        if values:
+            pairs = zip(changes.relation.columns, resolved, strict=True)
+            names = {column.name: found.target for column, found in pairs}
+            yield unrepresentable_rows(
+                state.target, names, changes.relation.key, changes.rows, values,
+                changes.commit_lsn, changes.committed_at,
+            )  # fmt: skip
+
+
+def _has_unrepresentable_key(changes: TableChanges, state: TableState) -> bool:
+    """Whether a row that the snapshot did not contain has a key that no destination type holds."""
+    key = set(changes.relation.key)
+    return any(
+        value.column in key and changes.commit_lsn[value.row] >= np.uint64(state.snapshot_lsn)
+        for value in changes.unrepresentable
+    )
