@@ -1,6 +1,6 @@
 """Speed of decoding alone: pgoutput messages and rows of queries to Arrow, CPU seconds and rows/s.
 
-Run: uv run python benchmarks/decode.py [ROWS]
+Run: uv run python -m benchmarks.decode [ROWS]
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from adapters.pgoutput.wire.decoder import PgoutputDecoder
 from adapters.pgoutput.wire.query_rows import decode_rows
-from adapters.pgoutput.wire.types import TypeMap, arrow_type
+from adapters.pgoutput.wire.type_rules import arrow_type
+from adapters.pgoutput.wire.types import TypeMap
 from cdc_core.values.relation import Column
 from tests.unit.adapters.pgoutput.wire import encoder
 from tests.unit.adapters.pgoutput.wire.records import packed

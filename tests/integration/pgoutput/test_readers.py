@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
+from adapters.pgoutput.catalog.catalog_types import CatalogTypes
 from adapters.pgoutput.catalog.value_format import all_read_binary
 from adapters.pgoutput.changes.change_source import PgChangeSource
 from adapters.pgoutput.session.wal_position import current_lsn
@@ -208,16 +209,17 @@ def test_the_format_is_chosen_while_a_published_table_is_locked(
     sql.execute("CREATE TABLE parts (id int) PARTITION BY RANGE (id)")
     sql.execute(f"CREATE PUBLICATION pub {kind}".encode())
     sql.execute("SET lock_timeout = '2s'")
+    types = CatalogTypes(lambda: nullcontext(sql))
     with psycopg.connect(database) as other:
         other.execute("LOCK TABLE b IN ACCESS EXCLUSIVE MODE")
-        assert all_read_binary(sql, "pub")
+        assert all_read_binary(sql, "pub", types)
     for table in ("b", "parts"):
         sql.execute(f"ALTER TABLE {table} ADD u uuid".encode())
-        assert not all_read_binary(sql, "pub")
+        assert not all_read_binary(sql, "pub", types)
         sql.execute(f"ALTER TABLE {table} DROP u".encode())
-    assert all_read_binary(sql, "pub")
+    assert all_read_binary(sql, "pub", types)
     sql.execute("DROP PUBLICATION pub; CREATE PUBLICATION pub")
-    assert not all_read_binary(sql, "pub")
+    assert not all_read_binary(sql, "pub", types)
 
 
 @pytest.mark.parametrize("reader", READERS)

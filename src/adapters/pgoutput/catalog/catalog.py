@@ -36,7 +36,7 @@ from adapters.pgoutput.session.connection import Session, server_major
 from adapters.pgoutput.session.source_errors import source_errors
 from adapters.pgoutput.session.sql_text import quote
 from adapters.pgoutput.session.wal_position import HORIZON
-from adapters.pgoutput.wire.types import arrow_type
+from adapters.pgoutput.wire.type_rules import arrow_type
 from cdc_core.ports.catalog import PassedOver, Reason, Schemas, SourceTable
 from cdc_core.tables.selection import left_out
 from cdc_core.values.errors import CdcError

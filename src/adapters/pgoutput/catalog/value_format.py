@@ -1,7 +1,7 @@
-"""In which format the stream's values are asked for, one for all columns of all tables.
+"""The format in which values are requested from the slot: one for all columns of all tables.
 
-Binary costs the server and the decoder less, but is read only where it can mean one thing. Manual:
-"Logical Streaming Replication Parameters", binary; `pg_publication_rel`.
+Binary costs the server and the decoder less, but only some types can use it; see `type_rules`.
+Manual: "Logical Streaming Replication Parameters", binary; `pg_publication_rel`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.pgoutput.session.connection import server_major
 from adapters.pgoutput.session.source_errors import source_errors
-from adapters.pgoutput.wire.binary import reads_binary
+from adapters.pgoutput.wire.type_rules import reads_binary
 
 if TYPE_CHECKING:
-    from adapters.pgoutput.session.connection import Connection
+    from collections.abc import Callable, Collection
 
-#: The view pg_publication_tables would wait for whoever has locked one of the tables. Partitions
-#: have their root's columns. Oids of what is made after `initdb` begin at 16384.
+    from adapters.pgoutput.session.connection import Connection
+    from adapters.pgoutput.wire.types import TypeMap
+
+#: The view pg_publication_tables would wait for a session that has locked one of the tables.
+#: Partitions have their root's columns. Objects created after `initdb` have OIDs from 16384 on.
 _COLUMN_TYPES = """
 SELECT DISTINCT a.atttypid::bigint, a.atttypmod
 FROM pg_publication p
@@ -33,10 +36,15 @@ _OF_SCHEMAS = """OR EXISTS (
 """
 
 
-def all_read_binary(connection: Connection, publication: str) -> bool:
-    """Whether every column of the publication's tables has a type that is read in binary now. In
-    the WAL there may be others, of tables as they were."""
+def all_read_binary(
+    connection: Connection, publication: str, types_of: Callable[[Collection[int]], TypeMap]
+) -> bool:
+    """Whether all columns of the publication's tables can be read in binary format now.
+
+    The WAL may still have values of other types, from before an ALTER TABLE.
+    """
     query = _COLUMN_TYPES.format(of_schemas=_OF_SCHEMAS if server_major(connection) >= 15 else "")
     with source_errors("reading the publication"):
         rows: Any = connection.execute(query.encode(), [publication]).fetchall()
-    return bool(rows) and all(reads_binary(oid, typmod) for oid, typmod in rows)
+    types = types_of({oid for oid, _ in rows})
+    return bool(rows) and all(reads_binary(types[oid], typmod) for oid, typmod in rows)

@@ -345,7 +345,7 @@ class PgChangeSource:
 
     def _in_binary(self) -> bool:
         if self._binary is None:
-            self._binary = all_read_binary(self._locked, self._settings.pub_name)
+            self._binary = all_read_binary(self._locked, self._settings.pub_name, self._types)
         return self._binary
 
     def _close_started(self) -> None:

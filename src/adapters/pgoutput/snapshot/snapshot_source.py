@@ -28,8 +28,8 @@ from adapters.pgoutput.snapshot.page_ranges import PageRange, parts
 from adapters.pgoutput.snapshot.range_readers import RangeReaders, TableQuery
 from adapters.pgoutput.snapshot.row_ranges import file_pages, row_ranges, stored_relations
 from adapters.pgoutput.snapshot.row_sessions import open_row_session
-from adapters.pgoutput.wire.binary import reads_binary
 from adapters.pgoutput.wire.query_rows import ReadRows, decode_rows
+from adapters.pgoutput.wire.type_rules import reads_binary
 from cdc_core.ports.snapshot_source import WHOLE
 from cdc_core.values.errors import OperatorNeeded
 from cdc_core.values.lsn import Lsn
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from adapters.pgoutput.snapshot.row_ranges import RowRange
     from adapters.pgoutput.snapshot.row_sessions import RowSession
     from adapters.pgoutput.wire.types import TypeMap
-    from cdc_core.values.relation import Relation
+    from cdc_core.values.relation import Column, Relation
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ class CopySnapshot(OpenSnapshot):
             types = self.types_of(relation)
             return TableQuery(
                 str(relation.table),
-                self._columns(session, relation),
+                self._columns(session, relation, types),
                 self.ranges(session, relation, part),
                 partial(self._found_again, relation),
                 lambda rows: decode_rows(rows, relation.columns, types, str(relation.table)),
@@ -231,16 +231,17 @@ class CopySnapshot(OpenSnapshot):
         with self._reading(relation) as session:
             return lost.found_again(session)
 
-    def _columns(self, session: Connection, relation: Relation) -> list[str]:
-        """Columns in binary where that reads, else as their output functions' texts, of which a
-        cast to text may differ. A domain's is that of its base."""
-        texts = [c.type_oid for c in relation.columns if not reads_binary(c.type_oid, c.typmod)]
+    def _columns(self, session: Connection, relation: Relation, types: TypeMap) -> list[str]:
+        """Expressions for the columns: in binary format where that can be read, else the text of
+        the type's output function, which may differ from a cast to text. A domain has that of its
+        base type."""
+        texts = [c.type_oid for c in relation.columns if not _is_binary(c, types)]
         rows: Any = session.execute(_OUTPUT_FUNCTIONS, [texts]).fetchall() if texts else ()
         functions = {oid: (function, base) for oid, function, base in rows}
         columns = []
         for column in relation.columns:
             value = quote(column.name)
-            if not reads_binary(column.type_oid, column.typmod):
+            if not _is_binary(column, types):
                 function, base = functions[column.type_oid]
                 value = f"pg_catalog.textin({function}({value}{f'::{base}' if base else ''}))"
             columns.append(value)
@@ -304,6 +305,10 @@ FROM base
   JOIN pg_type taken ON taken.oid = proargtypes[0]
 WHERE base.typtype <> 'd'
 """
+
+
+def _is_binary(column: Column, types: TypeMap) -> bool:
+    return reads_binary(types[column.type_oid], column.typmod)
 
 
 def _name(relation: Relation) -> str:

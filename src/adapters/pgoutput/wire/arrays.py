@@ -1,7 +1,7 @@
 r"""Arrays: PostgreSQL's text (`{1,2,NULL}`, `[0:1]={"a \"b\"",c}`) to compact JSON, digits kept.
 
-Simple arrays (one dimension, nothing quoted) are converted for all rows at once; the rest one by
-one, exactly. Source: PostgreSQL manual, "Arrays", "Array Input and Output Syntax".
+Simple arrays (one dimension, nothing quoted) are converted for all rows at once, the others one by
+one. Source: PostgreSQL manual, "Arrays", "Array Input and Output Syntax".
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from adapters.pgoutput.wire import types
 from adapters.pgoutput.wire.text import MalformedValue, TextColumn, as_utf8, contents, gather
+from adapters.pgoutput.wire.type_rules import rule_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from adapters.pgoutput.wire.text import Mask
     from adapters.pgoutput.wire.types import PgType
 
-_INTEGERS = frozenset({types.INT2, types.INT4, types.INT8})
-_NUMBERS = _INTEGERS | {types.FLOAT4, types.FLOAT8, types.NUMERIC}
 #: PostgreSQL's MAXDIM.
 _MAX_DEPTH = 6
 _BOUNDS = re.compile(r"(?:\[[+-]?\d+:[+-]?\d+\])+=", re.ASCII)
@@ -38,10 +36,11 @@ def decode_arrays(text: TextColumn, element: PgType) -> pa.Array:
     """JSON text of each array."""
     strings = as_utf8(gather(text))
     element, _ = element.resolve()
-    if element.oid in _NUMBERS:
+    form = rule_of(element).json
+    if form == "number":
         simple = _simple_rows(strings, _NUMBER_PAIRS)
         quick = _numbers(strings)
-    elif element.oid == types.BOOL:
+    elif form == "boolean":
         simple = _simple_rows(strings, _BOOLEAN_PAIRS)
         quick = _booleans(strings)
     elif element.element is None and element.delimiter == ",":
@@ -88,7 +87,7 @@ _BOOLEAN_PAIRS = _pairs({"{": "tfN}", ",": "tfN", "tf": ",}", "N": "U", "U": "L"
 
 
 def _simple_rows(strings: pa.Array, pairs: npt.NDArray[np.bool_]) -> Mask:
-    """Rows that begin with a brace and go on only by allowed pairs of bytes to the closing one."""
+    """Rows in braces in which all pairs of adjacent bytes are allowed."""
     bounds, data = contents(strings)
     simple = _in_braces(strings)
     if len(data) < 2:
@@ -121,7 +120,7 @@ for _old, _new in zip(b"{}NUL", b"[]nul", strict=True):
 
 
 def _numbers(strings: pa.Array) -> pa.Array:
-    """Every token of a simple array is its own JSON but for braces and NULL, byte for byte."""
+    """Simple arrays of numbers: only braces and NULL differ in JSON, byte for byte."""
     validity, offsets, _ = strings.buffers()
     _, data = contents(strings)
     translated = pa.py_buffer(_TO_JSON[data])
@@ -133,7 +132,7 @@ def _booleans(strings: pa.Array) -> pa.Array:
     return pc.replace_substring(true, "f", "false")
 
 
-#: Bytes that keep a text array from being simple, besides the braces.
+#: Bytes that a simple text array does not have between its braces.
 _HARD_BYTES = np.zeros(256, dtype=np.bool_)
 _HARD_BYTES[:0x20] = True
 _HARD_BYTES[[ord(c) for c in '"\\{}']] = True
@@ -165,7 +164,7 @@ def _texts(strings: pa.Array) -> pa.Array:
 
 @dataclass(frozen=True)
 class _Grammar:
-    """How arrays of one element type are read."""
+    """The grammar of arrays of one element type."""
 
     element: PgType
     tokens: re.Pattern[str]
@@ -178,7 +177,7 @@ class _Grammar:
         return cls(element, re.compile(pattern, re.DOTALL))
 
     def to_json(self, text: str) -> str:
-        """One array; `MalformedValue` if it is none."""
+        """One array; `MalformedValue` if it is not one."""
         here = 0
         if text.startswith("["):
             lower_bounds = _BOUNDS.match(text)
@@ -187,8 +186,8 @@ class _Grammar:
             here = lower_bounds.end()
         out: list[str] = []
         depth = 0
-        # Whether an item may come next (after an opening brace or a delimiter) or has just come.
-        item_may_come, after_delimiter = True, False
+        # An item may follow an opening brace or a delimiter, but not another item.
+        item_allowed, after_delimiter = True, False
         while here < len(text):
             token = self.tokens.match(text, here)
             if token is None or (here and depth == 0 and out):
@@ -197,7 +196,7 @@ class _Grammar:
             word = token[0]
             if word == "{":
                 depth += 1
-                if not item_may_come or depth > _MAX_DEPTH:
+                if not item_allowed or depth > _MAX_DEPTH:
                     raise MalformedValue("is not an array")
                 out.append("[")
                 after_delimiter = False
@@ -206,17 +205,17 @@ class _Grammar:
                 if depth < 0 or after_delimiter:
                     raise MalformedValue("is not an array")
                 out.append("]")
-                item_may_come = False
+                item_allowed = False
             elif word == self.element.delimiter:
-                if item_may_come or depth == 0:
+                if item_allowed or depth == 0:
                     raise MalformedValue("is not an array")
                 out.append(",")
-                item_may_come = after_delimiter = True
+                item_allowed = after_delimiter = True
             else:
-                if not item_may_come or depth == 0:
+                if not item_allowed or depth == 0:
                     raise MalformedValue("is not an array")
                 out.append(self.item(word))
-                item_may_come = after_delimiter = False
+                item_allowed = after_delimiter = False
         if depth or not out:
             raise MalformedValue("is not an array")
         return "".join(out)
@@ -230,12 +229,13 @@ class _Grammar:
         if element.element is not None:
             inner, _ = element.element.resolve()
             return _Grammar.of(inner).to_json(word)
-        if element.oid in _NUMBERS and word not in _NO_NUMBERS:
+        form = rule_of(element).json
+        if form == "number" and word not in _NO_NUMBERS:
             if not _NUMBER.fullmatch(word):
-                raise MalformedValue("holds what is not a number")
+                raise MalformedValue("has an item that is not a number")
             return word
-        if element.oid == types.BOOL:
+        if form == "boolean":
             if word not in _BOOLEANS:
-                raise MalformedValue("holds what is neither t nor f")
+                raise MalformedValue("has an item that is neither t nor f")
             return _BOOLEANS[word]
         return encode_basestring(word)

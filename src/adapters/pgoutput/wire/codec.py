@@ -1,59 +1,83 @@
-"""The one codec of values: text of a column in, Arrow array out, for the stream and for snapshots.
+"""The one codec of values: a column in, an Arrow array out, for the stream and for snapshots.
 
-Expects the session's output settings: TimeZone UTC, DateStyle ISO, IntervalStyle postgres,
-bytea_output hex, extra_float_digits 1, client_encoding UTF8.
+Text must come from a session with these output settings: TimeZone UTC, DateStyle ISO,
+IntervalStyle postgres, bytea_output hex, extra_float_digits 1, client_encoding UTF8.
+`type_rules` names the decoder of each type.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
-from adapters.pgoutput.wire import scalars, types
+from adapters.pgoutput.wire import types
 from adapters.pgoutput.wire.arrays import decode_arrays
-from adapters.pgoutput.wire.text import MalformedValue, TextColumn, as_utf8, gather
+from adapters.pgoutput.wire.binary import numbers_of
+from adapters.pgoutput.wire.text import MalformedValue, TextColumn
+from adapters.pgoutput.wire.type_rules import FixedWidth, arrow_type, binary_format, rule_of
 from cdc_core.values.errors import DecodeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from adapters.pgoutput.wire.text import Decoded, Numbers, UnrepresentableTexts
     from adapters.pgoutput.wire.types import PgType
 
-__all__ = ["DecodedColumn", "TextColumn", "decode_column"]
+__all__ = ["DecodedColumn", "TextColumn", "decode_binary", "decode_column"]
+
+
+_Values = TypeVar("_Values")
 
 
 class DecodedColumn(NamedTuple):
-    """Values of `arrow_type(pg_type, typmod)`, and (row, exact text) of those it cannot hold."""
+    """Values of `arrow_type(pg_type, typmod)`, and (row, exact text) of those that do not fit."""
 
     values: pa.ChunkedArray
-    unrepresentable: list[tuple[int, str]]
+    unrepresentable: UnrepresentableTexts
 
 
 def decode_column(
     text: TextColumn, pg_type: PgType, typmod: int = -1, column: str = ""
 ) -> DecodedColumn:
-    """Decode a column of any length; `column` names it in errors.
+    """Decode a column of texts, of any length. Errors name `column`.
 
-    Raises `DecodeError`, without the value, when a text is not one of its type.
+    Raises `DecodeError`, without the value, for a text that does not belong to the type.
     """
     chunks: list[pa.Array] = []
-    unrepresentable: list[tuple[int, str]] = []
+    unrepresentable: UnrepresentableTexts = []
     first_row = 0
-    for piece in text.pieces():
-        values, unheld = _decode_or_raise(piece, pg_type, typmod, column)
+    for chunk in text.chunks():
+        values, texts = _decode_or_raise(chunk, pg_type, typmod, column, _decode_text)
         chunks.append(values)
-        unrepresentable += [(first_row + row, odd) for row, odd in unheld]
-        first_row += len(piece)
-    return DecodedColumn(
-        pa.chunked_array(chunks, types.arrow_type(pg_type, typmod)), unrepresentable
-    )
+        unrepresentable += [(first_row + row, one) for row, one in texts]
+        first_row += len(chunk)
+    return DecodedColumn(pa.chunked_array(chunks, arrow_type(pg_type, typmod)), unrepresentable)
+
+
+def decode_binary(
+    values: TextColumn | Numbers, pg_type: PgType, typmod: int = -1, column: str = ""
+) -> DecodedColumn:
+    """Decode a column in binary format, or its numbers, of a type with a `binary_format`.
+
+    Errors name `column`. Raises `DecodeError`, without the value, for bytes that do not belong to
+    the type.
+    """
+    array, unrepresentable = _decode_or_raise(values, pg_type, typmod, column, _decode_binary)
+    return DecodedColumn(pa.chunked_array([array]), unrepresentable)
 
 
 def _decode_or_raise(
-    text: TextColumn, pg_type: PgType, typmod: int, column: str
-) -> tuple[pa.Array, scalars.Unheld]:
-    # The error is raised outside of the handler: Arrow's own quotes the value.
+    values: _Values,
+    pg_type: PgType,
+    typmod: int,
+    column: str,
+    decode: Callable[[_Values, PgType, int], Decoded],
+) -> Decoded:
+    # Raised outside of the handler, because Arrow's own error quotes the value.
     try:
-        return _decode(text, pg_type, typmod)
+        return decode(values, pg_type, typmod)
     except MalformedValue as malformed:
         reason, cure = malformed.reason, malformed.cure
     except pa.ArrowInvalid:
@@ -62,23 +86,20 @@ def _decode_or_raise(
     raise DecodeError(f"a value of column {column!r} of type {name} {reason}", cure)
 
 
-def _decode(text: TextColumn, pg_type: PgType, typmod: int) -> tuple[pa.Array, scalars.Unheld]:
-    pg_type, typmod = pg_type.resolve(typmod)
-    target = types.arrow_type(pg_type, typmod)
-    if pg_type.element is not None:
-        return decode_arrays(text, pg_type.element), []
-    if pa.types.is_string(target):
-        return as_utf8(gather(text)), []
-    if pa.types.is_boolean(target):
-        return scalars.decode_booleans(text), []
-    if pa.types.is_integer(target):
-        return scalars.decode_integers(text, target), []
-    if pa.types.is_floating(target):
-        return scalars.decode_floats(text, target), []
-    if pa.types.is_decimal(target):
-        return scalars.decode_decimals(text, target.precision, target.scale)
-    if pa.types.is_binary(target):
-        return scalars.decode_bytea(text), []
-    if pa.types.is_date(target):
-        return scalars.decode_dates(text)
-    return scalars.decode_timestamps(text, zoned=target.tz is not None)
+def _decode_text(text: TextColumn, pg_type: PgType, typmod: int) -> Decoded:
+    resolved, _ = pg_type.resolve(typmod)
+    if resolved.element is not None:
+        return decode_arrays(text, resolved.element), []
+    rule = rule_of(pg_type, typmod)
+    return rule.text(text, rule.arrow)
+
+
+def _decode_binary(values: TextColumn | Numbers, pg_type: PgType, typmod: int) -> Decoded:
+    decoder, arrow = binary_format(pg_type, typmod), arrow_type(pg_type, typmod)
+    if isinstance(decoder, FixedWidth):
+        if isinstance(values, TextColumn):
+            return decoder.decode(numbers_of(values, decoder.dtype), values.valid, arrow)
+        return decoder.decode(values, np.ones(len(values), np.bool_), arrow)
+    assert decoder is not None
+    assert isinstance(values, TextColumn)
+    return decoder(values, arrow)

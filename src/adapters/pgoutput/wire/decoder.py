@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from adapters.pgoutput.wire import messages as wire
-from adapters.pgoutput.wire.binary import decode_binary, reads_binary
-from adapters.pgoutput.wire.codec import decode_column
+from adapters.pgoutput.wire.codec import decode_binary, decode_column
 from adapters.pgoutput.wire.messages import Messages
 from adapters.pgoutput.wire.row_messages import RowReader
 from adapters.pgoutput.wire.text import TextColumn, table_of
-from adapters.pgoutput.wire.types import arrow_type, format_type
+from adapters.pgoutput.wire.type_rules import arrow_type, reads_binary
+from adapters.pgoutput.wire.types import format_type
 from cdc_core.values.changes import TableChanges, Unrepresentable
 from cdc_core.values.errors import DecodeError
 from cdc_core.values.lsn import Lsn
@@ -276,7 +276,7 @@ def _decode_column(
 ) -> DecodedColumn:
     sent = TextColumn(messages.data, values.starts, values.ends, values.valid)
     name = f"{relation.table}.{column.name}"
-    if values.binary and not reads_binary(column.type_oid, column.typmod):
+    if values.binary and not reads_binary(pg_type, column.typmod):
         raise BinaryValue(f"a value of column {name!r} came in the binary format of its type")
     try:
         if values.binary:

@@ -1,7 +1,7 @@
 """Rows of a query to an Arrow table of the relation's types, by the one codec.
 
-A row comes packed in one value, as `COPY` or `record_send` puts its columns side by side: binary
-where `reads_binary`, else PostgreSQL's text, read as that of the stream is. Manual: "COPY", "File
+`COPY` and `record_send` pack the columns of a row into one value. A column is in binary format if
+its type has a `binary_format`, else in PostgreSQL's text, as in the stream. Manual: "COPY", "File
 Formats"; source: `src/backend/utils/adt/rowtypes.c`, `record_send`.
 """
 
@@ -13,55 +13,55 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from adapters.pgoutput.wire.binary import FIXED, decode_binary, reads_binary
-from adapters.pgoutput.wire.codec import decode_column
+from adapters.pgoutput.wire.codec import decode_binary, decode_column
 from adapters.pgoutput.wire.messages import sliding
 from adapters.pgoutput.wire.text import TextColumn, table_of
+from adapters.pgoutput.wire.type_rules import FixedWidth, binary_format
 from cdc_core.values.changes import Unrepresentable
 from cdc_core.values.errors import DecodeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from adapters.pgoutput.wire.binary import Numbers
-    from adapters.pgoutput.wire.text import Bytes, Positions
+    from adapters.pgoutput.wire.text import Bytes, Numbers, Positions
     from adapters.pgoutput.wire.types import TypeMap
     from cdc_core.values.relation import Column
 
 
 @dataclass(frozen=True, eq=False)
 class ReadRows:
-    """`rows` has the columns asked for; values that their type cannot hold are null and listed."""
+    """`rows` has the requested columns. Values that do not fit their type are NULL and listed."""
 
     rows: pa.Table
     unrepresentable: tuple[Unrepresentable, ...] = ()
 
 
-#: Columns whose values have one width are looked at together, so many bytes of a row at most.
+#: Columns with fixed-width values are read together, up to this many bytes of a row.
 _SPAN_BYTES = 256
-#: Bytes that can be read behind a buffer's last row.
+#: A buffer continues for this many bytes after its last row.
 PADDING = _SPAN_BYTES
 
 
 @dataclass(frozen=True)
 class Packing:
-    """A row is its count of columns, then each column's head, which ends with the value's length
-    (four bytes; -1 for NULL), and the value. So many bytes have count and head."""
+    """The layout of a row: the count of columns, then a head and the value for each column.
+
+    A head ends with the value's length in four bytes, -1 for NULL. The fields are the sizes of the
+    count and of a head in bytes.
+    """
 
     count: int
     head: int
 
 
 COPY = Packing(2, 4)
-#: The type's OID stands before the length.
+#: The head begins with the type's OID.
 RECORD = Packing(4, 8)
 
 
 @dataclass(frozen=True, eq=False)
 class PackedRows:
-    """n rows: `starts` and `ends` are each row's place in the buffer, behind which are `PADDING`
-    bytes more.
-    """
+    """n rows at `starts` to `ends` of the buffer, which has `PADDING` more bytes at its end."""
 
     buffer: Bytes
     starts: Positions
@@ -70,7 +70,7 @@ class PackedRows:
 
     @classmethod
     def of_records(cls, values: pa.Array) -> PackedRows:
-        """Of `record_send`'s values in an Arrow binary array without NULL."""
+        """From values of `record_send` in an Arrow binary array without NULL."""
         _, offsets, data = values.buffers()
         bounds = np.frombuffer(offsets, np.int32, len(values) + 1, 4 * values.offset)
         first, last = int(bounds[0]), int(bounds[-1])
@@ -85,12 +85,12 @@ class PackedRows:
         return len(self.starts)
 
     def after(self, count: int) -> PackedRows:
-        """Without the first `count` rows."""
+        """The rows after the first `count`."""
         return PackedRows(self.buffer, self.starts[count:], self.ends[count:], self.packing)
 
     def columns(self, dtypes: Sequence[str | None], table: str) -> list[TextColumn | Numbers]:
-        """The values of each column: numbers, where all of them have the width of the dtype and
-        none is NULL; else where they lie.
+        """The values of each column: numbers if all have the width of the dtype and none is NULL,
+        else their positions.
 
         Raises `DecodeError` for rows of another shape.
         """
@@ -102,7 +102,7 @@ class PackedRows:
         here = self.starts + count
         columns: list[TextColumn | Numbers] = []
         while len(columns) < len(dtypes):
-            # One visit to each row: columns of known width, and the head of the next.
+            # Visit each row once for all columns of known width and the head of the next.
             widths = _leading_widths(dtypes[len(columns) :], head)
             span = _Span(self.buffer, here, sum(widths) + head * (len(widths) + 1))
             at = head
@@ -128,7 +128,7 @@ class PackedRows:
 
 
 def _leading_widths(dtypes: Sequence[str | None], head: int) -> list[int]:
-    """Widths of the columns up to the first without, as far as a span reaches."""
+    """Widths of the columns before the first without one, as far as a span reaches."""
     widths: list[int] = []
     for dtype in dtypes:
         width = np.dtype(dtype).itemsize if dtype else 0
@@ -139,7 +139,7 @@ def _leading_widths(dtypes: Sequence[str | None], head: int) -> list[int]:
 
 
 class _Span:
-    """So many bytes of each row, from a position of its own on, side by side."""
+    """`size` bytes of each row, from that row's position in `at`, side by side."""
 
     def __init__(self, buffer: Bytes, at: Positions, size: int) -> None:
         self._count, self._size = len(at), size
@@ -158,21 +158,22 @@ def decode_rows(
 ) -> ReadRows:
     """Decode rows that have a value for each of `columns`.
 
-    Raises `DecodeError` when a value does not read; `table` names it in errors.
+    Raises `DecodeError` for a value that does not belong to its type. Errors name `table`.
     """
-    chunks: list[list[pa.Array]] = []
+    decoded_columns: list[list[pa.Array]] = []
     unrepresentable: list[Unrepresentable] = []
-    dtypes = [FIXED.get(column.type_oid) for column in columns]
-    for column, values in zip(columns, rows.columns(dtypes, table), strict=True):
+    formats = [binary_format(types[column.type_oid], column.typmod) for column in columns]
+    dtypes = [one.dtype if isinstance(one, FixedWidth) else None for one in formats]
+    for column, format_, values in zip(columns, formats, rows.columns(dtypes, table), strict=True):
         where = f"{table}.{column.name}" if table else column.name
         pg_type = types[column.type_oid]
-        if isinstance(values, TextColumn) and not reads_binary(column.type_oid, column.typmod):
+        if isinstance(values, TextColumn) and format_ is None:
             decoded = decode_column(values, pg_type, column.typmod, where)
         else:
             decoded = decode_binary(values, pg_type, column.typmod, where)
-        chunks.append(decoded.values.chunks)
+        decoded_columns.append(decoded.values.chunks)
         unrepresentable += [
-            Unrepresentable(column.name, row, odd) for row, odd in decoded.unrepresentable
+            Unrepresentable(column.name, row, text) for row, text in decoded.unrepresentable
         ]
     schema = pa.schema([(column.name, column.arrow_type) for column in columns])
-    return ReadRows(table_of(schema, chunks, len(rows)), tuple(unrepresentable))
+    return ReadRows(table_of(schema, decoded_columns, len(rows)), tuple(unrepresentable))

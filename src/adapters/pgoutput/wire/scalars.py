@@ -1,8 +1,8 @@
-"""Booleans, numbers, dates, timestamps, bytes: PostgreSQL's text to Arrow, all rows at once.
+"""Text decoders: PostgreSQL's text of a column to Arrow, all rows at once.
 
-Each function takes a column's text and returns the array, with the (row, text) of every value that
-the array's type cannot hold. A text that is not of the type raises `MalformedValue` or
-`pa.ArrowInvalid`.
+Each decoder takes a column's text and the Arrow type. It returns the array, and the (row, text) of
+each value that does not fit that type. A text that does not belong to the type raises
+`MalformedValue` or `pa.ArrowInvalid`.
 Source: PostgreSQL manual, "Data Types", the output format of each.
 """
 
@@ -20,6 +20,7 @@ from adapters.pgoutput.wire.text import (
     MalformedValue,
     TextColumn,
     as_ascii,
+    as_utf8,
     contents,
     gather,
     with_validity,
@@ -28,11 +29,9 @@ from adapters.pgoutput.wire.text import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from adapters.pgoutput.wire.text import Positions
+    from adapters.pgoutput.wire.text import Decoded, Positions, UnrepresentableTexts
 
 SETTINGS = "the session must have DateStyle ISO, TimeZone UTC and bytea_output hex"
-
-Unheld = list[tuple[int, str]]
 
 _NO_NUMBERS = ("NaN", "Infinity", "-Infinity")
 _FIRST_DAY, _LAST_DAY = date(1, 1, 1), date(9999, 12, 31)
@@ -42,51 +41,57 @@ FIRST_INSTANT = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 LAST_INSTANT = (datetime(9999, 12, 31, 23, 59, 59, 999999, UTC) - _EPOCH) // _MICROSECOND
 
 
-def decode_booleans(text: TextColumn) -> pa.Array:
+def strings(text: TextColumn, _: pa.DataType) -> Decoded:
+    """The text as it is."""
+    return as_utf8(gather(text)), []
+
+
+def booleans(text: TextColumn, _: pa.DataType) -> Decoded:
     if not text.valid.any():
-        return pa.nulls(len(text), pa.bool_())
+        return pa.nulls(len(text), pa.bool_()), []
     letters = text.buffer.take(text.starts, mode="clip")
     true = letters == ord("t")
     good = (true | (letters == ord("f"))) & (text.ends - text.starts == 1)
     if not (good | ~text.valid).all():
         raise MalformedValue("is neither t nor f")
-    return pa.array(true, mask=None if text.valid.all() else ~text.valid)
+    return pa.array(true, mask=None if text.valid.all() else ~text.valid), []
 
 
-def decode_integers(text: TextColumn, arrow_type: pa.DataType) -> pa.Array:
+def integers(text: TextColumn, arrow_type: pa.DataType) -> Decoded:
     values = gather(text)
     _, data = contents(values)
-    # Arrow takes hexadecimal too; between "-" and "9" there is no letter.
+    # Arrow also takes hexadecimal. No letter is between "-" and "9".
     if len(data) and not (int(data.min()) >= ord("-") and int(data.max()) <= ord("9")):
         raise MalformedValue("is not an integer")
-    return as_ascii(values).cast(arrow_type)
+    return as_ascii(values).cast(arrow_type), []
 
 
-def decode_floats(text: TextColumn, arrow_type: pa.DataType) -> pa.Array:
-    """Bit for bit: the server prints the shortest text that reads back as the same number."""
-    return as_ascii(gather(text)).cast(arrow_type)
+def floats(text: TextColumn, arrow_type: pa.DataType) -> Decoded:
+    """Bit for bit: the server prints the shortest text that parses to the same number."""
+    return as_ascii(gather(text)).cast(arrow_type), []
 
 
-def decode_decimals(text: TextColumn, precision: int, scale: int) -> tuple[pa.Array, Unheld]:
+def decimals(text: TextColumn, arrow_type: pa.DataType) -> Decoded:
     """`numeric(precision, scale)`, which prints exactly `scale` digits after the point."""
+    precision, scale = arrow_type.precision, arrow_type.scale
     values = as_ascii(gather(text))
-    unheld: Unheld = []
+    unrepresentable: UnrepresentableTexts = []
     _, data = contents(values)
     if len(data) and int(data.max()) > ord("9"):
-        values, unheld = _set_aside(values, _rows(pc.is_in(values, pa.array(_NO_NUMBERS))))
+        values, unrepresentable = _set_aside(values, _rows(pc.is_in(values, pa.array(_NO_NUMBERS))))
     if not _prints_scale(values, precision, scale):
-        # Arrow's own cast wraps around in silence past 128 bits.
+        # Arrow's cast silently wraps around beyond 128 bits.
         pattern = rf"^-?[0-9]{{1,{max(precision - scale, 1)}}}(\.[0-9]{{1,{max(scale, 1)}}})?$"
         fits = pc.match_substring_regex(values, pattern)
         if precision == scale:
             fits = pc.and_(fits, pc.match_substring_regex(values, r"^-?0"))
         if not pc.all(fits).as_py():
             raise MalformedValue("is not a number, or has more digits than its type")
-    return values.cast(pa.decimal128(precision, scale)), unheld
+    return values.cast(arrow_type), unrepresentable
 
 
 def _prints_scale(values: pa.Array, precision: int, scale: int) -> bool:
-    """Whether all texts have the point where the scale puts it and no more digits than the type."""
+    """Whether each text has `scale` digits after the point, and no more digits than the type."""
     bounds, data = contents(values)
     present = np.asarray(values.is_valid())
     starts, ends = bounds[:-1][present], bounds[1:][present]
@@ -100,8 +105,8 @@ def _prints_scale(values: pa.Array, precision: int, scale: int) -> bool:
     return fits and (not scale or bool((data[ends - scale - 1] == ord(".")).all()))
 
 
-def decode_bytea(text: TextColumn) -> pa.Array:
-    r"""Format hex: `\x` and two digits a byte."""
+def bytea(text: TextColumn, _: pa.DataType) -> Decoded:
+    r"""Format hex: `\x` and two digits per byte."""
     lengths = text.ends - text.starts
     if bool((text.valid & (lengths < 2)).any()) or bool((lengths & 1).any()):
         raise MalformedValue("is not in hex format", SETTINGS)
@@ -121,7 +126,7 @@ def decode_bytea(text: TextColumn) -> pa.Array:
     values = pa.Array.from_buffers(
         pa.binary(), len(text), [None, pa.py_buffer(offsets), pa.py_buffer(octets)]
     )
-    return with_validity(values, text.valid)
+    return with_validity(values, text.valid), []
 
 
 def _nibbles() -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
@@ -136,83 +141,81 @@ _NIBBLES = _nibbles()
 _USUAL_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 _USUAL_TIMESTAMP = r"^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?"
 _USUAL_ZONE = r"[+-][0-9]{2}(:[0-9]{2})?$"
-_ENDLESS = frozenset({"infinity", "-infinity"})
-_ODD_DATE = re.compile(r"\d{4,7}-\d\d-\d\d( BC)?", re.ASCII)
-_ODD_TIMESTAMP = re.compile(
+_INFINITIES = frozenset({"infinity", "-infinity"})
+_ANY_DATE = re.compile(r"\d{4,7}-\d\d-\d\d( BC)?", re.ASCII)
+_ANY_TIMESTAMP = re.compile(
     r"(\d{4,7})-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?"
     r"(?:([+-])(\d\d)(?::(\d\d)(?::(\d\d))?)?)?( BC)?",
     re.ASCII,
 )
 
 
-def decode_dates(text: TextColumn) -> tuple[pa.Array, Unheld]:
-    """Years 1 to 9999; others and the infinities are set aside."""
+def dates(text: TextColumn, _: pa.DataType) -> Decoded:
+    """Years 1 to 9999. Other years and the infinities are unrepresentable."""
     values = as_ascii(gather(text))
-    unheld: Unheld = []
+    unrepresentable: UnrepresentableTexts = []
     days = _cast_or_none(values, pa.date32())
     if days is None:
-        odd = _rows(pc.invert(pc.match_substring_regex(values, _USUAL_DATE)))
-        usual, unheld = _set_aside(values, odd)
-        for _, odd_text in unheld:
-            if odd_text not in _ENDLESS and not _ODD_DATE.fullmatch(odd_text):
+        unusual = _rows(pc.invert(pc.match_substring_regex(values, _USUAL_DATE)))
+        usual, unrepresentable = _set_aside(values, unusual)
+        for _row, unusual_text in unrepresentable:
+            if unusual_text not in _INFINITIES and not _ANY_DATE.fullmatch(unusual_text):
                 raise MalformedValue("is not an ISO date", SETTINGS)
         days = usual.cast(pa.date32())
-    return _within(days, _FIRST_DAY, _LAST_DAY, values, unheld)
+    return _within(days, _FIRST_DAY, _LAST_DAY, values, unrepresentable)
 
 
-def decode_timestamps(text: TextColumn, *, zoned: bool) -> tuple[pa.Array, Unheld]:
-    """Microseconds, of years 1 to 9999; others and the infinities are set aside.
+def timestamps(text: TextColumn, arrow_type: pa.DataType) -> Decoded:
+    """Microseconds of years 1 to 9999. Other years and the infinities are unrepresentable.
 
-    A zoned timestamp may carry any offset from UTC, down to its seconds.
+    A timestamp with time zone may have any offset from UTC, including seconds.
     """
     values = as_ascii(gather(text))
-    arrow_type = pa.timestamp("us", tz="UTC" if zoned else None)
-    unheld: Unheld = []
+    unrepresentable: UnrepresentableTexts = []
     instants = _cast_or_none(values, arrow_type)
     if instants is None:
-        instants, unheld = _odd_timestamps(values, arrow_type, zoned=zoned)
+        instants, unrepresentable = _unusual_timestamps(values, arrow_type)
     numbers = instants.cast(pa.int64())
-    kept, unheld = _within(numbers, FIRST_INSTANT, LAST_INSTANT, values, unheld)
-    return (instants if kept is numbers else kept.cast(arrow_type)), unheld
+    kept, unrepresentable = _within(numbers, FIRST_INSTANT, LAST_INSTANT, values, unrepresentable)
+    return (instants if kept is numbers else kept.cast(arrow_type)), unrepresentable
 
 
-def _odd_timestamps(
-    values: pa.Array, arrow_type: pa.DataType, *, zoned: bool
-) -> tuple[pa.Array, Unheld]:
-    """Timestamps of which some are infinite, before Christ, past 9999 or at odd offsets."""
+def _unusual_timestamps(values: pa.Array, arrow_type: pa.DataType) -> Decoded:
+    """Timestamps, some of them infinite, before year 1, after 9999, or with a rare offset."""
+    zoned = arrow_type.tz is not None
     pattern = _USUAL_TIMESTAMP + (_USUAL_ZONE if zoned else "$")
-    odd = _rows(pc.invert(pc.match_substring_regex(values, pattern)))
-    usual, set_aside = _set_aside(values, odd)
+    unusual = _rows(pc.invert(pc.match_substring_regex(values, pattern)))
+    usual, set_aside = _set_aside(values, unusual)
     instants = usual.cast(arrow_type)
-    unheld: Unheld = []
+    unrepresentable: UnrepresentableTexts = []
     exact = np.zeros(len(values), dtype=np.bool_)
     found: list[int] = []
-    for row, odd_text in set_aside:
-        instant = _odd_instant(odd_text, zoned=zoned)
+    for row, unusual_text in set_aside:
+        instant = _instant(unusual_text, zoned=zoned)
         if instant is None:
-            unheld.append((row, odd_text))
+            unrepresentable.append((row, unusual_text))
         else:
             exact[row] = True
             found.append(instant)
     if found:
         replacements = pa.array(found, pa.int64()).cast(arrow_type)
         instants = pc.replace_with_mask(instants, pa.array(exact), replacements)
-    return instants, unheld
+    return instants, unrepresentable
 
 
 def _cast_or_none(values: pa.Array, arrow_type: pa.DataType) -> pa.Array | None:
-    """The cast, strict in its format; None where it meets a text that it does not know."""
+    """The cast, which is strict about the format; None if it rejects a text."""
     try:
         return values.cast(arrow_type)
     except pa.ArrowInvalid:
         return None
 
 
-def _odd_instant(text: str, *, zoned: bool) -> int | None:
-    """Microseconds since 1970 of an unusual text; None if it lies outside years 1 to 9999."""
-    if text in _ENDLESS:
+def _instant(text: str, *, zoned: bool) -> int | None:
+    """Microseconds since 1970 of any timestamp; None outside the years 1 to 9999."""
+    if text in _INFINITIES:
         return None
-    match = _ODD_TIMESTAMP.fullmatch(text)
+    match = _ANY_TIMESTAMP.fullmatch(text)
     if match is None or (match[8] is not None) != zoned:
         raise MalformedValue("is not an ISO timestamp", SETTINGS)
     if match[12] or len(match[1]) > 4:
@@ -223,12 +226,12 @@ def _odd_instant(text: str, *, zoned: bool) -> int | None:
     if zoned:
         hours, minutes, seconds = (int(part or 0) for part in match.groups()[8:11])
         offset = (hours * 3600 + minutes * 60 + seconds) * (-1 if match[8] == "-" else 1)
-    sound = True
+    valid = True
     try:
         local = datetime(year, month, day, hour, minute, second, micros, UTC)
     except ValueError:
-        sound = False
-    if not sound:
+        valid = False
+    if not valid:
         raise MalformedValue("is not an ISO timestamp", SETTINGS)
     return (local - _EPOCH) // _MICROSECOND - offset * 1_000_000
 
@@ -237,8 +240,8 @@ def _rows(mask: pa.Array) -> Positions:
     return np.flatnonzero(np.asarray(mask.fill_null(False)))
 
 
-def _set_aside(values: pa.Array, rows: Positions) -> tuple[pa.Array, Unheld]:
-    """The strings with NULL in these rows, and what stood there."""
+def _set_aside(values: pa.Array, rows: Positions) -> Decoded:
+    """The strings with NULL in these rows, and the texts replaced."""
     if len(rows) == 0:
         return values, []
     texts: Sequence[str] = values.take(pa.array(rows)).to_pylist()
@@ -248,22 +251,26 @@ def _set_aside(values: pa.Array, rows: Positions) -> tuple[pa.Array, Unheld]:
 
 
 def _within(
-    numbers: pa.Array, first: object, last: object, values: pa.Array, unheld: Unheld
-) -> tuple[pa.Array, Unheld]:
-    """NULL for what lies outside first to last, and its text added to `unheld`, in row order."""
+    numbers: pa.Array,
+    first: object,
+    last: object,
+    values: pa.Array,
+    unrepresentable: UnrepresentableTexts,
+) -> Decoded:
+    """NULL for numbers outside the range; their texts are added, in row order."""
     extremes = pc.min_max(numbers)
     least, most = extremes["min"], extremes["max"]
     if not least.is_valid or (
         pc.greater_equal(least, pa.scalar(first, numbers.type)).as_py()
         and pc.less_equal(most, pa.scalar(last, numbers.type)).as_py()
     ):
-        return numbers, unheld
+        return numbers, unrepresentable
     outside = pc.or_(
         pc.less(numbers, pa.scalar(first, numbers.type)),
         pc.greater(numbers, pa.scalar(last, numbers.type)),
     )
     rows = _rows(outside)
     texts = values.take(pa.array(rows)).to_pylist()
-    merged = sorted([*unheld, *zip(rows.tolist(), texts, strict=True)])
+    merged = sorted([*unrepresentable, *zip(rows.tolist(), texts, strict=True)])
     kept = pc.if_else(outside, pa.scalar(None, numbers.type), numbers)
     return kept, merged

@@ -1,4 +1,7 @@
-"""Values as PostgreSQL prints them: where each lies in a buffer, before its type is looked at."""
+"""A column of values that still lie in a buffer: positions, without a type.
+
+`type_rules` names the decoder that turns them into Arrow.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import numpy.typing as npt
+Bytes = npt.NDArray[np.uint8]
+Positions = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.generic]
+#: (row, PostgreSQL's text) of each value that does not fit the array's type; NULL in the array.
+UnrepresentableTexts = list[tuple[int, str]]
+Decoded = tuple[pa.Array, UnrepresentableTexts]
 
-    Bytes = npt.NDArray[np.uint8]
-    Positions = npt.NDArray[np.int64]
-    Mask = npt.NDArray[np.bool_]
-
-#: Text of one piece of a column stays below this, so that offsets of 32 bits reach. A value of
-#: PostgreSQL is at most 1 GiB, which may come on top.
-PIECE_BYTES = 1 << 29
+#: A chunk of a column has fewer bytes, so that 32-bit offsets are enough. One value more, of at
+#: most 1 GiB in PostgreSQL, still fits.
+CHUNK_BYTES = 1 << 29
 _INT32_MAX = (1 << 31) - 1
 
 
 class MalformedValue(Exception):
-    """A text is not one of its type. Says why and what mends it, never the text."""
+    """A value does not belong to its type. Gives the reason and the cure, never the value."""
 
     def __init__(self, reason: str, cure: str = "") -> None:
         super().__init__(reason)
@@ -36,7 +42,7 @@ class MalformedValue(Exception):
 class TextColumn:
     """`n` values: bytes `starts[i]:ends[i]` of `buffer` where `valid[i]`, else NULL.
 
-    The positions of a NULL lie within the buffer too, and are equal.
+    Both positions of a NULL are the same, and within the buffer.
     """
 
     buffer: Bytes
@@ -54,25 +60,24 @@ class TextColumn:
     def take(self, rows: Positions) -> TextColumn:
         return TextColumn(self.buffer, self.starts[rows], self.ends[rows], self.valid[rows])
 
-    def pieces(self) -> Iterator[TextColumn]:
-        """The column in order, cut so that the text of each piece is less than 2 GiB."""
+    def chunks(self) -> Iterator[TextColumn]:
+        """The column in order, in chunks of less than 2 GiB."""
         total = np.cumsum(self.ends - self.starts)
-        if len(self) == 0 or int(total[-1]) <= PIECE_BYTES:
+        if len(self) == 0 or int(total[-1]) <= CHUNK_BYTES:
             yield self
             return
         start, before = 0, 0
         while start < len(self):
-            stop = max(int(np.searchsorted(total, before + PIECE_BYTES, side="right")), start + 1)
+            stop = max(int(np.searchsorted(total, before + CHUNK_BYTES, side="right")), start + 1)
             yield self.slice(start, stop)
             start, before = stop, int(total[stop - 1])
 
 
 def gather(text: TextColumn) -> pa.Array:
-    """The values side by side in one Arrow binary array; less than 2 GiB of them.
+    """The values in one Arrow binary array, of less than 2 GiB.
 
-    The array over the original buffer has every value at an even index, and what lies between two
-    values at the odd ones; taking the even ones is the only copy. Where nothing lies between,
-    nothing is copied.
+    An array over the original buffer has the values at even indexes, and the bytes between two
+    values at odd ones. Taking the even ones is the only copy. Adjacent values are not copied.
     """
     count = len(text)
     if not text.valid.any():
@@ -106,7 +111,7 @@ def _adjacent(text: TextColumn) -> pa.Array:
 
 
 def with_validity(values: pa.Array, valid: Mask) -> pa.Array:
-    """The same binary or string array with NULL where not `valid`."""
+    """The same binary or string array, with NULL where not `valid`."""
     if valid.all():
         return values
     bits = pa.py_buffer(np.packbits(valid, bitorder="little"))
@@ -153,11 +158,11 @@ def _relabelled(values: pa.Array) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(values), values.buffers())
 
 
-def table_of(schema: pa.Schema, chunks: Sequence[Sequence[pa.Array]], count: int) -> pa.Table:
-    """A table of `count` rows from the pieces of each column; it may have no columns at all."""
+def table_of(schema: pa.Schema, columns: Sequence[Sequence[pa.Array]], count: int) -> pa.Table:
+    """A table of `count` rows from the chunks of each column. It may have no columns."""
     if len(schema) == 0:
         return pa.table({"": pa.nulls(count)}).select([])
-    columns = [
-        pa.chunked_array(pieces, field.type) for pieces, field in zip(chunks, schema, strict=True)
+    arrays = [
+        pa.chunked_array(chunks, field.type) for chunks, field in zip(columns, schema, strict=True)
     ]
-    return pa.table(columns, schema=schema)
+    return pa.table(arrays, schema=schema)

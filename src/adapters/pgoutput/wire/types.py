@@ -1,7 +1,7 @@
-"""PostgreSQL's types: what a type OID means, and which Arrow type its values become.
+"""PostgreSQL's types by OID: name, kind, base type, element type, and how a modifier is printed.
 
-The one home of the type mapping. Built-in types are known without a catalog (their OIDs never
-change); the others come from rows of `pg_type`. A type that is not known is text.
+Built-in types are known without a catalog, because their OIDs never change. The others come from
+rows of `pg_type`. `type_rules` maps a type to Arrow.
 Source: PostgreSQL manual, "Data Types", "pg_type"; `src/include/catalog/pg_type.dat`.
 """
 
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
-
-import pyarrow as pa
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,7 +19,8 @@ Kind = Literal["base", "array", "enum", "domain", "composite", "range", "multira
 #: typtypmod, typelem, typdelim.
 CatalogRow = tuple[int, str, str, str, int, int, int, str]
 
-BOOL, BYTEA, INT8, INT2, INT4 = 16, 17, 20, 21, 23
+BOOL, BYTEA, INT8, INT2, INT4, TEXT = 16, 17, 20, 21, 23, 25
+JSON, JSONB = 114, 3802
 FLOAT4, FLOAT8, NUMERIC = 700, 701, 1700
 DATE, TIMESTAMP, TIMESTAMPTZ = 1082, 1114, 1184
 BPCHAR, VARCHAR, BIT, VARBIT = 1042, 1043, 1560, 1562
@@ -38,9 +37,9 @@ _VARHDRSZ = 4
 class PgType:
     """A type.
 
-    `name` is what `format_type` prints without a modifier. `base` is a domain's base type and
-    `typmod` the modifier that the domain gives it; `element` is an array's element type.
-    `delimiter` is what stands between values of this type in an array.
+    `name` is the output of `format_type` without a modifier. `base` is a domain's base type, and
+    `typmod` the modifier that the domain gives it. `element` is an array's element type.
+    `delimiter` separates values of this type in an array.
     """
 
     oid: int
@@ -53,51 +52,20 @@ class PgType:
 
     def resolve(self, typmod: int = -1) -> tuple[PgType, int]:
         """The type and modifier below all domains."""
-        here = self
-        while here.base is not None:
-            here, typmod = here.base, here.typmod
-        return here, typmod
+        resolved = self
+        while resolved.base is not None:
+            resolved, typmod = resolved.base, resolved.typmod
+        return resolved, typmod
 
 
 def numeric_shape(typmod: int) -> tuple[int, int] | None:
-    """Precision and scale of a DECIMAL; None where only text keeps every digit."""
+    """Precision and scale of a DECIMAL; None where only text keeps all digits."""
     if typmod < _VARHDRSZ:
         return None
     precision, scale = _precision_and_scale(typmod)
     if 1 <= precision <= _MAX_DECIMAL_DIGITS and 0 <= scale <= precision:
         return precision, scale
     return None
-
-
-def arrow_type(pg_type: PgType, typmod: int = -1) -> pa.DataType:
-    """What a value of this type and modifier becomes."""
-    pg_type, typmod = pg_type.resolve(typmod)
-    match pg_type.oid:
-        case 16:
-            return pa.bool_()
-        case 17:
-            return pa.binary()
-        case 20:
-            return pa.int64()
-        case 21:
-            return pa.int16()
-        case 23:
-            return pa.int32()
-        case 700:
-            return pa.float32()
-        case 701:
-            return pa.float64()
-        case 1082:
-            return pa.date32()
-        case 1114:
-            return pa.timestamp("us")
-        case 1184:
-            return pa.timestamp("us", tz="UTC")
-        case 1700:
-            shape = numeric_shape(typmod)
-            return pa.string() if shape is None else pa.decimal128(*shape)
-        case _:
-            return pa.string()
 
 
 def format_type(pg_type: PgType, typmod: int = -1) -> str:
@@ -140,12 +108,12 @@ class TypeMap:
         return oid in self._types
 
     def __getitem__(self, oid: int) -> PgType:
-        """The type; one that is not known is text under the name of its OID."""
+        """The type. An unknown one is text, named after its OID."""
         known = self._types.get(oid)
         return PgType(oid, f"type {oid}", "other") if known is None else known
 
     def with_user_types(self, rows: Iterable[CatalogRow]) -> TypeMap:
-        """This map and rows of the catalog, in any order; built-in types stay as they are."""
+        """This map plus rows of the catalog, in any order. Built-in types stay as they are."""
         return TypeMap(_resolved(self._types, {row[0]: row for row in rows}))
 
 
@@ -161,15 +129,15 @@ _KINDS: Mapping[str, Kind] = {
 
 def _resolved(known: Mapping[int, PgType], rows: Mapping[int, CatalogRow]) -> dict[int, PgType]:
     types = dict(known)
-    underway: set[int] = set()
+    in_progress: set[int] = set()
 
     def resolve(oid: int) -> PgType:
         if oid in types:
             return types[oid]
         row = rows.get(oid)
-        if row is None or oid in underway:
+        if row is None or oid in in_progress:
             return PgType(oid, f"type {oid}", "other")
-        underway.add(oid)
+        in_progress.add(oid)
         _, name, typtype, category, base, typmod, element, delimiter = row
         if typtype == "d":
             made = PgType(oid, name, "domain", resolve(base), None, delimiter, typmod)

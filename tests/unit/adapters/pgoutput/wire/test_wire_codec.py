@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from adapters.pgoutput.wire import text as text_module
 from adapters.pgoutput.wire.codec import DecodedColumn, TextColumn, decode_column
-from adapters.pgoutput.wire.types import TypeMap, arrow_type
+from adapters.pgoutput.wire.type_rules import arrow_type
+from adapters.pgoutput.wire.types import TypeMap
 from cdc_core.values.errors import DecodeError
 from tests.unit.adapters.pgoutput.wire.columns import text_column
 
@@ -353,7 +354,7 @@ def test_random_text_is_decoded_or_refused(oid: int, texts: list[bytes]) -> None
 
 
 def test_large_columns_are_decoded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_module, "PIECE_BYTES", 25)
+    monkeypatch.setattr(text_module, "CHUNK_BYTES", 25)
     dates = ["2024-01-01", None, "infinity", "2024-01-02"] * 5
     decoded = decode(1082, dates)
     assert decoded.values.num_chunks > 3

@@ -87,7 +87,7 @@ def test_an_error_after_some_rows() -> None:
     "stream",
     [
         message(b"d", b"other" * 9),
-        message(b"T", b"\0\0"),
+        message(b"T", b"\0\0") + message(b"D", b"\0\0") + message(b"Z", b"T"),
         b"d\0\0\0\1" + bytes(30),
         message(b"d", HEADER + tuple_(b"x")) + message(b"c") + message(b"Z", b"T"),
     ],

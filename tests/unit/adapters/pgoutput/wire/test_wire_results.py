@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.pgoutput.wire.binary import reads_binary
 from adapters.pgoutput.wire.query_rows import COPY, RECORD, PackedRows, ReadRows, decode_rows
-from adapters.pgoutput.wire.types import TypeMap, arrow_type
+from adapters.pgoutput.wire.type_rules import arrow_type, reads_binary
+from adapters.pgoutput.wire.types import TypeMap
 from cdc_core.values.errors import DecodeError
 from cdc_core.values.relation import Column
 from tests.unit.adapters.pgoutput.wire.records import packed
@@ -212,7 +212,8 @@ def test_records_of_an_arrow_array_and_of_a_slice_of_one() -> None:
 
 
 def test_what_reads_binary() -> None:
-    assert reads_binary(1700, decimal(15, 2))
-    assert not reads_binary(1700, decimal(16, 2))
-    assert not reads_binary(1700, -1)
-    assert not any(reads_binary(oid, -1) for oid in (1700, 1083, 1186, 2950, 1007, 90001))
+    types = TypeMap()
+    assert reads_binary(types[1700], decimal(15, 2))
+    assert not reads_binary(types[1700], decimal(16, 2))
+    assert not reads_binary(types[1700], -1)
+    assert not any(reads_binary(types[oid], -1) for oid in (1700, 1083, 1186, 2950, 1007, 90001))

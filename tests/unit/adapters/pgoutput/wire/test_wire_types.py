@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from adapters.pgoutput.wire.types import TypeMap, arrow_type, format_type
+from adapters.pgoutput.wire import type_rules
+from adapters.pgoutput.wire.codec import decode_column
+from adapters.pgoutput.wire.text import TextColumn
+from adapters.pgoutput.wire.type_rules import TypeRule, arrow_type, reads_binary, rule_of
+from adapters.pgoutput.wire.types import TypeMap, format_type
 
 BUILT_IN = TypeMap()
 
@@ -115,3 +120,30 @@ def test_only_box_arrays_have_another_delimiter() -> None:
 def test_an_unknown_type_is_text_that_names_its_oid() -> None:
     assert BUILT_IN[4_000_000].kind == "other"
     assert "4000000" in BUILT_IN[4_000_000].name
+
+
+def test_json_is_text_that_means_json() -> None:
+    types = BUILT_IN.with_user_types([(90001, "document", "d", "U", 3802, -1, 0, ",")])
+    assert [rule_of(types[oid]).logical for oid in (114, 3802, 90001)] == ["json"] * 3
+    assert [rule_of(types[oid]).logical for oid in (25, 23, 199, 3807)] == [None] * 4
+
+
+@pytest.mark.parametrize("name", ["vector", "extensions.vector"])
+def test_one_entry_by_name_and_a_decoder_read_a_type_of_an_extension(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def floats(text: TextColumn, arrow: pa.DataType) -> tuple[pa.Array, list[tuple[int, str]]]:
+        bounds = zip(text.starts, text.ends, strict=True)
+        texts = [text.buffer[start:end].tobytes() for start, end in bounds]
+        return pa.array([[float(x) for x in one[1:-1].split(b",")] for one in texts], arrow), []
+
+    rule = TypeRule(pa.list_(pa.float32()), floats)
+    monkeypatch.setitem(type_rules._BY_NAME, "vector", rule)  # type: ignore[arg-type]
+    rows = [(90001, name, "b", "U", 0, -1, 0, ","), (90002, "vector", "e", "E", 0, -1, 0, ",")]
+    types = BUILT_IN.with_user_types(rows)
+    assert arrow_type(types[90001]) == pa.list_(pa.float32())
+    assert not reads_binary(types[90001])
+    assert arrow_type(types[90002]) == pa.string()  # an enum that only has the same name
+    stored = np.frombuffer(b"[1,2.5][-3]", np.uint8)
+    column = TextColumn(stored, np.array([0, 7]), np.array([7, 11]), np.ones(2, np.bool_))
+    assert decode_column(column, types[90001]).values.to_pylist() == [[1.0, 2.5], [-3.0]]
