@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dependency_injector import containers, providers
 
 from cdc_core.ports.clock import Clock, SystemClock
-from cdc_core.ports.progress import Progress, SilentProgress
+from cdc_core.ports.progress import Listeners
 from entrypoints.output import log
 from entrypoints.settings.model import Settings, load_settings
 
@@ -165,7 +165,8 @@ class Container(containers.DeclarativeContainer):
     settings: providers.Provider[Settings] = providers.Singleton(load_settings)
 
     clock: providers.Provider[Clock] = providers.Singleton(SystemClock)
-    progress: providers.Provider[Progress] = providers.Singleton(SilentProgress)
+    #: `container.progress().add(…)` takes any number of listeners.
+    progress: providers.Provider[Listeners] = providers.Singleton(Listeners)
     change_source: providers.Provider[ChangeSource] = providers.Factory(_change_source, settings)
     source_monitor: providers.Provider[SourceMonitor] = providers.Factory(_source_monitor, settings)
     source_inspector: providers.Provider[SourceInspector] = providers.Factory(

@@ -1,4 +1,4 @@
-"""The contract of `Progress` on everything that shows progress, and on the fake."""
+"""The contract of `Progress` on every listener, and on the fake."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.fakes import RecordedProgress
-from cdc_core.ports.progress import Progress, SilentProgress
+from cdc_core.ports.progress import (
+    BatchLoaded,
+    ChunkRead,
+    Event,
+    Listeners,
+    Note,
+    Progress,
+    TableFinished,
+    TableStarted,
+    Warned,
+)
 from entrypoints.output.progress import LineProgress, TerminalProgress
 
 if TYPE_CHECKING:
@@ -17,40 +27,51 @@ if TYPE_CHECKING:
 
 TABLES = st.sampled_from(["public.a", "public.b", 'odd."[/bold] näme'])
 COUNTS = st.integers(0, 10**12)
-CALLS = st.lists(
+EVENTS = st.lists(
     st.one_of(
-        st.tuples(st.just("table_started"), TABLES, COUNTS),
-        st.tuples(st.just("rows_read"), TABLES, COUNTS),
-        st.tuples(st.just("table_finished"), TABLES),
-        st.tuples(st.just("batch_loaded"), COUNTS, COUNTS, COUNTS),
-        st.tuples(st.just("note"), st.sampled_from(["a note", "100 % of [x]", "%s {}"])),
-        st.tuples(st.just("warn"), st.sampled_from(["careful", "[/red] %d"])),
+        st.builds(TableStarted, TABLES, COUNTS),
+        st.builds(ChunkRead, TABLES, COUNTS),
+        st.builds(TableFinished, TABLES),
+        st.builds(BatchLoaded, COUNTS, COUNTS, COUNTS),
+        st.builds(Note, st.sampled_from(["a note", "100 % of [x]", "%s {}"])),
+        st.builds(Warned, st.sampled_from(["careful", "[/red] %d"])),
     ),
     max_size=12,
 )
 
 
 @pytest.mark.parametrize(
-    "progress_of", [SilentProgress, LineProgress, TerminalProgress, RecordedProgress]
+    "progress_of", [Listeners, LineProgress, TerminalProgress, RecordedProgress]
 )
 @settings(max_examples=40)
-@given(calls=CALLS)
-def test_any_order_of_calls_is_taken(
-    progress_of: Callable[[], Progress], calls: list[tuple[str, object]]
+@given(events=EVENTS)
+def test_events_may_come_in_any_order(
+    progress_of: Callable[[], Progress], events: list[Event]
 ) -> None:
     progress = progress_of()
     try:
-        for name, *arguments in calls:
-            assert getattr(progress, name)(*arguments) is None
+        for event in events:
+            progress.emit(event)
     finally:
         if isinstance(progress, TerminalProgress):
             progress.__exit__()
 
 
-def test_what_was_told_is_kept() -> None:
+@given(events=EVENTS, count=st.integers(0, 3))
+def test_every_listener_gets_every_event_in_order(events: list[Event], count: int) -> None:
+    recorded = [RecordedProgress() for _ in range(count)]
+    listeners = Listeners(*recorded[:1])
+    for listener in recorded[1:]:
+        listeners.add(listener)
+    for event in events:
+        listeners.emit(event)
+    assert [listener.events for listener in recorded] == [events] * count
+
+
+def test_the_fake_keeps_events_and_messages() -> None:
     progress = RecordedProgress()
-    progress.table_started("t", 5)
-    progress.note("n")
-    progress.warn("w")
-    assert progress.calls == [("table_started", ("t", 5))]
+    events: list[Event] = [TableStarted("t", 5), Note("n"), Warned("w")]
+    for event in events:
+        progress.emit(event)
+    assert progress.events == events
     assert (progress.notes, progress.warnings) == (["n"], ["w"])

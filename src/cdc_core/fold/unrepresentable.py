@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from cdc_core.ports.progress import Warned
 from cdc_core.values.merges import UNREPRESENTABLE_SCHEMA
 from cdc_core.values.postgres_text import postgres_text
 
@@ -59,9 +60,11 @@ class HeldUnrepresentable:
 
 def warn_of_unrepresentable(progress: Progress, count: int) -> None:
     if count:
-        progress.warn(
-            f"{count} values cannot be held by their destination type: "
-            "NULL, and kept as text in _cdc_unrepresentable"
+        progress.emit(
+            Warned(
+                f"{count} values cannot be held by their destination type: "
+                "NULL, and kept as text in _cdc_unrepresentable"
+            )
         )
 
 

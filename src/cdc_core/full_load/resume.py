@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cdc_core.full_load.table_reading import Parts
+from cdc_core.ports.progress import Note
 from cdc_core.values.checkpoint import KeptPart, PartialReading
 from cdc_core.values.merges import LoadBatch
 
@@ -54,9 +55,11 @@ def plan_parts(
             and snapshot.unchanged(relation, kept.part, kept.rows, before.horizon)
         )
         reading = replace(reading, parts=parts)
-        progress.note(
-            f"going on with table {relation.table}: of {len(before.parts)} parts that were read "
-            f"{len(parts)} are as they were"
+        progress.emit(
+            Note(
+                f"going on with table {relation.table}: of {len(before.parts)} parts that were "
+                f"read {len(parts)} are as they were"
+            )
         )
     elif 0 < table.total_bytes < LARGE_BYTES:  # a table without statistics has no known size
         return Parts(reading)

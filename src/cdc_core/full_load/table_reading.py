@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from cdc_core.fold.unrepresentable import unrepresentable_rows
+from cdc_core.ports.progress import ChunkRead, TableFinished, TableStarted
 from cdc_core.ports.snapshot_source import WHOLE
 from cdc_core.values.errors import CdcError, SourceUnavailable
 from cdc_core.values.merges import METADATA_FIELDS
@@ -63,14 +64,14 @@ class TableReading:
 
     def begin(self) -> None:
         rows = max(0, self.table.estimated_rows - self.parts.reading.rows)
-        self.progress.table_started(str(self.table.relation.table), rows)
+        self.progress.emit(TableStarted(str(self.table.relation.table), rows))
 
     def last_rows(self) -> Iterator[pa.Table]:
         """Rows of the last part, or of the whole table; after them it is read."""
         for part in self.parts.unread[-1:]:
             yield from self.rows(part)
         self.counts.tables += 1
-        self.progress.table_finished(str(self.table.relation.table))
+        self.progress.emit(TableFinished(str(self.table.relation.table)))
 
     def rows(self, part: str) -> Iterator[pa.Table]:
         relation, state, snapshot = self.table.relation, self.state, self.snapshot
@@ -94,7 +95,7 @@ class TableReading:
                 self.cells.add(state.oid, found)
                 self.counts.unrepresentable += len(found)
             self.counts.rows += count
-            self.progress.rows_read(str(relation.table), count)
+            self.progress.emit(ChunkRead(str(relation.table), count))
             yield pa.table(columns, schema=schema)
 
     def _pieces(self, part: str) -> Iterator[RowsRead]:

@@ -1,46 +1,103 @@
-"""What long work tells the person who waits."""
+"""Progress of long work as events, for any number of listeners: displays, receipts, metrics.
+
+An event stands for a chunk of rows, a batch or a table, never for a single row, so emitting costs
+nothing that can be measured. No event holds a row's values.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cdc_core.values.changes import Operations
+    from cdc_core.values.lsn import Lsn
+
+
+@dataclass(frozen=True, slots=True)
+class TableStarted:
+    """Rows of `table` are read from here on. `estimated_rows` is 0 where no estimate exists."""
+
+    table: str
+    estimated_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRead:
+    """A chunk of `rows` rows of `table` was read from the source."""
+
+    table: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class TableFinished:
+    """All rows of `table` are read. They may not be durable yet."""
+
+    table: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLoaded:
+    """A batch of changes and its checkpoint are durable in the destination."""
+
+    #: Row changes and transactions of the batch, including those of tables that are not loaded.
+    changes: int
+    transactions: int
+    #: WAL between the end of the batch and the position that the run is heading for.
+    lag_bytes: int
+    #: From the start of reading the batch until it was durable.
+    seconds: float = 0.0
+    #: Bytes read from the replication slot.
+    bytes_read: int = 0
+    #: Where the checkpoint stands now; the commit time is in microseconds since 1970-01-01 UTC.
+    lsn: Lsn | None = None
+    committed_at: int | None = None
+    #: Changes by source table.
+    tables: Mapping[str, Operations] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line for people."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """A line for people about something that needs attention."""
+
+    message: str
+
+
+Event: TypeAlias = TableStarted | ChunkRead | TableFinished | BatchLoaded | Note | Warned
 
 
 class Progress(Protocol):
-    """Calls are cheap and may be many, and come in any order: a table may be read again, or be told
-    of without having been started. An implementation decides what to show; it raises nothing."""
+    """A listener of events.
 
-    def table_started(self, table: str, estimated_rows: int) -> None: ...
+    Events arrive on the thread that runs the use case, in any order: a table may be read twice, or
+    send rows without having started. A listener returns quickly and raises nothing.
+    """
 
-    def rows_read(self, table: str, rows: int) -> None: ...
-
-    def table_finished(self, table: str) -> None: ...
-
-    def batch_loaded(self, changes: int, transactions: int, lag_bytes: int) -> None: ...
-
-    def note(self, message: str) -> None:
-        """A line for people; no row values."""
-        ...
-
-    def warn(self, message: str) -> None: ...
+    def emit(self, event: Event) -> None: ...
 
 
-class SilentProgress:
-    """Says nothing."""
+class Listeners:
+    """Pass each event on to every listener, in the order in which they were added.
 
-    def table_started(self, table: str, estimated_rows: int) -> None:
-        pass
+    Without a listener it does nothing.
+    """
 
-    def rows_read(self, table: str, rows: int) -> None:
-        pass
+    def __init__(self, *listeners: Progress) -> None:
+        self._listeners = list(listeners)
 
-    def table_finished(self, table: str) -> None:
-        pass
+    def add(self, listener: Progress) -> None:
+        self._listeners.append(listener)
 
-    def batch_loaded(self, changes: int, transactions: int, lag_bytes: int) -> None:
-        pass
-
-    def note(self, message: str) -> None:
-        pass
-
-    def warn(self, message: str) -> None:
-        pass
+    def emit(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener.emit(event)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cdc_core.ports.progress import Warned
 from cdc_core.slot.wal_budget import budget_exceeded, budget_warning
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class BudgetWatch:
         slot = self.source.slot()
         warning = budget_warning(slot, self.max_retained_wal) if slot is not None else ""
         if warning and not self._warned:
-            self.progress.warn(warning)
+            self.progress.emit(Warned(warning))
         self._warned = bool(warning)
 
     def look(self) -> None:

@@ -10,12 +10,13 @@ from cdc_core.fold.unrepresentable import warn_of_unrepresentable
 from cdc_core.full_load.read_tables import READ_ATTEMPTS, read_tables
 from cdc_core.ports.change_source import ReadAgain
 from cdc_core.ports.clock import Clock, SystemClock
-from cdc_core.ports.progress import Progress, SilentProgress
+from cdc_core.ports.progress import BatchLoaded, Listeners, Note, Progress, Warned
 from cdc_core.slot.continuity import confirmable, continuity_break, require_checkpoint
 from cdc_core.slot.watch_budget import BudgetWatch
 from cdc_core.tables.fold_batch import BatchFolding
 from cdc_core.tables.followed_tables import FollowedTables
 from cdc_core.tables.remove_rows import UnknownRows, removals
+from cdc_core.values.changes import Operations
 from cdc_core.values.errors import (
     DefinitionChanged,
     DestinationFailed,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.change_source import ChangeSource
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.snapshot_source import SnapshotSource
+    from cdc_core.values.changes import ChangeBatch
     from cdc_core.values.checkpoint import Checkpoint
     from cdc_core.values.lsn import Lsn
     from cdc_core.values.merges import LoadBatch
@@ -59,6 +61,24 @@ class StreamReport:
     unrepresentable: int = 0
 
 
+@dataclass
+class _Read:
+    """What was read since the last load, which may be in several parts."""
+
+    changes: int = 0
+    transactions: int = 0
+    wire_bytes: int = 0
+    tables: dict[str, Operations] = field(default_factory=dict)
+
+    def add(self, batch: ChangeBatch) -> None:
+        self.changes += batch.changes
+        self.transactions += batch.transactions
+        self.wire_bytes += batch.wire_bytes
+        for changes in batch.tables:
+            table = str(changes.relation.table)
+            self.tables[table] = self.tables.get(table, Operations()) + changes.operations
+
+
 @dataclass(frozen=True)
 class StreamChanges:
     """Change data capture from the checkpoint on.
@@ -77,7 +97,7 @@ class StreamChanges:
     max_retained_wal: int | None = None
     poll_seconds: float = 0.5
     clock: Clock = field(default_factory=SystemClock)
-    progress: Progress = field(default_factory=SilentProgress)
+    progress: Progress = field(default_factory=Listeners)
 
     def run(
         self, *, follow: bool = False, stop: Callable[[], bool] = lambda: False
@@ -182,9 +202,11 @@ class StreamChanges:
         if named := sorted(stale[oid] for oid in stale.keys() - told):
             reasons = "; ".join(f"{name} {why}" for name, why in named)
             again = tables_option(name for name, _ in named)
-            self.progress.warn(
-                f"not streamed, so they stay as they were last read: {reasons}; "
-                f"until then, to bring them up to date: pgbronze snapshot {again}"
+            self.progress.emit(
+                Warned(
+                    f"not streamed, so they stay as they were last read: {reasons}; "
+                    f"until then, to bring them up to date: pgbronze snapshot {again}"
+                )
             )
         return told | stale.keys()
 
@@ -241,10 +263,10 @@ class StreamChanges:
     ) -> Lsn:
         """Load what one reading gives; how far it came."""
         reached = tables.checkpoint.lsn
-        changes = transactions = 0
+        read, began = _Read(), self.clock.monotonic()
         folding = BatchFolding(tables, self.destination.stage)
         for batch in self.source.read(tables.checkpoint.lsn, until, tables.streamed, stop):
-            changes, transactions = changes + batch.changes, transactions + batch.transactions
+            read.add(batch)
             if batch.complete:
                 reached = max(reached, batch.end_lsn)
             if not (batch.changes or folding.holds_parts):
@@ -254,11 +276,17 @@ class StreamChanges:
                 continue
             self._commit(tables, load, batch.end_lsn, batch.last_committed_at)
             report.unrepresentable += sum(map(len, load.unrepresentable))
-            report.changes += changes
-            report.transactions += transactions
+            report.changes += read.changes
+            report.transactions += read.transactions
             report.batches += 1
-            self.progress.batch_loaded(changes, transactions, max(0, until - batch.end_lsn))
-            changes = transactions = 0
+            now = self.clock.monotonic()
+            self.progress.emit(
+                BatchLoaded(
+                    read.changes, read.transactions, max(0, until - batch.end_lsn), now - began,
+                    read.wire_bytes, batch.end_lsn, batch.last_committed_at, read.tables,
+                )
+            )  # fmt: skip
+            read, began = _Read(), now
             if stop():
                 break
         return reached
@@ -266,9 +294,9 @@ class StreamChanges:
     def _load_definitions(self, tables: FollowedTables) -> None:
         load = tables.take_definitions()
         for note in tables.notes:
-            self.progress.note(note)
+            self.progress.emit(Note(note))
         for alert in tables.alerts:
-            self.progress.warn(alert)
+            self.progress.emit(Warned(alert))
         tables.notes.clear()
         tables.alerts.clear()
         if load is not None:
@@ -301,7 +329,9 @@ class StreamChanges:
             if tables.removals.get(oid) != removal:
                 continue
             state = tables.checkpoint.tables[oid]
-            self.progress.note(f"{state.table}: removing the rows of partitions that are gone")
+            self.progress.emit(
+                Note(f"{state.table}: removing the rows of partitions that are gone")
+            )
             try:
                 for load in removals(state, removal.gone, self.destination, reached):
                     self.destination.load(load, tables.checkpoint)
@@ -319,7 +349,7 @@ class StreamChanges:
         is refused does not stop the others.
         """
         for oid, why in tables.to_read.items():
-            self.progress.note(f"reading {tables.sources[oid].relation.table}: {why}")
+            self.progress.emit(Note(f"reading {tables.sources[oid].relation.table}: {why}"))
         oids = list(tables.to_read)
         try:
             lsn = self._read(tables, oids, report)

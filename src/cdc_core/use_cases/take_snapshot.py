@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cdc_core.fold.unrepresentable import warn_of_unrepresentable
 from cdc_core.full_load.read_tables import READ_ATTEMPTS, read_tables
-from cdc_core.ports.progress import Progress, SilentProgress
+from cdc_core.ports.progress import Listeners, Note, Progress, Warned
 from cdc_core.slot.continuity import confirmable, continuity_break
 from cdc_core.tables.selection import choose_tables, require_schemas
 from cdc_core.tables.target_names import target_names
@@ -57,7 +57,7 @@ class TakeSnapshot:
     snapshots: SnapshotSource
     destination: Destination
     first_schema: str = "public"
-    progress: Progress = field(default_factory=SilentProgress)
+    progress: Progress = field(default_factory=Listeners)
 
     def run(self, tables: Sequence[str] = ()) -> SnapshotReport:
         """Load the tables that match the globs, every discovered one without any."""
@@ -111,7 +111,7 @@ class TakeSnapshot:
                     checkpoint.reading,
                     checkpoint.horizon,
                 )
-                self.progress.note(f"snapshot at LSN {snapshot.lsn}: {len(chosen)} tables")
+                self.progress.emit(Note(f"snapshot at LSN {snapshot.lsn}: {len(chosen)} tables"))
                 pairs = [(table, targets[table.relation.oid]) for table in chosen]
                 checkpoint, last, counts = self._read(snapshot, pairs, checkpoint)
                 counts.refused |= refused
@@ -146,9 +146,11 @@ class TakeSnapshot:
             and (table.not_streamed or not checkpoint.loaded(table.relation.oid))
         }
         kept = len(found) - len(unread)
-        self.progress.note(
-            f"going on with the full load that began at LSN {checkpoint.full_load}: "
-            f"{kept} of {len(found)} tables are done"
+        self.progress.emit(
+            Note(
+                f"going on with the full load that began at LSN {checkpoint.full_load}: "
+                f"{kept} of {len(found)} tables are done"
+            )
         )
         stream = StreamChanges(
             self.source, self.catalog, self.snapshots, self.destination, self.first_schema,
@@ -175,7 +177,7 @@ class TakeSnapshot:
             names = [str(table.relation.table) for table in chosen]
             if attempt == READ_ATTEMPTS - 1 and chosen:
                 raise DefinitionChanged(names)
-            self.progress.note(f"reading {', '.join(names)} once more: definitions changed")
+            self.progress.emit(Note(f"reading {', '.join(names)} once more: definitions changed"))
             with self.snapshots.begin(create_slot=False) as snapshot:
                 pairs = [(table, targets[table.relation.oid]) for table in chosen]
                 checkpoint, last, again = self._read(snapshot, pairs, checkpoint)
@@ -199,11 +201,13 @@ class TakeSnapshot:
         whose it is."""
         anew = f"slot {slot.name} has no usable checkpoint in this destination: creating it anew"
         if slot.lost:
-            self.progress.note(anew)
+            self.progress.emit(Note(anew))
             return
-        self.progress.warn(
-            f"{anew}; a pipeline of another destination that reads it needs a new snapshot then, "
-            "and a sources.pg_replication.slot_name and pub_name of its own"
+        self.progress.emit(
+            Warned(
+                f"{anew}; a pipeline of another destination that reads it needs a new snapshot "
+                "then, and a sources.pg_replication.slot_name and pub_name of its own"
+            )
         )
 
     def _waiting(

@@ -10,7 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from cdc_core.fold.unrepresentable import key_texts
-from cdc_core.ports.progress import Progress, SilentProgress
+from cdc_core.ports.progress import (
+    ChunkRead,
+    Listeners,
+    Progress,
+    TableFinished,
+    TableStarted,
+)
 from cdc_core.ports.snapshot_source import WHOLE
 from cdc_core.slot.continuity import continuity_break, require_checkpoint
 from cdc_core.tables.schema_change import evolve, redefined
@@ -132,7 +138,7 @@ class VerifyParity:
     catalog: Catalog
     snapshots: SnapshotSource
     destination: Destination
-    progress: Progress = field(default_factory=SilentProgress)
+    progress: Progress = field(default_factory=Listeners)
     key_limit: int = KEY_LIMIT
 
     def run(self, tables: Sequence[str] = (), *, repair: bool = False) -> ParityReport:
@@ -174,7 +180,7 @@ class VerifyParity:
         self, table: SourceTable, checkpoint: Checkpoint, snapshot: Snapshot, *, repair: bool
     ) -> tuple[TableParity, Checkpoint]:
         name = str(table.relation.table)
-        self.progress.table_started(name, table.estimated_rows)
+        self.progress.emit(TableStarted(name, table.estimated_rows))
         try:
             return self._compared(table, checkpoint, snapshot, repair=repair)
         except (SourceUnavailable, DestinationUnavailable):
@@ -194,7 +200,7 @@ class VerifyParity:
                 checkpoint = require_checkpoint(self.destination.read_checkpoint())
             return line, checkpoint
         finally:
-            self.progress.table_finished(name)
+            self.progress.emit(TableFinished(name))
 
     def _compared(
         self, table: SourceTable, checkpoint: Checkpoint, snapshot: Snapshot, *, repair: bool
@@ -206,7 +212,7 @@ class VerifyParity:
             problem = "not loaded yet; run: pgbronze cdc"
             return TableParity(name, "", rows, missing=rows, problem=problem), checkpoint
         sides = TableSides(snapshot, self.destination, table.relation, state)
-        source, target = sides.digests(lambda count: self.progress.rows_read(name, count))
+        source, target = sides.digests(lambda count: self.progress.emit(ChunkRead(name, count)))
         line = TableParity(name, state.target, source.rows, target.rows, note=_note(table, state))
         mender = None
         if repair and source.differing(target).any():

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
 
@@ -29,6 +30,24 @@ class Op(IntEnum):
     UPDATE = ord("U")
     DELETE = ord("D")
     TRUNCATE = ord("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """Number of changes of each kind."""
+
+    inserts: int = 0
+    updates: int = 0
+    deletes: int = 0
+    truncates: int = 0
+
+    def __add__(self, other: Operations) -> Operations:
+        return Operations(
+            self.inserts + other.inserts,
+            self.updates + other.updates,
+            self.deletes + other.deletes,
+            self.truncates + other.truncates,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +76,15 @@ class TableChanges:
 
     def __len__(self) -> int:
         return len(self.op)
+
+    @property
+    def operations(self) -> Operations:
+        """An update of the key counts as one update; without a key, as a delete and an insert."""
+        of = np.bincount(self.op, minlength=Op.UPDATE + 1)
+        moves = np.count_nonzero(self.moved_from >= 0)
+        return Operations(
+            int(of[Op.INSERT]), int(of[Op.UPDATE]), int(of[Op.DELETE] - moves), int(of[Op.TRUNCATE])
+        )
 
 
 @dataclass(frozen=True, slots=True)

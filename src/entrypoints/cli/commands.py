@@ -106,7 +106,7 @@ def take_snapshot(container: Container, tables: list[str]) -> int:
     from entrypoints.output.progress import open_progress
 
     with open_progress() as progress:
-        container.progress.override(progress)
+        container.progress().add(progress)
         report = container.take_snapshot().run(tables)
     if report.tables == 0:
         logger.warning(
@@ -135,7 +135,7 @@ def stream_changes(container: Container, stop: Callable[[], bool] | None = None)
     from entrypoints.output.progress import open_progress
 
     with open_progress() as progress:
-        container.progress.override(progress)
+        container.progress().add(progress)
         changes = container.stream_changes()
         report = changes.run() if stop is None else changes.run(follow=True, stop=stop)
     logger.info(
@@ -177,7 +177,7 @@ def _verify(container: Container, chosen: argparse.Namespace) -> int:
     from entrypoints.output.progress import open_progress
 
     with open_progress() as progress:
-        container.progress.override(progress)
+        container.progress().add(progress)
         found = container.verify_parity().run(chosen.tables, repair=chosen.repair)
     if chosen.json:
         _print_json(report.verify_as_json(found))

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from cdc_core.ports.progress import SilentProgress
+from cdc_core.ports.progress import Event, TableStarted
 from entrypoints.container import Container
 from entrypoints.settings.model import load_settings
 from tests.integration.verify.conftest import line
@@ -78,13 +78,13 @@ def test_a_table_that_is_dropped_meanwhile(
     if repair:
         sql.execute("UPDATE b SET v = 'new'; UPDATE c SET v = 'new'")
 
-    class Meanwhile(SilentProgress):
-        def table_started(self, table: str, estimated_rows: int) -> None:
-            if table == "public.a":
+    class Meanwhile:
+        def emit(self, event: Event) -> None:
+            if isinstance(event, TableStarted) and event.table == "public.a":
                 sql.execute("DROP TABLE b")
 
     container = Container.from_settings(load_settings())
-    container.progress.override(Meanwhile())
+    container.progress().add(Meanwhile())
     report = container.verify_parity().run(repair=repair)
     container.shutdown_resources()
     assert line(report, "a").equal

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from adapters.fakes import FaultPlan, InMemoryDestination, ManualClock, RecordedProgress
+from cdc_core.ports.progress import BatchLoaded
 from cdc_core.use_cases.stream_changes import IDLE_BYTES, IDLE_SECONDS, LOOK_SECONDS, StreamChanges
 from cdc_core.values.errors import OperatorNeeded, TablesNeedSnapshot
 from cdc_core.values.lsn import Lsn
@@ -17,6 +18,7 @@ from tests.unit.cdc_core.use_cases.test_convergence import COLUMNS, World, build
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from cdc_core.ports.progress import Event
     from cdc_core.use_cases.stream_changes import StreamReport
     from cdc_core.values.changes import ChangeBatch
     from cdc_core.values.checkpoint import SourceIdentity
@@ -123,10 +125,11 @@ def test_it_does_not_wait_while_there_is_more() -> None:
     world, oids = world_after_snapshot()
 
     class WritingOn(RecordedProgress):
-        def batch_loaded(self, changes: int, transactions: int, lag_bytes: int) -> None:
-            super().batch_loaded(changes, transactions, lag_bytes)
-            if len(self.calls) < 5:
-                insert(world, oids[2], len(self.calls))
+        def emit(self, event: Event) -> None:
+            super().emit(event)
+            loaded = sum(isinstance(event, BatchLoaded) for event in self.events)
+            if isinstance(event, BatchLoaded) and loaded < 5:
+                insert(world, oids[2], loaded)
 
     run = Following(world, {1: lambda: insert(world, oids[2], 0)}, 2, progress=WritingOn())
     assert run.run().batches == 5

@@ -6,6 +6,14 @@ import logging
 
 import pytest
 
+from cdc_core.ports.progress import (
+    BatchLoaded,
+    ChunkRead,
+    Note,
+    TableFinished,
+    TableStarted,
+    Warned,
+)
 from entrypoints.output.progress import DONE_SHOWN, LineProgress, TerminalProgress, size, time_left
 
 
@@ -20,12 +28,12 @@ def progress(now, caplog):
     return LineProgress(lambda: now[0])
 
 
-def test_a_long_table_tells_every_few_seconds(progress, now, caplog):
-    progress.table_started("public.orders", 1_000_000)
+def test_a_long_table_is_logged_every_few_seconds(progress, now, caplog):
+    progress.emit(TableStarted("public.orders", 1_000_000))
     for _ in range(80):
         now[0] += 0.125
-        progress.rows_read("public.orders", 6_250)
-    progress.table_finished("public.orders")
+        progress.emit(ChunkRead("public.orders", 6_250))
+    progress.emit(TableFinished("public.orders"))
     assert [record.getMessage() for record in caplog.records] == [
         "public.orders: 250,000 rows of about 1,000,000, 50,000 rows/s, about 15 s left",
         "public.orders: 500,000 rows of about 1,000,000, 50,000 rows/s, about 10 s left",
@@ -33,19 +41,19 @@ def test_a_long_table_tells_every_few_seconds(progress, now, caplog):
     ]
 
 
-def test_batches_tell_totals_and_lag_but_not_each(progress, now, caplog):
+def test_batches_log_totals_and_lag_but_not_each(progress, now, caplog):
     for _ in range(80):
         now[0] += 0.25
-        progress.batch_loaded(10, 2, 3 << 20)
-    progress.batch_loaded(0, 0, 0)
+        progress.emit(BatchLoaded(10, 2, 3 << 20))
+    progress.emit(BatchLoaded(0, 0, 0))
     told = [record.getMessage() for record in caplog.records]
     assert told[0] == "10 changes of 2 transactions loaded, 10 in all, lag 3.0 MB"
     assert len(told) == 4
 
 
 def test_notes_and_warnings_are_log_lines(progress, caplog):
-    progress.note("a note")
-    progress.warn("a warning")
+    progress.emit(Note("a note"))
+    progress.emit(Warned("a warning"))
     assert [r.levelname for r in caplog.records] == ["INFO", "WARNING"]
 
 
@@ -71,42 +79,42 @@ def test_time_left(rows, speed, told):
     assert time_left(rows, speed) == told
 
 
-def test_a_table_larger_than_estimated_tells_no_time(progress, now, caplog):
-    progress.table_started("public.orders", 10)
+def test_a_table_larger_than_estimated_shows_no_time(progress, now, caplog):
+    progress.emit(TableStarted("public.orders", 10))
     now[0] = 6.0
-    progress.rows_read("public.orders", 60)
+    progress.emit(ChunkRead("public.orders", 60))
     assert caplog.records[0].getMessage() == "public.orders: 60 rows, 10 rows/s"
 
 
-def test_tables_side_by_side_tell_their_own(progress, now, caplog):
-    progress.table_started("public.a", 1000)
-    progress.table_started("public.b", 0)
+def test_tables_side_by_side_show_their_own(progress, now, caplog):
+    progress.emit(TableStarted("public.a", 1000))
+    progress.emit(TableStarted("public.b", 0))
     now[0] = 10.0
-    progress.rows_read("public.a", 100)
+    progress.emit(ChunkRead("public.a", 100))
     now[0] = 20.0
-    progress.rows_read("public.b", 40)
+    progress.emit(ChunkRead("public.b", 40))
     assert [record.getMessage() for record in caplog.records] == [
         "public.a: 100 rows of about 1,000, 10 rows/s, about 1 min left",
         "public.b: 40 rows, 2 rows/s",
     ]
 
 
-def test_bars_take_every_call():
+def test_bars_take_every_event():
     with TerminalProgress() as progress:
-        progress.table_started("public.orders", 0)
-        progress.rows_read("public.orders", 10)
-        progress.table_finished("public.orders")
-        progress.batch_loaded(0, 0, 0)
-        progress.batch_loaded(5, 1, 100)
-        progress.note("x")
-        progress.warn("y")
+        progress.emit(TableStarted("public.orders", 0))
+        progress.emit(ChunkRead("public.orders", 10))
+        progress.emit(TableFinished("public.orders"))
+        progress.emit(BatchLoaded(0, 0, 0))
+        progress.emit(BatchLoaded(5, 1, 100))
+        progress.emit(Note("x"))
+        progress.emit(Warned("y"))
 
 
 def test_bars_of_many_tables_are_those_of_the_latest() -> None:
     with TerminalProgress() as progress:
         for number in range(1000):
-            progress.table_started(f"public.t{number}", 1)
-            progress.rows_read(f"public.t{number}", 1)
-            progress.table_finished(f"public.t{number}")
+            progress.emit(TableStarted(f"public.t{number}", 1))
+            progress.emit(ChunkRead(f"public.t{number}", 1))
+            progress.emit(TableFinished(f"public.t{number}"))
         shown = [task.description for task in progress._open().tasks]
     assert shown == [f"public.t{number}" for number in range(1000 - DONE_SHOWN, 1000)]

@@ -8,6 +8,7 @@ import pytest
 
 from cdc_core.check.findings import fine_table, ok, warn
 from cdc_core.ports.change_source import SlotState
+from cdc_core.ports.progress import TableStarted
 from cdc_core.values.errors import OperatorNeeded
 from cdc_core.values.lsn import Lsn
 from entrypoints.cli.main import guarded
@@ -71,7 +72,7 @@ def test_an_error_steers_no_terminal(name, shown, capsys):
 @pytest.mark.parametrize(("name", "shown"), NAMES)
 def test_a_bar_has_one_line(name, shown):
     with TerminalProgress() as progress:
-        progress.table_started(name, 0)
+        progress.emit(TableStarted(name, 0))
         assert [task.description for task in progress._open().tasks] == [shown]
 
 
