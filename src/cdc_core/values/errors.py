@@ -1,12 +1,12 @@
-"""Errors that carry what the operator must do; the exit code of a command follows from the kind.
+"""Errors with a cure, for people and for programs.
 
-Every message is one line: what happened, where (table, slot, LSN, setting), and the cure. None may
-hold a password or a row's values.
+Every message is one line: what happened, where (table, slot, LSN, setting), and the cure. No
+message holds a password or a row's values. The class decides the exit code of a command and whether
+to retry.
 """
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
 from cdc_core.values.relation import tables_option
@@ -15,23 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
-class OperatorAction(Enum):
-    """What mends the error."""
-
-    RETRY = "run again"
-    FIX_SETTINGS = "correct the command line or a setting"
-    FIX_SOURCE = "an operator must act on the source"
-    GRANT = "an operator must grant a privilege"
-
-
 class CdcError(Exception):
     """Base of every error that this library raises on purpose.
 
-    `cure` is a sentence (or a statement) that mends it; `str()` is the one line for people.
+    `what` happened; `cure` is a sentence or a statement that corrects it. `str()` is one line with
+    both.
     """
 
-    action: ClassVar[OperatorAction] = OperatorAction.RETRY
     exit_code: ClassVar[int] = 1
+    #: Whether the same run can succeed later without anyone acting.
+    retryable: ClassVar[bool] = True
 
     def __init__(self, what: str, cure: str = "") -> None:
         self.what = _one_line(what)
@@ -69,15 +62,17 @@ class DestinationFailed(CdcError):
 class DestinationForbidden(CdcError):
     """A privilege is missing at the destination: running again does not help before a grant."""
 
-    action = OperatorAction.GRANT
     exit_code = 3
+    retryable = False
 
 
 class DestinationRefused(DestinationFailed):
-    """The destination refused definitions or rows of these tables: why, by target name.
+    """The destination refused definitions or rows of `tables`, the reason by target name.
 
-    Others of the batch may have been applied. To load them again, without these, is safe.
+    Others of the batch may have been applied. Loading them again without these tables is safe.
     """
+
+    retryable = False
 
     def __init__(self, tables: Mapping[str, str]) -> None:
         self.tables = dict(tables)
@@ -92,10 +87,10 @@ class DestinationRefused(DestinationFailed):
 
 
 class SettingsError(CdcError):
-    """A setting or the command line is wrong, credentials refused among it."""
+    """A setting or the command line is wrong, including rejected credentials."""
 
-    action = OperatorAction.FIX_SETTINGS
     exit_code = 2
+    retryable = False
 
 
 class PoolerInFront(SettingsError):
@@ -105,12 +100,12 @@ class PoolerInFront(SettingsError):
 class OperatorNeeded(CdcError):
     """The source needs an operator: slot lost, privilege missing, re-snapshot required."""
 
-    action = OperatorAction.FIX_SOURCE
     exit_code = 3
+    retryable = False
 
 
 class ContinuityLost(OperatorNeeded):
-    """Changes between the checkpoint and the slot are gone; only a snapshot mends that."""
+    """Changes between the checkpoint and the slot are gone; a new snapshot is needed."""
 
 
 class NeverLoaded(OperatorNeeded):
@@ -133,6 +128,8 @@ class DefinitionChanged(CdcError):
 
 class WriterBusy(OperatorNeeded):
     """Another run holds the slot."""
+
+    retryable = True
 
 
 class TablesRefused(OperatorNeeded):

@@ -14,7 +14,19 @@ from cdc_core.values.checkpoint import (
     TableState,
     TableStatus,
 )
-from cdc_core.values.errors import CdcError, OperatorNeeded, SettingsError, TablesNeedSnapshot
+from cdc_core.values.errors import (
+    CdcError,
+    DestinationForbidden,
+    DestinationRefused,
+    DestinationUnavailable,
+    NeverLoaded,
+    OperatorNeeded,
+    SettingsError,
+    SourceUnavailable,
+    TablesLocked,
+    TablesNeedSnapshot,
+    WriterBusy,
+)
 from cdc_core.values.fingerprint import ITSELF, Attributes, Fingerprint, Label
 from cdc_core.values.lsn import Lsn
 from cdc_core.values.partition_bounds import Bound
@@ -191,3 +203,17 @@ def test_of_several_new_labels_each_may_have_had_the_name_of_another() -> None:
     assert [label.doubted_until for label in two.labels] == [0, 0, 7, 7]
     later = replace(BEFORE, labels=(RED, BLUE, pink, grey)).following(two, lambda: Lsn(9))
     assert later == two
+
+
+def test_a_service_can_decide_whether_to_retry() -> None:
+    later = [SourceUnavailable, DestinationUnavailable, TablesLocked, WriterBusy]
+    never = [
+        SettingsError,
+        OperatorNeeded,
+        NeverLoaded,
+        TablesNeedSnapshot,
+        DestinationForbidden,
+        DestinationRefused,
+    ]
+    assert all(error.retryable for error in later)
+    assert not any(error.retryable for error in never)
