@@ -1,4 +1,4 @@
-"""What every case needs: the server, a folder, how often to run, and turns taken by contenders."""
+"""The environment of every case: server, folder, number of runs; lets contenders take turns."""
 
 from __future__ import annotations
 

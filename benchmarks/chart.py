@@ -1,4 +1,4 @@
-"""A bar chart as SVG: the same results give the same bytes. Source: SVG 1.1, "Basic Shapes"."""
+"""Draw a bar chart as SVG; equal results give equal bytes. Source: SVG 1.1, "Basic Shapes"."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Tables, rows and changes: what the cases are about, in SQL. All data is made by the server."""
+"""Tables, rows and changes of the cases, as SQL. The server generates all data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Ten columns of the common types; about 150 bytes a row.
+#: Ten columns of the common types; about 150 bytes per row.
 ORDERS = """
 CREATE TABLE {table} (
   id bigint PRIMARY KEY, quantity int, customer text, price numeric(12,2), status int,

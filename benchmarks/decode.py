@@ -1,4 +1,4 @@
-"""Speed of decoding alone: pgoutput messages and rows of queries to Arrow, CPU seconds and rows/s.
+"""Measure decoding alone, of pgoutput messages and query rows to Arrow: CPU seconds and rows/s.
 
 Run: uv run python -m benchmarks.decode [ROWS]
 """

@@ -1,9 +1,9 @@
-"""Puts results into the docs: the tables between two marks of the page, and the chart beside it.
+"""Write results into the docs: the tables between two marks of the page, and the chart.
 
     uv run python -m benchmarks.document [--json FILE] [--check]
 
-The file is what `benchmarks.run --json` wrote. With --check nothing is written: exit 1 if the docs
-are not what the file says.
+FILE is the output of `benchmarks.run --json`. --check writes nothing, and exits with 1 if the docs
+do not match FILE.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def page(text: str, report: Report) -> str:
 
 
 def _provisional(report: Report) -> list[str]:
-    """A warning that names the cases in which nothing was measured twice."""
+    """A warning that names the cases in which every contender ran only once."""
     once = [
         case.name for case in report.cases if max((f.runs for f in case.figures), default=0) < 2
     ]
-    # A long stretch of time is what latency needs, not many runs of it.
+    # Latency needs one long run, not many runs.
     once = [name for name in once if name != "latency"]
     if not once:
         return []
@@ -60,15 +60,15 @@ def _provisional(report: Report) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.document")
-    parser.add_argument("--json", type=Path, default=RESULTS)
-    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--json", type=Path, default=RESULTS, help="file of results to read")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if stale")
     chosen = parser.parse_args(arguments)
     report = read_report(chosen.json)
     wanted = {PAGE: page(PAGE.read_text(), report), CHART: throughput_chart(report.cases)}
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if chosen.check:
         for path in stale:
-            print(f"{path.name} is not what {chosen.json.name} says", file=sys.stderr)
+            print(f"{path.name} does not match {chosen.json.name}", file=sys.stderr)
         return 1 if stale else 0
     for path in stale:
         path.write_text(wanted[path])

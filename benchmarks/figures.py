@@ -1,4 +1,4 @@
-"""What a run of one contender in one case gave, and how runs become a table: medians and ratios."""
+"""Results of one contender in one case, and the tables made of them: medians and ratios."""
 
 from __future__ import annotations
 

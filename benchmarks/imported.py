@@ -1,7 +1,7 @@
-"""A command in a process that has imported what it needs, as a service that embeds the library has.
+"""Run a command in a process that has already imported its modules, like a service that embeds it.
 
-Run: python -m benchmarks.imported ARGUMENT…, those of the command. The last line that it prints is
-the command's seconds.
+Run: python -m benchmarks.imported ARGUMENT…, with the arguments of the command. The last line that
+it prints is the command's time in seconds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib
 import sys
 import time
 
-#: What a run into DuckDB imports late.
+#: The modules that a run into DuckDB imports lazily.
 MODULES = (
     "adapters.dlt_destination.duckdb.store",
     "adapters.pgoutput.changes.change_source",

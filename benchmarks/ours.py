@@ -1,4 +1,4 @@
-"""pgbronze's own commands, and its two halves alone, as processes to be weighed."""
+"""Run pgbronze's commands, or one of its two halves alone, as measured processes."""
 
 from __future__ import annotations
 

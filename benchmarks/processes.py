@@ -1,4 +1,4 @@
-"""Running one command and weighing it: wall time, CPU, peak memory of the whole process tree.
+"""Run one command and measure it: wall time, CPU, peak memory of the whole process tree.
 
 Source: proc(5), `stat`, `statm` and `status`.
 """

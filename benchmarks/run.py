@@ -1,10 +1,10 @@
-"""Throughput, latency and memory of whole processes, beside PostgreSQL's own tools and peers.
+"""Measure throughput, latency and memory of whole processes, next to PostgreSQL's tools and peers.
 
     uv run python -m benchmarks.run [CASE …] [--rows N] [--repeat N] [--peers [NAME …]] [--json F]
 
-It starts a server of its own and makes all data. Each case prepares its WAL or table once and every
-contender reads that, by turns. Figures are medians; `ratio` is rows per second against the case's
-first contender. With --json, cases are put into the file, where others stay as they are.
+It starts its own server and creates all data. Each case prepares its WAL or table once, and every
+contender reads that in turn. Figures are medians. `ratio` is rows per second relative to the case's
+first contender. --json replaces the measured cases in the file and keeps the others.
 """
 
 from __future__ import annotations
@@ -36,18 +36,28 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         prog="python -m benchmarks.run", description=(__doc__ or "").partition("\n")[0]
     )
-    found.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all")
     found.add_argument(
-        "--rows", type=int, default=ROWS, help="sizes of all cases follow from it (%(default)s)"
+        "cases", nargs="*", metavar="CASE", help=f"default: all of {', '.join(CASES)}"
     )
     found.add_argument(
-        "--repeat", type=int, default=3, help="runs of ours and of PostgreSQL's; 0: peers only"
+        "--rows",
+        type=int,
+        default=ROWS,
+        help="scales the sizes of all cases (default: %(default)s)",
+    )
+    found.add_argument(
+        "--repeat",
+        type=int,
+        default=3,
+        help="runs of pgbronze and PostgreSQL's tools; 0: peers only",
     )
     found.add_argument("--peer-repeat", type=int, default=1, help="runs of each peer")
-    found.add_argument("--peers", default="", help=f"`all`, or of {','.join(PEERS)}; none")
-    found.add_argument("--cache", type=Path, default=default_cache(), help="peers live here")
-    found.add_argument("--follow-seconds", type=float, default=60.0, help="length of `latency`")
-    found.add_argument("--json", type=Path, help="file of results to add to")
+    found.add_argument("--peers", default="", help=f"`all`, or some of {','.join(PEERS)}")
+    found.add_argument(
+        "--cache", type=Path, default=default_cache(), help="folder to install peers in"
+    )
+    found.add_argument("--follow-seconds", type=float, default=60.0, help="duration of `latency`")
+    found.add_argument("--json", type=Path, help="write results to this file")
     return found
 
 
@@ -85,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if chosen.json and chosen.json.exists():
             report = read_report(chosen.json)
             if report.environment != now:
-                asked.error(f"{chosen.json} is of {report.environment}, this is {now}")
+                asked.error(f"{chosen.json} was measured on {report.environment}, not on {now}")
         measured = Report(now)
         for name in chosen.cases or CASES:
             case = CASES[name](bench)

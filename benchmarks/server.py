@@ -1,6 +1,6 @@
-"""The source: one embedded PostgreSQL, its programs, and slots that can be read again and again.
+"""The source: one embedded PostgreSQL, its programs, and slots that can be read repeatedly.
 
-A slot made before the changes is copied for each reader, so that all read the same WAL. Manual:
+A slot created before the changes is copied for each reader, so that all read the same WAL. Manual:
 "Replication Management Functions".
 """
 

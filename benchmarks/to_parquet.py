@@ -1,7 +1,7 @@
-"""Half of the way alone, through the library's ports: source to Parquet, no destination.
+"""Write the source to Parquet through the library's ports, without a destination.
 
 Run: python -m benchmarks.to_parquet snapshot|wal FOLDER, with the settings in the environment. It
-needs the publication; `wal` reads the slot of the settings from where it stands, and moves nothing.
+needs the publication. `wal` reads the slot from its position, and does not move it.
 """
 
 from __future__ import annotations

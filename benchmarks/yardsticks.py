@@ -1,4 +1,4 @@
-"""PostgreSQL's own programs: what a streaming reader, or a reader of a table, can at best be."""
+"""PostgreSQL's own programs: the upper limit for a streaming reader and for a table reader."""
 
 from __future__ import annotations
 

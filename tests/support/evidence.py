@@ -1,8 +1,7 @@
-"""Which test proves what: `python -m tests.support.evidence` writes docs/explanation/evidence.md.
+"""List which test proves which promise: `python -m tests.support.evidence` writes docs/explanation/evidence.md.
 
-Types and hard cases come from the tables that the tests are made of; every other claim names its
-tests here. `tests/unit/test_evidence.py` fails where the page is stale, a test is not there, or
-something that the contract promises has none.
+Types and hard cases come from the tables that parametrize the tests. Every other claim names its tests here.
+`tests/unit/test_evidence.py` fails if the page is stale, a test does not exist, or a promise has no test.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ TYPES_TEST = f"{END}/test_types.py::test_every_value_is_the_sources"
 ODD_TEST = f"{END}/test_types.py::test_what_cannot_be_held_is_null_and_recorded"
 HARD_TEST = f"{END}/test_hard_cases.py::test_the_destination_equals_the_source"
 
-#: The contract's table of types, row by row: columns of these types are in the matrix.
+#: The rows of the contract's table of types, with the columns of the type matrix that cover them.
 TYPES: Mapping[str, tuple[str, Sequence[str]]] = {
     "boolean": ("BOOLEAN", ["boolean"]),
     "smallint, integer, bigint": ("SMALLINT, INT, BIGINT", ["smallint", "integer", "bigint"]),
@@ -89,7 +88,7 @@ TYPES: Mapping[str, tuple[str, Sequence[str]]] = {
     "domain": ("as its base type", ["positive", "more_positive", "price", "ids"]),
 }  # fmt: skip
 
-#: The hard cases' headings; more tests of each, beside its scripts in `tests.support.hard_cases`.
+#: The headings of the hard cases, each with its tests in addition to the scripts in `tests.support.hard_cases`.
 CASES: Mapping[int, tuple[str, Sequence[str]]] = {
     1: ("Unchanged TOAST", [f"{END}/test_types.py::test_long_values_were_out_of_line"]),
     2: ("Key update", []),
@@ -181,7 +180,7 @@ CASES: Mapping[int, tuple[str, Sequence[str]]] = {
     ),
 }
 
-#: The contract's guarantees and what else it promises of crashes and of the source.
+#: The contract's guarantees, and its promises about crashes and the source.
 CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "Guarantees": {
         "1. Same as the source": [
@@ -232,12 +231,12 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
             f"{INTEGRATION}/destination/test_crashes.py::test_killed_at_random_moments",
             f"{END}/test_killed_snapshot.py::test_a_killed_snapshot_goes_on",
         ],
-        "What a killed snapshot read of a large table counts if it is as it was": [
+        "A killed snapshot keeps the parts of a large table whose rows are unchanged": [
             f"{END}/test_killed_snapshot.py::test_a_killed_snapshot_goes_on_within_a_table",
             f"{PG}/test_snapshot_parts.py::test_vacuum_changes_no_rows",
             f"{UNIT}/full_load/test_resume.py::test_any_changes_between_any_kills",
         ],
-        "PostgreSQL restarts at once": [
+        "PostgreSQL restarts immediately": [
             f"{END}/test_crashes.py::test_a_server_that_restarts_at_once",
         ],
         "Connections are cut": [f"{END}/test_crashes.py::test_connections_cut_at_any_byte"],
@@ -262,7 +261,7 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
             f"{PG}/test_catalog.py::test_a_publication_of_another_owner_is_used_as_it_is",
             f"{CLI}/test_bad_states.py::test_publication_of_a_dba_is_used_and_its_absence_is_named",
         ],
-        "What a publication left out for a time is read again": [
+        "A table that left the publication for a time is read again": [
             f"{END}/test_publication.py::test_changes_that_were_not_published",
             f"{PG}/test_catalog.py::test_fingerprints_tell_that_a_table_was_published_otherwise",
         ],
@@ -285,14 +284,14 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
         ],
     },
     "Check and verify": {
-        "`check` finds it before it hurts, and its cure works": [
+        "`check` finds problems before they do harm, and its cures work": [
             f"{UNIT}/check/test_source_rules.py::test_what_is_wrong_is_found_with_its_cure",
             f"{INTEGRATION}/verify/test_check.py::test_every_cure_for_a_role_without_rights_works",
             f"{INTEGRATION}/verify/test_check.py::test_a_provider_is_told_by_what_the_server_has",
             f"{INTEGRATION}/verify/test_check.py"
             "::test_the_destination_is_written_to_and_left_as_it_was",
         ],
-        "`verify` names what differs, and mends exactly that": [
+        "`verify` names the keys that differ, and `--repair` rewrites only those rows": [
             f"{INTEGRATION}/verify/test_verify.py"
             "::test_what_was_loaded_is_equal_and_what_was_damaged_is_named_and_mended",
             f"{RUNS}/test_verify_parity.py::test_differing_keys_are_named_and_mended",
@@ -330,18 +329,19 @@ def page() -> str:
     lines = [
         "# Evidence",
         "",
-        "Which test proves what the [guarantees](../../README.md#what-it-guarantees) say. The page is written by",
-        "`python -m tests.support.evidence` from the tables that the tests are made of; a test fails where it is",
-        "stale or names a test that is not there. Integration tests use a real PostgreSQL, and",
-        "`python -m tests.support.postgres_matrix` runs them on 14, 15, 16, 17 and 18.",
+        "This page lists the tests that prove the [guarantees](../../README.md#what-it-guarantees) and the other promises.",
+        "`python -m tests.support.evidence` writes it from the tables that parametrize the tests. A test fails if the page is",
+        "stale or names a test that does not exist. Integration tests use a real PostgreSQL;",
+        "`python -m tests.support.postgres_matrix` runs them on versions 14 to 18.",
         "",
         "## Types",
         "",
-        "Each in a table of its own, in a domain over it, in an array and without a key, with values at and beyond",
-        "every end and ones that PostgreSQL keeps out of line; by snapshot, insert, update, an update that leaves it",
-        "alone, a change of key and a delete; on DuckDB, Delta and Databricks; cell by cell, against PostgreSQL's own text:",
+        "Each type has a table of its own, and is also tested in a domain, in an array and without a key. The values include the",
+        "limits of the type, values beyond them, and values that PostgreSQL stores out of line. They arrive through the snapshot, an",
+        "insert, an update, an update of another column, a change of the key, and a delete, and are loaded into DuckDB, Delta and",
+        "Databricks. The test compares every cell with PostgreSQL's own text:",
         f"{_link(TYPES_TEST)}.",
-        f"What a destination's type cannot hold: {_link(ODD_TEST)}.",
+        f"Values that do not fit their destination type: {_link(ODD_TEST)}.",
         "",
         "| PostgreSQL | destination | columns of the matrix |",
         "|---|---|---|",
@@ -350,12 +350,12 @@ def page() -> str:
         columns = ", ".join(f"`{declaration}`" for declaration in declarations)
         lines.append(f"| {row} | {target} | {columns} |")
     lines += [
-        "| generated columns | as their type, from PostgreSQL 18 on | the hard cases, 13 |",
+        "| generated columns | as their type, from PostgreSQL 18 on | hard case 13 |",
         "",
         "## Hard cases",
         "",
-        "Scripts of SQL, all lived through together, on DuckDB and Delta, with small batches and large; after every",
-        f"run each table is compared cell by cell: {_link(HARD_TEST)}.",
+        "Each case is a set of SQL scripts. They all run together, on DuckDB and Delta, with small batches and with large ones. After",
+        f"every run, each table is compared cell by cell: {_link(HARD_TEST)}.",
         "",
         "| case | scripts | further tests |",
         "|---|---|---|",

@@ -66,7 +66,7 @@ INSERT INTO {name} SELECT i, i, {big("i")}, {big("-i")} FROM generate_series(1, 
 TOAST = (
     case(
         1,
-        "an update that does not touch the values",
+        "an update of another column",
         "toast_plain",
         _toast("toast_plain"),
         "UPDATE toast_plain SET n = n + 1",
@@ -74,7 +74,7 @@ TOAST = (
     ),
     case(
         1,
-        "inserted, or changed, and updated elsewhere in the same transaction and in later ones",
+        "inserted or changed, then an update of another column, in the same transaction and in later ones",
         "toast_fold",
         _toast("toast_fold"),
         (
@@ -95,7 +95,7 @@ TOAST = (
     ),
     case(
         1,
-        "NULL, short and long by turns",
+        "alternating NULL, short and long values",
         "toast_null",
         _toast("toast_null"),
         (
@@ -130,7 +130,7 @@ TOAST = (
     ),
     case(
         1,
-        "the key changes, by an identity index",
+        "the key of an identity index changes",
         "toast_index",
         _toast("toast_index", key="NOT NULL")
         + "CREATE UNIQUE INDEX toast_index_id ON toast_index (id);"
@@ -140,7 +140,7 @@ TOAST = (
     ),
     case(
         1,
-        "REPLICA IDENTITY FULL with a primary key, and its change",
+        "REPLICA IDENTITY FULL with a primary key, whose value changes",
         "toast_full",
         _toast("toast_full", ", REPLICA IDENTITY FULL"),
         "UPDATE toast_full SET n = n + 1",
@@ -164,7 +164,7 @@ TOAST = (
     ),
     case(
         1,
-        "a key that is itself out of line",
+        "a key that is itself stored out of line",
         "toast_long_key",
         "CREATE TABLE toast_long_key (k text PRIMARY KEY, n int)"
         " WITH (toast_tuple_target = 128);"
@@ -206,7 +206,7 @@ KEYS = (
     ),
     case(
         2,
-        "keys of several columns, of odd types and values",
+        "keys of several columns, of unusual types and values",
         "key_wide",
         "CREATE TABLE key_wide (a numeric, b text, c timestamptz, d bytea, v int,"
         " PRIMARY KEY (a, b, c, d));"
@@ -218,7 +218,7 @@ KEYS = (
     ),
     case(
         2,
-        "keys that no destination type holds",
+        "keys that fit no destination type",
         "key_odd key_odd_pair",
         "CREATE TABLE key_odd (k date PRIMARY KEY, v text); INSERT INTO key_odd VALUES"
         " ('infinity', 'a'), ('-infinity', 'b'), ('4000-01-01 BC', 'c'), ('2020-01-01', 'd');"
@@ -234,7 +234,7 @@ KEYS = (
     ),
     case(
         2,
-        "deferred constraints: a unique value and a reference that hold at the commit only",
+        "deferred constraints: a unique value and a reference that are valid only at the commit",
         "key_parent key_child",
         "CREATE TABLE key_parent (id int PRIMARY KEY, u int UNIQUE DEFERRABLE INITIALLY DEFERRED);"
         "CREATE TABLE key_child (id int PRIMARY KEY, parent int REFERENCES key_parent"
@@ -272,7 +272,7 @@ ORDER = (
     ),
     case(
         4,
-        "the delete of a key that the destination never had",
+        "a delete of a key that the destination never had",
         "never_had",
         "CREATE TABLE never_had (id int PRIMARY KEY, v text); INSERT INTO never_had VALUES (1, 'a')",
         ("INSERT INTO never_had VALUES (2, 'b')", "DELETE FROM never_had WHERE id = 2"),
@@ -382,7 +382,7 @@ PARTITIONS = (
     ),
     case(
         7,
-        "attached with rows, detached with rows, dropped, truncated by itself",
+        "a partition attached with rows, detached with rows, dropped, truncated by itself",
         "parts",
         "CREATE TABLE parts (id int, v text, PRIMARY KEY (id)) PARTITION BY RANGE (id);"
         "CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (1) TO (10);"
@@ -412,7 +412,7 @@ PARTITIONS = (
     ),
     case(
         7,
-        "kept up: files that are copied, unlogged for a time, empty when attached, dropped by age",
+        "maintenance: files copied, unlogged for a time, empty when attached, dropped by age",
         "kept kept_low kept_toast",
         "CREATE TABLE kept (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);"
         "CREATE TABLE kept_1 PARTITION OF kept FOR VALUES FROM (0) TO (10);"
@@ -463,7 +463,7 @@ def _rows(name: str, columns: str, values: str, setting: str = "") -> str:
 DEFINITIONS = (
     case(
         8,
-        "a table takes the name of one that took a dropped one's",
+        "a table takes the name of a second table, which took the name of a dropped third one",
         "heir_1 heir_2 heir_3 checkpoint",
         "CREATE TABLE heir_1 (id int PRIMARY KEY, v text); INSERT INTO heir_1 VALUES (1, 'one');"
         "CREATE TABLE heir_2 (id int PRIMARY KEY, v text); INSERT INTO heir_2 VALUES (2, 'two');"
@@ -477,7 +477,7 @@ DEFINITIONS = (
     ),
     case(
         8,
-        "columns added: nullable, with a constant, volatile or domain's default, NOT NULL, identity",
+        "a column added: nullable, with a constant default, a volatile default or a domain's default, NOT NULL, identity",
         "add_one add_two",
         "CREATE DOMAIN word AS text DEFAULT 'w';"
         + _rows("add_one", "id int PRIMARY KEY, v text", "i, 'v' || i")
@@ -499,7 +499,7 @@ DEFINITIONS = (
     ),
     case(
         8,
-        "several changes of definition between rows of one batch, and within one transaction",
+        "several changes of a definition between rows of one batch, and within one transaction",
         "mid_batch",
         _rows("mid_batch", "id int PRIMARY KEY, a int, b text", "i, i, 'b' || i"),
         (
@@ -533,7 +533,7 @@ DEFINITIONS = (
     ),
     case(
         8,
-        "dropped and added again under its name, with the same and with another type",
+        "a column dropped and added again under its name, with the same type and with another",
         "again",
         _rows("again", "id int PRIMARY KEY, a text, b text", "i, 'a' || i, 'b' || i"),
         (
@@ -544,7 +544,7 @@ DEFINITIONS = (
     ),
     case(
         8,
-        "renamed: not doubled; names exchanged; a name that a dropped column had",
+        "a column renamed: not duplicated; two columns swap names; a column gets the name of a dropped one",
         "renames",
         _rows("renames", "id int PRIMARY KEY, a text, b text, c text", "i, 'a', 'b', 'c'"),
         (
@@ -561,7 +561,7 @@ DEFINITIONS = (
     ),
     case(
         8,
-        "types widened without a rewrite, and with one",
+        "a type widened, without and with a rewrite",
         "widens",
         _rows(
             "widens",
@@ -584,7 +584,7 @@ DEFINITIONS = (
     ),
     case(
         8,
-        "types changed with a rewrite: that table is read again",
+        "a type changed with a rewrite: the table is read again",
         "rewrite rewrite_not",
         _rows("rewrite", "id int PRIMARY KEY, a int, b text, c numeric(8,2)", "i, i, i, i + 0.25")
         + _rows("rewrite_not", "id int PRIMARY KEY, v int", "i, i"),
@@ -602,7 +602,7 @@ DEFINITIONS = (
     ),
     case(
         8,
-        "a label of an enum renamed: tables with it, also within another type, are read again",
+        "an enum label renamed: tables that use it, also within another type, are read again",
         "labelled labelled_within",
         """
 CREATE TYPE shade AS ENUM ('red', 'green', 'blue');
@@ -628,7 +628,7 @@ INSERT INTO labelled_within VALUES (1, '{red,blue}', 'red', '[red,blue]', '(x,re
     ),
     case(
         8,
-        "a label or an attribute that no run has seen gets another name, or goes again",
+        "a label or an attribute that no run has seen is renamed or removed",
         "unseen_one unseen_two unseen_three unseen_four unseen_five",
         """
 CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TYPE seen AS (x int, y text);
@@ -669,7 +669,7 @@ INSERT INTO unseen_five VALUES ('ok', 1), ('ok', 1);
     ),
     case(
         8,
-        "another key, another identity, a key gained and lost",
+        "a key or an identity changes, a key is added and dropped",
         "rekeyed ided gained",
         _rows("rekeyed", "id int PRIMARY KEY, other int NOT NULL UNIQUE, v int", "i, 100 - i, i")
         + _rows("ided", "id int PRIMARY KEY, other int NOT NULL UNIQUE, v int", "i, 100 - i, i")
@@ -693,7 +693,7 @@ INSERT INTO unseen_five VALUES ('ok', 1), ('ok', 1);
     ),
     case(
         8,
-        "a table renamed, and two that exchange names",
+        "a table renamed, two tables swap names",
         "moved_new swap_a swap_b",
         _rows("moved", "id int PRIMARY KEY, v text", "i, 'm' || i")
         + _rows("swap_a", "id int PRIMARY KEY, v text", "i, 'a' || i")
@@ -713,8 +713,8 @@ INSERT INTO unseen_five VALUES ('ok', 1), ('ok', 1);
     ),
     case(
         8,
-        "a table dropped: it stays as it was; one recreated under its name takes its place, and so"
-        " does one that is given its name",
+        "a table dropped: it stays as it was; a table that is created under its name, or renamed to"
+        " it, takes its place",
         "reborn shop",
         _rows("reborn", "id int PRIMARY KEY, v text", "i, 'old' || i")
         + _rows("shop", "id int PRIMARY KEY, v text", "i, 'old' || i")
@@ -737,7 +737,7 @@ INSERT INTO unseen_five VALUES ('ok', 1), ('ok', 1);
 NEW_TABLES = (
     case(
         9,
-        "rows from before it was published, and after; of every making",
+        "rows from before and after it was published; tables created in every way",
         "new_one new_as new_parts new_heap",
         "",
         (
