@@ -122,7 +122,7 @@ _KEY = """
 """
 
 #: Name and columns of an index that can be a replica identity: unique, immediate, of columns that
-#: are never NULL and of every row.
+#: are never NULL and of every row. SQL_ASCII allows names that no client can show.
 _UNIQUE = """
 (SELECT ARRAY[ic.relname::text] || array_agg(a.attname::text ORDER BY a.attnum)
  FROM pg_index i
@@ -131,6 +131,7 @@ _UNIQUE = """
    AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
  WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate
    AND i.indpred IS NULL AND i.indexprs IS NULL
+   AND (getdatabaseencoding() <> 'SQL_ASCII' OR ic.relname::text ~ '^[ -~]*$')
  GROUP BY ic.relname, i.indnkeyatts HAVING bool_and(a.attnotnull)
  ORDER BY i.indnkeyatts, ic.relname LIMIT 1)
 """
