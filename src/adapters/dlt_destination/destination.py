@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 
 from adapters.dlt_destination.columns import all_fields, plain, same, widens
-from adapters.dlt_destination.failures import is_failure, root_cause, settings_error
+from adapters.dlt_destination.dlt.errors import root_cause, settings_error
+from adapters.dlt_destination.failures import is_failure
 from adapters.dlt_destination.files.parquet import StagedParquet, write_pieces, write_table
 from adapters.dlt_destination.files.work_folder import WorkFolder
 from adapters.dlt_destination.incoming import IncomingRows

@@ -9,14 +9,15 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import pyarrow.parquet as pq
-from dlt.common.destination.client import RunnableLoadJob
-from dlt.destinations.impl.databricks.sql_client import DatabricksCursorImpl, DatabricksSqlClient
-from dlt.destinations.sql_client import raise_database_error
-
 from adapters.dlt_destination.databricks.errors import statement_named
 from adapters.dlt_destination.databricks.multi_table_transaction import CATALOG_COMMITS
 from adapters.dlt_destination.databricks.retry import refused, session_lost, upload_refused
+from adapters.dlt_destination.dlt.databricks_client import (
+    DatabricksCursorImpl,
+    DatabricksSqlClient,
+    InsertState,
+    raise_database_error,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -179,24 +180,6 @@ class SharedSqlClient(DatabricksSqlClient):
     ) -> str:
         escaped: str = super().escape_column_name(column_name, quote, casefold=False)
         return escaped
-
-
-class InsertState(RunnableLoadJob):
-    """dlt's state as one INSERT, where dlt takes five statements and a file."""
-
-    def run(self) -> None:
-        client: Any = self._job_client
-        table = client.sql_client.make_qualified_table_name(self.load_table_name)
-        rows = pq.read_table(self._file_path)
-        names = ", ".join(client.sql_client.escape_column_name(name) for name in rows.column_names)
-        places = ", ".join(["%s"] * len(rows.column_names))
-        for row in rows.to_pylist():
-            run = (
-                client.sql_client.execute_sql
-                if client.store.block is None
-                else client.store.block.add
-            )
-            run(f"INSERT INTO {table} ({names}) VALUES ({places})", *row.values())
 
 
 class WarehouseClient:

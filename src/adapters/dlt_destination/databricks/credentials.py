@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dlt.destinations.impl.databricks.configuration import DatabricksCredentials
-
 from adapters.dlt_destination.databricks.preflight import context_of_logins
 from adapters.dlt_destination.databricks.service_principal import ServicePrincipal
+from adapters.dlt_destination.dlt.databricks_client import DatabricksCredentials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

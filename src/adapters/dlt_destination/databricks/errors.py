@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from adapters.dlt_destination.databricks.retry import http_code, refused, token_refused, transient
-from adapters.dlt_destination.failures import root_cause, scrubbed
+from adapters.dlt_destination.dlt.errors import root_cause
+from adapters.dlt_destination.failures import scrubbed
 from cdc_core.values.errors import (
     CdcError,
     DestinationFailed,

@@ -35,8 +35,8 @@ from adapters.dlt_destination.databricks.unity_names import (
     column_needs_mapping,
     table_name,
 )
+from adapters.dlt_destination.dlt.errors import root_cause
 from adapters.dlt_destination.dlt.state_keeping import StateInTables
-from adapters.dlt_destination.failures import root_cause
 from adapters.dlt_destination.files import kept_files
 from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS, gathered
 from adapters.dlt_destination.probe import PROBE_COLUMN, probe_name
@@ -124,15 +124,13 @@ class DatabricksStore:
         self._asking = threading.Lock()
 
     def factory(self, run: Run) -> Any:
-        from dlt.destinations import databricks
-
         from adapters.dlt_destination.databricks.client import WarehouseClient
         from adapters.dlt_destination.databricks.preflight import require_reachable
         from adapters.dlt_destination.dlt.load_jobs import state_factory
 
         require_reachable(self._settings["credentials"])
         return state_factory(
-            databricks,
+            "databricks",
             self,
             run,
             (StateInTables, WarehouseClient),

@@ -22,9 +22,11 @@ import pyarrow.parquet as pq
 
 from adapters.dlt_destination.columns import all_fields, with_columns
 from adapters.dlt_destination.delta.column_order import order_columns
+from adapters.dlt_destination.dlt.errors import root_cause
+from adapters.dlt_destination.dlt.filesystem_client import storage_options
 from adapters.dlt_destination.dlt.state_keeping import StateInFiles
 from adapters.dlt_destination.duckdb.memory import MemoryLimit
-from adapters.dlt_destination.failures import root_cause, scrubbed
+from adapters.dlt_destination.failures import scrubbed
 from adapters.dlt_destination.files import kept_files
 from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS, gathered
 from adapters.dlt_destination.probe import probe_name
@@ -131,12 +133,10 @@ class DeltaStore:
         self._options = {name: dict(table) for name, table in options.items() if table is not None}
 
     def factory(self, run: Run) -> Any:
-        from dlt.destinations import filesystem
-
         from adapters.dlt_destination.dlt.load_jobs import state_factory
 
         return state_factory(
-            filesystem,
+            "filesystem",
             self,
             run,
             (StateInFiles,),
@@ -184,7 +184,7 @@ class DeltaStore:
             schema=_nullable(all_fields(target)),
             mode="ignore",
             configuration=PROPERTIES,
-            storage_options=_storage_options(client),
+            storage_options=storage_options(client),
         )
 
     def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
@@ -304,7 +304,7 @@ class DeltaStore:
             schema_mode="overwrite",
             configuration=PROPERTIES,
             writer_properties=_row_groups(),
-            storage_options=_storage_options(client),
+            storage_options=storage_options(client),
         )
         # The same columns in another order are the same schema to delta-rs.
         self._order(client, table, schema.names)
@@ -381,7 +381,7 @@ class DeltaStore:
         try:
             if not there:
                 client.initialize_storage()
-            rows, options = pq.read_table(file), _storage_options(client)
+            rows, options = pq.read_table(file), storage_options(client)
             for _ in ("made", "written"):
                 write_deltalake(
                     _location(client, table), rows, mode="append", storage_options=options
@@ -441,7 +441,7 @@ class DeltaStore:
     def _open(self, client: Any, table: str) -> Any:
         from deltalake import DeltaTable
 
-        return DeltaTable(_location(client, table), storage_options=_storage_options(client))
+        return DeltaTable(_location(client, table), storage_options=storage_options(client))
 
 
 def _keep_up(delta: Any) -> None:
@@ -476,15 +476,6 @@ def _location(client: Any, table: str) -> str:
         return folder
     url: str = client.make_remote_url(folder)
     return url
-
-
-def _storage_options(client: Any) -> dict[str, str] | None:
-    from dlt.common.libs.deltalake import deltalake_storage_options
-
-    options: dict[str, str] | None = deltalake_storage_options(
-        client.config.credentials, client.config.deltalake_storage_options
-    )
-    return options
 
 
 def _inexact(data_type: pa.DataType) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import dlt.destinations
 from dlt.common.destination.client import LoadJob, RunnableLoadJob
 from dlt.destinations.job_impl import FinalizedLoadJob
 
@@ -58,9 +59,13 @@ class StateClient:
 
 
 def state_factory(
-    base: Any, store: TableStore, run: Run, mixins: tuple[type, ...], **settings: Any
+    name: str, store: TableStore, run: Run, mixins: tuple[type, ...], **settings: Any
 ) -> Any:
-    """An instance of dlt's factory `base` whose clients know the run and have `mixins`."""
+    """Return dlt's destination factory of that name; its clients know the run and have `mixins`.
+
+    `settings` are the arguments of dlt's factory.
+    """
+    base: Any = getattr(dlt.destinations, name)
     original = base(**settings)
 
     class Client(StateClient, *mixins, original.client_class):  # type: ignore[misc, name-defined]

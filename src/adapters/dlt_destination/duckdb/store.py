@@ -6,9 +6,7 @@ Sources: DuckDB documentation, "DELETE", "INSERT", "CREATE TABLE", "ALTER TABLE"
 
 from __future__ import annotations
 
-import re
 import shutil
-import time
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from adapters.dlt_destination.columns import all_fields, plain, with_columns
+from adapters.dlt_destination.dlt.duckdb_client import OpensFile, absent_file, database_file
+from adapters.dlt_destination.dlt.errors import root_cause
 from adapters.dlt_destination.dlt.state_keeping import StateInTables
 from adapters.dlt_destination.duckdb import transaction_sql
 from adapters.dlt_destination.duckdb.memory import (
@@ -25,7 +25,7 @@ from adapters.dlt_destination.duckdb.memory import (
     out_of_disk,
     out_of_memory,
 )
-from adapters.dlt_destination.failures import root_cause, scrubbed
+from adapters.dlt_destination.failures import scrubbed
 from adapters.dlt_destination.files import kept_files
 from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS, cut, gathered
 from adapters.dlt_destination.files.parquet import move_durably
@@ -59,63 +59,11 @@ if TYPE_CHECKING:
 #: Under this name a statement finds rows on their way in.
 ROWS = "pgbronze_rows"
 
-#: How long another process, a reader in passing, may keep the file from being opened.
-PATIENCE_SECONDS = 10.0
-
 #: What DuckDB raises for a table that others put constraints, indexes or columns on.
 _REFUSING = {"ConstraintException", "DependencyException", "CatalogException", "BinderException"}
 
 #: Arrow's offsets have 32 bits, but for large types.
 _USUAL_ARRAY_BYTES = 1 << 31
-
-#: What opening the file says where no other run would open it either.
-_WRONG_FILE = re.compile(
-    r"not a valid DuckDB database file|: (?:No such file or directory|Not a directory"
-    r"|Is a directory|Permission denied|Read-only file system)$",
-    re.MULTILINE,
-)
-
-
-class OpensFile:
-    """Mixed into DuckDB's job client: bounds memory, waits while another process has the file, and
-    opens nothing in its place where it is not there and the run only reads."""
-
-    current_run: Run
-    store: DuckDbStore
-
-    def __enter__(self) -> Any:
-        client: Any = self
-        credentials = client.config.credentials
-        file = credentials.database
-        if _absent(client) is not None and not self.current_run.writes:
-            credentials.database = ":memory:"
-        if credentials.external_conn() is None:
-            credentials.global_config = self.store.memory.settings(credentials.global_config)
-            if "checkpoint_threshold" in credentials.global_config:
-                # dlt's own would win.
-                client.sql_client._global_config.pop("checkpoint_threshold", None)
-        else:  # a database that a service has open, with settings of its own
-            self.store.memory.fixed = True
-        try:
-            return self._opened()
-        finally:
-            credentials.database = file
-
-    def _opened(self) -> Any:
-        give_up = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                return super().__enter__()  # type: ignore[misc]
-            except Exception as error:
-                said = str(root_cause(error)).strip()
-                if _WRONG_FILE.search(said):
-                    raise SettingsError(
-                        f"destination.duckdb.credentials: {said}",
-                        "name a file of DuckDB, or a new one where it can be written",
-                    ) from None
-                if "lock" not in said or time.monotonic() > give_up:
-                    raise
-            time.sleep(0.05)
 
 
 class DuckDbStore:
@@ -131,12 +79,10 @@ class DuckDbStore:
         self._temporary: TemporaryDirectory[str] | None = None
 
     def factory(self, run: Run) -> Any:
-        from dlt.destinations import duckdb
-
         from adapters.dlt_destination.dlt.load_jobs import state_factory
 
         return state_factory(
-            duckdb,
+            "duckdb",
             self,
             run,
             (StateInTables, OpensFile),
@@ -253,7 +199,7 @@ class DuckDbStore:
     def _kept_folder(self, client: Any) -> Path:
         """Beside the file; of a database in memory, whose rows end with it, in a temporary one."""
         dataset = client.sql_client.dataset_name
-        if (file := _file(client)) is not None:
+        if (file := database_file(client)) is not None:
             return Path(f"{file}.{dataset}{kept_files.FOLDER}")
         if self._temporary is None:
             self._temporary = TemporaryDirectory(prefix="pgbronze-kept-")
@@ -370,7 +316,7 @@ class DuckDbStore:
                 return
 
     def try_writing(self, client: Any, file: Path) -> None:
-        if (absent := _absent(client)) is not None:
+        if (absent := absent_file(client)) is not None:
             _try_beside(absent, file)
             return
         # In a transaction that is undone: a run that is killed here leaves nothing either.
@@ -439,12 +385,6 @@ class DuckDbStore:
         )
 
 
-def _file(client: Any) -> Path | None:
-    """The database's file, be it there or not; None for a connection or a service."""
-    database = Path(client.config.credentials.database)
-    return database if database.is_absolute() else None
-
-
 def _batches(connection: Any, query: str) -> Iterator[pa.Table]:
     rows = connection.sql(query)
     # DuckDB renamed it in 1.5.
@@ -457,12 +397,6 @@ def _batches(connection: Any, query: str) -> Iterator[pa.Table]:
         # As rows of their own: a slice keeps its offsets, which a usual array cannot hold.
         for part in cut(piece, VECTOR_ROWS, SCAN_BYTES):
             yield part.take(pa.array(range(len(part))))
-
-
-def _absent(client: Any) -> Path | None:
-    """The database's file if it is still to be made."""
-    file = _file(client)
-    return None if file is None or file.exists() else file
 
 
 def _try_beside(file: Path, rows: Path) -> None:

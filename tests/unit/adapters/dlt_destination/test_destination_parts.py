@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from adapters.dlt_destination.columns import same, widens
-from adapters.dlt_destination.failures import root_cause, scrubbed
+from adapters.dlt_destination.dlt.errors import root_cause
+from adapters.dlt_destination.failures import scrubbed
 from adapters.dlt_destination.files.parquet import write_pieces
 from adapters.dlt_destination.sql.dialect import DUCKDB, SPARK, Dialect
 

@@ -1,0 +1,82 @@
+"""dlt's DuckDB client: where its database file is, and how the file is opened.
+
+Source: dlt, `dlt.destinations.impl.duckdb`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapters.dlt_destination.dlt.errors import root_cause
+from cdc_core.values.errors import SettingsError
+
+if TYPE_CHECKING:
+    from adapters.dlt_destination.table_steps import Run
+
+#: How long another process, a reader in passing, may keep the file from being opened.
+LOCK_WAIT_SECONDS = 10.0
+
+#: What opening the file says where no other run would open it either.
+_WRONG_FILE = re.compile(
+    r"not a valid DuckDB database file|: (?:No such file or directory|Not a directory"
+    r"|Is a directory|Permission denied|Read-only file system)$",
+    re.MULTILINE,
+)
+
+
+class OpensFile:
+    """Mixed into DuckDB's job client: bounds memory, waits while another process has the file, and
+    opens nothing in its place where it is not there and the run only reads."""
+
+    current_run: Run
+    #: The `DuckDbStore`; its `memory` knows the settings of the connection.
+    store: Any
+
+    def __enter__(self) -> Any:
+        client: Any = self
+        credentials = client.config.credentials
+        file = credentials.database
+        if absent_file(client) is not None and not self.current_run.writes:
+            credentials.database = ":memory:"
+        if credentials.external_conn() is None:
+            credentials.global_config = self.store.memory.settings(credentials.global_config)
+            if "checkpoint_threshold" in credentials.global_config:
+                # dlt's own would win.
+                client.sql_client._global_config.pop("checkpoint_threshold", None)
+        else:  # a database that a service has open, with settings of its own
+            self.store.memory.fixed = True
+        try:
+            return self._opened()
+        finally:
+            credentials.database = file
+
+    def _opened(self) -> Any:
+        give_up = time.monotonic() + LOCK_WAIT_SECONDS
+        while True:
+            try:
+                return super().__enter__()  # type: ignore[misc]
+            except Exception as error:
+                said = str(root_cause(error)).strip()
+                if _WRONG_FILE.search(said):
+                    raise SettingsError(
+                        f"destination.duckdb.credentials: {said}",
+                        "name a file of DuckDB, or a new one where it can be written",
+                    ) from None
+                if "lock" not in said or time.monotonic() > give_up:
+                    raise
+            time.sleep(0.05)
+
+
+def database_file(client: Any) -> Path | None:
+    """The database's file, be it there or not; None for a connection or a service."""
+    database = Path(client.config.credentials.database)
+    return database if database.is_absolute() else None
+
+
+def absent_file(client: Any) -> Path | None:
+    """The database's file if it is still to be made."""
+    file = database_file(client)
+    return None if file is None or file.exists() else file
