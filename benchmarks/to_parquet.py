@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from adapters.dlt_destination.files.parquet import write_pieces, write_table
+from adapters.dlt_destination.files.parquet import write_chunks, write_table
 from entrypoints.container import Container
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def snapshot_to_parquet(container: Container, folder: Path) -> None:
             relation = table.relation
             schema = pa.schema([(column.name, column.arrow_type) for column in relation.columns])
             pieces = (piece.rows for piece in snapshot.read(relation))
-            write_pieces(pieces, schema, folder, str(relation.table))
+            write_chunks(pieces, schema, folder, str(relation.table))
 
 
 def wal_to_parquet(container: Container, folder: Path) -> None:

@@ -15,10 +15,9 @@ import pyarrow as pa
 from adapters.dlt_destination.columns import all_fields, plain, same, widens
 from adapters.dlt_destination.dlt.errors import root_cause, settings_error
 from adapters.dlt_destination.failures import is_failure
-from adapters.dlt_destination.files.parquet import StagedParquet, write_pieces, write_table
+from adapters.dlt_destination.files.parquet import StagedParquet, write_chunks, write_table
 from adapters.dlt_destination.files.work_folder import WorkFolder
-from adapters.dlt_destination.incoming import IncomingRows
-from adapters.dlt_destination.probe import PROBE_COLUMN
+from adapters.dlt_destination.store import PROBE_COLUMN
 from adapters.dlt_destination.table_steps import (
     Run,
     StagedCells,
@@ -145,7 +144,7 @@ class DltDestination:
             self._open()
             self._run.writes = True
             folder = self._subfolder(FILES)
-            paths, count = write_pieces(rows, pa.schema(all_fields(target)), folder, "part")
+            paths, count = write_chunks(rows, pa.schema(all_fields(target)), folder, "part")
             with self._opened_client() as client:
                 if not self._keeps:
                     self._store.forget_kept(client)  # of a run that was killed before it said so
@@ -206,8 +205,8 @@ class DltDestination:
             if table not in self._known_columns(client) and not self._current(client, table):
                 return
             # A query needs columns, even where only rows are counted.
-            for piece in self._store.scan(client, table, columns or (LSN_COLUMN,)):
-                yield piece if columns else piece.select([])
+            for chunk in self._store.scan(client, table, columns or (LSN_COLUMN,)):
+                yield chunk if columns else chunk.select([])
 
     def try_writing(self) -> None:
         with self._failures("trying to write"):
@@ -392,7 +391,7 @@ class DltDestination:
             step = StagedReplacement(target, (), 0, replacement.key, replacement.gone, kept)
             if not kept and target.name not in merged and self._fill(client, step, rows):
                 continue
-            paths, count = write_pieces(rows, rows.schema, folder, f"content-{number}")
+            paths, count = write_chunks(rows, rows.schema, folder, f"content-{number}")
             steps.add(target.name, replace(step, paths=paths, rows=count))
 
     def _places(self, client: Any, kept: Sequence[str]) -> tuple[str, ...]:
@@ -499,6 +498,41 @@ class DltDestination:
         return missing, narrow
 
 
+class IncomingRows:
+    """The chunks of a table, cast to `schema`. They can be read once, in any thread.
+
+    A store's reader hides an error that the source of the rows raised. `error` keeps it.
+    """
+
+    def __init__(self, chunks: Iterable[pa.Table], schema: pa.Schema) -> None:
+        self.schema = schema
+        self.error: BaseException | None = None
+        self._chunks = chunks
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        with self._keeping_error():
+            for chunk in self._chunks:
+                yield chunk if chunk.schema.equals(self.schema) else chunk.cast(self.schema)
+
+    def reader(self) -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(self.schema, self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        with self._keeping_error():
+            for chunk in self:
+                yield from chunk.to_batches()
+
+    @contextmanager
+    def _keeping_error(self) -> Iterator[None]:
+        try:
+            yield
+        except GeneratorExit:
+            raise  # the reader stopped early
+        except BaseException as error:
+            self.error = error
+            raise
+
+
 def _common(refused: Mapping[str, Refusal], tables: int) -> bool:
     """Whether all of several tables are refused for what they have in common."""
     return len(refused) == tables > 1 and all(refusal.common for refusal in refused.values())
@@ -507,7 +541,7 @@ def _common(refused: Mapping[str, Refusal], tables: int) -> bool:
 def _write_files(batch: LoadBatch, folder: Path, steps: Steps) -> None:
     """Merges and cells as Parquet files, and the steps that use them."""
     for number, merge in enumerate(batch.merges):
-        paths = tuple(piece.path for piece in merge.staged if isinstance(piece, StagedParquet))
+        paths = tuple(chunk.path for chunk in merge.staged if isinstance(chunk, StagedParquet))
         rows = len(merge.rows) + sum(map(len, merge.staged))
         if not rows and merge.truncated_at is None:
             continue  # it only asks for the table and its columns

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+from uuid import uuid4
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableMapping, Sequence
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
     from cdc_core.values.errors import CdcError
     from cdc_core.values.merges import SchemaStep, TargetTable
     from cdc_core.values.naming import TableNaming
+
+
+#: The only column of the table that `TableStore.try_writing` makes and drops.
+PROBE_COLUMN = "written"
+
+
+def probe_name() -> str:
+    """Return a name for that table: no other check uses it, and no list of tables shows it."""
+    return f"_dlt_write_test_{uuid4().hex[:12]}"
 
 
 @dataclass(frozen=True)

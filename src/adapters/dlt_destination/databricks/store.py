@@ -39,9 +39,9 @@ from adapters.dlt_destination.dlt.errors import root_cause
 from adapters.dlt_destination.dlt.state_keeping import StateInTables
 from adapters.dlt_destination.files import kept_files
 from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS, gathered
-from adapters.dlt_destination.probe import PROBE_COLUMN, probe_name
 from adapters.dlt_destination.sql import merge_sql
 from adapters.dlt_destination.sql.dialect import SPARK
+from adapters.dlt_destination.store import PROBE_COLUMN, probe_name
 from adapters.dlt_destination.table_steps import (
     Run,
     StagedCells,
@@ -236,8 +236,8 @@ class DatabricksStore:
         names = ", ".join(SPARK.quote(name) for name in columns)
         query = f"SELECT {names} FROM {_name(client, table)}"
         with client.sql_client.execute_query(query) as cursor:
-            for piece in gathered(cursor.iter_arrow(FETCH_ROWS), SCAN_ROWS, SCAN_BYTES):
-                yield piece.rename_columns(list(columns)).cast(schema)
+            for chunk in gathered(cursor.iter_arrow(FETCH_ROWS), SCAN_ROWS, SCAN_BYTES):
+                yield chunk.rename_columns(list(columns)).cast(schema)
 
     # Definitions. Each statement may be sent twice.
 

@@ -29,11 +29,10 @@ from adapters.dlt_destination.duckdb.memory import MemoryLimit
 from adapters.dlt_destination.failures import scrubbed
 from adapters.dlt_destination.files import kept_files
 from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS, gathered
-from adapters.dlt_destination.probe import probe_name
 from adapters.dlt_destination.settings import local_folder
 from adapters.dlt_destination.sql import merge_sql
 from adapters.dlt_destination.sql.dialect import DUCKDB
-from adapters.dlt_destination.store import Refusal
+from adapters.dlt_destination.store import Refusal, probe_name
 from adapters.dlt_destination.table_steps import (
     Run,
     StagedCells,
@@ -521,7 +520,7 @@ def _query(sql: str, step: StagedMerge | StagedCells, target: Any = None) -> pa.
 
 
 def _batches(dataset: Any, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Pieces of bounded size, read a little ahead; Arrow would read ahead four files at once."""
+    """Chunks of bounded size, read a little ahead; Arrow would read ahead four files at once."""
     batches = dataset.to_batches(
         columns=list(columns), batch_size=SCAN_ROWS, batch_readahead=2, fragment_readahead=1
     )

@@ -29,10 +29,9 @@ from adapters.dlt_destination.failures import scrubbed
 from adapters.dlt_destination.files import kept_files
 from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS, cut, gathered
 from adapters.dlt_destination.files.parquet import move_durably
-from adapters.dlt_destination.probe import probe_name
 from adapters.dlt_destination.sql import merge_sql
 from adapters.dlt_destination.sql.dialect import DUCKDB
-from adapters.dlt_destination.store import Refusal
+from adapters.dlt_destination.store import Refusal, probe_name
 from adapters.dlt_destination.table_steps import (
     Run,
     StagedCells,
@@ -290,8 +289,8 @@ class DuckDbStore:
         schema = pa.schema([schema.field(name) for name in columns])
         schema = pa.schema([f.with_type(plain(f.type)) for f in schema])
         rows = self._rows(client, f"SELECT {names} FROM {_name(client, table)}")
-        for piece in gathered(rows, SCAN_ROWS, SCAN_BYTES):
-            yield piece.rename_columns(list(columns)).cast(schema)
+        for chunk in gathered(rows, SCAN_ROWS, SCAN_BYTES):
+            yield chunk.rename_columns(list(columns)).cast(schema)
 
     def _rows(self, client: Any, query: str) -> Iterator[pa.Table]:
         """In the order of the table, so that a reading that wants more memory goes on."""
@@ -304,10 +303,10 @@ class DuckDbStore:
         while True:
             before, seen = self.memory.megabytes, 0
             try:
-                for piece in _batches(connection, query):
-                    seen += len(piece)
+                for chunk in _batches(connection, query):
+                    seen += len(chunk)
                     if seen > given:
-                        yield piece.slice(max(0, len(piece) - (seen - given)))
+                        yield chunk.slice(max(0, len(chunk) - (seen - given)))
                         given = seen
             except Exception as error:
                 if not self.memory.raised_for(error, connection, before):
@@ -390,12 +389,12 @@ def _batches(connection: Any, query: str) -> Iterator[pa.Table]:
     # DuckDB renamed it in 1.5.
     reader = getattr(rows, "to_arrow_reader", None) or rows.fetch_arrow_reader
     for batch in reader(VECTOR_ROWS):
-        piece = pa.Table.from_batches([batch])
-        if piece.nbytes < _USUAL_ARRAY_BYTES:
-            yield piece
+        chunk = pa.Table.from_batches([batch])
+        if chunk.nbytes < _USUAL_ARRAY_BYTES:
+            yield chunk
             continue
         # As rows of their own: a slice keeps its offsets, which a usual array cannot hold.
-        for part in cut(piece, VECTOR_ROWS, SCAN_BYTES):
+        for part in cut(chunk, VECTOR_ROWS, SCAN_BYTES):
             yield part.take(pa.array(range(len(part))))
 
 

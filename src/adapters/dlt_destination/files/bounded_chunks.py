@@ -1,4 +1,4 @@
-"""Rows, gathered to pieces of bounded size, whatever size they were read or sent in."""
+"""Rows, gathered to chunks of bounded size, whatever size they were read or sent in."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SCAN_ROWS = 100_000
 SCAN_BYTES = 64 << 20
 
 
-def gathered(pieces: Iterable[pa.Table], rows: int, size: int) -> Iterator[pa.Table]:
-    """Pieces put together until they have so many rows or bytes, or cut to that; none is empty."""
+def gathered(chunks: Iterable[pa.Table], rows: int, size: int) -> Iterator[pa.Table]:
+    """Chunks put together until they have so many rows or bytes, or cut to that; none is empty."""
     held: list[pa.Table] = []
     held_rows = held_bytes = 0
-    for piece in (part for whole in pieces for part in cut(whole, rows, size)):
-        held.append(piece)
-        held_rows, held_bytes = held_rows + len(piece), held_bytes + piece.nbytes
+    for chunk in (part for whole in chunks for part in cut(whole, rows, size)):
+        held.append(chunk)
+        held_rows, held_bytes = held_rows + len(chunk), held_bytes + chunk.nbytes
         if held_rows >= rows or held_bytes >= size:
             yield pa.concat_tables(held)
             held, held_rows, held_bytes = [], 0, 0
@@ -28,11 +28,11 @@ def gathered(pieces: Iterable[pa.Table], rows: int, size: int) -> Iterator[pa.Ta
         yield pa.concat_tables(held)
 
 
-def cut(piece: pa.Table, rows: int, size: int) -> Iterator[pa.Table]:
+def cut(chunk: pa.Table, rows: int, size: int) -> Iterator[pa.Table]:
     """In halves until each has at most so many rows and bytes, or is one row; none is empty."""
-    if len(piece) > 1 and (len(piece) > rows or piece.nbytes > size):
-        half = (len(piece) + 1) // 2
-        yield from cut(piece.slice(0, half), rows, size)
-        yield from cut(piece.slice(half), rows, size)
-    elif len(piece):
-        yield piece
+    if len(chunk) > 1 and (len(chunk) > rows or chunk.nbytes > size):
+        half = (len(chunk) + 1) // 2
+        yield from cut(chunk.slice(0, half), rows, size)
+        yield from cut(chunk.slice(half), rows, size)
+    elif len(chunk):
+        yield chunk

@@ -48,19 +48,19 @@ def write_table(rows: pa.Table, path: Path) -> Path:
     return path
 
 
-def write_pieces(
-    pieces: Iterable[pa.Table], schema: pa.Schema, folder: Path, stem: str
+def write_chunks(
+    chunks: Iterable[pa.Table], schema: pa.Schema, folder: Path, stem: str
 ) -> tuple[tuple[Path, ...], int]:
     """Files of about `FILE_ROWS` rows or `FILE_BYTES` each, at least one; their paths and rows.
 
-    Small pieces are gathered to row groups: memory holds one of those and one piece at most.
+    Small chunks are gathered to row groups: memory holds one of those and one chunk at most.
     """
     paths: list[Path] = []
     total = 0
     writer: pq.ParquetWriter | None = None
     rows = size = 0
     try:
-        cast = (piece.cast(schema) for piece in pieces)
+        cast = (chunk.cast(schema) for chunk in chunks)
         for group in gathered(cast, ROW_GROUP_ROWS, GROUP_BYTES):
             if writer is None:
                 paths.append(folder / f"{stem}-{len(paths)}.parquet")

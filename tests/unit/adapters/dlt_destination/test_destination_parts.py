@@ -13,7 +13,7 @@ import pytest
 from adapters.dlt_destination.columns import same, widens
 from adapters.dlt_destination.dlt.errors import root_cause
 from adapters.dlt_destination.failures import scrubbed
-from adapters.dlt_destination.files.parquet import write_pieces
+from adapters.dlt_destination.files.parquet import write_chunks
 from adapters.dlt_destination.sql.dialect import DUCKDB, SPARK, Dialect
 
 if TYPE_CHECKING:
@@ -97,14 +97,14 @@ def test_files_and_row_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("adapters.dlt_destination.files.parquet.FILE_ROWS", 40)
     schema = pa.schema([("n", pa.int64())])
     pieces = [pa.table([pa.array(range(size))], schema=schema) for size in (3, 0, 4, 25, 60, 1)]
-    paths, rows = write_pieces(iter(pieces), schema, tmp_path, "x")
+    paths, rows = write_chunks(iter(pieces), schema, tmp_path, "x")
     assert rows == 93
     assert pa.concat_tables(map(pq.read_table, paths)) == pa.concat_tables(pieces)
     for path in paths:
         with pq.ParquetFile(path) as file:
             groups = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
             assert max(groups) <= 10
-    empty, rows = write_pieces(iter(()), schema, tmp_path, "y")
+    empty, rows = write_chunks(iter(()), schema, tmp_path, "y")
     assert (rows, pq.read_table(empty[0]).schema) == (0, schema)
 
 
