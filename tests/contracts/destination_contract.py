@@ -17,7 +17,7 @@ import pytest
 from cdc_core.values.checkpoint import (
     Checkpoint,
     ColumnState,
-    KeptPart,
+    KeptRange,
     PartialReading,
     SourceIdentity,
     TableState,
@@ -86,7 +86,7 @@ def orders(*pieces: Iterable[int]) -> Iterator[pa.Table]:
 
 
 def being_read(*parts: tuple[str, str, int]) -> Checkpoint:
-    reading = PartialReading(16385, "as it is", 740, tuple(KeptPart(*part) for part in parts))
+    reading = PartialReading(16385, "as it is", 740, tuple(KeptRange(*part) for part in parts))
     return replace(checkpoint(1), reading=reading)
 
 

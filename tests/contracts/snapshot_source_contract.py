@@ -190,11 +190,11 @@ class SnapshotSourceContract:
 
     def test_a_small_table_has_one_part(self, db: SourceUnderTest, orders: Relation) -> None:
         with db.snapshot_source().begin(create_slot=False) as snapshot:
-            assert list(snapshot.parts(orders)) == [WHOLE]
+            assert list(snapshot.page_ranges(orders)) == [WHOLE]
 
     def test_parts_have_each_row_once(self, db: SourceUnderTest, large: Relation) -> None:
         with db.snapshot_source().begin(create_slot=False) as snapshot:
-            parts = snapshot.parts(large)
+            parts = snapshot.page_ranges(large)
             assert len(parts) > 2
             snapshot.expect([(large, part) for part in parts])
             found = [row for part in parts for row in ids(snapshot, large, part)]
@@ -205,13 +205,13 @@ class SnapshotSourceContract:
         self, db: SourceUnderTest, large: Relation
     ) -> None:
         with db.snapshot_source().begin(create_slot=False) as snapshot:
-            parts = list(snapshot.parts(large))
+            parts = list(snapshot.page_ranges(large))
         with db.transaction() as tx:
             for number in range(PART_ROWS):
                 tx.insert(large.oid, 1000 + number, LONG_ENOUGH)
         with db.snapshot_source().begin(create_slot=False) as snapshot:
             for read in ([parts[1]], parts[:2], parts[-1:], parts):
-                others = snapshot.parts(large, read)
+                others = snapshot.page_ranges(large, read)
                 assert not {*others} & {*read}
                 found = [row for part in [*read, *others] for row in ids(snapshot, large, part)]
                 assert sorted(found) == [*range(4 * PART_ROWS), *range(1000, 1000 + PART_ROWS)]
@@ -221,7 +221,7 @@ class SnapshotSourceContract:
         self, db: SourceUnderTest, large: Relation, change: str
     ) -> None:
         with db.snapshot_source().begin(create_slot=False) as snapshot:
-            horizon, parts = snapshot.horizon, snapshot.parts(large)
+            horizon, parts = snapshot.horizon, snapshot.page_ranges(large)
             counts = {part: len(rows(snapshot, large, part)) for part in parts}
             numbers = ids(snapshot, large, parts[1])
 
@@ -254,7 +254,7 @@ class SnapshotSourceContract:
         self, db: SourceUnderTest, large: Relation
     ) -> None:
         with db.snapshot_source().begin(create_slot=False) as snapshot:
-            first, horizon = snapshot.parts(large)[0], snapshot.horizon
+            first, horizon = snapshot.page_ranges(large)[0], snapshot.horizon
             count = len(rows(snapshot, large, first))
         with db.snapshot_source().begin(create_slot=False) as snapshot:
             assert snapshot.unchanged(large, first, count, horizon)

@@ -132,7 +132,7 @@ class InMemory:
         return self._source(schemas=schemas, exclude=exclude)
 
     def snapshot_source(self) -> InMemorySource:
-        return self._source(piece_rows=2, part_rows=PART_ROWS)
+        return self._source(chunk_rows=2, range_rows=PART_ROWS)
 
     def monitor(self) -> InMemoryMonitor:
         return InMemoryMonitor(self.postgres, self.slot_name)

@@ -41,66 +41,66 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Chunk:
     rows: pa.Table
     unrepresentable: tuple[Unrepresentable, ...] = ()
 
 
 @dataclass(frozen=True)
 class InMemorySnapshot:
-    """A part is the rows from one number to another, or to the end; a horizon is an LSN."""
+    """A page range is the rows from one number to another, or to the end; a horizon is an LSN."""
 
     lsn: Lsn
     taken_at: int
     #: What each snapshot saw, this one among them.
     seen: Mapping[Lsn, Mapping[int, list[Row]]]
     faults: FaultPlan
-    piece_rows: int
-    part_rows: int | None
+    chunk_rows: int
+    range_rows: int | None
 
     @property
     def horizon(self) -> int:
         return self.lsn
 
-    def parts(self, relation: Relation, read: Collection[str] = ()) -> Sequence[str]:
-        self.faults.pass_by("snapshot.parts")
+    def page_ranges(self, relation: Relation, read: Collection[str] = ()) -> Sequence[str]:
+        self.faults.pass_by("snapshot.page_ranges")
         count = len(self.seen[self.lsn].get(relation.oid, ()))
-        if self.part_rows is None or (not read and count <= self.part_rows):
+        if self.range_rows is None or (not read and count <= self.range_rows):
             return [WHOLE]
-        taken = [bounds_of(part) for part in read]
+        taken = [bounds_of(page_range) for page_range in read]
         ends = {end for bounds in taken for end in bounds if end is not None}
-        cuts = sorted({*range(0, max(1, count), self.part_rows), *ends})
-        parts = zip(cuts, [*cuts[1:], None], strict=True)
+        cuts = sorted({*range(0, max(1, count), self.range_rows), *ends})
+        ranges = zip(cuts, [*cuts[1:], None], strict=True)
         return [
             f"{start}-{'' if end is None else end}"
-            for start, end in parts
+            for start, end in ranges
             if not any(covers(bounds, start) for bounds in taken)
         ]
 
-    def unchanged(self, relation: Relation, part: str, rows: int, horizon: int) -> bool:
+    def unchanged(self, relation: Relation, page_range: str, rows: int, horizon: int) -> bool:
         self.faults.pass_by("snapshot.unchanged")
-        then = self._rows(Lsn(horizon), relation, part)
-        return len(then) == rows and then == self._rows(self.lsn, relation, part)
+        then = self._rows(Lsn(horizon), relation, page_range)
+        return len(then) == rows and then == self._rows(self.lsn, relation, page_range)
 
-    def _rows(self, lsn: Lsn, relation: Relation, part: str) -> list[Row]:
-        start, end = bounds_of(part)
+    def _rows(self, lsn: Lsn, relation: Relation, page_range: str) -> list[Row]:
+        start, end = bounds_of(page_range)
         return self.seen[lsn].get(relation.oid, [])[start:end]
 
-    def expect(self, readings: Sequence[tuple[Relation, str]]) -> None:
+    def expect(self, ranges: Sequence[tuple[Relation, str]]) -> None:
         pass
 
-    def read(self, relation: Relation, part: str = WHOLE) -> Iterator[Piece]:
+    def read(self, relation: Relation, page_range: str = WHOLE) -> Iterator[Chunk]:
         self.faults.pass_by("snapshot.read")
         if relation.oid not in self.seen[self.lsn]:
             raise CdcError(f"table {relation.table} does not exist", "run again")
-        rows = self._rows(self.lsn, relation, part)
-        for start in range(0, len(rows), self.piece_rows):
+        rows = self._rows(self.lsn, relation, page_range)
+        for start in range(0, len(rows), self.chunk_rows):
             self.faults.pass_by("snapshot.read.next")
-            yield Piece(_table(relation, rows[start : start + self.piece_rows]))
+            yield Chunk(_table(relation, rows[start : start + self.chunk_rows]))
 
 
-def bounds_of(part: str) -> tuple[int, int | None]:
-    start, _, end = part.partition("-")
+def bounds_of(page_range: str) -> tuple[int, int | None]:
+    start, _, end = page_range.partition("-")
     return int(start or 0), int(end) if end else None
 
 
@@ -113,10 +113,10 @@ def covers(bounds: tuple[int, int | None], position: int) -> bool:
 class InMemorySource:
     """`ChangeSource`, `Catalog`, `SnapshotSource` and `SourceInspector` in one.
 
-    `batch_transactions` cuts the stream into batches of so many transactions, `part_events` those
-    into parts of so many events, `piece_rows` tables into pieces of so many rows, `part_rows` those
-    of more rows into parts. Faults come
-    before a call has its effect and, where it has one at the source, after it too (`….done`).
+    The sizes limit what comes together: transactions in a batch (`batch_transactions`), events in a
+    part of a batch (`part_events`), rows in a chunk (`chunk_rows`), and rows in a page range
+    (`range_rows`; None: tables are read whole). A fault happens before a call has its effect, and
+    also after it (`….done`) if the call changes the source.
     """
 
     postgres: InMemoryPostgres
@@ -124,8 +124,8 @@ class InMemorySource:
     faults: FaultPlan = field(default_factory=FaultPlan)
     batch_transactions: int = 1000
     part_events: int | None = None
-    piece_rows: int = 1000
-    part_rows: int | None = None
+    chunk_rows: int = 1000
+    range_rows: int | None = None
     schemas: Sequence[str] = ("public",)
     exclude: Sequence[str] = ()
     #: Called when a snapshot was taken, before it is read: what happens meanwhile at the source.
@@ -327,7 +327,7 @@ class InMemorySource:
         self.while_reading()
         self.faults.pass_by("snapshot.begin.done")
         yield InMemorySnapshot(
-            lsn, taken_at, self.postgres.seen, self.faults, self.piece_rows, self.part_rows
+            lsn, taken_at, self.postgres.seen, self.faults, self.chunk_rows, self.range_rows
         )
 
     def _numbered(self, relation: Relation) -> Relation:

@@ -168,7 +168,7 @@ class BatchParts:
                         shares[group].append(self._stage(share))
             for staged in shares:
                 if staged:
-                    rows = pa.concat_tables([piece.read() for piece in staged])
+                    rows = pa.concat_tables([chunk.read() for chunk in staged])
                     merge = _keyed(_events(rows, relation, target), target, key)
                     merges.append(
                         replace(
@@ -205,7 +205,7 @@ def _apart(parts: list[_Part]) -> bool:
 def _together(merges: Sequence[Merge], target: TargetTable) -> Merge:
     """One merge of several of different keys, or of a multiset."""
     rows = pa.concat_tables([merge.rows for merge in merges])
-    staged = tuple(piece for merge in merges for piece in merge.staged)
+    staged = tuple(chunk for merge in merges for chunk in merge.staged)
     first = merges[0]
     if isinstance(first, MultisetMerge):
         return replace(first, rows=rows, staged=staged)
@@ -228,7 +228,7 @@ def _relaid(parts: list[_Part], target: TargetTable) -> Iterator[pa.Table]:
     """
     for part in parts:
         own = len(part.merge.target.schema)
-        for rows in (*(piece.read() for piece in part.merge.staged), part.merge.rows):
+        for rows in (*(chunk.read() for chunk in part.merge.staged), part.merge.rows):
             if not len(rows):
                 continue
             columns = [

@@ -1,31 +1,27 @@
-"""Reading whole tables at one LSN and replacing them in the destination.
+"""Reading whole tables at one LSN and replacing them at the destination.
 
-Shared by the full load and by the stream, which reads again what it cannot follow.
+The full load uses this, and the stream for tables that it cannot follow.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cdc_core.fold.unrepresentable import HeldUnrepresentable
-from cdc_core.full_load.resume import keep_parts, plan_parts
+from cdc_core.full_load.resume import divide_table, keep_ranges
 from cdc_core.full_load.table_reading import TableReading, TablesRead
 from cdc_core.tables.renames import table_renames
-from cdc_core.tables.schema_change import (
-    first_state,
-    redefined,
-    reread_state,
-)
+from cdc_core.tables.schema_change import first_state, redefined, reread_state
 from cdc_core.values.errors import CdcError, DestinationRefused
 from cdc_core.values.merges import LoadBatch, Replacement, TableRename
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
-    from cdc_core.full_load.table_reading import Parts
+    from cdc_core.full_load.table_reading import TableRanges
     from cdc_core.ports.catalog import SourceTable
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.progress import Progress
@@ -33,190 +29,255 @@ if TYPE_CHECKING:
     from cdc_core.values.checkpoint import Checkpoint, TableState
     from cdc_core.values.merges import ColumnRename, SchemaStep
 
+    #: A table with its target name.
+    Pair = tuple[SourceTable, str]
+    Describe = Callable[[Collection[int]], Sequence[SourceTable]]
+
 #: Tables are loaded together up to this estimate of their bytes at the source.
 GROUP_BYTES = 512 << 20
 GROUP_TABLES = 100
-#: How often tables are read anew whose definitions change while they are read.
+#: How often tables are read whose definitions change while they are read.
 READ_ATTEMPTS = 5
 
 
 def read_tables(
     snapshot: Snapshot,
-    tables: Sequence[tuple[SourceTable, str]],
-    look: Callable[[Collection[int]], Sequence[SourceTable]],
+    tables: Sequence[Pair],
+    describe: Describe,
     destination: Destination,
     checkpoint: Checkpoint,
     progress: Progress,
 ) -> tuple[Checkpoint, LoadBatch, TablesRead]:
-    """Replace each table (given with its target name) by its content at the snapshot.
+    """Replace each table by its content at the snapshot.
 
-    Tables are loaded in groups. A group counts as read, in the checkpoint, once the load after its
-    own has landed: only then are the values that it could not hold known and loaded with it. The
-    last such load is the caller's: the batch and the checkpoint returned. The checkpoint's LSN
-    stays.
+    Tables are loaded in groups. The checkpoint counts a group as read with the load after its own,
+    because that load also brings the values that the group could not represent. The caller does the
+    last such load: the batch and the checkpoint returned. The checkpoint's LSN stays.
 
-    A snapshot holds rows, not definitions, and a rewritten table looks empty in it: a table whose
-    description in the catalog, as `look` tells it, is not the given one once it was read does not
-    count as read, nor does one whose reading failed because of that: it stays as it was.
-
-    A table that the source refuses to read, or the destination to take, stays as it was too. Both
-    are in the counts; the others are read.
+    A snapshot holds rows, not definitions, and a table rewritten meanwhile looks empty in it. So a
+    table counts as read only if the catalog (`describe`) still describes it as given afterwards.
+    Otherwise it stays as it was, as does a table that the source refuses to read or the destination
+    refuses to take. The counts name them; the other tables are read.
     """
-    counts = TablesRead()
-    cells = HeldUnrepresentable(destination.stage)
-    targets = {table.relation.oid: target for table, target in tables}
-    steps: list[SchemaStep] = [*table_renames(checkpoint.tables, targets).possible]
-    states: dict[int, tuple[TableState, tuple[ColumnRename, ...]]] = {}
-    plans: dict[int, Parts] = {}
-    for table, target in tables:
-        state, renames = _state(checkpoint, table, target, snapshot)
-        states[state.oid] = state, renames
-        plans[state.oid] = plan_parts(
-            snapshot, table, state, destination, checkpoint.reading, progress
+    reader = _Reader(snapshot, tables, describe, destination, checkpoint, progress)
+    return reader.run()
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A table's state once it is read, the renames to do before, and how it is read."""
+
+    state: TableState
+    renames: tuple[ColumnRename, ...]
+    ranges: TableRanges
+
+
+class _Reader:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        tables: Sequence[Pair],
+        describe: Describe,
+        destination: Destination,
+        checkpoint: Checkpoint,
+        progress: Progress,
+    ) -> None:
+        self._snapshot, self._describe = snapshot, describe
+        self._destination, self._checkpoint = destination, checkpoint
+        self._progress = progress
+        self._counts = TablesRead()
+        self._unrepresentable = HeldUnrepresentable(destination.stage)
+        self._targets = {table.relation.oid: target for table, target in tables}
+        self._steps: list[SchemaStep] = [
+            *table_renames(checkpoint.tables, self._targets).possible,
+        ]
+        self._prepared = {pair[0].relation.oid: self._prepare(*pair) for pair in tables}
+        # Kept page ranges first: the checkpoint has room for one such table.
+        self._tables = sorted(tables, key=lambda pair: not self._ranges(pair[0]).reading.ranges)
+        # A checkpoint that was started over does not know which columns of the tables there were
+        # dropped at the source; any other checkpoint does.
+        began = checkpoint.full_load
+        self._started_over = began is not None and all(
+            state.snapshot_lsn >= began for state in checkpoint.tables.values()
         )
-    # One table at a time has parts that are kept.
-    tables = sorted(tables, key=lambda pair: not plans[pair[0].relation.oid].reading.parts)
 
-    def expect(wanted: Iterable[tuple[SourceTable, str]]) -> None:
-        relations = [table.relation for table, _ in wanted]
-        snapshot.expect([(found, part) for found in relations for part in plans[found.oid].unread])
+    def run(self) -> tuple[Checkpoint, LoadBatch, TablesRead]:
+        self._expect(self._tables)
+        alone = {oid for oid, found in self._prepared.items() if not found.ranges.whole}
+        groups = deque(_groups(self._tables, alone))
+        while groups:
+            group = groups.popleft()
+            before, refused = replace(self._counts), set(self._counts.refused)
+            try:
+                states = self._load(group)
+            except (CdcError, ValueError) as error:  # ValueError: a column has another type by now
+                lost = self._lost_to(error, group, refused)
+                if not lost:
+                    raise
+                groups = deque(_without(lost, [group, *groups]))
+                self._forget(before)
+                self._expect(pair for each in groups for pair in each)
+                continue
+            self._count_as_read(group, states)
+            if groups:
+                batch = LoadBatch(unrepresentable=self._unrepresentable.take())
+                self._destination.load(batch, self._checkpoint)
+        last = LoadBatch(steps=tuple(self._steps), unrepresentable=self._unrepresentable.take())
+        return self._checkpoint, last, self._counts
 
-    expect(tables)
-    groups = deque(_groups(tables, {oid for oid, parts in plans.items() if not parts.one}))
-    # Of what is there from before a checkpoint that was begun anew, some may be a dropped column;
-    # else those are known, and what more there is was left by a reading that did not come to count.
-    began = checkpoint.full_load
-    begun_anew = began is not None and all(
-        state.snapshot_lsn >= began for state in checkpoint.tables.values()
-    )
-    while groups:
-        group = groups.popleft()
-        sources, readings = [table for table, _ in group], []
-        oids = [table.relation.oid for table in sources]
-        group_steps = list(steps)
-        before = counts.tables, counts.rows, counts.unrepresentable
-        refused = set(counts.refused)
-        for table in sources:
-            state, renames = states[table.relation.oid]
-            gone = _gone(checkpoint, state, begun_anew=begun_anew)
-            parts = plans[state.oid]
+    def _prepare(self, table: SourceTable, target: str) -> _Prepared:
+        before = self._checkpoint.tables.get(table.relation.oid)
+        renames: tuple[ColumnRename, ...] = ()
+        if before is None:
+            state = first_state(table, target, self._snapshot.lsn)
+        else:
+            named = replace(before, target=target)
+            state, renames = reread_state(named, table, self._snapshot.lsn)
+        ranges = divide_table(
+            self._snapshot, table, state, self._destination, self._checkpoint.reading,
+            self._progress,
+        )  # fmt: skip
+        return _Prepared(state, renames, ranges)
+
+    def _ranges(self, table: SourceTable) -> TableRanges:
+        return self._prepared[table.relation.oid].ranges
+
+    def _expect(self, wanted: Iterable[Pair]) -> None:
+        self._snapshot.expect(
+            [
+                (table.relation, page_range)
+                for table, _ in wanted
+                for page_range in self._ranges(table).unread
+            ]
+        )
+
+    def _load(self, group: Sequence[Pair]) -> list[TableState]:
+        """Read and replace the tables of a group; return their new states."""
+        steps, readings = list(self._steps), []
+        for table, _ in group:
+            found = self._prepared[table.relation.oid]
+            steps += found.renames
             readings.append(
-                TableReading(snapshot, table, state, parts, gone, counts, progress, cells)
+                TableReading(
+                    self._snapshot,
+                    table,
+                    found.state,
+                    found.ranges,
+                    self._gone_columns(found.state),
+                    self._counts,
+                    self._progress,
+                    self._unrepresentable,
+                )
             )
-            group_steps += renames
-        try:
-            checkpoint = _load_group(readings, group_steps, destination, checkpoint)
-        except (CdcError, ValueError) as error:  # of reading what has another type by now, too
-            if isinstance(error, DestinationRefused):
-                for oid, target in targets.items():
-                    if target in error.tables:
-                        counts.refused[oid] = error.of(target)
-            changed = redefined(sources, look(oids))
-            for oid in changed:
-                counts.refused.pop(oid, None)
-            if not changed and refused == counts.refused.keys():
-                raise
-            steps = [step for step in steps if not _refused(step, counts, targets)]
-            lost = changed | counts.refused.keys()
-            rest = (
-                [pair for pair in pairs if pair[0].relation.oid not in lost]
-                for pairs in (group, *groups)
+        for reading in readings:
+            reading.begin()
+        checkpoint = self._checkpoint
+        kept: tuple[str, ...] = ()
+        if not readings[0].ranges.whole:
+            (large,) = readings
+            checkpoint = keep_ranges(large, steps, self._destination, checkpoint)
+            assert checkpoint.reading is not None
+            steps, kept = [], tuple(part.name for part in checkpoint.reading.ranges)
+        replacements = tuple(
+            Replacement(
+                reading.state.target_table,
+                reading.last_rows(),
+                reading.state.target_key,
+                gone=reading.gone,
+                kept=kept,
             )
-            groups = deque(pairs for pairs in rest if pairs)
-            counts.unsteady |= changed
-            checkpoint = _waiting(checkpoint, changed)
-            counts.tables, counts.rows, counts.unrepresentable = before
-            cells.take()
-            expect(pair for group in groups for pair in group)
-            continue
-        changed = redefined(sources, look(oids))
-        counts.unsteady |= changed
-        read = [reading.state for reading in readings]
-        read = [_unsteady(state) if state.oid in changed else state for state in read]
-        checkpoint = checkpoint.with_table(*read)
-        if checkpoint.reading is not None and checkpoint.reading.oid in plans:
-            checkpoint = replace(checkpoint, reading=None)
-        steps = []
-        if groups:
-            destination.load(LoadBatch(unrepresentable=cells.take()), checkpoint)
-    return checkpoint, LoadBatch(steps=tuple(steps), unrepresentable=cells.take()), counts
-
-
-def _refused(step: SchemaStep, counts: TablesRead, targets: Mapping[int, str]) -> bool:
-    """Whether a step is of a table that is refused, which it names as it is after the step."""
-    name = step.new if isinstance(step, TableRename) else step.table
-    return any(targets[oid] == name for oid in counts.refused)
-
-
-def _gone(checkpoint: Checkpoint, state: TableState, *, begun_anew: bool) -> frozenset[str] | None:
-    """Columns of ours that the destination's table has no more. Of a table that the checkpoint
-    knows, all others are somebody else's; of any other, what is there was left by a reading that
-    did not come to count."""
-    before = checkpoint.tables.get(state.oid) or next(
-        (other for other in checkpoint.tables.values() if other.target == state.target), None
-    )
-    if before is None:
-        return frozenset() if begun_anew else None
-    now = {column.target for column in state.columns}
-    return frozenset(column.target for column in before.columns) - now
-
-
-def _load_group(
-    readings: Sequence[TableReading],
-    steps: Sequence[SchemaStep],
-    destination: Destination,
-    checkpoint: Checkpoint,
-) -> Checkpoint:
-    """Replace these tables; the checkpoint with what is kept of one that is read in parts."""
-    for reading in readings:
-        reading.begin()
-    kept: tuple[str, ...] = ()
-    if not readings[0].parts.one:
-        (large,) = readings
-        checkpoint = keep_parts(large, steps, destination, checkpoint)
-        assert checkpoint.reading is not None
-        steps, kept = (), tuple(part.name for part in checkpoint.reading.parts)
-    replacements = tuple(
-        Replacement(
-            reading.state.target_table,
-            reading.last_rows(),
-            reading.state.target_key,
-            gone=reading.gone,
-            kept=kept,
+            for reading in readings
         )
-        for reading in readings
-    )
-    destination.load(LoadBatch(steps=tuple(steps), replacements=replacements), checkpoint)
-    return checkpoint
+        batch = LoadBatch(steps=tuple(steps), replacements=replacements)
+        self._destination.load(batch, checkpoint)
+        self._checkpoint = checkpoint
+        return [reading.state for reading in readings]
 
+    def _count_as_read(self, group: Sequence[Pair], states: Sequence[TableState]) -> None:
+        """Mark the tables of a group as read, unless their definitions have changed."""
+        changed = self._changed(group)
+        self._counts.unsteady |= changed
+        read = [_unsteady(state) if state.oid in changed else state for state in states]
+        self._checkpoint = self._checkpoint.with_table(*read)
+        reading = self._checkpoint.reading
+        if reading is not None and reading.oid in self._prepared:
+            self._checkpoint = replace(self._checkpoint, reading=None)
+        self._steps = []
 
-def _waiting(checkpoint: Checkpoint, oids: AbstractSet[int]) -> Checkpoint:
-    """The checkpoint with these tables, as far as it knows them, waiting to be read."""
-    known = (checkpoint.tables.get(oid) for oid in oids)
-    checkpoint = checkpoint.with_table(*(_unsteady(state) for state in known if state is not None))
-    if checkpoint.reading is not None and checkpoint.reading.oid in oids:
-        checkpoint = replace(checkpoint, reading=None)
-    return checkpoint
+    def _lost_to(
+        self, error: Exception, group: Sequence[Pair], refused: AbstractSet[int]
+    ) -> AbstractSet[int]:
+        """Return the tables that cannot be read because of an error; none if it concerns all.
+
+        `refused` are those that were refused before.
+        """
+        counts = self._counts
+        if isinstance(error, DestinationRefused):
+            for oid, target in self._targets.items():
+                if target in error.tables:
+                    counts.refused[oid] = error.of(target)
+        changed = self._changed(group)
+        for oid in changed:
+            counts.refused.pop(oid, None)
+        if not changed and refused == counts.refused.keys():
+            return frozenset()
+        counts.unsteady |= changed
+        self._steps = [step for step in self._steps if not self._is_refused(step)]
+        known = (self._checkpoint.tables.get(oid) for oid in changed)
+        self._checkpoint = self._checkpoint.with_table(
+            *(_unsteady(state) for state in known if state is not None)
+        )
+        reading = self._checkpoint.reading
+        if reading is not None and reading.oid in changed:
+            self._checkpoint = replace(self._checkpoint, reading=None)
+        return changed | counts.refused.keys()
+
+    def _forget(self, before: TablesRead) -> None:
+        """Take back the counts and values of a group that was not loaded."""
+        counts = self._counts
+        counts.tables, counts.rows = before.tables, before.rows
+        counts.unrepresentable = before.unrepresentable
+        self._unrepresentable.take()
+
+    def _changed(self, group: Sequence[Pair]) -> set[int]:
+        sources = [table for table, _ in group]
+        return redefined(sources, self._describe([table.relation.oid for table in sources]))
+
+    def _is_refused(self, step: SchemaStep) -> bool:
+        """Whether a step concerns a refused table; steps use the name after the rename."""
+        name = step.new if isinstance(step, TableRename) else step.table
+        return any(self._targets[oid] == name for oid in self._counts.refused)
+
+    def _gone_columns(self, state: TableState) -> frozenset[str] | None:
+        """Return the columns that we wrote and that the table no longer has, as in `Replacement`.
+
+        In a table that the checkpoint knows, all other columns belong to somebody else. Any other
+        table there is left over from a run that did not end.
+        """
+        states = self._checkpoint.tables
+        before = states.get(state.oid) or next(
+            (other for other in states.values() if other.target == state.target), None
+        )
+        if before is None:
+            return frozenset() if self._started_over else None
+        now = {column.target for column in state.columns}
+        return frozenset(column.target for column in before.columns) - now
 
 
 def _unsteady(state: TableState) -> TableState:
-    reason = "its definition changed while it was read"
-    return state.needs_snapshot(reason)
+    return state.needs_snapshot("its definition changed while it was read")
 
 
-def _state(
-    checkpoint: Checkpoint, table: SourceTable, target: str, snapshot: Snapshot
-) -> tuple[TableState, tuple[ColumnRename, ...]]:
-    before = checkpoint.tables.get(table.relation.oid)
-    if before is None:
-        return first_state(table, target, snapshot.lsn), ()
-    return reread_state(replace(before, target=target), table, snapshot.lsn)
+def _without(lost: AbstractSet[int], groups: Iterable[Sequence[Pair]]) -> Iterator[list[Pair]]:
+    """Yield the groups without the tables that are lost."""
+    for group in groups:
+        if rest := [pair for pair in group if pair[0].relation.oid not in lost]:
+            yield rest
 
 
-def _groups(
-    tables: Sequence[tuple[SourceTable, str]], alone: AbstractSet[int]
-) -> Iterator[list[tuple[SourceTable, str]]]:
-    group: list[tuple[SourceTable, str]] = []
+def _groups(tables: Sequence[Pair], alone: AbstractSet[int]) -> Iterator[list[Pair]]:
+    """Yield tables in groups of limited size; those in `alone` form a group each."""
+    group: list[Pair] = []
     size = 0
     for table, target in tables:
         full = size + table.total_bytes > GROUP_BYTES or len(group) == GROUP_TABLES

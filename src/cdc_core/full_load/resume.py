@@ -1,7 +1,7 @@
-"""A large table read in parts, each kept at the destination as soon as it is read.
+"""A large table is read by page ranges; the destination keeps each as soon as it is read.
 
-A run that is killed loses the part in hand only. The next one keeps those parts that have the same
-rows in its own snapshot, and reads the others: so all are as they are at its LSN.
+A killed run loses only the page range that it was reading. The next run keeps the ranges whose rows
+are the same in its own snapshot and reads the others, so that all are as they are at its LSN.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cdc_core.full_load.table_reading import Parts
+from cdc_core.full_load.table_reading import TableRanges
 from cdc_core.ports.progress import Note
-from cdc_core.values.checkpoint import KeptPart, PartialReading
+from cdc_core.values.checkpoint import KeptRange, PartialReading
 from cdc_core.values.merges import LoadBatch
 
 if TYPE_CHECKING:
@@ -26,21 +26,23 @@ if TYPE_CHECKING:
     from cdc_core.values.checkpoint import Checkpoint, TableState
     from cdc_core.values.merges import SchemaStep
 
-#: A table of fewer bytes, by the source's statistics, is read whole: it takes half a minute, and
-#: parts cost a sixth more.
+#: A table with fewer bytes, by the source's statistics, is read in one go: that takes half a
+#: minute, and page ranges cost a sixth more.
 LARGE_BYTES = 2 << 30
 
 
-def plan_parts(
+def divide_table(
     snapshot: Snapshot,
     table: SourceTable,
     state: TableState,
     destination: Destination,
     before: PartialReading | None,
     progress: Progress,
-) -> Parts:
-    """Divide a table, less what was read of it `before` and is the same now; `state` is the
-    table's own after the reading."""
+) -> TableRanges:
+    """Divide a table into page ranges, without those read `before` that are still the same.
+
+    `state` is the table's state once it is read.
+    """
     relation = table.relation
     reading = PartialReading(relation.oid, _description(table, state), snapshot.horizon)
     if before is not None and (before.oid, before.description) == (
@@ -48,50 +50,52 @@ def plan_parts(
         reading.description,
     ):
         there = destination.kept()
-        parts = tuple(
+        ranges = tuple(
             kept
-            for kept in before.parts
+            for kept in before.ranges
             if kept.name in there
-            and snapshot.unchanged(relation, kept.part, kept.rows, before.horizon)
+            and snapshot.unchanged(relation, kept.page_range, kept.rows, before.horizon)
         )
-        reading = replace(reading, parts=parts)
+        reading = replace(reading, ranges=ranges)
         progress.emit(
             Note(
-                f"going on with table {relation.table}: of {len(before.parts)} parts that were "
-                f"read {len(parts)} are as they were"
+                f"table {relation.table}: continuing; {len(ranges)} of the {len(before.ranges)} "
+                "page ranges read before are unchanged"
             )
         )
-    elif 0 < table.total_bytes < LARGE_BYTES:  # a table without statistics has no known size
-        return Parts(reading)
-    return Parts(reading, tuple(snapshot.parts(relation, [kept.part for kept in reading.parts])))
+    elif 0 < table.total_bytes < LARGE_BYTES:  # without statistics the size is not known
+        return TableRanges(reading)
+    kept_ranges = [kept.page_range for kept in reading.ranges]
+    return TableRanges(reading, tuple(snapshot.page_ranges(relation, kept_ranges)))
 
 
-def keep_parts(
+def keep_ranges(
     table: TableReading,
     steps: Sequence[SchemaStep],
     destination: Destination,
     checkpoint: Checkpoint,
 ) -> Checkpoint:
-    """Read all parts but the last and keep them; the checkpoint with them. `steps` are done first.
+    """Read all page ranges but the last, and keep each; return the checkpoint that names them.
 
-    The values that they could not hold are loaded with them.
+    `steps` are done first. Unrepresentable values are loaded with each range.
     """
-    checkpoint = replace(checkpoint, reading=table.parts.reading)
+    checkpoint = replace(checkpoint, reading=table.ranges.reading)
     target = table.state.target_table
-    for part in table.parts.unread[:-1]:
+    for page_range in table.ranges.unread[:-1]:
         reading = checkpoint.reading
         assert reading is not None
-        # No two snapshots of a slot have one LSN: what a killed run left has another name.
-        name = f"{reading.oid}-{table.snapshot.lsn:X}-{len(reading.parts)}"
-        kept = KeptPart(part, name, destination.keep(name, target, table.rows(part)))
-        checkpoint = replace(checkpoint, reading=replace(reading, parts=(*reading.parts, kept)))
-        cells = table.cells.take()
-        destination.load(LoadBatch(steps=tuple(steps), unrepresentable=cells), checkpoint)
+        # No two snapshots of a slot have the same LSN, so a killed run used other names.
+        name = f"{reading.oid}-{table.snapshot.lsn:X}-{len(reading.ranges)}"
+        rows = destination.keep(name, target, table.rows(page_range))
+        kept = KeptRange(page_range, name, rows)
+        checkpoint = replace(checkpoint, reading=replace(reading, ranges=(*reading.ranges, kept)))
+        found = table.unrepresentable.take()
+        destination.load(LoadBatch(steps=tuple(steps), unrepresentable=found), checkpoint)
         steps = ()
     return checkpoint
 
 
 def _description(table: SourceTable, state: TableState) -> str:
-    """Of this table as it is, and of its columns in the destination."""
+    """Return a hash of the table's definition and of its columns at the destination."""
     described = (table.relation, table.fingerprint, state.columns)
     return hashlib.sha256(repr(described).encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""The rows of one table, from a snapshot's pieces to what a destination is given."""
+"""The rows of one table, from the chunks of a snapshot to what a destination receives."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     from cdc_core.fold.unrepresentable import HeldUnrepresentable
     from cdc_core.ports.catalog import SourceTable
     from cdc_core.ports.progress import Progress
-    from cdc_core.ports.snapshot_source import RowsRead, Snapshot
+    from cdc_core.ports.snapshot_source import RowChunk, Snapshot
     from cdc_core.values.checkpoint import PartialReading, TableState
 
 
 @dataclass(frozen=True)
-class Parts:
-    """How a table is read: parts that are kept of an earlier reading, and those to be read."""
+class TableRanges:
+    """How a table is read: page ranges kept from an earlier run, and those still to read."""
 
     reading: PartialReading
     unread: tuple[str, ...] = (WHOLE,)
 
     @property
-    def one(self) -> bool:
-        """Whether it is read whole."""
-        return not self.reading.parts and len(self.unread) == 1
+    def whole(self) -> bool:
+        """Whether the table is read in one go."""
+        return not self.reading.ranges and len(self.unread) == 1
 
 
 @dataclass
 class TablesRead:
-    """Counts of a reading, oids of the tables that must be read again, and what keeps tables from
-    being read."""
+    """Counts of the tables read, the oids of those to read again because their definitions changed
+    meanwhile, and the errors of those that were refused."""
 
     tables: int = 0
     rows: int = 0
@@ -50,36 +50,38 @@ class TablesRead:
 
 @dataclass
 class TableReading:
-    """`state` is the table's own after the reading, `gone` as a `Replacement` has it."""
+    """Reads one table. `state` is the table's state once it is read; `gone` is as in `Replacement`.
+
+    Values that their columns cannot hold are added to `unrepresentable`.
+    """
 
     snapshot: Snapshot
     table: SourceTable
     state: TableState
-    parts: Parts
+    ranges: TableRanges
     gone: frozenset[str] | None
     counts: TablesRead
     progress: Progress
-    #: Where values go that their columns cannot hold.
-    cells: HeldUnrepresentable
+    unrepresentable: HeldUnrepresentable
 
     def begin(self) -> None:
-        rows = max(0, self.table.estimated_rows - self.parts.reading.rows)
+        rows = max(0, self.table.estimated_rows - self.ranges.reading.rows)
         self.progress.emit(TableStarted(str(self.table.relation.table), rows))
 
     def last_rows(self) -> Iterator[pa.Table]:
-        """Rows of the last part, or of the whole table; after them it is read."""
-        for part in self.parts.unread[-1:]:
-            yield from self.rows(part)
+        """Yield the rows of the last page range, or of the whole table, and count it as read."""
+        for page_range in self.ranges.unread[-1:]:
+            yield from self.rows(page_range)
         self.counts.tables += 1
         self.progress.emit(TableFinished(str(self.table.relation.table)))
 
-    def rows(self, part: str) -> Iterator[pa.Table]:
+    def rows(self, page_range: str) -> Iterator[pa.Table]:
+        """Yield the rows of a page range, with the target's columns and `METADATA_FIELDS`."""
         relation, state, snapshot = self.table.relation, self.state, self.snapshot
-        target = state.target_table
-        names = {c.name: c.target for c in state.columns if not c.dropped}
+        target, names = state.target_table, state.target_names
         schema = pa.schema([*target.schema, *METADATA_FIELDS])
-        for piece in self._pieces(part):
-            rows = piece.rows
+        for chunk in self._chunks(page_range):
+            rows = chunk.rows
             count = len(rows)
             sources = {names[column]: rows.column(column) for column in relation.column_names}
             columns = [sources.get(f.name, pa.nulls(count, f.type)) for f in target.schema]
@@ -87,21 +89,21 @@ class TableReading:
                 pa.repeat(pa.scalar(int(snapshot.lsn), pa.int64()), count),
                 pa.repeat(pa.scalar(snapshot.taken_at, METADATA_FIELDS[1].type), count),
             ]
-            if piece.unrepresentable:
+            if chunk.unrepresentable:
                 found = unrepresentable_rows(
-                    state.target, names, relation.key, rows, piece.unrepresentable,
+                    state.target, names, relation.key, rows, chunk.unrepresentable,
                     int(snapshot.lsn), snapshot.taken_at,
                 )  # fmt: skip
-                self.cells.add(state.oid, found)
+                self.unrepresentable.add(state.oid, found)
                 self.counts.unrepresentable += len(found)
             self.counts.rows += count
             self.progress.emit(ChunkRead(str(relation.table), count))
             yield pa.table(columns, schema=schema)
 
-    def _pieces(self, part: str) -> Iterator[RowsRead]:
-        """Pieces of the source; notes an error that is this table's alone."""
+    def _chunks(self, page_range: str) -> Iterator[RowChunk]:
+        """Yield chunks of the source; an error that concerns this table alone is noted."""
         try:
-            yield from self.snapshot.read(self.table.relation, part)
+            yield from self.snapshot.read(self.table.relation, page_range)
         except SourceUnavailable:
             raise
         except CdcError as error:

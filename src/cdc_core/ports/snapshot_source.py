@@ -1,4 +1,4 @@
-"""A consistent reading of whole tables at one LSN of the stream."""
+"""A consistent view of whole tables at one LSN of the stream."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from cdc_core.values.relation import Relation
 
 
-#: All of a table, as a part of it.
+#: The page range that is the whole table.
 WHOLE = ""
 
 
-class RowsRead(Protocol):
-    """A piece of a table: `rows` has the relation's columns and Arrow types; values that their
-    type cannot hold are null and listed."""
+class RowChunk(Protocol):
+    """Some rows of a table, with the relation's columns and Arrow types. Values that their type
+    cannot hold are null in `rows` and listed in `unrepresentable`."""
 
     @property
     def rows(self) -> pa.Table: ...
@@ -31,7 +31,7 @@ class RowsRead(Protocol):
 
 
 class Snapshot(Protocol):
-    """An open snapshot; sees every commit at or before `lsn` and none after it."""
+    """An open snapshot: every commit at or before `lsn` is visible, none after it."""
 
     @property
     def lsn(self) -> Lsn: ...
@@ -43,45 +43,50 @@ class Snapshot(Protocol):
 
     @property
     def horizon(self) -> int:
-        """Every transaction of the source that is numbered lower had ended before this."""
+        """Every transaction of the source numbered below this had ended before the snapshot."""
         ...
 
-    def parts(self, relation: Relation, read: Collection[str] = ()) -> Sequence[str]:
-        """The parts in which a table is best read, in order; one, `WHOLE`, for a small one.
+    def page_ranges(self, relation: Relation, read: Collection[str] = ()) -> Sequence[str]:
+        """Return the page ranges by which to read a table, in order; `WHOLE` for a small one.
 
-        With those of an earlier snapshot that need not be read again: what is beside them.
+        `read` are ranges of an earlier snapshot that need not be read again; the result then covers
+        the rest of the table.
         """
         ...
 
-    def unchanged(self, relation: Relation, part: str, rows: int, horizon: int) -> bool:
-        """Whether a part has the very rows here that a snapshot of that horizon read in it, `rows`
-        of them. Says no where it cannot know; the definition of the table is the caller's."""
+    def unchanged(self, relation: Relation, page_range: str, rows: int, horizon: int) -> bool:
+        """Whether a page range has exactly the rows that a snapshot with `horizon` read in it.
+
+        `rows` is their count. Returns False in case of doubt. The caller compares the table's
+        definition.
+        """
         ...
 
-    def expect(self, readings: Sequence[tuple[Relation, str]]) -> None:
-        """These parts will be read, in this order: their reading may begin, within bounds."""
+    def expect(self, ranges: Sequence[tuple[Relation, str]]) -> None:
+        """Announce the page ranges to read, in this order, so that a bounded number of them can be
+        read ahead."""
         ...
 
-    def read(self, relation: Relation, part: str = WHOLE) -> Iterator[RowsRead]:
-        """The rows of a table, or of its part, in pieces of bounded size, each row once.
+    def read(self, relation: Relation, page_range: str = WHOLE) -> Iterator[RowChunk]:
+        """Yield the rows of a table, or of one of its page ranges, in chunks of limited size.
 
-        A table is locked, ACCESS SHARE, only while rows of it are fetched: its definition may
-        change between two pieces, and it may be emptied. Only the catalog tells, before and after
-        (see `schema_change.redefined`).
+        Each row is in one chunk. The table is locked (ACCESS SHARE) only while its rows are
+        fetched. Between two chunks its definition may change and its rows may disappear, so compare
+        the catalog before and after (see `schema_change.redefined`).
 
-        A table may be read again, and gives the same rows; a reading that is left early ends the
-        snapshot. One that fails does not, but nothing is expected any more. Raises
-        `OperatorNeeded` where reading is not allowed, `CdcError` for a table that is gone.
+        A second call yields the same rows. An iterator that is closed early ends the snapshot. One
+        that fails does not, but it cancels what was announced by `expect`. Raises `OperatorNeeded`
+        without permission to read, `CdcError` for a table that no longer exists.
         """
         ...
 
 
 class SnapshotSource(Protocol):
     def begin(self, *, create_slot: bool) -> AbstractContextManager[Snapshot]:
-        """Open a snapshot that fits the stream exactly.
+        """Open a snapshot from which the stream continues exactly.
 
-        With `create_slot` the slot is created, and its consistent point is the snapshot's LSN; a
-        slot that exists is `OperatorNeeded` then, and the new one stays however the block ends.
-        Without, a temporary slot gives the LSN and dies with the snapshot; no other slot moves.
+        With `create_slot` this creates the slot, and the slot's consistent point is the snapshot's
+        LSN. The slot stays however the block ends. If it exists already: `OperatorNeeded`.
+        Without, a temporary slot gives the LSN and ends with the snapshot; no other slot moves.
         """
         ...

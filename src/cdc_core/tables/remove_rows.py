@@ -65,8 +65,8 @@ def _keys(
     types = pa.schema([state.target_table.schema.field(name) for name in columns])
     found = [types.empty_table().select(list(key))]
     # The scan ends before the table that it reads is written.
-    for piece in destination.scan(state.target, columns):
-        rows = piece.cast(types)
+    for chunk in destination.scan(state.target, columns):
+        rows = chunk.cast(types)
         if any(rows.column(name).null_count for name in bounding):
             raise UnknownRows
         within = np.zeros(len(rows), np.bool_)

@@ -208,7 +208,7 @@ class VerifyParity:
         name = str(table.relation.table)
         state = checkpoint.tables.get(table.relation.oid)
         if state is None:
-            rows = sum(len(piece.rows) for piece in snapshot.read(table.relation))
+            rows = sum(len(chunk.rows) for chunk in snapshot.read(table.relation))
             problem = "not loaded yet; run: pgbronze cdc"
             return TableParity(name, "", rows, missing=rows, problem=problem), checkpoint
         sides = TableSides(snapshot, self.destination, table.relation, state)
@@ -334,8 +334,8 @@ def _keys(sides: TableSides, *, from_source: bool) -> Iterator[tuple[pa.Table, R
     names = sides.pairing.key_target
     if from_source:
         at_source = [sides.pairing.source[place] for place in sides.pairing.key]
-        for piece, hashes in sides.source_pieces():
-            yield piece.rows.select(at_source).rename_columns(list(names)), hashes
+        for chunk, hashes in sides.source_chunks():
+            yield chunk.rows.select(at_source).rename_columns(list(names)), hashes
     else:
-        for rows, hashes in sides.target_pieces():
+        for rows, hashes in sides.target_chunks():
             yield rows.select(list(names)), hashes

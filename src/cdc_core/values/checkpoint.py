@@ -145,41 +145,41 @@ class TableState:
 
 
 @dataclass(frozen=True)
-class KeptPart:
-    """A part of a table, in the words of the snapshot source, whose rows the destination keeps
+class KeptRange:
+    """A page range of a table, as the snapshot source writes it, whose rows the destination keeps
     under `name`."""
 
-    part: str
+    page_range: str
     name: str
     rows: int
 
 
 @dataclass(frozen=True)
 class PartialReading:
-    """A table that is being read in parts, and the parts that are read.
+    """A table that is being read by page ranges, and the ranges already read.
 
-    `description` is everything but its rows that the parts depend on; every transaction before
-    `horizon` had ended when they were read.
+    They are valid for the same `description`, a hash of everything but the rows. When they were
+    read, every transaction numbered below `horizon` had ended.
     """
 
     oid: int
     description: str
     horizon: int
-    parts: tuple[KeptPart, ...] = ()
+    ranges: tuple[KeptRange, ...] = ()
 
     @property
     def rows(self) -> int:
-        return sum(part.rows for part in self.parts)
+        return sum(kept.rows for kept in self.ranges)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Every change that committed at or before `lsn` is in the destination, durably.
+    """Every change that committed at or before `lsn` is durable in the destination.
 
-    `full_load` is set from the first load of a full load to its last: it began at that LSN, and has
-    come to the tables whose `snapshot_lsn` is not before it. `reading` is the table in hand.
-    Every transaction of the source that is numbered below `horizon` had ended when the catalog was
-    last compared with the tables that are streamed; 0: not known.
+    `full_load` is the LSN at which an unfinished full load began. It has read the tables whose
+    `snapshot_lsn` is at or past it; `reading` is the table that it is reading by page ranges.
+    When the streamed tables were last compared with the catalog, every transaction of the source
+    numbered below `horizon` had ended (0: not known).
     """
 
     source: SourceIdentity
@@ -191,7 +191,7 @@ class Checkpoint:
     horizon: int = 0
 
     def loaded(self, oid: int) -> bool:
-        """Whether the full load that has not ended has come to a table, which is streamed since."""
+        """Whether the unfinished full load has read a table, which is streamed since."""
         state = self.tables.get(oid)
         return (
             self.full_load is not None
@@ -208,7 +208,8 @@ class Checkpoint:
         return replace(self, lsn=lsn, committed_at=committed_at, tables=tables)
 
     def with_table(self, *states: TableState) -> Checkpoint:
-        """With these states, in the place of dropped tables whose targets they have."""
+        """Return this checkpoint with these states, which replace dropped tables that had their
+        targets."""
         targets = {state.target for state in states}
         kept = {
             oid: state
@@ -256,13 +257,13 @@ def _reading_to_state(reading: PartialReading) -> dict[str, Any]:
         "oid": reading.oid,
         "description": reading.description,
         "horizon": reading.horizon,
-        "parts": [[part.part, part.name, part.rows] for part in reading.parts],
+        "parts": [[kept.page_range, kept.name, kept.rows] for kept in reading.ranges],
     }
 
 
 def _reading_from_state(state: Mapping[str, Any]) -> PartialReading:
-    parts = tuple(KeptPart(*part) for part in state["parts"])
-    return PartialReading(state["oid"], state["description"], state["horizon"], parts)
+    ranges = tuple(KeptRange(*kept) for kept in state["parts"])
+    return PartialReading(state["oid"], state["description"], state["horizon"], ranges)
 
 
 def _table_to_state(state: TableState) -> dict[str, Any]:

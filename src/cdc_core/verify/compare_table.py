@@ -1,4 +1,4 @@
-"""One table on both sides, read in pieces and as hashes; every reading gives the same rows.
+"""One table on both sides, read in chunks and as hashes; every reading gives the same rows.
 
 Knows which column is which (by number, as names may have changed) and nothing of mending.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cdc_core.ports.destination import Destination
-    from cdc_core.ports.snapshot_source import RowsRead, Snapshot
+    from cdc_core.ports.snapshot_source import RowChunk, Snapshot
     from cdc_core.values.checkpoint import TableState
     from cdc_core.values.relation import Relation
     from cdc_core.values.row_hash import Hashes
@@ -81,10 +81,10 @@ class TableSides:
     def digests(self, rows_read: Callable[[int], None] = lambda _: None) -> tuple[Digest, Digest]:
         """Both sides as they are now, in one reading each; `rows_read` is told the source's."""
         source, target, self._recorded = Digest(), Digest(), None
-        for piece, hashes in self.source_pieces():
+        for chunk, hashes in self.source_chunks():
             source.add(hashes)
-            rows_read(len(piece.rows))
-        for _, hashes in self.target_pieces():
+            rows_read(len(chunk.rows))
+        for _, hashes in self.target_chunks():
             target.add(hashes)
         return source, target
 
@@ -95,19 +95,19 @@ class TableSides:
         """
         for buckets in groups(source, target, GROUP_ROWS):
             yield differences(
-                _within(buckets, self.source_pieces()),
-                _within(buckets, self.target_pieces()),
+                _within(buckets, self.source_chunks()),
+                _within(buckets, self.target_chunks()),
                 keyed=bool(self.pairing.key),
             )
 
-    def source_pieces(self) -> Iterator[tuple[RowsRead, RowHashes]]:
-        for piece in self.snapshot.read(self.relation):
-            hashes = self._hashes([piece.rows.column(n) for n in self.pairing.source], piece.rows)
-            if piece.unrepresentable:
-                hashes = self._marked(piece, hashes)
-            yield piece, hashes
+    def source_chunks(self) -> Iterator[tuple[RowChunk, RowHashes]]:
+        for chunk in self.snapshot.read(self.relation):
+            hashes = self._hashes([chunk.rows.column(n) for n in self.pairing.source], chunk.rows)
+            if chunk.unrepresentable:
+                hashes = self._marked(chunk, hashes)
+            yield chunk, hashes
 
-    def target_pieces(self) -> Iterator[tuple[pa.Table, RowHashes]]:
+    def target_chunks(self) -> Iterator[tuple[pa.Table, RowHashes]]:
         """Pieces have the paired columns, under their names at the destination."""
         types = [canonical_type(self.relation.column(n).arrow_type) for n in self.pairing.source]
         for rows in self.destination.scan(self.state.target, self.pairing.target):
@@ -124,15 +124,15 @@ class TableSides:
         key = [columns[place] for place in self.pairing.key]
         return RowHashes(hash_rows(key, len(rows), as_key=True), contents)
 
-    def _marked(self, piece: RowsRead, hashes: RowHashes) -> RowHashes:
+    def _marked(self, chunk: RowChunk, hashes: RowHashes) -> RowHashes:
         """Rows with a value that is neither held nor recorded at the destination become unlike.
 
         One that is recorded is NULL on both sides, hence equal.
         """
         names = dict(zip(self.pairing.source, self.pairing.target, strict=True))
-        values = [value for value in piece.unrepresentable if value.column in names]
+        values = [value for value in chunk.unrepresentable if value.column in names]
         cells = unrepresentable_rows(
-            self.state.target, names, self.relation.key, piece.rows, values, 0, 0
+            self.state.target, names, self.relation.key, chunk.rows, values, 0, 0
         )
         unknown = ~np.isin(_cell_hashes(cells), self._recorded_cells())
         rows = np.array([value.row for value in values], np.int64)[unknown]
@@ -156,6 +156,6 @@ def _cell_hashes(cells: pa.Table) -> Hashes:
 
 
 def _within(
-    buckets: npt.NDArray[np.bool_], pieces: Iterable[tuple[object, RowHashes]]
+    buckets: npt.NDArray[np.bool_], chunks: Iterable[tuple[object, RowHashes]]
 ) -> RowHashes:
-    return joined([hashes.within(buckets) for _, hashes in pieces])
+    return joined([hashes.within(buckets) for _, hashes in chunks])

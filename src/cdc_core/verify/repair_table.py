@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cdc_core.ports.catalog import SourceTable
-    from cdc_core.ports.snapshot_source import RowsRead
+    from cdc_core.ports.snapshot_source import RowChunk
     from cdc_core.values.checkpoint import Checkpoint
     from cdc_core.values.row_hash import Hashes
     from cdc_core.verify.compare_table import TableSides
@@ -87,7 +87,7 @@ class RepairTable:
         names = self.sides.pairing.key_target or self.sides.pairing.target
         while wanted.left:
             before = wanted.left
-            for rows, hashes in self.sides.target_pieces():
+            for rows, hashes in self.sides.target_chunks():
                 picked = wanted.take(hashes.keys)
                 if len(picked):
                     self._rows.append(rows.select(list(names)).take(pa.array(picked)))
@@ -100,27 +100,27 @@ class RepairTable:
 
     def _put_in(self, keys: Hashes, copies: Indexes | None) -> None:
         wanted = _Wanted(keys, copies)
-        for piece, hashes in self.sides.source_pieces():
+        for chunk, hashes in self.sides.source_chunks():
             picked = wanted.take(hashes.keys)
             if len(picked):
                 names = self.sides.pairing
-                rows = piece.rows.select(list(names.source)).take(pa.array(picked))
+                rows = chunk.rows.select(list(names.source)).take(pa.array(picked))
                 self._rows.append(rows.rename_columns(list(names.target)))
-                self._keep_cells(piece, picked)
+                self._keep_cells(chunk, picked)
             if self._full():
                 self._load(UPSERT)
         self._load(UPSERT)
 
-    def _keep_cells(self, piece: RowsRead, picked: Indexes) -> None:
+    def _keep_cells(self, chunk: RowChunk, picked: Indexes) -> None:
         rows = set(picked.tolist())
-        values = [value for value in piece.unrepresentable if value.row in rows]
+        values = [value for value in chunk.unrepresentable if value.row in rows]
         if values:
             pairing, snapshot = self.sides.pairing, self.sides.snapshot
             names = dict(zip(pairing.source, pairing.target, strict=True))
             relation, target = self.sides.relation, self.sides.state.target
             self._cells.append(
                 unrepresentable_rows(
-                    target, names, relation.key, piece.rows, values,
+                    target, names, relation.key, chunk.rows, values,
                     int(snapshot.lsn), snapshot.taken_at,
                 )
             )  # fmt: skip
@@ -180,7 +180,7 @@ class _Wanted:
         return len(self._hashes)
 
     def take(self, hashes: Hashes) -> Indexes:
-        """Rows of a piece that are wanted, as often as they are; they are not wanted again."""
+        """Rows of a chunk that are wanted, as often as they are; they are not wanted again."""
         rows = np.flatnonzero(np.isin(hashes, self._hashes))
         found, first = np.unique(hashes[rows], return_index=True)
         place = np.searchsorted(self._hashes, found)

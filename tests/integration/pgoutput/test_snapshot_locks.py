@@ -94,7 +94,7 @@ def test_nothing_stays_locked_once_it_was_read(
     with source(settings).begin(create_slot=False) as snapshot:
         assert locks(sql) == []
         for relation, rows in ((small, 1), (large, LARGE))[: 2 if count > 1 else 1]:
-            assert snapshot.parts(relation)
+            assert snapshot.page_ranges(relation)
             assert len(ids(snapshot, relation)) == rows
             assert snapshot.unchanged(relation, WHOLE, rows, snapshot.horizon)
             assert locks(sql) == []
@@ -272,7 +272,7 @@ def test_a_foreign_partition_is_read_with_the_others(
     )
     root = relation_of(catalog, "root")
     with PgSnapshotSource(settings).begin(create_slot=False) as snapshot:
-        assert snapshot.parts(root) == [WHOLE]
+        assert snapshot.page_ranges(root) == [WHOLE]
         assert ids(snapshot, root) == [1, 700]
 
 

@@ -42,7 +42,7 @@ def read(snapshot: CopySnapshot, relation: Relation) -> dict[str, int]:
     """Rows of each part."""
     return {
         part: sum(len(piece.rows) for piece in snapshot.read(relation, part))
-        for part in snapshot.parts(relation)
+        for part in snapshot.page_ranges(relation)
     }
 
 

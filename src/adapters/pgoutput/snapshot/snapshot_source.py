@@ -124,16 +124,16 @@ class OpenSnapshot:
             row: Any = session.execute(HORIZON).fetchone()
         return int(row[0])
 
-    def parts(self, relation: Relation, read: Collection[str] = ()) -> list[str]:
+    def page_ranges(self, relation: Relation, read: Collection[str] = ()) -> list[str]:
         with self._reading(relation) as session:
             pages = file_pages(stored_relations(session, relation))
         found = parts(pages, map(PageRange.parse, read))
         return [WHOLE] if found == [PageRange()] else [str(part) for part in found]
 
-    def unchanged(self, relation: Relation, part: str, rows: int, horizon: int) -> bool:
+    def unchanged(self, relation: Relation, page_range: str, rows: int, horizon: int) -> bool:
         query = _ROWS_AND_NEW_ONES.format(horizon=horizon, xid=horizon % _XIDS)
         with self._reading(relation) as session:
-            ranges = self.ranges(session, relation, part)
+            ranges = self.ranges(session, relation, page_range)
         for one in ranges:
             # A session for each: one relation is locked at a time.
             with self._reading(relation) as session:
@@ -191,12 +191,12 @@ class CopySnapshot(OpenSnapshot):
         for relation, part in readings:
             self._readers.expect((relation.oid, part), partial(self._plan, relation, part))
 
-    def read(self, relation: Relation, part: str = WHOLE) -> Iterator[ReadRows]:
-        key = relation.oid, part
+    def read(self, relation: Relation, page_range: str = WHOLE) -> Iterator[ReadRows]:
+        key = relation.oid, page_range
         if self._readers.next not in (None, key):
             self._restart()
         if self._readers.next is None:
-            self.expect([(relation, part)])
+            self.expect([(relation, page_range)])
         whole = False
         try:
             for piece in self._readers.read():

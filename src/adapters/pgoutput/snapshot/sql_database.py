@@ -71,14 +71,14 @@ class SqlDatabaseSnapshot(OpenSnapshot):
         super().__init__(settings, guards, exported)
         self._engine = engine
 
-    def read(self, relation: Relation, part: str = WHOLE) -> Iterator[ReadRows]:
+    def read(self, relation: Relation, page_range: str = WHOLE) -> Iterator[ReadRows]:
         import psycopg
         from dlt.extract.exceptions import ResourceExtractionError
         from sqlalchemy.exc import SQLAlchemyError
 
         types = self.types_of(relation)
         with self._reading(relation) as session:
-            ranges = self.ranges(session, relation, part)
+            ranges = self.ranges(session, relation, page_range)
         for one in ranges:
             with self._reading(relation) as session:
                 named = one.found_again(session)

@@ -39,7 +39,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def large_table(key: tuple[str, ...] = ("id",)) -> tuple[World, int]:
-    world = World(part_rows=PART_ROWS)
+    world = World(range_rows=PART_ROWS)
     oid = world.postgres.create_table("large", COLUMNS, key=key, toasted=("big",))
     with world.postgres.transaction() as tx:
         for n in range(ROWS):
@@ -76,7 +76,7 @@ def test_parts_that_were_read_are_not_read_again(read: list[str]) -> None:
     world, _ = large_table()
     killed(world)
     assert read == ["0-4", "4-8"]
-    assert [part.part for part in reading(world).parts] == ["0-4", "4-8"]
+    assert [kept.page_range for kept in reading(world).ranges] == ["0-4", "4-8"]
     read.clear()
     world.snapshot()
     assert read == ["8-12", "12-16", "16-"]
@@ -129,7 +129,7 @@ def test_a_table_that_is_another_now_is_read_anew(read: list[str]) -> None:
 def test_parts_that_are_gone_from_the_destination_are_read_again(read: list[str]) -> None:
     world, _ = large_table()
     killed(world)
-    del world.lake.kept[reading(world).parts[0].name]
+    del world.lake.kept[reading(world).ranges[0].name]
     read.clear()
     world.snapshot()
     assert read == ["0-4", "8-12", "12-16", "16-"]

@@ -22,7 +22,7 @@ from adapters.fakes import (
     InMemorySource,
     Lake,
 )
-from adapters.fakes.source import InMemorySnapshot, Piece
+from adapters.fakes.source import Chunk, InMemorySnapshot
 from cdc_core.fold import multi_part_batch
 from cdc_core.use_cases.stream_changes import StreamChanges
 from cdc_core.use_cases.take_snapshot import TakeSnapshot
@@ -57,7 +57,7 @@ class World:
     random: random.Random = field(default_factory=lambda: random.Random(0))
     batch_transactions: int = 1000
     part_events: int | None = None
-    part_rows: int | None = None
+    range_rows: int | None = None
     faults: FaultPlan = field(default_factory=FaultPlan)
 
     def source(self) -> InMemorySource:
@@ -67,8 +67,8 @@ class World:
             faults=self.faults,
             batch_transactions=self.batch_transactions,
             part_events=self.part_events,
-            piece_rows=3,
-            part_rows=self.part_rows,
+            chunk_rows=3,
+            range_rows=self.range_rows,
         )
 
     def snapshot(self, *globs: str) -> None:
@@ -875,10 +875,10 @@ def test_values_that_a_reading_could_not_hold_are_counted_in_the_warning() -> No
         with begin(create_slot=create_slot) as snapshot:
             plain = snapshot.read
 
-            def read(relation: Relation, part: str) -> Iterator[Piece]:
+            def read(relation: Relation, part: str) -> Iterator[Chunk]:
                 for number, piece in enumerate(plain(relation, part)):
                     odd = () if number else (Unrepresentable("big", 0, "infinity"),)
-                    yield Piece(piece.rows, odd)
+                    yield Chunk(piece.rows, odd)
 
             object.__setattr__(snapshot, "read", read)
             yield snapshot

@@ -109,12 +109,12 @@ def snapshot_again(world: BusyWorld) -> str:
 
 
 def first_snapshot_in_parts(world: BusyWorld) -> str:
-    world.part_rows = 2
+    world.range_rows = 2
     return "snapshot"
 
 
 def snapshot_again_in_parts(world: BusyWorld) -> str:
-    world.part_rows = 2
+    world.range_rows = 2
     return snapshot_again(world)
 
 
@@ -150,7 +150,7 @@ def stream_with_a_reading(world: BusyWorld) -> str:
 
 def stream_with_a_reading_in_parts(world: BusyWorld) -> str:
     action = stream_with_a_reading(world)
-    world.part_rows = 2
+    world.range_rows = 2
     return action
 
 
@@ -229,16 +229,16 @@ ACTIONS = st.sampled_from(["cdc", "cdc", "snapshot", "snapshot_one", "repair", "
 @settings(max_examples=160)
 @given(
     seed=st.integers(0, 10**6),
-    part_rows=st.sampled_from([None, 1, 2]),
+    range_rows=st.sampled_from([None, 1, 2]),
     steps=st.lists(
         st.tuples(ACTIONS, st.integers(0, 60), st.sampled_from(list(FAULTS))), max_size=6
     ),
 )
 def test_any_sequence_of_failed_runs_is_cured(
-    seed: int, part_rows: int | None, steps: list[tuple[str, int, str]]
+    seed: int, range_rows: int | None, steps: list[tuple[str, int, str]]
 ) -> None:
     world = busy(seed)
-    world.part_rows = part_rows
+    world.range_rows = range_rows
     for action, call, fault in steps:
         if action == "work":
             work(world, [*world.oids], 3)

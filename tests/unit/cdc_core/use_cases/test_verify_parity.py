@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.fakes import FaultPlan, InjectedCrash, InMemoryDestination, InMemorySource
-from adapters.fakes.source import InMemorySnapshot, Piece
+from adapters.fakes.source import Chunk, InMemorySnapshot
 from cdc_core.use_cases.verify_parity import ParityReport, TableParity, VerifyParity
 from cdc_core.values.changes import Unrepresentable
 from cdc_core.values.checkpoint import Checkpoint, TableStatus
@@ -364,14 +364,14 @@ class _MarkingSnapshot:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    def read(self, relation: Any, part: str = "") -> Iterator[Piece]:
+    def read(self, relation: Any, part: str = "") -> Iterator[Chunk]:
         for piece in self.inner.read(relation, part):
             texts = piece.rows.column("big").to_pylist()
             marked = [n for n, text in enumerate(texts) if text and "infinity" in text]
             cells = pa.array([None if n in marked else text for n, text in enumerate(texts)])
             position = piece.rows.column_names.index("big")
             rows = piece.rows.set_column(position, "big", cells)
-            yield Piece(rows, tuple(Unrepresentable("big", n, texts[n]) for n in marked))
+            yield Chunk(rows, tuple(Unrepresentable("big", n, texts[n]) for n in marked))
 
 
 @pytest.mark.parametrize("table", ["keyed", "heap"])
@@ -379,7 +379,7 @@ def test_a_value_that_cannot_be_held_is_equal_once_it_is_recorded(table: str) ->
     world = World()
     key = ("id",) if table == "keyed" else ()
     oid = world.postgres.create_table(table, COLUMNS, key=key)
-    world.source = lambda: SourceWithInfinity(world.postgres, piece_rows=2)  # type: ignore[method-assign]
+    world.source = lambda: SourceWithInfinity(world.postgres, chunk_rows=2)  # type: ignore[method-assign]
     with world.postgres.transaction() as tx:
         for n in range(5):
             tx.insert(oid, id=n, n=n, big="infinity" if n == 3 else "x")
