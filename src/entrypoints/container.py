@@ -15,7 +15,7 @@ from dependency_injector import containers, providers
 from cdc_core.ports.clock import Clock, SystemClock
 from cdc_core.ports.progress import Listeners
 from entrypoints.output import log
-from entrypoints.settings.model import Settings, load_settings
+from entrypoints.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,24 +36,14 @@ if TYPE_CHECKING:
 
 
 def source_settings(settings: Settings) -> SourceSettings:
-    """What the source adapter is told."""
+    """Return the source adapter's settings: each field of the model that it names alike."""
+    from dataclasses import fields
+
     from adapters.pgoutput.session.settings import SourceSettings
 
-    source = settings.source
-    return SourceSettings(
-        conninfo=source.dsn,
-        slot_name=source.slot_name,
-        pub_name=source.pub_name,
-        plugin_name=source.plugin_name,
-        schemas=source.schemas,
-        include=source.include,
-        exclude=source.exclude,
-        batch_max_rows=source.batch_max_rows,
-        batch_max_bytes=source.batch_max_bytes,
-        batch_max_seconds=source.batch_max_seconds,
-        parallelism=source.parallelism,
-        failover=source.failover,
-    )
+    source = dict(settings.source)
+    alike = {f.name: source[f.name] for f in fields(SourceSettings) if f.name in source}
+    return SourceSettings(conninfo=settings.source.dsn, **alike)
 
 
 def _destination(settings: Settings) -> Destination:

@@ -141,7 +141,7 @@ def _run_mode(chosen: argparse.Namespace, asked: Callable[[], bool] | None = Non
     from entrypoints.output import log
     from entrypoints.runtime import error_boundary
     from entrypoints.runtime.memory import collect_rarely
-    from entrypoints.settings.model import log_level
+    from entrypoints.settings.environment import log_level
 
     parameters.set_log_level(chosen)
     _write_plain_lines()

@@ -138,7 +138,7 @@ class Service:
 
     def run(self, command: str, *tables: str) -> None:
         from entrypoints.container import Container
-        from entrypoints.settings.model import load_settings
+        from entrypoints.settings import load_settings
 
         environ = {**self.lake.environment, "SOURCES__PG_REPLICATION__CREDENTIALS": self.dsn}
         environ |= self.settings

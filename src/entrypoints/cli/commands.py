@@ -14,7 +14,8 @@ from entrypoints.cli import parameters
 from entrypoints.cli.waiting import when_free
 from entrypoints.output import log
 from entrypoints.output.terminal import printable
-from entrypoints.settings.model import CREDENTIALS, Settings, on_databricks
+from entrypoints.settings.environment import on_databricks
+from entrypoints.settings.model import CREDENTIALS, Settings
 
 if TYPE_CHECKING:
     import argparse

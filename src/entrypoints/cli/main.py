@@ -201,7 +201,7 @@ def _run_command(chosen: argparse.Namespace) -> int:
     from entrypoints.cli import commands
     from entrypoints.output import log
     from entrypoints.runtime import error_boundary
-    from entrypoints.settings.model import log_level
+    from entrypoints.settings.environment import log_level
 
     log.configure(log_level())
     error_boundary.silence_hooks()

@@ -1,7 +1,7 @@
 """Settings as options of a command line: `--slot-name=…` sets `sources.pg_replication.slot_name`.
 
-The options follow from the model of the settings. A secret is no option: the parameters of a task
-are shown on its page, and the arguments of a process to everybody on its machine.
+The options follow from the model of the settings. Secrets have no option, because everybody can see
+the parameters of a task on its page, and the arguments of a process on its machine.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import BaseModel, SecretStr
 
 from adapters.dlt_destination.register import DESTINATIONS
-from entrypoints.settings.model import SECTIONS, Settings, load_settings
+from entrypoints.settings import Settings, load_settings
+from entrypoints.settings.model import SECTIONS
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Mapping, Sequence
+
+    from pydantic.fields import FieldInfo
 
     from entrypoints.cli.parser import Parser
 
@@ -27,7 +30,7 @@ _NAMES = {
     "pg_replication.tables": "table-rules",
     "duckdb.credentials": "duckdb-credentials",
 }
-#: Kept for dlt's sake, without effect.
+#: Keys of dlt that have no effect here.
 _LEFT_OUT = ("create_indexes",)
 _SCOPE = ("sources.pg_replication.dlt_scope", "sources.pg_replication.pg_connection_string")
 
@@ -39,14 +42,14 @@ def _model(section: str) -> type[BaseModel]:
     return model  # type: ignore[no-any-return]
 
 
-def _keys(section: str) -> Iterator[str]:
-    """The dotted keys of a section and of the sections within, without secrets."""
+def _fields(section: str) -> Iterator[tuple[str, FieldInfo]]:
+    """The fields of a section and of the sections within, by dotted key; secrets are left out."""
     for name, field in _model(section).model_fields.items():
         key = f"{section}.{name}"
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _keys(key)
+            yield from _fields(key)
         elif field.repr and name not in _LEFT_OUT and not _is_secret(field.annotation):
-            yield key
+            yield key, field
 
 
 def _is_secret(annotation: Any) -> bool:
@@ -59,21 +62,22 @@ def _name(key: str) -> str:
 
 
 #: The options, by name, with the dotted key that each sets.
-OPTIONS = {_name(key): key for section in SECTIONS for key in _keys(section)}
+OPTIONS = {_name(key): key for section in SECTIONS for key, _ in _fields(section)}
+_DESCRIPTIONS = {key: field.description for section in SECTIONS for key, field in _fields(section)}
 
 
 def add_to(parser: Parser) -> None:
-    """All of them, and `--log-level`. An empty option is none: a job cannot leave one out."""
+    """Add all options and `--log-level`. An empty value does not count: a job cannot omit one."""
     parser.add_argument("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR")
     for name, key in OPTIONS.items():
         choices = (*DESTINATIONS, "") if name == "destination" else None
         parser.add_argument(
-            f"--{name}", choices=choices, metavar="VALUE", help=f"the setting {key}"
+            f"--{name}", choices=choices, metavar="VALUE", help=f"{_DESCRIPTIONS[key]} ({key})"
         )
 
 
 def split(arguments: Sequence[str], program: str) -> tuple[argparse.Namespace, list[str]]:
-    """The options among a command's arguments, given as `--name=value`, and its other arguments."""
+    """Separate options given as `--name=value` from a command's other arguments."""
     from entrypoints.cli.parser import Parser
 
     names = {f"--{name}" for name in (*OPTIONS, "log-level")} - {"--destination"}
@@ -84,7 +88,7 @@ def split(arguments: Sequence[str], program: str) -> tuple[argparse.Namespace, l
 
 
 def given(chosen: argparse.Namespace) -> dict[str, str]:
-    """What the options set, by dotted key."""
+    """Return the values that the options set, by dotted key."""
     values = {key: getattr(chosen, name.replace("-", "_")) for name, key in OPTIONS.items()}
     return {key: value for key, value in values.items() if value}
 
@@ -97,8 +101,8 @@ def set_log_level(chosen: argparse.Namespace) -> None:
 def settings(
     options: Mapping[str, str], *, needs_source: bool = True, needs_destination: bool = True
 ) -> Settings:
-    """The settings with the options on top; a secret scope that they name holds the credentials."""
-    from entrypoints.settings.model import databricks_scope
+    """Load the settings with the options on top. A secret scope named there has the credentials."""
+    from entrypoints.settings.load import databricks_scope
 
     named = any(key in options for key in _SCOPE)
     return load_settings(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cdc_core.values.errors import DestinationFailed, SettingsError
 from entrypoints.demo.simulate import TABLES, create_tables, write
-from entrypoints.settings.model import log_level
+from entrypoints.settings.environment import log_level
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -80,7 +80,7 @@ def configure(level: str, stream: TextIO | None = None) -> None:
 def setup_logger(name: str) -> logging.Logger:
     """A logger under the project's name; configures logging at `LOG_LEVEL` if nobody has."""
     if not logging.getLogger().handlers:
-        from entrypoints.settings.model import log_level
+        from entrypoints.settings.environment import log_level
 
         configure(log_level())
     return logging.getLogger(name if _is_ours(name) else f"pgbronze.{name}")

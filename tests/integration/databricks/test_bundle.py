@@ -62,7 +62,7 @@ def options(job: str, task: str, target: str = "prod", **variables: Any) -> dict
 def scope(monkeypatch: pytest.MonkeyPatch) -> None:
     """On Databricks, with the source's credentials in its scope."""
     secret = {"sources.pg_replication.credentials": "postgresql://app@db/shop"}
-    monkeypatch.setattr("entrypoints.settings.model.databricks_scope", lambda _: secret)
+    monkeypatch.setattr("entrypoints.settings.load.databricks_scope", lambda _: secret)
     monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "client.4")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from entrypoints.container import Container
-from entrypoints.settings.model import load_settings
+from entrypoints.settings import load_settings
 from tests.support.lakes import LocalLake, WarehouseLake, lake_of
 
 if TYPE_CHECKING:

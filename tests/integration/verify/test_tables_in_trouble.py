@@ -10,7 +10,7 @@ import pytest
 
 from cdc_core.ports.progress import Event, TableStarted
 from entrypoints.container import Container
-from entrypoints.settings.model import load_settings
+from entrypoints.settings import load_settings
 from tests.integration.verify.conftest import line
 from tests.support.lakes import LocalLake
 from tests.support.pipeline import InProcess

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import fields
 from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
+from pydantic import BaseModel
 
 from adapters.fakes import (
     InMemoryDestination,
@@ -17,7 +19,8 @@ from adapters.fakes import (
 )
 from entrypoints.cli import commands
 from entrypoints.container import Container, source_settings
-from entrypoints.settings.model import FilesystemSettings, Settings, load_settings
+from entrypoints.settings import Settings, load_settings
+from entrypoints.settings.model import SECTIONS, FilesystemSettings, SourceSettings
 from tests.unit.entrypoints.conftest import DSN
 
 
@@ -71,6 +74,34 @@ def test_commands_log_their_outcome(world, caplog):
 def test_settings_reach_the_source(settings):
     assert source_settings(settings).conninfo == DSN
     assert DSN not in repr(source_settings(settings))
+
+
+def test_the_source_adapter_gets_every_field_that_it_names_alike(monkeypatch):
+    """Its own fields alone: the connection string, and limits that are no settings."""
+    monkeypatch.setenv("SOURCES__PG_REPLICATION__CREDENTIALS", DSN)
+    monkeypatch.setenv("PIPELINE__DESTINATION", "duckdb")
+    given = {"slot_name": "s", "parallelism": 7, "failover": True, "batch_max_rows": 3}
+    for key, value in given.items():
+        monkeypatch.setenv(f"SOURCES__PG_REPLICATION__{key.upper()}", str(value))
+    found = source_settings(load_settings())
+    assert {key: getattr(found, key) for key in given} == given
+    own = {field.name for field in fields(found)} - {*SourceSettings.model_fields}
+    assert own == {
+        "conninfo",
+        "connect_timeout_seconds",
+        "lock_timeout_seconds",
+        "statement_timeout_seconds",
+    }
+
+
+def test_every_setting_has_a_description():
+    for section in SECTIONS:
+        model = Settings
+        for part in section.split("."):
+            model = model.model_fields[part].annotation
+        for name, field in model.model_fields.items():
+            nested = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+            assert nested or field.description, f"{section}.{name}"
 
 
 def test_every_key_of_the_filesystem_reaches_dlt(tmp_path):

@@ -10,14 +10,9 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from entrypoints.settings import connection_string
-from entrypoints.settings.model import (
-    CLIENT_SECRET,
-    CREDENTIALS,
-    Settings,
-    databricks_scope,
-    load_settings,
-    log_level,
-)
+from entrypoints.settings.environment import log_level
+from entrypoints.settings.load import databricks_scope, load_settings
+from entrypoints.settings.model import CLIENT_SECRET, CREDENTIALS, Settings
 
 ENVIRON = {
     "SOURCES__PG_REPLICATION__CREDENTIALS": "postgresql://app:s3cret@db/shop",
@@ -170,7 +165,7 @@ def test_scope_that_is_named_holds_the_credentials():
 
 
 def test_on_databricks_the_scope_is_asked_when_nothing_else_is_set(monkeypatch):
-    monkeypatch.setattr("entrypoints.settings.model.databricks_scope", _Scope)
+    monkeypatch.setattr("entrypoints.settings.load.databricks_scope", _Scope)
     environ = {"PIPELINE__DESTINATION": "duckdb", "DATABRICKS_RUNTIME_VERSION": "client.4"}
     dsn = load_settings(environ=environ).source.dsn
     assert dsn == "postgresql://app:s3cret@dlt_scope/pg_connection_string"
@@ -178,7 +173,7 @@ def test_on_databricks_the_scope_is_asked_when_nothing_else_is_set(monkeypatch):
 
 
 def test_a_service_principals_secret_is_in_the_scope_too(monkeypatch):
-    monkeypatch.setattr("entrypoints.settings.model.databricks_scope", _Scope)
+    monkeypatch.setattr("entrypoints.settings.load.databricks_scope", _Scope)
     overrides = {
         "destination.databricks.credentials.client_id": "abc",
         "destination.databricks.client_secret_key": "principal",

@@ -1,0 +1,194 @@
+"""Types of settings: what each kind of value may look like, on top of pydantic's own checks.
+
+A message is the end of a sentence that begins with the setting's name. It never quotes the value.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from entrypoints.settings import connection_string
+
+_TIME_ZONES = ("spark.sql.session.timezone", "timezone")
+#: Parameters of the connector that dlt or this library sets from other keys.
+_GIVEN = (
+    "access_token",
+    "catalog",
+    "credentials_provider",
+    "http_path",
+    "server_hostname",
+    "session_configuration",
+    "_socket_timeout",
+    "use_inline_params",
+)
+_UNITS = {"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
+
+
+#: What a list of names is said to be, where it is something else.
+_A_LIST = 'must be a list of names: "a, b" or ["a", "b"]'
+
+
+def _names(value: Any) -> Any:
+    """A list as such, as JSON, or separated by commas.
+
+    Any other JSON, and names in quotes, would be names that nothing has: what somebody meant to
+    exclude would be replicated.
+    """
+    if isinstance(value, str):
+        value = _listed(value.strip())
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise ValueError(_A_LIST)
+    return value
+
+
+def _listed(text: str) -> Any:
+    import json
+
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        names = [part.strip() for part in text.split(",")] if text else []
+    # What begins like JSON, or is in quotes, was not meant as a name.
+    if text.startswith("[") or any(name.startswith(("{", '"', "'")) for name in names):
+        raise ValueError(_A_LIST)
+    return names
+
+
+def _table(value: Any) -> Any:
+    """A table as such, or as JSON, which is how the environment has it."""
+    if not isinstance(value, str):
+        return value
+    import json
+
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        raise ValueError("is not a JSON object") from None
+
+
+def _not_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")  # noqa: TRY004 - pydantic collects ValueErrors
+    return value
+
+
+def _size(value: Any) -> Any:
+    """Bytes, or a number with one of PostgreSQL's units (powers of 1024)."""
+    if not isinstance(value, str):
+        return _not_bool(value)
+    match = re.fullmatch(r"\s*(\d+)\s*([kKmMgGtT]?[bB]?)\s*", value, re.ASCII)
+    if match is None or match[2].upper() not in _UNITS:
+        raise ValueError('must be a size such as "512MB" or "10GB"')
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def _identifier(value: str) -> str:
+    if not value or "\0" in value or len(value.encode()) > 63:
+        raise ValueError("must be a PostgreSQL name of 1 to 63 bytes")
+    return value
+
+
+def _slot_name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_]{1,63}", value):
+        raise ValueError("must be 1 to 63 lower-case letters, digits and underscores")
+    return value
+
+
+def _dataset_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,99}", value):
+        raise ValueError("must begin with a letter and hold letters, digits and underscores only")
+    return value
+
+
+def _pipeline_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", value):
+        raise ValueError("must hold letters, digits, underscores and hyphens only")
+    return value
+
+
+def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(value)) != len(value):
+        raise ValueError("names something twice")
+    if any(not name.strip() for name in value):
+        raise ValueError("holds an empty name")
+    return value
+
+
+def _credentials(value: Any) -> SecretStr:
+    return SecretStr(connection_string.checked(value))
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is empty")
+    return value
+
+
+def _given_secret(value: SecretStr) -> SecretStr:
+    _not_blank(value.get_secret_value())
+    return value
+
+
+def _utc(value: str) -> str:
+    if value.upper() not in ("UTC", "ETC/UTC"):
+        raise ValueError("must be UTC: in another zone, timestamps would be stored shifted")
+    return value
+
+
+def _session_options(value: dict[str, Any]) -> dict[str, Any]:
+    for name, option in value.items():
+        if name.lower() in _TIME_ZONES:
+            _utc(str(option))
+    return value
+
+
+def _connection_options(value: dict[str, Any]) -> dict[str, Any]:
+    for name in value:
+        if name in _GIVEN:
+            raise ValueError(f"must not have {name!r}, which has a key or a value of its own")
+    return value
+
+
+def _volume_name(value: str) -> str:
+    if not re.fullmatch(r"[^./\s]+(\.[^./\s]+){2}", value):
+        raise ValueError("must be <catalog>.<schema>.<volume>")
+    return value
+
+
+def _no_indexes(value: bool) -> bool:
+    if value:
+        raise ValueError("has no effect: destination tables are made without keys")
+    return value
+
+
+def _host_name(value: str) -> str:
+    """A bare host: people paste the address of their workspace."""
+    host = re.sub(r"^https?://", "", value.strip()).rstrip("/")
+    if not re.fullmatch(r"[A-Za-z0-9.-]+(:\d+)?", host):
+        raise ValueError("must be a host name such as dbc-a1b2c3d4-e5f6.cloud.databricks.com")
+    return host
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names), AfterValidator(_distinct)]
+OneOrMoreNames = Annotated[Names, Field(min_length=1)]
+Identifier = Annotated[str, AfterValidator(_identifier)]
+PipelineName = Annotated[str, AfterValidator(_pipeline_name)]
+DatasetName = Annotated[str, AfterValidator(_dataset_name)]
+SlotName = Annotated[str, AfterValidator(_slot_name)]
+VolumeName = Annotated[str, AfterValidator(_volume_name)]
+HostName = Annotated[str, AfterValidator(_host_name)]
+Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1)]
+Number = Annotated[float, BeforeValidator(_not_bool)]
+Size = Annotated[int, BeforeValidator(_size), Field(ge=1)]
+Text = Annotated[str, AfterValidator(_not_blank)]
+Utc = Annotated[str, AfterValidator(_utc)]
+Secret = Annotated[SecretStr, AfterValidator(_given_secret)]
+ConnectionString = BeforeValidator(_credentials)
+Table = Annotated[dict[str, Any], BeforeValidator(_table)]
+Headers = Annotated[dict[str, str], BeforeValidator(_table)]
+SessionOptions = Annotated[Table, AfterValidator(_session_options)]
+ConnectionOptions = Annotated[Table, AfterValidator(_connection_options)]
+NoIndexes = Annotated[bool, AfterValidator(_no_indexes)]
