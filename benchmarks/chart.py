@@ -26,7 +26,7 @@ _TOP = 34
 class Bar:
     label: str
     value: float
-    told: str
+    caption: str
     ours: bool
 
 
@@ -54,7 +54,7 @@ def throughput_chart(cases: Sequence[CaseResult]) -> str:
                 f'<rect x="{_LEFT}" y="{y - _BAR + 4}" width="{width:.1f}" height="{_BAR}" '
                 f'fill="{colour}"/>'
             )
-            parts.append(_text(_LEFT + width + 6, y, bar.told))
+            parts.append(_text(_LEFT + width + 6, y, bar.caption))
         y += _GAP
     height = y - _GAP + 16
     body = "\n".join(parts)
@@ -69,8 +69,8 @@ def throughput_chart(cases: Sequence[CaseResult]) -> str:
 def _bar(figure: Figure) -> Bar | None:
     if figure.ratio is None:
         return None
-    told = f"{figure.ratio:.2f} ({figure.rows_per_second / 1000:,.0f}k rows/s)"
-    return Bar(figure.contender, figure.ratio, told, figure.contender.startswith("pgbronze"))
+    caption = f"{figure.ratio:.2f} ({figure.rows_per_second / 1000:,.0f}k rows/s)"
+    return Bar(figure.contender, figure.ratio, caption, figure.contender.startswith("pgbronze"))
 
 
 def _text(x: float, y: float, text: str, weight: str = "normal", anchor: str = "start") -> str:

@@ -85,7 +85,7 @@ def wide_rows(rows: int) -> Workload:
 
 
 def long_texts(rows: int) -> Workload:
-    """Inserts of a text of 2,000 bytes, kept in the row: below the size that goes out of line."""
+    """Inserts of a text of 2,000 bytes: too short to be stored out of line."""
     text = f"left(repeat(md5(i::text), {TEXT_BYTES // 32 + 1}), {TEXT_BYTES})"
     return Workload(
         ("texts",),
@@ -121,7 +121,7 @@ def small_table(number: int) -> str:
 
 
 def small_tables(count: int) -> str:
-    """Makes and fills them, some at a time: a transaction has room for so many locks."""
+    """Create and fill them in groups, because locks per transaction are limited."""
     return _for_small_tables(
         count,
         "CREATE TABLE %1$I (id bigint PRIMARY KEY, quantity int, name text, price numeric(12,2), "

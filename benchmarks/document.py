@@ -36,10 +36,10 @@ def page(text: str, report: Report) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise SystemExit(f"the page has no marks {BEGIN!r} and {END!r}")
-    told = report.environment
+    found = report.environment
     machine = (
-        f"Measured on a machine of {told['cores']} cores ({told['machine']}), PostgreSQL "
-        f"{told['postgresql']} on loopback, Python {told['python']}."
+        f"Measured on a machine of {found['cores']} cores ({found['machine']}), PostgreSQL "
+        f"{found['postgresql']} on loopback, Python {found['python']}."
     )
     parts = [BEGIN, machine, *_provisional(report), as_markdown(report), END]
     return before + "\n\n".join(parts) + after

@@ -23,7 +23,7 @@ class Run:
     cpu_seconds: float
     server_cpu_seconds: float
     peak_mb: float
-    #: What the contender says, or what was counted in what it wrote; None where it cannot be told.
+    #: Rows that the contender reports, or that were counted in its output; None if unknown.
     rows_out: int | None = None
 
     def of_rows(self, rows_out: int) -> Run:

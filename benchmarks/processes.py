@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SAMPLE_SECONDS = 0.05
-#: Python keeps its byte code, as it does unless told otherwise.
+#: Python caches its byte code, as it does by default.
 _ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-#: The process table is searched for new children once in so many samples.
+#: New children are searched for in the process table once per this number of samples.
 _SEARCH_EVERY = 4
 
 

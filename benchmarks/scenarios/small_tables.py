@@ -1,6 +1,6 @@
 """What each command costs by the number of tables, all of which are small.
 
-`rows` are tables here, so that what is told for a second is tables.
+`rows` counts tables here, so rows/s are tables per second.
 """
 
 from __future__ import annotations
