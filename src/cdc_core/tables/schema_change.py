@@ -18,11 +18,12 @@ from cdc_core.values.merges import ColumnRename
 from cdc_core.values.naming import RESERVED_COLUMNS, map_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from cdc_core.ports.catalog import SourceTable
     from cdc_core.values.checkpoint import FormerColumns
+    from cdc_core.values.fingerprint import Fingerprint
     from cdc_core.values.lsn import Lsn
     from cdc_core.values.relation import Column, Relation
 
@@ -40,8 +41,6 @@ class Evolution:
     #: Sentences for people, one a change.
     changes: tuple[str, ...] = ()
     reread: str = ""
-    #: Columns that the target does not have yet.
-    added: bool = False
 
 
 def first_state(source: SourceTable, target: str, snapshot_lsn: Lsn) -> TableState:
@@ -94,58 +93,99 @@ def evolve(
 ) -> Evolution:
     """Compare a streamed table with the catalog's description of the same table (same oid).
 
-    `unseen_rows`: whether rows were taken since the state was, by the names that its columns have.
-    `settled` as in `Fingerprint.reread_reason`, `until` as in `Fingerprint.following`.
+    `unseen_rows`: rows arrived since `state` was taken, laid out by its column names. `settled` is
+    as in `Fingerprint.reread_reason`, `until` as in `Fingerprint.following`.
     """
-    relation = source.relation
-    now = {column.attnum: column for column in relation.columns}
-    before = {column.attnum: column for column in state.columns}
-    old, new = state.fingerprint, source.fingerprint
-    reread = new.reread_reason(old, settled)
-    changes: list[str] = []
+    relation, old, new = source.relation, state.fingerprint, source.fingerprint
     followed = _follow(state, relation)
-    if followed.renames.blocked:
-        reread = reread or "columns took one another's names"
-
-    for column in state.columns:
-        current = now.get(column.attnum)
-        if current is None:
-            if not column.dropped:
-                changes.append(f"column {column.name} dropped")
-            continue
-        if column.dropped:
-            reread = reread or f"column {current.name} is published again"
-        if current.name != column.name:
-            changes.append(f"column {column.name} renamed to {current.name}")
-        if (current.type_oid, current.typmod) != (column.type_oid, column.typmod):
-            changes.append(f"column {current.name} changed type to {current.pg_type}")
-            if not widens(column.arrow_type, current.arrow_type) or _prints_otherwise(
-                column, current
-            ):
-                reread = reread or f"type of column {current.name} changed"
-
-    added = [c for c in relation.columns if c.attnum not in before]
-    for new_column in added:
-        changes.append(f"column {new_column.name} added")
-        if new_column.has_default:
-            reread = reread or f"column {new_column.name} was added with a default"
-        if new_column.attnum in old.unsent:
-            reread = reread or f"column {new_column.name} was not sent before"
-    dropped = [c.name for c in state.columns if not c.dropped and c.attnum not in now]
-    if unseen_rows and dropped and new.last_column > old.last_column:
-        reread = reread or f"another column may have had the name {dropped[0]} for a while"
-    # A dropped column's name comes back with another column: old values must not show in it.
-    gone = {c.target.casefold() for c in followed.columns if c.dropped}
-    taken = gone & _new_names(state, relation)
-    if taken:
-        reread = reread or f"column {min(taken)} was dropped, and another one has its name"
-
-    if relation.key != state.key and {*relation.key} != _renamed(state.key, before, now):
+    known = _Known(
+        state,
+        relation,
+        {column.attnum: column for column in state.columns},
+        {column.attnum: column for column in relation.columns},
+    )
+    differences = list(known.differences(old))
+    changes = [change for change, _ in differences if change]
+    reasons = [
+        new.reread_reason(old, settled),
+        "columns took one another's names" if followed.renames.blocked else "",
+        *(reason for _, reason in differences),
+        known.borrowed_name() if unseen_rows and new.last_column > old.last_column else "",
+        known.returned_name(followed.columns),
+    ]
+    if known.key_changed:
         changes.append("key changed")
-        reread = reread or "its key changed"
+        reasons.append("its key changed")
+    reread = next(filter(None, reasons), "")
     fingerprint = new if reread else new.following(old, until).keeping(new.gone(old), old)
     evolved = replace(state, columns=followed.columns, key=relation.key, fingerprint=fingerprint)
-    return Evolution(evolved, followed.renames.possible, tuple(changes), reread, bool(added))
+    return Evolution(evolved, followed.renames.possible, tuple(changes), reread)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A table as it was loaded (`state`) and as it is (`relation`), columns by number."""
+
+    state: TableState
+    relation: Relation
+    before: Mapping[int, ColumnState]
+    now: Mapping[int, Column]
+
+    def differences(self, old: Fingerprint) -> Iterator[tuple[str, str]]:
+        """Yield each change of a column, and why it needs the table to be read again; either may be
+        empty."""
+        for column in self.state.columns:
+            current = self.now.get(column.attnum)
+            if current is not None:
+                yield from _column_differences(column, current)
+            elif not column.dropped:
+                yield f"column {column.name} dropped", ""
+        for added in self.relation.columns:
+            if added.attnum in self.before:
+                continue
+            yield f"column {added.name} added", ""
+            if added.has_default:
+                yield "", f"column {added.name} was added with a default"
+            if added.attnum in old.unsent:
+                yield "", f"column {added.name} was not sent before"
+
+    def borrowed_name(self) -> str:
+        """A column that was added and dropped in between may have had a dropped column's name."""
+        for column in self.state.columns:
+            if not column.dropped and column.attnum not in self.now:
+                return f"another column may have had the name {column.name} for a while"
+        return ""
+
+    def returned_name(self, columns: Iterable[ColumnState]) -> str:
+        """A dropped column's name is another column's now, which must not show the old values."""
+        gone = {column.target.casefold() for column in columns if column.dropped}
+        taken = gone & _new_names(self.state, self.relation)
+        return f"column {min(taken)} was dropped, and another one has its name" if taken else ""
+
+    @property
+    def key_changed(self) -> bool:
+        """Whether the key has other columns; renamed ones are the same."""
+        if self.relation.key == self.state.key:
+            return False
+        numbers = {c.name: c.attnum for c in self.state.columns if not c.dropped}
+        renamed = {
+            self.now[numbers[name]].name for name in self.state.key if numbers.get(name) in self.now
+        }
+        return {*self.relation.key} != renamed
+
+
+def _column_differences(column: ColumnState, current: Column) -> Iterator[tuple[str, str]]:
+    if column.dropped:
+        yield "", f"column {current.name} is published again"
+    if current.name != column.name:
+        yield f"column {column.name} renamed to {current.name}", ""
+    if (current.type_oid, current.typmod) != (column.type_oid, column.typmod):
+        keeps = widens(column.arrow_type, current.arrow_type)
+        reread = not keeps or _prints_otherwise(column, current)
+        yield (
+            f"column {current.name} changed type to {current.pg_type}",
+            f"type of column {current.name} changed" if reread else "",
+        )
 
 
 def redefined(tables: Iterable[SourceTable], now: Iterable[SourceTable]) -> set[int]:
@@ -304,13 +344,6 @@ def _column_state(column: Column, target: str) -> ColumnState:
     return ColumnState(
         column.attnum, column.name, target, column.type_oid, column.typmod, column.arrow_type
     )
-
-
-def _renamed(
-    key: Iterable[str], before: dict[int, ColumnState], now: dict[int, Column]
-) -> set[str]:
-    attnums = {c.name: c.attnum for c in before.values() if not c.dropped}
-    return {now[attnums[name]].name for name in key if attnums.get(name) in now}
 
 
 def _same_type(one: int, other: int) -> bool:

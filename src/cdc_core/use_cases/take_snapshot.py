@@ -1,4 +1,4 @@
-"""Take snapshot: every discovered table, or those named, read whole at one LSN and replaced."""
+"""Take snapshot: read all tables, or those named, at one LSN and replace them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.snapshot_source import Snapshot, SnapshotSource
     from cdc_core.values.checkpoint import SourceIdentity, TableState
+    from cdc_core.values.errors import CdcError
     from cdc_core.values.lsn import Lsn
     from cdc_core.values.merges import LoadBatch
 
 
 @dataclass(frozen=True)
 class SnapshotReport:
-    """`kept` of the tables are from an earlier run that did not end; `rows` are those read now."""
+    """`rows` were read by this run; an earlier, unfinished run read `kept` of the tables."""
 
     lsn: Lsn
     tables: int
@@ -45,11 +46,12 @@ class SnapshotReport:
 class TakeSnapshot:
     """The full load.
 
-    Without a usable slot and checkpoint the slot is created, and its consistent point is the
-    snapshot. With both, the slot stays where it is, and a temporary slot gives the snapshot's LSN:
-    the stream goes on from the checkpoint whenever this run ends early.
+    Without a usable slot and checkpoint, this creates the slot and reads at its consistent point.
+    With both, the slot stays where it is and a temporary slot gives the snapshot's LSN; if this run
+    ends early, the stream continues from the checkpoint.
 
-    A run of all tables after one that did not end, with no `cdc` between, goes on with that one.
+    A run of all tables continues an unfinished one. A `cdc` in between completes it; the next
+    snapshot then starts over.
     """
 
     source: ChangeSource
@@ -60,87 +62,85 @@ class TakeSnapshot:
     progress: Progress = field(default_factory=Listeners)
 
     def run(self, tables: Sequence[str] = ()) -> SnapshotReport:
-        """Load the tables that match the globs, every discovered one without any."""
+        """Load the tables that match the globs; without globs, every table found."""
         with self.source, self.destination:
-            checkpoint = self.destination.read_checkpoint()
-            identity = self.source.identity()
-            slot = self.source.slot()
-            current, left = self.source.current_lsn(), self.source.left_timeline
-            broken = (
-                continuity_break(checkpoint, identity, slot, current, left) if checkpoint else None
-            )
-            if tables and broken:
-                raise broken
-            states = checkpoint.tables if checkpoint else {}
-            require_schemas(self.catalog.schemas_found(), states, self.catalog.names)
-            if tables:
-                # Before anything is made there.
-                choose_tables(self.catalog.tables(), tables)
-            horizon = self.catalog.horizon()
-            found = self.catalog.publish()
-            names = {t.relation.oid: t.relation.table for t in found}
-            known = self._known(checkpoint, identity, all_tables=not tables)
-            targets = target_names(names, known, self.first_schema, self.destination.naming)
-            chosen = choose_tables(found, tables)
-            refused = {t.relation.oid: t.refused for t in chosen if t.refused}
-            chosen = [table for table in chosen if not table.refused]
-            if locked := [str(table.relation.table) for table in chosen if table.locked]:
-                raise TablesLocked(locked)
-            if checkpoint and checkpoint.full_load and not (broken or tables):
-                return self._go_on(replace(checkpoint, source=identity), found)
-            anew = checkpoint is None or broken is not None
-            if anew and slot is not None:
-                self._tell_of_slot(slot)
+            start = self._start()
+            if tables and start.broken:
+                raise start.broken
+            chosen = self._choose(start, tables)
+            if start.unfinished and not tables:
+                return self._go_on(replace(start.unfinished, source=start.identity), chosen.found)
+            if start.over and start.slot is not None:
+                self._warn_of_slot(start.slot)
                 self.source.drop_slot()
-            with self.snapshots.begin(create_slot=anew) as snapshot:
-                if checkpoint is None or anew:
-                    waiting = self._waiting(checkpoint, identity, current)
-                    checkpoint = Checkpoint(identity, snapshot.lsn, waiting)
-                live = {t.relation.oid for t in found}
-                states = {
-                    oid: state if oid in live else state.dropped()
-                    for oid, state in checkpoint.tables.items()
-                }
-                full_load = checkpoint.full_load if tables else snapshot.lsn
-                checkpoint = Checkpoint(
-                    identity,
-                    checkpoint.lsn,
-                    states,
-                    checkpoint.committed_at,
-                    full_load,
-                    checkpoint.reading,
-                    checkpoint.horizon,
+            with self.snapshots.begin(create_slot=start.over) as snapshot:
+                checkpoint = self._begin(start, chosen, snapshot, all_tables=not tables)
+                self.progress.emit(
+                    Note(f"snapshot at LSN {snapshot.lsn}: {len(chosen.tables)} tables")
                 )
-                self.progress.emit(Note(f"snapshot at LSN {snapshot.lsn}: {len(chosen)} tables"))
-                pairs = [(table, targets[table.relation.oid]) for table in chosen]
-                checkpoint, last, counts = self._read(snapshot, pairs, checkpoint)
-                counts.refused |= refused
-                lsn = snapshot.lsn
-                taken_at = snapshot.taken_at
-            # Every table is at the snapshot: the stream's older changes are in it. One that was
-            # not read misses them from here on.
+                checkpoint, last, counts = self._read(snapshot, chosen.tables, checkpoint)
+                counts.refused |= chosen.refused
+                lsn, taken_at = snapshot.lsn, snapshot.taken_at
             if not tables:
-                checkpoint = checkpoint.with_table(*_unread(checkpoint, counts))
-                checkpoint = replace(
-                    checkpoint.advanced(lsn, taken_at),
-                    full_load=None,
-                    reading=None,
-                    horizon=horizon,
-                )
+                checkpoint = _complete(checkpoint.advanced(lsn, taken_at), counts, chosen.horizon)
             self.destination.load(last, checkpoint)
             self.source.confirm(confirmable(checkpoint))
             self._read_unsteady(checkpoint, counts)
             warn_of_unrepresentable(self.progress, counts.unrepresentable)
             if counts.refused:
-                named = {str(names[oid]): error for oid, error in counts.refused.items()}
-                raise TablesRefused(named)
-            return SnapshotReport(lsn, len(chosen), counts.rows, counts.unrepresentable)
+                names = {table.relation.oid: str(table.relation.table) for table in chosen.found}
+                raise TablesRefused({names[oid]: error for oid, error in counts.refused.items()})
+            return SnapshotReport(lsn, len(chosen.tables), counts.rows, counts.unrepresentable)
+
+    def _start(self) -> _Start:
+        checkpoint = self.destination.read_checkpoint()
+        identity, slot = self.source.identity(), self.source.slot()
+        current, left = self.source.current_lsn(), self.source.left_timeline
+        broken = continuity_break(checkpoint, identity, slot, current, left) if checkpoint else None
+        return _Start(checkpoint, identity, slot, current, broken)
+
+    def _choose(self, start: _Start, globs: Sequence[str]) -> _Chosen:
+        """Publish the tables and choose those to read."""
+        states = start.checkpoint.tables if start.checkpoint else {}
+        require_schemas(self.catalog.schemas_found(), states, self.catalog.names)
+        if globs:
+            choose_tables(self.catalog.tables(), globs)  # raises before anything is published
+        horizon = self.catalog.horizon()
+        found = self.catalog.publish()
+        names = {table.relation.oid: table.relation.table for table in found}
+        known = self._known(start, all_tables=not globs)
+        targets = target_names(names, known, self.first_schema, self.destination.naming)
+        chosen = choose_tables(found, globs)
+        refused = {table.relation.oid: table.refused for table in chosen if table.refused}
+        chosen = [table for table in chosen if not table.refused]
+        if locked := [str(table.relation.table) for table in chosen if table.locked]:
+            raise TablesLocked(locked)
+        pairs = [(table, targets[table.relation.oid]) for table in chosen]
+        return _Chosen(found, pairs, refused, horizon)
+
+    def _begin(
+        self, start: _Start, chosen: _Chosen, snapshot: Snapshot, *, all_tables: bool
+    ) -> Checkpoint:
+        """Return the checkpoint from which the load starts."""
+        checkpoint = start.checkpoint
+        if checkpoint is None or start.over:
+            checkpoint = Checkpoint(start.identity, snapshot.lsn, self._waiting(start))
+        live = {table.relation.oid for table in chosen.found}
+        return replace(
+            checkpoint,
+            source=start.identity,
+            tables={
+                oid: state if oid in live else state.dropped()
+                for oid, state in checkpoint.tables.items()
+            },
+            full_load=snapshot.lsn if all_tables else checkpoint.full_load,
+        )
 
     def _go_on(self, checkpoint: Checkpoint, found: Sequence[SourceTable]) -> SnapshotReport:
-        """End the full load of an earlier run: read the tables that it has not come to, and bring
-        those that it has, by the stream, to the same commit."""
+        """Finish the full load of an earlier run: read the tables that it had not read, and bring
+        the others to the same commit through the stream."""
         unread = {
-            table.relation.oid: "the full load has not come to it"
+            table.relation.oid: "the full load had not read it"
             for table in found
             if not table.refused
             and (table.not_streamed or not checkpoint.loaded(table.relation.oid))
@@ -163,7 +163,7 @@ class TakeSnapshot:
         )
 
     def _read_unsteady(self, checkpoint: Checkpoint, counts: TablesRead) -> None:
-        """Read once more the tables whose definitions changed while they were read."""
+        """Read the tables again whose definitions changed while they were read."""
         for attempt in range(READ_ATTEMPTS):
             unsteady = counts.unsteady
             if not unsteady:
@@ -196,40 +196,42 @@ class TakeSnapshot:
             snapshot, tables, self.catalog.tables, self.destination, checkpoint, self.progress
         )
 
-    def _tell_of_slot(self, slot: SlotState) -> None:
-        """It may be what a snapshot left that was killed, or another pipeline's: nothing there says
-        whose it is."""
-        anew = f"slot {slot.name} has no usable checkpoint in this destination: creating it anew"
+    def _warn_of_slot(self, slot: SlotState) -> None:
+        """The slot may be left over from a killed snapshot, or belong to another pipeline; nothing
+        in it shows which."""
+        replacing = (
+            f"slot {slot.name} has no usable checkpoint in this destination and is being replaced"
+        )
         if slot.lost:
-            self.progress.emit(Note(anew))
+            self.progress.emit(Note(replacing))
             return
         self.progress.emit(
             Warned(
-                f"{anew}; a pipeline of another destination that reads it needs a new snapshot "
-                "then, and a sources.pg_replication.slot_name and pub_name of its own"
+                f"{replacing}; if a pipeline with another destination uses it, that pipeline needs "
+                "a new snapshot, and its own sources.pg_replication.slot_name and pub_name"
             )
         )
 
-    def _waiting(
-        self, checkpoint: Checkpoint | None, identity: SourceIdentity, current: Lsn
-    ) -> Mapping[int, TableState]:
-        """Where only the slot is another: tables that the destination has, so that their names are
-        followed; each must be read. In a copy of the source other tables may have their oids."""
-        if checkpoint is None or checkpoint.lsn > current:
+    def _waiting(self, start: _Start) -> Mapping[int, TableState]:
+        """Return the tables that the destination has, each waiting to be read, if only the slot is
+        another one; their names are then followed. A copy of the source may use their oids for
+        other tables: then none."""
+        checkpoint = start.checkpoint
+        if checkpoint is None or checkpoint.lsn > start.current:
             return {}
-        if replace(checkpoint.source, slot_name=identity.slot_name) != identity:
+        if replace(checkpoint.source, slot_name=start.identity.slot_name) != start.identity:
             return {}
-        reason = "the slot was created anew"
         return {
-            oid: state if state.status is TableStatus.DROPPED else state.needs_snapshot(reason)
+            oid: state
+            if state.status is TableStatus.DROPPED
+            else state.needs_snapshot("the slot was created again")
             for oid, state in checkpoint.tables.items()
         }
 
-    def _known(
-        self, checkpoint: Checkpoint | None, identity: SourceIdentity, *, all_tables: bool
-    ) -> Mapping[int, TableState]:
-        """States whose targets stay. `schemas` may be others than they were: where every table is
-        read anew, its target is one that they give it."""
+    def _known(self, start: _Start, *, all_tables: bool) -> Mapping[int, TableState]:
+        """Return the states whose targets stay. Where every table is read, a changed `schemas`
+        setting gives tables other targets."""
+        checkpoint, identity = start.checkpoint, start.identity
         if checkpoint is None or (checkpoint.source.system_id, checkpoint.source.database) != (
             identity.system_id,
             identity.database,
@@ -243,10 +245,49 @@ class TakeSnapshot:
         }
 
 
-def _unread(checkpoint: Checkpoint, counts: TablesRead) -> list[TableState]:
-    """States of known tables that were not read, to be read by the next run."""
-    return [
+@dataclass(frozen=True)
+class _Start:
+    """Source and destination before a run."""
+
+    checkpoint: Checkpoint | None
+    identity: SourceIdentity
+    slot: SlotState | None
+    current: Lsn
+    #: Why slot and checkpoint do not fit together.
+    broken: CdcError | None
+
+    @property
+    def over(self) -> bool:
+        """Whether the run starts over, with a new slot."""
+        return self.checkpoint is None or self.broken is not None
+
+    @property
+    def unfinished(self) -> Checkpoint | None:
+        """The checkpoint of a full load that can be continued."""
+        full_load = self.checkpoint is not None and self.checkpoint.full_load
+        return self.checkpoint if full_load and not self.broken else None
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The tables found, those to read (with target names), those that the source refuses, and the
+    horizon before they were described."""
+
+    found: Sequence[SourceTable]
+    tables: Sequence[tuple[SourceTable, str]]
+    refused: Mapping[int, CdcError]
+    horizon: int
+
+
+def _complete(checkpoint: Checkpoint, counts: TablesRead, horizon: int) -> Checkpoint:
+    """Return the checkpoint of a finished full load.
+
+    Every table is at the snapshot, which contains all older changes of the stream. A table that was
+    not read misses them, so the next run must read it.
+    """
+    refused = (
         state.needs_snapshot(str(error))
         for oid, error in counts.refused.items()
         if (state := checkpoint.tables.get(oid)) is not None
-    ]
+    )
+    return replace(checkpoint.with_table(*refused), full_load=None, reading=None, horizon=horizon)

@@ -1,4 +1,4 @@
-"""Whether a table must be read again, because something changed its rows without row events.
+"""Fingerprint of a table: it shows whether rows may have changed without row events.
 
 Source: PostgreSQL manual, `pg_class.relfilenode`, `pg_attribute`, `pg_inherits`, `pg_enum`.
 """
@@ -13,21 +13,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cdc_core.values.partition_bounds import Bound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
     from cdc_core.values.lsn import Lsn
 
-#: Stands for the table itself among the oids of its partitions.
+#: The table itself, among the oids of its partitions.
 ITSELF = 0
 
 
 class Label(NamedTuple):
     """A label of an enum.
 
-    `number` is its own, whatever its name; `enum` its type's. `mark` changes when its catalog row
-    is written (empty: not known). `original`: it came with the type, and never had another name.
-    A value with this `text` may be of another label, which had the name before, in changes that
-    commit at or before `doubted_until`.
+    `number` identifies it, whatever its name, and `enum` its type. `mark` changes when its catalog
+    row is written (empty: not known). `original`: it was created with the type and never renamed.
+    In changes that commit at or before `doubted_until`, a value with this `text` may belong to
+    another label, which had the name before.
     """
 
     number: int
@@ -39,8 +40,8 @@ class Label(NamedTuple):
 
 
 class Attributes(NamedTuple):
-    """Of a composite type: `mark` changes when one is added, dropped or changes type. `original`:
-    none ever was, since the type was created."""
+    """The attributes of a composite type. `mark` changes when one is added, dropped or changes
+    type. `original`: that never happened."""
 
     type_oid: int
     mark: str
@@ -51,29 +52,30 @@ class Attributes(NamedTuple):
 class Fingerprint:
     """Marks of a table's definition and storage, taken from the catalog at one moment.
 
-    - `storage` changes when the table gets new files: a rewriting ALTER, but VACUUM FULL, CLUSTER
-      and TRUNCATE too, which change no rows or send their own event.
+    - `storage` changes when the table gets new files: after an ALTER that rewrites it, but also
+      after VACUUM FULL, CLUSTER and TRUNCATE, which change no rows or send their own event.
     - `definition` changes when any column's catalog row is written.
     - `persistence` changes with every ALTER TABLE that gives the table new files, such as SET
-      UNLOGGED, while which its changes are not in the WAL. Empty: that cannot be seen.
-    - `partitions` holds every leaf partition as `(oid, attached, file node)`; `attached` is False
-      for one that was created in place, whose rows all came through the stream. A partition missing
-      later took its rows with it; one with new files was truncated by itself, or may have been. The
-      first file node is the oid.
-    - `paths` changes for a leaf when it, or a partition above it, is attached once more. A leaf
-      without one: not known.
-    - `bounds` are those of leaves of which they are known, as `(oid, bounds)`.
-    - `labels` are those of the enums in its columns; a label that gets another name changes the
-      text of rows from before. `enums` are the types of columns whose values are labels of an enum,
-      as `(type oid, enum)`; `within` are enums whose labels are a part of values.
-    - `attributes` are those of the composite types in its columns: with others, rows from before
-      print otherwise. Renaming one changes no text.
+      UNLOGGED. The WAL does not contain changes of an unlogged table. Empty: not known.
+    - `partitions` holds every leaf partition as `(oid, attached, file node)`. `attached` is False
+      for a partition that was created in place: all its rows came through the stream. A partition
+      that disappears takes its rows with it; one with new files may have been truncated. The first
+      file node is the oid.
+    - `paths` changes for a leaf when it, or a partition above it, is attached again. Not known for
+      a leaf without a path.
+    - `bounds` holds the bounds of leaves, where known, as `(oid, bounds)`.
+    - `labels` are those of the enums in its columns. Renaming a label changes the text of existing
+      rows. `enums` are the types of columns whose values are labels of an enum, as `(type oid,
+      enum)`; `within` are enums whose labels are only a part of a value.
+    - `attributes` are those of the composite types in its columns. Adding, dropping or changing one
+      changes the text of existing rows; renaming one does not.
     - `place` changes when the table is put into a schema. Empty: it is not published by its schema,
       or not known.
-    - `last_column` is the greatest number that a column ever had, dropped ones too. 0: not known.
-    - `unsent` holds the numbers of columns that the stream leaves out, such as generated ones.
-    - `publication` changes when the table was published otherwise for a time, or not at all: what
-      was done to it then may be missing. Empty: not published, or not known.
+    - `last_column` is the greatest number that any column ever had, including dropped ones. 0: not
+      known.
+    - `unsent` holds the numbers of columns that the stream omits, such as generated ones.
+    - `publication` changes when the table was published differently for a time, or not at all:
+      changes from that time may be missing. Empty: not published, or not known.
     """
 
     storage: str = ""
@@ -111,8 +113,8 @@ class Fingerprint:
         return parsed
 
     def moved(self, before: Fingerprint) -> frozenset[int]:
-        """Partitions with new files since `before`, and `ITSELF`: their rows may be others, unless
-        some are still there from that time."""
+        """Return the partitions (or `ITSELF`) with new files since `before`; their rows may have
+        changed."""
         old = {oid: node for oid, _, node in before.partitions}
         found = {oid for oid, _, node in self.partitions if old.get(oid, node) != node}
         if self.storage != before.storage and (
@@ -124,7 +126,8 @@ class Fingerprint:
         return frozenset(found)
 
     def attached(self, before: Fingerprint) -> frozenset[int]:
-        """Partitions attached since `before`, in their first files: they may have brought rows."""
+        """Return the partitions attached since `before`, in their first files; they may have
+        brought rows."""
         old = {oid for oid, *_ in before.partitions}
         return frozenset(
             oid
@@ -133,12 +136,13 @@ class Fingerprint:
         )
 
     def gone(self, before: Fingerprint) -> frozenset[int]:
-        """Partitions that were detached or dropped since `before`, with their rows."""
+        """Return the partitions that were detached or dropped since `before`, with their rows."""
         now = {oid for oid, *_ in self.partitions}
         return frozenset(oid for oid, *_ in before.partitions if oid not in now)
 
     def keeping(self, gone: Collection[int], before: Fingerprint) -> Fingerprint:
-        """With these partitions of `before`, as long as their rows are not removed."""
+        """Return this fingerprint with these partitions of `before`, whose rows are not removed
+        yet."""
         return replace(
             self,
             partitions=(*self.partitions, *(p for p in before.partitions if p[0] in gone)),
@@ -147,7 +151,7 @@ class Fingerprint:
         )
 
     def without(self, gone: Collection[int]) -> Fingerprint:
-        """Without these partitions."""
+        """Return this fingerprint without these partitions."""
         return replace(
             self,
             partitions=tuple(p for p in self.partitions if p[0] not in gone),
@@ -156,44 +160,55 @@ class Fingerprint:
         )
 
     def reread_reason(self, before: Fingerprint, settled: Collection[int] = ()) -> str:
-        """Why rows may differ from what the stream told since `before`; empty if they cannot.
+        """Return why rows may differ from what the stream sent since `before`; empty if they
+        cannot.
 
-        `settled` are those of the partitions in `moved` and `attached`, and of `ITSELF`, that are
-        known to have the rows they had, or none; and those in `gone` whose rows will be removed.
+        `settled` are partitions (or `ITSELF`) that need no such doubt: of `moved` and `attached`,
+        those known to have the rows they had, or no rows; of `gone`, those whose rows will be
+        removed.
         """
+        reasons = (
+            *self._partition_reasons(before, {*settled}),
+            *self._file_reasons(before, {*settled}),
+            self._labels_changed(before),
+            self._attributes_changed(before),
+            "its publication was changed"
+            if before.publication and self.publication not in ("", before.publication)
+            else "",
+            "it was moved out of its schema and back"
+            if before.place and self.place not in ("", before.place)
+            else "",
+        )
+        return next(filter(None, reasons), "")
+
+    def _partition_reasons(self, before: Fingerprint, settled: AbstractSet[int]) -> Iterator[str]:
+        if self.gone(before) - settled:
+            yield "a partition was detached or dropped"
         old = {oid for oid, *_ in before.partitions}
-        if self.gone(before) - {*settled}:
-            return "a partition was detached or dropped"
         added = [leaf for leaf in self.partitions if leaf[0] not in old]
         if any(attached for oid, attached, _ in added if oid not in settled):
-            return "a partition was attached"
+            yield "a partition was attached"
         # A foreign table has no files: 0.
         if any(node not in (0, oid) for oid, _, node in added):
-            return "a new partition was truncated or rewritten"
+            yield "a new partition was truncated or rewritten"
         paths = dict(before.paths)
         if any(paths.get(oid, path) != path for oid, path in self.paths):
-            return "a partition was detached and attached again"
-        moved = self.moved(before) - {*settled}
+            yield "a partition was detached and attached again"
+
+    def _file_reasons(self, before: Fingerprint, settled: AbstractSet[int]) -> Iterator[str]:
+        moved = self.moved(before) - settled
         if moved - {ITSELF}:
-            return "a partition was truncated or rewritten"
+            yield "a partition was truncated or rewritten"
         if moved and self.definition != before.definition:
-            return "the table was rewritten"
+            yield "the table was rewritten"
         if moved:
-            return "it has new files, and may have been UNLOGGED for a time"
-        reason = self._labels_changed(before) or self._attributes_changed(before)
-        if reason:
-            return reason
-        if before.publication and self.publication not in ("", before.publication):
-            return "its publication was changed"
-        if before.place and self.place not in ("", before.place):
-            return "it was moved out of its schema and back"
-        return ""
+            yield "it has new files, and may have been UNLOGGED for a time"
 
     def following(self, before: Fingerprint, until: Callable[[], Lsn]) -> Fingerprint:
-        """With what is known since `before` of when labels got their names.
+        """Return this fingerprint with what `before` knows of when labels got their names.
 
-        Of several new ones each may have had the name of another before: what commits at or before
-        `until`, which is asked for if need be, tells it from none.
+        Of several new labels, each may have had the name of another one. So their values are in
+        doubt in changes that commit at or before `until`, which is called only then.
         """
         doubted = {label.number: label.doubted_until for label in before.labels}
         by_enum = self._new_labels(before)
@@ -226,7 +241,7 @@ class Fingerprint:
         return ""
 
     def _new_labels(self, before: Fingerprint) -> dict[int, list[Label]]:
-        """Labels that `before` did not have and that may have been renamed, by enum."""
+        """Return the labels that are new since `before` and may have been renamed, by enum."""
         old = {label.number for label in before.labels}
         new: dict[int, list[Label]] = {}
         for label in self.labels:
