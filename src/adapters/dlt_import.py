@@ -1,8 +1,8 @@
-"""Import the dlt that loads data, where Databricks has another module of that name.
+"""Import dlt, the data load tool, on Databricks too, where another module has that name.
 
-Delta Live Tables is `dlt` there: served by an import hook, and lying on `sys.path` as well. Hooks
-are known by their mark, not by their place; they are set aside for the import and put back after.
-Which dlt came is proven, not hoped. Source: dlt documentation, "Databricks, Delta Live Tables".
+On Databricks, `dlt` is Delta Live Tables: an import hook provides it, and it is on `sys.path` too.
+Hooks are recognized by their names. They are removed for the import and restored afterwards, and
+the imported module is then checked. Source: dlt documentation, "Databricks, Delta Live Tables".
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ _importing = threading.Lock()
 
 
 def import_dlt() -> ModuleType:
-    """The dlt of the package index; raises `SettingsError` if it cannot be had. Safe in threads."""
+    """Import the data load tool. Raises `SettingsError` if that fails. Thread-safe."""
     with _importing:
         loaded = dict(sys.modules)
         present = loaded.get("dlt")
         if getattr(getattr(present, "__spec__", None), "_initializing", False):
-            # Another thread imports it by itself: wait, as nothing may be purged under its hands.
+            # Another thread is importing it: wait, and purge nothing meanwhile.
             present = importlib.import_module("dlt")
         if present is not None and is_data_load_tool(present):
             return present
-        return _import_anew(loaded)
+        return _import_again(loaded)
 
 
-def _import_anew(loaded: dict[str, ModuleType]) -> ModuleType:
-    """Instead of whatever is `loaded`.
+def _import_again(loaded: dict[str, ModuleType]) -> ModuleType:
+    """Import dlt in place of the modules in `loaded`.
 
-    Other threads may be importing: hooks and search path are lists of our own for the while, as one
-    that is reordered under a search makes it miss what it looks for.
+    Other threads can be importing at the same time. So hooks and search path are replaced by new
+    lists: to reorder a list during a search would make that search miss its module.
     """
     hooks, path = sys.meta_path, sys.path
     _purge(loaded)
@@ -70,24 +70,24 @@ def _import_anew(loaded: dict[str, ModuleType]) -> ModuleType:
 
 
 def is_data_load_tool(module: Any) -> bool:
-    """The proof: Delta Live Tables has no pipelines to run."""
+    """Whether the module is the data load tool: Delta Live Tables lacks these functions."""
     return hasattr(module, "pipeline") and hasattr(module, "secrets")
 
 
 def is_marked(hook: Any) -> bool:
-    """Whether an import hook is one of Databricks', by what it and its class say of themselves."""
+    """Whether an import hook belongs to Databricks, judged by its class and its `repr`."""
     kind = hook if isinstance(hook, type) else type(hook)
-    told = f"{kind.__module__}.{kind.__qualname__} {hook!r}"
-    return any(mark.lower() in told.lower() for mark in HOOK_MARKS)
+    names = f"{kind.__module__}.{kind.__qualname__} {hook!r}"
+    return any(mark.lower() in names.lower() for mark in HOOK_MARKS)
 
 
 def where(module: Any) -> str:
-    """The file of a module, for people."""
+    """Return the file of a module, for messages."""
     return str(getattr(module, "__file__", None) or "an import hook")
 
 
 def _purge(loaded: dict[str, ModuleType]) -> None:
-    """Forget every module of that name, and what a stub has loaded under others."""
+    """Remove every module of that name from `sys.modules`, and the stub's other modules."""
     for name, module in loaded.items():
         file = getattr(module, "__file__", None) or ""
         wrong = name.partition(".")[0] == "dlt" or file.startswith(STUB_MODULES)
@@ -96,7 +96,8 @@ def _purge(loaded: dict[str, ModuleType]) -> None:
 
 
 def _ours_first(path: list[str]) -> list[str]:
-    """The search path with the folder of the installed distribution first, Databricks' own last."""
+    """Return the search path with the folder of the installed dlt first and Databricks' folders
+    last."""
     try:
         home = [str(Path(str(distribution("dlt").locate_file(""))))]
     except PackageNotFoundError:

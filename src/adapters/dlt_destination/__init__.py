@@ -1,6 +1,6 @@
-"""Destinations on dlt: one adapter, and a thin variant of it for each kind of table store.
+"""Destinations on dlt: one adapter, and one table store for each kind of destination.
 
-The way of a batch: Parquet files -> a dlt load package -> one atomic step per table -> the
-checkpoint as dlt state. Nothing here imports dlt before a destination is opened.
+A batch becomes Parquet files, then one atomic step per table, then a dlt load package that stores
+the checkpoint as dlt state. Nothing here imports dlt before a destination is opened.
 Source: https://dlthub.com/docs/dlt-ecosystem/destinations.
 """

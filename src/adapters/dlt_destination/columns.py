@@ -1,4 +1,4 @@
-"""Columns of destination tables: all of them, and which types widen."""
+"""Columns of destination tables, and which types can be widened."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _WIDER = {
     pa.float32(): (pa.float64(),),
 }
 
-#: Digits before the point that a decimal needs in place of a whole number.
+#: Digits before the decimal point that a decimal needs to hold every value of an integer type.
 _WHOLE_DIGITS = {pa.int16(): 10, pa.int32(): 10, pa.int64(): 20}
 
 
 def all_fields(target: TargetTable) -> list[pa.Field]:
-    """The table's own columns, then the metadata columns."""
+    """Return the table's own columns, then the metadata columns."""
     return [*target.schema, *METADATA_FIELDS]
 
 
 def own_columns(held: Sequence[str]) -> list[str]:
-    """Names of the columns before the metadata columns."""
+    """Return the names of the columns before the metadata columns."""
     return list(held[: held.index(LSN_COLUMN)] if LSN_COLUMN in held else held)
 
 
 def with_columns(held: Sequence[str], added: Sequence[pa.Field]) -> list[str]:
-    """Names of a table's columns once `added` are behind its own, before the metadata columns."""
+    """Return the column names after `added` is inserted before the metadata columns."""
     own = own_columns(held)
     return [*own, *(field.name for field in added), *held[len(own) :]]
 
 
 def fitted(held: pa.Schema, added: Sequence[pa.Field], wider: Sequence[pa.Field]) -> pa.Schema:
-    """A table's columns once `added` are there and those in `wider` have their types."""
+    """Return a table's columns after `added` is inserted and `wider` has replaced types."""
     fields = {field.name: field for field in (*held, *added, *wider)}
     return pa.schema([fields[name] for name in with_columns(held.names, added)])
 
@@ -53,7 +53,7 @@ def widens(narrow: pa.DataType, wide: pa.DataType) -> bool:
 
 
 def alters(narrow: pa.DataType, wide: pa.DataType) -> bool:
-    """Whether a Databricks table can give a column the other type and keep its rows. Source:
+    """Whether Databricks can change a column from `narrow` to `wide` and keep the rows. Source:
     Databricks documentation, "Type widening"."""
     if pa.types.is_decimal(wide):
         if pa.types.is_decimal(narrow):
@@ -66,7 +66,7 @@ def alters(narrow: pa.DataType, wide: pa.DataType) -> bool:
 
 
 def same(left: pa.DataType | None, right: pa.DataType) -> bool:
-    """Equal types; string and large_string, binary and large_binary are one."""
+    """Whether the types are equal; string equals large_string, binary equals large_binary."""
     return left is not None and plain(left) == plain(right)
 
 

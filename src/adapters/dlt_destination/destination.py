@@ -57,11 +57,12 @@ if TYPE_CHECKING:
     from cdc_core.values.merges import SchemaStep
     from cdc_core.values.naming import TableNaming
 
-#: Folders within the run's: of the batch in hand, and of what is staged, by turns.
+#: Folders in the work folder: files of the current batch, and staged rows. The two staging folders
+#: alternate, because rows for the next load are staged while the current load reads its own.
 FILES = "files"
 STAGING = ("staging-1", "staging-2")
 
-#: Tables that are written at the same time, each by a client of its own.
+#: Tables that are written at the same time, each by its own client.
 TABLES_AT_ONCE = 8
 
 #: The table of unrepresentable values as a target: its own columns without the metadata columns.
@@ -74,7 +75,7 @@ UNREPRESENTABLE = TargetTable(
 
 
 class TableFailed(Exception):
-    """A table could not be written; the cause says why."""
+    """A table could not be written. `__cause__` is the reason."""
 
     def __init__(self, table: str) -> None:
         super().__init__(table)
@@ -82,10 +83,10 @@ class TableFailed(Exception):
 
 
 class DltDestination:
-    """See `cdc_core.ports.destination.Destination`, which this is.
+    """Implements `cdc_core.ports.destination.Destination`.
 
-    A dlt pipeline in a fresh folder is opened when it is first needed, and again after an error: a
-    failed package is never loaded later, and what the dataset holds is read anew.
+    A dlt pipeline is opened in a new folder when it is first needed, and again after an error: a
+    failed package is never loaded later, and the contents of the dataset are read again.
     """
 
     def __init__(self, store: TableStore, settings: PipelineSettings) -> None:
@@ -95,12 +96,12 @@ class DltDestination:
         self._folder: WorkFolder | None = None
         self._packages: Packages | None = None
         self._columns: MutableMapping[str, pa.Schema] | None = None
-        #: A client that keeps the connection open.
+        #: A client that keeps the connection open between scans.
         self._held: Any = None
         self._staged = 0
-        #: The folder of what is staged: until the load in hand has ended, or the next.
+        #: The folder for rows that are staged now.
         self._staging = STAGING[0]
-        #: Whether the checkpoint speaks of rows that are kept, or soon will.
+        #: Whether the checkpoint mentions kept rows, or the next one will.
         self._keeps = False
 
     @property
@@ -147,7 +148,9 @@ class DltDestination:
             paths, count = write_chunks(rows, pa.schema(all_fields(target)), folder, "part")
             with self._opened_client() as client:
                 if not self._keeps:
-                    self._store.forget_kept(client)  # of a run that was killed before it said so
+                    self._store.forget_kept(
+                        client
+                    )  # left by a run that was killed before its checkpoint
                 self._store.keep(client, name, paths)
             self._keeps = True
             shutil.rmtree(folder)
@@ -164,7 +167,7 @@ class DltDestination:
             self._run.begins = packages.begins
             folder, staged = self._subfolder(FILES), self._subfolder(self._staging)
             self._staging = STAGING[self._staging == STAGING[0]]
-            # Open to the end, so that what dlt opens meanwhile shares the connection where it can.
+            # Open until the end, so that clients that dlt opens can share the connection.
             with self._opened_client() as client:
                 self._define(client, batch)
                 steps = Steps()
@@ -173,7 +176,7 @@ class DltDestination:
                 if UNREPRESENTABLE_TABLE in steps:
                     self._fit(client, UNREPRESENTABLE, ())
                 if batch.replacements:
-                    # Their columns are as the replacement leaves them, which the store decides.
+                    # The store decides which columns a replaced table has.
                     self._columns = None
                 self._apply(client, steps)
                 packages.run(checkpoint.to_state())
@@ -204,7 +207,7 @@ class DltDestination:
             self._stay_open()
             if table not in self._known_columns(client) and not self._current(client, table):
                 return
-            # A query needs columns, even where only rows are counted.
+            # A query needs a column even if the caller only counts rows.
             for chunk in self._store.scan(client, table, columns or (LSN_COLUMN,)):
                 yield chunk if columns else chunk.select([])
 
@@ -214,7 +217,7 @@ class DltDestination:
                 assert self._folder is not None
                 file = write_table(pa.table({PROBE_COLUMN: [1]}), self._folder.path / "try.parquet")
                 self._store.try_writing(client, file)
-            # What was made and dropped again must not be taken for being there.
+            # The caches must not contain what was created and dropped.
             self._close()
 
     def drop(self) -> Sequence[str]:
@@ -234,7 +237,7 @@ class DltDestination:
         if self._packages is None:
             from adapters.dlt_destination.dlt.runtime import import_dlt
 
-            # Before `packages` and the stores, which import parts of it.
+            # First: `packages` and the stores import parts of dlt.
             import_dlt()
             from adapters.dlt_destination.dlt.packages import Packages
 
@@ -251,7 +254,7 @@ class DltDestination:
         return folder
 
     def _close(self) -> None:
-        with suppress(Exception):  # of a connection that is lost
+        with suppress(Exception):  # the connection can be lost
             self._let_go()
         self._packages = None
         self._columns = None
@@ -267,8 +270,8 @@ class DltDestination:
             yield client
 
     def _stay_open(self) -> None:
-        """Keep the connection between one scan and the next, until a load or the end: opening it
-        costs as much as there are tables."""
+        """Keep the connection open between scans, until a load or the end: the cost of opening it
+        grows with the number of tables."""
         if self._held is None:
             self._held = self._open().client()
             self._held.__enter__()
@@ -280,7 +283,7 @@ class DltDestination:
 
     @contextmanager
     def _failures(self, doing: str) -> Iterator[None]:
-        """Turn what goes wrong into one of our errors, and start afresh after it."""
+        """Translate exceptions into `CdcError` and close the pipeline after one."""
         try:
             yield
         except CdcError:
@@ -295,7 +298,7 @@ class DltDestination:
             self._close()
             root = root_cause(error)
             if not is_failure(root):
-                raise root from None  # an interrupt that came while dlt loaded, which wraps it
+                raise root from None  # dlt wraps an interrupt that arrives during a load
             if isinstance(root, CdcError):
                 raise root from None
             wrong_setting = settings_error(root, self._store.section)
@@ -311,7 +314,7 @@ class DltDestination:
         return self._columns
 
     def _current(self, client: Any, table: str) -> pa.Schema | None:
-        """Columns of a table as they are now: what definitions are decided by."""
+        """Return a table's current columns, the basis of every change of a definition."""
         known, schema = self._known_columns(client), self._store.current(client, table)
         if schema is not None:
             known[table] = schema
@@ -320,10 +323,9 @@ class DltDestination:
         return schema
 
     def _define(self, client: Any, batch: LoadBatch) -> None:
-        """Rename, make and alter tables until they fit the batch, before any of its rows.
+        """Rename, create and alter tables until they fit the batch, before any row is written.
 
-        What is refused of one table does not keep the others from being tried, so that all that are
-        refused are known at once.
+        After a refused table the other tables are still tried, so that one error names all of them.
         """
         tasks: list[tuple[str, Callable[[], None]]] = []
         for step in batch.steps:
@@ -336,7 +338,7 @@ class DltDestination:
         replaced = {replacement.target.name for replacement in batch.replacements}
         for merge in batch.merges:
             key = merge.key if isinstance(merge, KeyedMerge) else ()
-            # What a replacement of the same batch makes of the table is already known.
+            # A replacement in the same batch already gives the table its columns.
             if merge.target.name not in replaced:
                 tasks.append((merge.target.name, partial(self._fit, client, merge.target, key)))
         refused: dict[str, Refusal] = {}
@@ -357,7 +359,7 @@ class DltDestination:
             raise DestinationRefused({name: refusal.why for name, refusal in refused.items()})
 
     def _rename(self, client: Any, step: SchemaStep) -> None:
-        """Do a rename unless it is done already."""
+        """Rename a table or column, unless that has been done."""
         match step:
             case ColumnRename(table, old, new):
                 schema = self._current(client, table)
@@ -374,14 +376,15 @@ class DltDestination:
                     self._current(client, new)
 
     def _rename_cells(self, client: Any, step: SchemaStep) -> None:
-        """Before the rename itself, which tells whether this is still to be done."""
+        """Runs before the rename itself: if the rename is done, so is this."""
         if self._current(client, UNREPRESENTABLE_TABLE) is not None:
             self._store.rename_cells(client, step)
 
     def _replace(self, client: Any, batch: LoadBatch, folder: Path, steps: Steps) -> None:
-        """Whole tables, as the store takes them: row by row now, or from files as a step.
+        """Replace whole tables: now if the store accepts rows as they arrive, else from files in a
+        step.
 
-        What is merged into one afterwards must come in the same step, so from files.
+        A table with a merge in the same batch needs files: both must be one atomic step.
         """
         merged = {merge.target.name for merge in batch.merges}
         for number, replacement in enumerate(batch.replacements):
@@ -395,13 +398,13 @@ class DltDestination:
             steps.add(target.name, replace(step, paths=paths, rows=count))
 
     def _places(self, client: Any, kept: Sequence[str]) -> tuple[str, ...]:
-        """Where the files of these names are."""
+        """Return where the files that were kept under these names are."""
         if not kept:
             return ()
         places = self._store.kept(client)
         missing = [name for name in kept if name not in places]
         if missing:
-            raise DestinationFailed("parts of a table that were kept have disappeared", "run again")
+            raise DestinationFailed("kept parts of a table have disappeared", "run again")
         return tuple(place for name in kept for place in places[name])
 
     def _fill(self, client: Any, step: StagedReplacement, rows: IncomingRows) -> bool:
@@ -415,11 +418,11 @@ class DltDestination:
             raise TableFailed(step.target.name) from error
 
     def _apply(self, client: Any, steps: Steps) -> None:
-        """Bring the steps into their tables, several at a time; the first failure ends it, unless
-        it is a table that is refused: then the others go on."""
+        """Apply the steps, several tables at the same time. The first failure stops the load; a
+        refused table does not stop the others."""
         if not steps:
             return
-        client.initialize_storage()  # where it is still to be made
+        client.initialize_storage()  # creates the dataset if needed
         opened = threading.local()
         refused: dict[str, Refusal] = {}
         last: TableFailed | None = None
@@ -445,7 +448,7 @@ class DltDestination:
                             raise
                         refused[error.table] = refusal
                         last = error
-            except BaseException:  # an interrupt, too: what has not begun never does
+            except BaseException:  # including an interrupt: cancel what has not started
                 pool.shutdown(cancel_futures=True)
                 raise
         if last is not None and _common(refused, len(steps)):
@@ -454,9 +457,9 @@ class DltDestination:
             raise DestinationRefused({name: refusal.why for name, refusal in refused.items()})
 
     def _fit(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:
-        """Make a table, or columns that are missing, and widen those that are too narrow.
+        """Create the table, or add missing columns and widen narrow ones.
 
-        What is known from the run's start decides only that nothing is to be done.
+        The columns known from the start of the run only decide that nothing has to be done.
         """
         known = self._known_columns(client)
         if target.name in known and self._unfit(target, known[target.name]) == ([], []):
@@ -484,7 +487,7 @@ class DltDestination:
 
     @staticmethod
     def _unfit(target: TargetTable, actual: pa.Schema) -> tuple[list[pa.Field], list[pa.Field]]:
-        """Columns that a table lacks, and those that are not wide enough in it."""
+        """Return the columns that a table lacks, and those that are too narrow in it."""
         missing: list[pa.Field] = []
         narrow: list[pa.Field] = []
         for field in all_fields(target):
@@ -534,17 +537,17 @@ class IncomingRows:
 
 
 def _common(refused: Mapping[str, Refusal], tables: int) -> bool:
-    """Whether all of several tables are refused for what they have in common."""
+    """Whether more than one table is refused, all of them for a common cause."""
     return len(refused) == tables > 1 and all(refusal.common for refusal in refused.values())
 
 
 def _write_files(batch: LoadBatch, folder: Path, steps: Steps) -> None:
-    """Merges and cells as Parquet files, and the steps that use them."""
+    """Write merges and unrepresentable values to Parquet files; add the steps that use them."""
     for number, merge in enumerate(batch.merges):
         paths = tuple(chunk.path for chunk in merge.staged if isinstance(chunk, StagedParquet))
         rows = len(merge.rows) + sum(map(len, merge.staged))
         if not rows and merge.truncated_at is None:
-            continue  # it only asks for the table and its columns
+            continue  # only the table and its columns are needed
         if len(merge.rows) or not paths:
             paths += (write_table(merge.rows, folder / f"merge-{number}.parquet"),)
         slim = replace(merge, rows=merge.rows.schema.empty_table(), staged=())

@@ -8,8 +8,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class PipelineSettings:
-    """`pipeline_name` keys the checkpoint in the dataset. `work_folder` is where packages are made,
-    the system's temporary folder if None; nothing in it outlives a run."""
+    """`pipeline_name` identifies the checkpoint in the dataset. Packages are built in
+    `work_folder`, by default the system's temporary folder; a run leaves nothing there."""
 
     pipeline_name: str
     dataset_name: str
@@ -17,6 +17,6 @@ class PipelineSettings:
 
 
 def local_folder(bucket_url: str) -> Path | None:
-    """The folder of a `bucket_url`; None if it is an object store's."""
+    """Return the folder that a `bucket_url` names; None for an object store."""
     path = bucket_url.removeprefix("file://")
     return None if "://" in path else Path(path).absolute()

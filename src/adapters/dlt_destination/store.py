@@ -1,7 +1,7 @@
-"""Where tables are kept: what one kind of table store does in its own way, the rest being common.
+"""The contract of a table store: what each kind of destination does in its own way.
 
-A store has no state of a run. Every call gets `client`, dlt's job client for the dataset, opened;
-it brings credentials, names and connections that dlt's configuration found.
+Every call gets `client`, dlt's open job client for the dataset. It carries the credentials, names
+and connections that dlt's configuration found.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ def probe_name() -> str:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a table was refused, in one line without a row's values. `common`: a cause that tables
-    have together, such as a privilege; when all are refused for it, it is none of theirs alone."""
+    """Why a table was refused, in one line without values of a row. `common`: the cause can affect
+    several tables at once, such as a missing privilege. If it refuses all tables, the run fails
+    instead of setting each table aside."""
 
     why: str
     common: bool = False
@@ -43,31 +44,31 @@ class Refusal:
 class TableStore(Protocol):
     """One kind of destination. Names are exact; a change of a table is one atomic step."""
 
-    #: What errors call it, and where its settings are.
+    #: The name in error messages, and the section of the settings.
     kind: str
     section: str
-    #: What a table cannot be called.
+    #: Names that a table cannot have.
     naming: TableNaming
 
     def factory(self, run: Run) -> Any:
-        """dlt's destination factory, whose clients know the run."""
+        """Return dlt's destination factory; its clients know the run."""
         ...
 
     def columns(self, client: Any) -> MutableMapping[str, pa.Schema]:
-        """Columns of every table in the dataset, dlt's own left out; {} for no dataset.
+        """Return the columns of every table in the dataset except dlt's own; {} without a dataset.
 
-        A column of a foreign type has the type `null`.
+        A column whose type this library never writes gets the type `null`.
         """
         ...
 
     def current(self, client: Any, table: str) -> pa.Schema | None:
-        """Columns of a table as they are at this moment, which `columns` may show later; None for
-        no table."""
+        """Return the columns of a table at this moment; None if it does not exist. `columns` can
+        lag behind."""
         ...
 
     def make_fit(self, client: Any, replacement: StagedReplacement) -> None:
-        """Before its rows are read: change the table's definition, where it can be kept, so that
-        the replacement fits it. Nothing for a table that is not there."""
+        """Change the table's definition so that the replacement fits, if the table can be kept.
+        This happens before any row is read. Does nothing for a table that does not exist."""
         ...
 
     def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:
@@ -85,29 +86,29 @@ class TableStore(Protocol):
     def rename_table(self, client: Any, old: str, new: str) -> None: ...
 
     def rename_cells(self, client: Any, rename: SchemaStep) -> None:
-        """Have the table of unrepresentable values name the table or column as it will be."""
+        """Change the name of the table or column in the table of unrepresentable values."""
         ...
 
     def fill(self, client: Any, replacement: StagedReplacement, rows: pa.RecordBatchReader) -> bool:
-        """Replace the whole table by rows as they come, in one step; they have the metadata
-        columns. False, and no row taken, where this kind of store takes files only."""
+        """Replace the whole table by `rows` in one step, as they arrive; they include the metadata
+        columns. Returns False without reading a row if this store accepts files only."""
         ...
 
     def keep(self, client: Any, name: str, files: Sequence[Path]) -> None:
-        """Take the files, durably and out of sight; they are found under the name."""
+        """Store the files durably under `name`, where no reader of tables sees them."""
         ...
 
     def kept(self, client: Any) -> Mapping[str, Sequence[str]]:
-        """Places of the files that are kept, by name; names of which a file is missing left out.
-        A step that has them reads them there."""
+        """Return where the kept files are, by name, for `StagedReplacement.kept`. Omits a name if
+        one of its files is missing."""
         ...
 
     def forget_kept(self, client: Any) -> None:
-        """Remove all that is kept."""
+        """Delete all kept files."""
         ...
 
     def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
-        """Bring the steps into the table, in order. May run beside other tables' in a thread."""
+        """Apply the steps to the table, in order. Other threads can apply those of other tables."""
         ...
 
     def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]: ...
@@ -115,26 +116,26 @@ class TableStore(Protocol):
     def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]: ...
 
     def try_writing(self, client: Any, file: Path) -> None:
-        """Do with a table of its own what a load does: make it, write the file's row, drop it.
+        """Do what a load does, on a table of its own: create it, write the file's row, drop it.
 
-        Leaves neither table nor dataset nor volume that was not there. Raises what a load would.
+        Leaves no table, dataset or volume behind. Raises the same errors as a load.
         """
         ...
 
     def drop(self, client: Any) -> list[str]:
-        """Drop what the dataset and its staging dataset hold; names of what there was."""
+        """Drop the dataset and its staging dataset; return the names of what was dropped."""
         ...
 
     def volumes(self, client: Any) -> Mapping[str, Sequence[str]] | None: ...
 
     def close(self) -> None:
-        """Let go of what was kept for the run; the store can be used again."""
+        """Release what the store holds for the run. The store can be used again."""
         ...
 
     def failure(self, error: BaseException, where: str) -> CdcError:
-        """The error for people: what kind it is, without a row's values."""
+        """Return the error to show to the user, without values of a row."""
         ...
 
     def refusal(self, error: BaseException) -> Refusal | None:
-        """What a definition or row of a single table was refused for; None for anything else."""
+        """Return why one table's definition or row was refused; None for any other error."""
         ...

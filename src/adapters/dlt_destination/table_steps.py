@@ -1,4 +1,4 @@
-"""What one load does to each table, and what dlt's clients must know of the run."""
+"""The steps that one load applies to each table, and the state of a run that dlt's clients need."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class StagedMerge:
 
 @dataclass(frozen=True)
 class StagedReplacement:
-    """The whole content of a table, in one Parquet file or several. More of them may be `kept`, at
-    places that the store knows."""
+    """The whole content of a table, in one or more Parquet files. `kept` names further files that
+    the store has kept from before. `gone` names columns that the table loses; None means all
+    columns that the target does not have."""
 
     target: TargetTable
     paths: tuple[Path, ...]
@@ -35,7 +36,7 @@ class StagedReplacement:
     kept: tuple[str, ...] = ()
 
     def stays(self, column: str) -> bool:
-        """Whether a column of the table before stays, beside the target's."""
+        """Whether the replaced table keeps a column that the target does not have."""
         return self.gone is not None and column not in self.gone and not self.has(column)
 
     def has(self, column: str) -> bool:
@@ -63,8 +64,8 @@ class Steps(dict[str, list[Step]]):
 
 @dataclass
 class Run:
-    """Until a run `writes`, it makes nothing that is missing. `begins`: dlt found no state, so any
-    of its own tables may be missing."""
+    """Until a run `writes`, it creates nothing. `begins`: dlt found no state, so any of dlt's own
+    tables can be missing."""
 
     writes: bool = False
     begins: bool = False

@@ -1,4 +1,4 @@
-"""A Databricks secret scope, read by the SDK: a wheel task has no `dbutils` of its own.
+"""Read a Databricks secret scope through the SDK: a wheel task has no `dbutils`.
 
 Source: Databricks documentation, "Secret management", `databricks.sdk.WorkspaceClient().dbutils`.
 """
@@ -22,7 +22,7 @@ def _workspace() -> Any:
 
 @dataclass(frozen=True)
 class DatabricksSecretScope:
-    """Secrets of one scope. `keys` maps the dotted settings that it holds to its own key names."""
+    """The secrets of one scope. `keys` maps dotted settings to the names of keys in the scope."""
 
     scope: str
     keys: Mapping[str, str]
@@ -44,7 +44,7 @@ class DatabricksSecretScope:
         return str(value)
 
     def _refusal(self, name: str, error: Exception) -> Exception:
-        """One line for what the workspace said; its own text is not repeated."""
+        """Return an error for the workspace's refusal, without repeating its text."""
         match type(error).__name__:
             case "NotFound" | "ResourceDoesNotExist" if str(error).startswith("Scope "):
                 return SettingsError(

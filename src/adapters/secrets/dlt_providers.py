@@ -1,7 +1,8 @@
 """dlt's configuration providers without dlt: environment, `secrets.toml`, then `config.toml`.
 
-Reading a setting must not cost the import of dlt, so this repeats dlt's rules: names of variables
-are the path in upper case joined by two underscores; the project's folder counts before the global.
+To read a setting must not cost the import of dlt, so this module repeats dlt's rules. A variable's
+name is the path in upper case, joined by two underscores. The project's folder overrides the global
+folder.
 Source: dlt documentation, "Configuration: where dlt looks for values".
 """
 
@@ -27,10 +28,10 @@ KeyPath = tuple[str, ...]
 
 
 class DltProviders:
-    """The values that dlt would find, and where each comes from; a `Secrets` port too."""
+    """The values that dlt would find, and the origin of each. Also a `Secrets` port."""
 
     def __init__(self, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """`layers`: name and document of each provider, the one that wins first."""
+        """`layers` are pairs of a provider's name and its document; the first one has priority."""
         self._values: dict[KeyPath, Any] = {}
         self._origins: dict[KeyPath, str] = {}
         for origin, document in layers:
@@ -48,9 +49,9 @@ class DltProviders:
     ) -> DltProviders:
         """Read the providers of this process.
 
-        Of the environment only what lies under one of the dotted `sections` is taken. `overrides`
-        are dotted keys that win over all else (the command line's). Raises `SettingsError` for a
-        file that cannot be read.
+        From the environment, only variables below one of the dotted `sections` are used.
+        `overrides` are dotted keys with the highest priority (the command line's). Raises
+        `SettingsError` for a file that cannot be read.
         """
         environ = os.environ if environ is None else environ
         files = [
@@ -71,7 +72,7 @@ class DltProviders:
         return None if value is None else str(value)
 
     def origin(self, key: str) -> str | None:
-        """Where the value of a dotted key comes from, for people; None if it is not set."""
+        """Return the origin of a dotted key's value, for messages; None if it is not set."""
         path = tuple(key.split("."))
         own = self._origins.get(path)
         if own is not None:
@@ -81,25 +82,25 @@ class DltProviders:
         return f"{min(parts)}{others}" if parts else None
 
     def document(self) -> dict[str, Any]:
-        """All values, nested by section."""
+        """Return all values, nested by section."""
         return _nested(self._values.items())
 
     def _shadowed(self, path: KeyPath) -> bool:
-        """Whether a stronger provider gave this value, a section around it or a value above it."""
+        """Whether a provider with higher priority has set this key, or one above or below it."""
         return any(
             path[: len(known)] == known or known[: len(path)] == path for known in self._values
         )
 
 
 def settings_folders(environ: Mapping[str, str]) -> list[Path]:
-    """The project's settings folder, then dlt's global one."""
+    """Return the project's settings folder, then dlt's global folder."""
     project = Path(environ.get("DLT_PROJECT_DIR", "."))
     name = environ.get("DLT_CONFIG_FOLDER", ".dlt")
     return [project / name, _global_folder(environ, name)]
 
 
 def environment_name(key: str) -> str:
-    """The variable that sets a dotted key."""
+    """Return the name of the environment variable that sets a dotted key."""
     return key.replace(".", SEPARATOR).upper()
 
 
@@ -116,7 +117,7 @@ def _global_folder(environ: Mapping[str, str], name: str) -> Path:
 
 
 def _check_section(section: str, document: Mapping[str, Any], origin: str) -> None:
-    """Refuse a value where a section belongs."""
+    """Raise `SettingsError` if a section is a plain value."""
     node: Any = document
     passed: list[str] = []
     for part in section.split("."):
@@ -143,7 +144,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text("utf-8"))
     except tomllib.TOMLDecodeError as error:
-        # The parser's own words may quote what it stumbled over, which may be a password.
+        # The parser's message can quote the wrong text, which can be a password.
         place = re.search(r"line \d+, column \d+", str(error))
         where = place.group() if place else "the end"
         raise SettingsError(

@@ -16,10 +16,10 @@ from cdc_core.values.errors import SettingsError
 if TYPE_CHECKING:
     from adapters.dlt_destination.table_steps import Run
 
-#: How long another process, a reader in passing, may keep the file from being opened.
+#: How long to wait while another process, such as a reader, has the file open.
 LOCK_WAIT_SECONDS = 10.0
 
-#: What opening the file says where no other run would open it either.
+#: Errors of opening the file that waiting does not cure.
 _WRONG_FILE = re.compile(
     r"not a valid DuckDB database file|: (?:No such file or directory|Not a directory"
     r"|Is a directory|Permission denied|Read-only file system)$",
@@ -28,8 +28,8 @@ _WRONG_FILE = re.compile(
 
 
 class OpensFile:
-    """Mixed into DuckDB's job client: bounds memory, waits while another process has the file, and
-    opens nothing in its place where it is not there and the run only reads."""
+    """A mixin for DuckDB's job client: it limits memory, waits while another process has the file
+    open, and does not create a missing file for a run that only reads."""
 
     current_run: Run
     #: The `DuckDbStore`; its `memory` knows the settings of the connection.
@@ -44,9 +44,9 @@ class OpensFile:
         if credentials.external_conn() is None:
             credentials.global_config = self.store.memory.settings(credentials.global_config)
             if "checkpoint_threshold" in credentials.global_config:
-                # dlt's own would win.
+                # dlt's own value would override ours.
                 client.sql_client._global_config.pop("checkpoint_threshold", None)
-        else:  # a database that a service has open, with settings of its own
+        else:  # a service has opened the database with its own settings
             self.store.memory.fixed = True
         try:
             return self._opened()
@@ -63,7 +63,7 @@ class OpensFile:
                 if _WRONG_FILE.search(said):
                     raise SettingsError(
                         f"destination.duckdb.credentials: {said}",
-                        "name a file of DuckDB, or a new one where it can be written",
+                        "name a DuckDB file, or a new file in a writable folder",
                     ) from None
                 if "lock" not in said or time.monotonic() > give_up:
                     raise
@@ -71,12 +71,13 @@ class OpensFile:
 
 
 def database_file(client: Any) -> Path | None:
-    """The database's file, be it there or not; None for a connection or a service."""
+    """Return the path of the database file, which need not exist; None for a connection or a
+    service."""
     database = Path(client.config.credentials.database)
     return database if database.is_absolute() else None
 
 
 def absent_file(client: Any) -> Path | None:
-    """The database's file if it is still to be made."""
+    """Return the path of the database file if it does not exist."""
     file = database_file(client)
     return None if file is None or file.exists() else file

@@ -1,4 +1,4 @@
-"""What is inside dlt's exceptions: the cause that they wrap, and settings that are wrong.
+"""Unwrap dlt's exceptions: find their cause, and settings that are wrong.
 
 Source: dlt, `dlt.pipeline.exceptions`, `dlt.load.exceptions`, `dlt.destinations.exceptions`.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cdc_core.values.errors import SettingsError
 
-#: Attributes under which dlt's exceptions keep what they wrap.
+#: Attributes in which dlt's exceptions keep the exception that they wrap.
 _INNER = (
     "exception",
     "client_exception",
@@ -19,7 +19,7 @@ _INNER = (
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The innermost exception of dlt's wrappers."""
+    """Return the innermost exception inside dlt's exceptions."""
     seen = {id(error)}
     while True:
         inner = next(
@@ -38,7 +38,8 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def settings_error(error: BaseException, section: str) -> SettingsError | None:
-    """The error as one of the settings, if it is; dlt's own words could hold a credential."""
+    """Return a `SettingsError` if the cause is a setting. dlt's own text is not repeated: it could
+    contain a credential."""
     from dlt.common.configuration.exceptions import (
         ConfigFieldMissingException,
         ConfigurationException,

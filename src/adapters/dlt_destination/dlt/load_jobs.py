@@ -1,8 +1,8 @@
-"""dlt's job clients as this library uses them: they store dlt's own tables, and nothing else.
+"""dlt's job clients as this library uses them: they store dlt's own tables and nothing else.
 
-Tables of the source are the table store's. dlt's schema does not have them: its work on a schema is
-quadratic in the number of tables. Source: dlt, `dlt.destinations.job_client_impl`,
-`dlt.load.load`, `dlt.common.schema`.
+The table store writes the tables of the source. dlt's schema does not contain them, because the
+time that dlt needs for a schema grows with the square of the number of tables. Source: dlt,
+`dlt.destinations.job_client_impl`, `dlt.load.load`, `dlt.common.schema`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 
 class Arrived(RunnableLoadJob):
-    """A file with nothing to do for it. It runs all the same: the loader wakes up when a job ends,
-    and looks at those that never ran once a second."""
+    """A job with nothing to do. It runs all the same: the loader wakes up when a job ends, but
+    checks jobs that never ran only once a second."""
 
     def run(self) -> None:
         pass
 
 
 class StateClient:
-    """Mixed into dlt's job client of a destination; the factory sets `store` and `current_run`."""
+    """A mixin for dlt's job clients. The factory sets `store` and `current_run`."""
 
     store: TableStore
     current_run: Run
@@ -48,9 +48,9 @@ class StateClient:
         expected_update: Any = None,
         force: bool = False,
     ) -> Any:
-        """For dlt's own tables, whatever else a schema of an older version has.
+        """Update dlt's own tables only; a schema stored by an older version can contain others.
 
-        Where dlt's schema is stored already, only `force` has it look for tables that are missing.
+        If dlt's schema is stored already, dlt looks for missing tables only with `force`.
         """
         client: Any = self
         own = set(client.schema.dlt_table_names())
@@ -81,12 +81,13 @@ def state_factory(
 
         @property
         def destination_type(self) -> str:
-            """The original's, so that dlt's state names a destination that everyone has."""
+            """The original's type: dlt's state then names a destination that any dlt can open."""
             kind: str = original.destination_type
             return kind
 
         def configuration(self, initial_config: Any, accept_partial: bool = False) -> Any:
-            """As the original, which looks up every setting again each time that it is asked."""
+            """Return a resolved configuration as it is; the original looks up every setting
+            again."""
             if initial_config is not None and initial_config.is_resolved():
                 return initial_config
             return super().configuration(initial_config, accept_partial)

@@ -1,7 +1,6 @@
-"""dlt naming convention that keeps every name exactly as it is.
+"""A dlt naming convention that leaves every name unchanged.
 
-Names are mapped before they arrive here (`cdc_core.values.naming`). dlt finds a convention by its
-module.
+`cdc_core.values.naming` maps names before they reach dlt. dlt finds a convention by its module.
 Source: dlt documentation, "Naming convention".
 """
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class NamingConvention(BaseNamingConvention):
-    """Identity, on names and on paths of names."""
+    """The identity, for names and for paths of names."""
 
     @property
     def is_case_sensitive(self) -> bool:

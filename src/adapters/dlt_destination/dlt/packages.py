@@ -1,8 +1,8 @@
-"""dlt's pipeline as this library uses it: fresh for every run, one load package for every batch.
+"""dlt's pipeline as this library uses it: new for every run, with one load package per batch.
 
-State and schema come from the destination when a pipeline is opened, so nothing depends on local
-files. A package carries the checkpoint, as state of dlt's source; the tables have been written when
-it is loaded. Source: dlt documentation, "State", "Load packages".
+A pipeline reads its state and schema from the destination when it is opened, so nothing depends on
+local files. A package carries the checkpoint as the state of dlt's source; it is loaded after the
+tables have been written. Source: dlt documentation, "State", "Load packages".
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
     from adapters.dlt_destination.settings import PipelineSettings
 
-#: Name of dlt's source and schema, and of what the source's state has.
+#: The name of dlt's source and schema, and the keys of the source's state.
 SOURCE = "pgbronze"
 CHECKPOINT = "checkpoint"
 PACKAGES = "packages"
-#: Of a checkpoint: what grows with the tables.
+#: The key in a checkpoint whose value grows with the number of tables.
 TABLES = "tables"
 
 
 class Packages:
-    """One dlt pipeline, in step with its destination from the start."""
+    """One dlt pipeline, synchronized with its destination when it is opened."""
 
     def __init__(self, settings: PipelineSettings, factory: Any, folder: Path) -> None:
         self._dlt = import_dlt()
@@ -43,7 +43,7 @@ class Packages:
         )
         silence(self._pipeline)
         self._pipeline.sync_destination()
-        # `run` would ask for the state once more.
+        # Otherwise the first `run` reads the state again.
         self._pipeline._state_restored = True
         self._schema = self._pipeline.schemas.get(SOURCE) or self._new_schema()
 
@@ -55,7 +55,8 @@ class Packages:
         return self._dlt.Schema(SOURCE, normalizers)
 
     def client(self) -> Any:
-        """dlt's job client of the dataset, to be opened. Its settings are looked up once."""
+        """Return dlt's job client of the dataset, not yet opened. dlt looks up its settings
+        once."""
         if self._config is None:
             client = self._pipeline._get_destination_clients(self._schema)[0]
             self._config = client.config
@@ -70,7 +71,7 @@ class Packages:
 
     @property
     def begins(self) -> bool:
-        """Whether there is no checkpoint yet."""
+        """Whether the dataset has no checkpoint yet."""
         return self._stored() is None
 
     def _stored(self) -> Mapping[str, Any] | None:
@@ -79,9 +80,9 @@ class Packages:
         return found
 
     def run(self, checkpoint: Mapping[str, Any]) -> None:
-        """Load one package, which makes the checkpoint count.
+        """Load one package with the checkpoint, which makes the checkpoint durable.
 
-        Returns once dlt has noted the package in `_dlt_loads`; raises whatever dlt does.
+        Returns after dlt has recorded the package in `_dlt_loads`. Raises dlt's exceptions.
         """
         source = self._dlt.sources.DltSource(self._schema, SOURCE, [self._state(checkpoint)])
         info = self._pipeline.run(source)
@@ -90,8 +91,8 @@ class Packages:
         self._forget(info.loads_ids)
 
     def _forget(self, load_ids: Iterable[str]) -> None:
-        """What dlt keeps of a package that is loaded, and the settings that it looked up for it: a
-        run that follows has thousands."""
+        """Delete what dlt keeps of a loaded package, and its record of the settings that it looked
+        up: a long run loads thousands of packages."""
         from dlt.common.configuration.utils import get_resolved_traces
 
         storage = self._pipeline._get_load_storage()
@@ -100,13 +101,13 @@ class Packages:
         get_resolved_traces().clear()
 
     def _state(self, checkpoint: Mapping[str, Any]) -> Any:
-        # As a text: dlt copies, searches and parses a state many times over, value by value.
+        # As one string: dlt copies and searches a state several times, value by value.
         tables = json.dumps(checkpoint[TABLES], ensure_ascii=False, separators=(",", ":"))
 
         def state() -> Iterator[Any]:
             own = self._dlt.current.source_state()
             own[CHECKPOINT] = {**checkpoint, TABLES: tables}
-            # dlt makes no package for a state that is the same as before.
+            # dlt creates no package for an unchanged state.
             own[PACKAGES] = own.get(PACKAGES, 0) + 1
             yield from ()
 

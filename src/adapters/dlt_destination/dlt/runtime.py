@@ -1,4 +1,4 @@
-"""dlt as a library: imported late, and silent. What it would log or send may quote rows.
+"""dlt as a library: imported late, and silent. Its log and telemetry could quote rows.
 
 Source: dlt documentation, "Runtime configuration", "Telemetry".
 """
@@ -13,9 +13,10 @@ from adapters import dlt_import
 
 
 def import_dlt() -> Any:
-    """The module, with telemetry off unless the operator has set it; the first of all imports.
+    """Import dlt with telemetry off, unless the operator has set it. Call this before any other
+    import of dlt.
 
-    Raises what `adapters.dlt_import` does.
+    Raises `SettingsError`, as `adapters.dlt_import` does.
     """
     os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
     os.environ.setdefault("RUNTIME__LOG_LEVEL", "CRITICAL")
@@ -23,7 +24,7 @@ def import_dlt() -> Any:
 
 
 def silence(pipeline: Any) -> None:
-    """A pipeline that logs nothing, keeps no trace, and leaves signals to the caller."""
+    """Make a pipeline log nothing, keep no trace, and leave signals to the caller."""
     logging.getLogger("dlt").setLevel(logging.CRITICAL + 1)
     pipeline.config.enable_runtime_trace = False
     pipeline.runtime_config.intercept_signals = False

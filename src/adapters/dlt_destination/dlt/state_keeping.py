@@ -1,7 +1,7 @@
-"""dlt's state in the dataset, for runs that go on for months: the newest is found, old ones go.
+"""dlt's state in the dataset, over months: the newest state is found, old ones are deleted.
 
-dlt writes a state with every package that changes it, takes the one with the highest load id for
-the newest, and makes load ids of the clock. Source: dlt, `dlt.common.storages.load_package`,
+dlt writes a state with every package that changes it, and derives load ids from the clock. The
+state with the highest load id is the newest. Source: dlt, `dlt.common.storages.load_package`,
 `dlt.pipeline.state_sync`.
 """
 
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Every so many versions of the state, those older than as many versions are removed.
+#: Every `KEPT` versions of the state, versions older than that are deleted.
 KEPT = 50
 
 
 class NewestState:
-    """Mixed into a job client: load ids are above the newest one in the dataset, even where the
-    clock was set back since."""
+    """A mixin for job clients: new load ids are higher than the newest in the dataset, even if the
+    clock has been set back."""
 
     def get_stored_state(self, pipeline_name: str) -> Any:
         from dlt.common.time import increasing_precise_time as clock
@@ -31,7 +31,7 @@ class NewestState:
 
 
 class StateInTables(NewestState):
-    """For a SQL job client."""
+    """A mixin for SQL job clients."""
 
     def complete_load(self, load_id: str) -> None:
         super().complete_load(load_id)  # type: ignore[misc]
@@ -47,7 +47,8 @@ class StateInTables(NewestState):
 
 
 class StateInFiles(NewestState):
-    """For a file system's job client. dlt itself keeps the latest hundred states, but all loads."""
+    """A mixin for the filesystem's job client. dlt keeps the latest hundred states, but all
+    loads."""
 
     def complete_load(self, load_id: str) -> None:
         super().complete_load(load_id)  # type: ignore[misc]
@@ -59,7 +60,8 @@ class StateInFiles(NewestState):
                 client.fs_client.rm_file(path)
 
     def _write_to_json_file(self, filepath: str, data: Mapping[str, Any]) -> None:
-        """Whole or not at all: a local file that a killed run left half written is never seen."""
+        """Write all or nothing: a run that is killed never leaves half a local file under this
+        name."""
         client: Any = self
         if not client.is_local_filesystem:
             super()._write_to_json_file(filepath, data)  # type: ignore[misc]
@@ -71,7 +73,7 @@ class StateInFiles(NewestState):
 
 
 def _state_of_package() -> Mapping[str, Any] | None:
-    """The state that the current package carries; None where it was the same as before."""
+    """Return the state in the current package; None if it has not changed."""
     from dlt.common.storages.load_package import load_package_state
 
     state: Mapping[str, Any] | None = load_package_state()["state"].get("pipeline_state")

@@ -1,1 +1,1 @@
-"""Parquet files of a run and where they lie."""
+"""Parquet files of a run, and the folders that hold them."""

@@ -1,4 +1,4 @@
-"""Rows, gathered to chunks of bounded size, whatever size they were read or sent in."""
+"""Combine and cut chunks of rows so that their size is bounded."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: Of what is scanned.
+#: Limits of a chunk that a scan returns.
 SCAN_ROWS = 100_000
 SCAN_BYTES = 64 << 20
 
 
 def gathered(chunks: Iterable[pa.Table], rows: int, size: int) -> Iterator[pa.Table]:
-    """Chunks put together until they have so many rows or bytes, or cut to that; none is empty."""
+    """Combine or cut chunks to about `rows` rows or `size` bytes. No chunk is empty."""
     held: list[pa.Table] = []
     held_rows = held_bytes = 0
     for chunk in (part for whole in chunks for part in cut(whole, rows, size)):
@@ -29,7 +29,8 @@ def gathered(chunks: Iterable[pa.Table], rows: int, size: int) -> Iterator[pa.Ta
 
 
 def cut(chunk: pa.Table, rows: int, size: int) -> Iterator[pa.Table]:
-    """In halves until each has at most so many rows and bytes, or is one row; none is empty."""
+    """Halve a chunk until each part has up to `rows` rows and `size` bytes, or one row. No part is
+    empty."""
     if len(chunk) > 1 and (len(chunk) > rows or chunk.nbytes > size):
         half = (len(chunk) + 1) // 2
         yield from cut(chunk.slice(0, half), rows, size)

@@ -1,6 +1,6 @@
 """Names of files that outlive a run: parts of a table that is being read.
 
-A name says how many files belong together, so that what was left incomplete is not used.
+A name includes the number of files that belong together, so that an incomplete set is not used.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-#: Folder of a destination that has folders.
+#: The folder, if the destination has folders.
 FOLDER = "_cdc_kept"
 
 _STEM = re.compile(r"kept-(?P<name>[\w-]+)-(?P<number>\d+)of(?P<count>\d+)")
 
 
 def stems(name: str, count: int) -> list[str]:
-    """Names without ending of so many files."""
+    """Return the names of `count` files, without their suffix."""
     return [f"kept-{name}-{number}of{count}" for number in range(1, count + 1)]
 
 
@@ -27,7 +27,8 @@ def is_kept(file_name: str) -> bool:
 
 
 def by_name(files: Iterable[tuple[str, str]]) -> Mapping[str, Sequence[str]]:
-    """Places of files, given with their file names, by what they were kept as; whole ones only."""
+    """Group places by the name that the files were kept under. `files` are pairs of file name and
+    place. Omits incomplete sets."""
     found: dict[str, list[str]] = {}
     counts: dict[str, int] = {}
     for file_name, place in sorted(files):

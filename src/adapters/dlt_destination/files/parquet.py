@@ -1,4 +1,4 @@
-"""Parquet files as load packages carry them: read once, by the next step, on the same machine."""
+"""Parquet files of a batch: the next step reads them once, on the same machine."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ROW_GROUP_ROWS = 128 * 1024
-#: A reader holds some row groups at once.
+#: A reader holds several row groups in memory.
 GROUP_BYTES = 16 * 1024 * 1024
 FILE_ROWS = 1_000_000
 FILE_BYTES = 256 * 1024 * 1024
 
-#: Spark takes dates before 1582 as they are written only from files that name its version.
+#: Spark reads dates before 1582 unchanged only if the file names a Spark version.
 _CALENDAR = {"org.apache.spark.version": "3.5.0"}
 
 
@@ -42,7 +42,7 @@ class StagedParquet:
 
 
 def write_table(rows: pa.Table, path: Path) -> Path:
-    """One file; of no rows too, for it carries the columns."""
+    """Write one file, even without rows: it carries the columns."""
     with _writer(path, rows.schema) as writer:
         _write(writer, rows)
     return path
@@ -51,9 +51,10 @@ def write_table(rows: pa.Table, path: Path) -> Path:
 def write_chunks(
     chunks: Iterable[pa.Table], schema: pa.Schema, folder: Path, stem: str
 ) -> tuple[tuple[Path, ...], int]:
-    """Files of about `FILE_ROWS` rows or `FILE_BYTES` each, at least one; their paths and rows.
+    """Write files of about `FILE_ROWS` rows or `FILE_BYTES` each, at least one. Returns their paths
+    and the number of rows.
 
-    Small chunks are gathered to row groups: memory holds one of those and one chunk at most.
+    Combines small chunks into row groups. Memory holds at most one row group and one chunk.
     """
     paths: list[Path] = []
     total = 0
@@ -79,7 +80,7 @@ def write_chunks(
 
 
 def move_durably(file: Path, target: Path) -> None:
-    """Move a file, perhaps to another disk; what is there under the target's name is whole."""
+    """Move a file, even to another disk. The target's name never shows an incomplete file."""
     beside = target.with_suffix(".moving")
     shutil.move(file, beside)
     for path in (beside, target.parent):
@@ -98,7 +99,7 @@ def _write(writer: pq.ParquetWriter, rows: pa.Table) -> None:
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """Plain encoding without statistics: these files are read once, whole."""
+    """Uses plain encoding without statistics: these files are read once, as a whole."""
     return pq.ParquetWriter(
         path,
         schema.with_metadata(_CALENDAR),

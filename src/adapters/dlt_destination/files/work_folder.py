@@ -1,4 +1,5 @@
-"""The folder of one run: fresh, locked while the run lives, swept up after one that was killed."""
+"""The work folder of one run: new, locked during the run, and deleted by a later run after a
+kill."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ _LOCK = ".lock"
 
 
 class WorkFolder:
-    """A temporary folder. Nothing in it matters once the run is over, however it ended."""
+    """A temporary folder. Nothing in it is needed after the run, however the run ended."""
 
     def __init__(self, parent: Path | None) -> None:
         parent = parent or Path(tempfile.gettempdir())
@@ -29,7 +30,7 @@ class WorkFolder:
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        if not (self.path / _LOCK).exists():  # another run was quicker with the lock, and swept
+        if not (self.path / _LOCK).exists():  # another run locked it first and deleted it
             self.remove()
 
     def __enter__(self) -> Self:
@@ -46,7 +47,7 @@ class WorkFolder:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove folders whose run is gone: their lock can be had."""
+    """Delete folders whose run has ended: their lock is free."""
     for lock in parent.glob(f"{PREFIX}*/{_LOCK}"):
         with contextlib.suppress(OSError):
             handle = os.open(lock, os.O_RDWR)
