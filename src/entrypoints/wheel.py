@@ -1,9 +1,9 @@
-"""Scripts of the wheel for Lakeflow's `python_wheel_task`: parameters instead of environment.
+"""Scripts of the wheel for Lakeflow's `python_wheel_task`, with settings as parameters.
 
 `pipeline_main --mode snapshot|cdc`; `full_load` and `cdc_load` are the same with the mode fixed.
-`command` is the command for people, by which a task runs `check`, `status` or `verify`. The right
-dlt is imported before anything else can import the wrong one, and the source's credentials are put
-where dlt's configuration finds them.
+`command` is the command line, for tasks that run `check`, `status` or `verify`. The right dlt is
+imported before anything else can import the wrong one, and the source's credentials are put where
+dlt's configuration finds them.
 
 A task calls the script as a function in an interactive Python, where any `SystemExit` is a failure:
 success returns. Source: Databricks documentation, "Python wheel task for jobs"; `ipykernel`.
@@ -19,7 +19,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cdc_core.values.errors import SettingsError
-from entrypoints.cli.main import PROGRAM, guarded, main
+from entrypoints.cli.arguments import PROGRAM
+from entrypoints.cli.boundary import guarded
+from entrypoints.cli.main import main
 from entrypoints.cli.parser import Parser
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ class TaskFailed(SystemExit):
 
 
 def pipeline_main() -> None:
-    """One mode a run, and it must be named."""
+    """Run the mode that `--mode` names."""
     run("pipeline_main", sys.argv[1:])
 
 
@@ -50,27 +52,27 @@ def cdc_load() -> None:
 
 
 def command() -> None:
-    """One command of the command line; a task gives the settings as options."""
+    """Run one command of the command line, with settings as options."""
     if "DATABRICKS_RUNTIME_VERSION" in os.environ:
         _write_plain_lines()
-    told: list[str] = []
-    _end(main(told=told), told)
+    lines: list[str] = []
+    _end(main(lines=lines), lines)
 
 
 def run(program: str, arguments: Sequence[str], mode: str | None = None) -> None:
-    """Run one mode with task parameters; raises `TaskFailed`, which fails the task."""
-    told: list[str] = []
+    """Run one mode with task parameters. Raises `TaskFailed` to fail the task."""
+    lines: list[str] = []
     parse = build_parser(program, mode).parse_args
-    _end(guarded(lambda: _run(parse(list(arguments))), told), told)
+    _end(guarded(lambda: _run(parse(list(arguments))), lines), lines)
 
 
-def _end(code: int, told: list[str]) -> None:
+def _end(code: int, lines: list[str]) -> None:
     if code != 0:
-        raise TaskFailed(code, "".join(told) or f"{PROGRAM}: exit code {code}; the log says why")
+        raise TaskFailed(code, "".join(lines) or f"{PROGRAM}: exit code {code}; the log says why")
 
 
 def _write_plain_lines() -> None:
-    """A task's log has lines, whatever it is read through: no colours, no bars."""
+    """Use neither colors nor bars: a task's log has plain lines."""
     os.environ["TERM"] = "dumb"
 
 
@@ -87,7 +89,7 @@ def build_parser(program: str, mode: str | None = None) -> Parser:
             "--mode",
             required=True,
             choices=("snapshot", "cdc"),
-            help="one of them a run: snapshot replaces the tables, cdc applies changes",
+            help="snapshot replaces the tables, cdc applies changes",
         )
     else:
         parser.set_defaults(mode=mode)
@@ -98,7 +100,7 @@ def build_parser(program: str, mode: str | None = None) -> Parser:
             action="extend",
             default=[],
             metavar="GLOB",
-            help="snapshot only these",
+            help="only tables that match",
         )
     if mode != "snapshot":
         parser.add_argument(
@@ -108,12 +110,12 @@ def build_parser(program: str, mode: str | None = None) -> Parser:
             default=0.0,
             const=math.inf,
             metavar="SECONDS",
-            help="cdc: go on for so long, or until stopped",
+            help="cdc: continue for SECONDS, or until stopped",
         )
         parser.add_argument(
             "--await-snapshot",
             action="store_true",
-            help="cdc: before the first snapshot wait for it while following, and end with 0",
+            help="cdc: wait for the first snapshot while following; exit 0 without one",
         )
     from entrypoints.cli import parameters
 
@@ -179,6 +181,6 @@ def _run_mode(chosen: argparse.Namespace, asked: Callable[[], bool] | None = Non
 
 
 def _tables(chosen: argparse.Namespace) -> list[str]:
-    """The globs; one parameter may hold several, as a job's parameters are single texts."""
+    """The globs. One parameter may hold several, separated by commas."""
     parts = [part.strip() for given in getattr(chosen, "tables", []) for part in given.split(",")]
     return [glob for glob in parts if glob]

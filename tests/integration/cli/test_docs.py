@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoints.cli.main import build_parser
+from entrypoints.cli.arguments import build_parser
 from entrypoints.cli.parameters import OPTIONS
 from entrypoints.settings.model import SECTIONS, Settings, SourceSettings
 

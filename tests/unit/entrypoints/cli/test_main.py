@@ -14,7 +14,9 @@ from importlib.metadata import version
 import pytest
 
 from cdc_core.values.errors import OperatorNeeded, SourceUnavailable
-from entrypoints.cli.main import build_parser, guarded, main
+from entrypoints.cli.arguments import build_parser
+from entrypoints.cli.boundary import guarded
+from entrypoints.cli.main import main
 from entrypoints.runtime.stopping import stop_requests, stops_after
 from tests.unit.entrypoints.conftest import DSN, PASSWORD
 
@@ -102,7 +104,7 @@ def test_an_error_is_one_line_and_its_exit_code(error, code, told, capsys):
 
 def test_sigterm_ends_a_command_without_traceback():
     code = (
-        "import time; from entrypoints.cli.main import guarded\n"
+        "import time; from entrypoints.cli.boundary import guarded\n"
         "def work():\n    print('ready', flush=True); time.sleep(30)\n"
         "raise SystemExit(guarded(work))"
     )
@@ -203,7 +205,7 @@ def test_broken_pipe_is_no_traceback():
 
 def test_a_reader_that_goes_away_is_told_by_tables_too():
     code = (
-        "from entrypoints.cli.main import guarded\n"
+        "from entrypoints.cli.boundary import guarded\n"
         "from entrypoints.output.terminal import console\n"
         "raise SystemExit(guarded(lambda: console().print('x')))"
     )

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from entrypoints import wheel
 from entrypoints.cli import parameters
-from entrypoints.cli.main import PROGRAM, main
+from entrypoints.cli.arguments import PROGRAM
+from entrypoints.cli.main import main
 from entrypoints.settings.model import Settings
 from tests.unit.entrypoints.conftest import DSN, PASSWORD
 
@@ -80,6 +81,6 @@ def test_a_failed_command_fails_its_task(monkeypatch, capsys):
     assert end.value.code == 2
     assert str(end.value) == capsys.readouterr().err.strip()
     # A command that only reports says why in its log.
-    monkeypatch.setattr(wheel, "main", lambda told: 1)
+    monkeypatch.setattr(wheel, "main", lambda lines: 1)
     with pytest.raises(wheel.TaskFailed, match="exit code 1; the log says why"):
         wheel.command()

@@ -11,7 +11,7 @@ from cdc_core.ports.change_source import SlotState
 from cdc_core.ports.progress import TableStarted
 from cdc_core.values.errors import OperatorNeeded
 from cdc_core.values.lsn import Lsn
-from entrypoints.cli.main import guarded
+from entrypoints.cli.boundary import guarded
 from entrypoints.output import report
 from entrypoints.output.progress import TerminalProgress
 from entrypoints.output.terminal import console

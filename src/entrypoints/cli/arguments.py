@@ -1,0 +1,157 @@
+"""The arguments of the command `pgbronze`: each command with its options, help and example.
+
+Nothing heavy is imported here: `--help`, `--version` and usage errors answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from adapters.dlt_destination.register import DESTINATIONS
+from entrypoints.cli.parser import Parser
+
+PROGRAM = "pgbronze"
+
+
+def build_parser() -> Parser:
+    """Return the parser of the whole command line."""
+    parser = Parser(
+        prog=PROGRAM,
+        description="PostgreSQL to Delta tables on Databricks: exact snapshots and CDC.",
+        epilog="""\
+example:
+  pgbronze demo                              see it work, without any settings
+  pgbronze snapshot --destination duckdb     read your database into a DuckDB file
+  pgbronze cdc --destination duckdb          apply the changes since then
+
+Settings come from the environment, .dlt/secrets.toml and .dlt/config.toml. Except for secrets, each
+is also an option, such as --slot-name=VALUE. LOG_LEVEL is DEBUG, INFO, WARNING or ERROR.
+Exit codes: 0 done, 1 failed (run again), 2 command line or setting wrong,
+            3 an operator must act.""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+
+    def command(name: str, does: str, *examples: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=does,
+            description=f"{does[0].upper()}{does[1:]}.",
+            epilog="\n  ".join(("example:", *examples)),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    command(
+        "demo",
+        "replicate an embedded PostgreSQL into a DuckDB file and compare both; needs no settings",
+        "pgbronze demo",
+    )
+    check = command(
+        "check",
+        "find problems before a run, each with the SQL or setting that fixes it",
+        "pgbronze check --destination duckdb",
+        "pgbronze check --all",
+    )
+    check.add_argument(
+        "--all",
+        action="store_true",
+        help="print a line for every table, including those without a finding",
+    )
+    snapshot = command(
+        "snapshot",
+        "full load: read the tables at one LSN and replace them in the destination",
+        "pgbronze snapshot --destination duckdb",
+        "pgbronze snapshot --tables 'public.*' billing.invoices",
+    )
+    _tables(snapshot)
+    cdc = command(
+        "cdc",
+        "apply every change committed before the run began",
+        "pgbronze cdc --destination duckdb",
+        "pgbronze cdc --follow",
+    )
+    cdc.add_argument("--follow", action="store_true", help="continue until SIGTERM or Ctrl-C")
+    cdc.set_defaults(stop=None)
+    status = command(
+        "status",
+        "show slot, checkpoint, lag and tables; changes nothing",
+        "pgbronze status",
+        "pgbronze status --json",
+    )
+    _json(status)
+    verify = command(
+        "verify",
+        "compare source and destination, table by table; exit 1 if a row differs",
+        "pgbronze verify",
+        "pgbronze verify --tables orders --repair",
+    )
+    _tables(verify)
+    verify.add_argument("--repair", action="store_true", help="rewrite only the rows that differ")
+    _json(verify)
+    simulate = command(
+        "simulate",
+        "write random transactions to the source; creates the demo tables if they do not exist",
+        "pgbronze simulate 5 2 1",
+    )
+    for name in ("inserts", "updates", "deletes"):
+        simulate.add_argument(name, type=_count, metavar=name.upper(), help=f"number of {name}")
+    cleanup = command(
+        "cleanup",
+        "destructive reset: drop datasets with their volumes, slot, publication and local state",
+        "pgbronze cleanup --yes",
+    )
+    cleanup.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+    command("volumes", "list the staging volumes and the files in them", "pgbronze volumes")
+    slot = command(
+        "slot",
+        "show, create or drop the replication slot; an unused slot fills the source's disk",
+        "pgbronze slot show",
+        "pgbronze slot create",
+        "pgbronze slot drop",
+    )
+    slot.add_argument(
+        "action", choices=("show", "create", "drop"), metavar="ACTION", help="show, create or drop"
+    )
+    for found in commands.choices.values():
+        found.add_argument(
+            "--destination",
+            choices=DESTINATIONS,
+            metavar="|".join(DESTINATIONS),
+            help="destination (default: the setting pipeline.destination)",
+        )
+    return parser
+
+
+def _tables(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tables",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="GLOB",
+        help="only tables whose schema.table or bare name matches",
+    )
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number of 0 or more")
+    return int(text)
+
+
+class _ShowVersion(argparse.Action):
+    """Look up the version only when it is requested."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"{PROGRAM} {version(PROGRAM)}")  # noqa: T201
+        parser.exit()
