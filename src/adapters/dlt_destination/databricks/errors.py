@@ -64,11 +64,16 @@ def statement_named(cursor: Any) -> Iterator[None]:
         raise
 
 
+def statement_of(error: BaseException) -> str:
+    """The ID of the statement that failed, as " (statement …)"; "" if there was none."""
+    notes = (note for note in getattr(error, "__notes__", ()) if note.startswith(_STATEMENT))
+    return next((f" ({note})" for note in notes), "")
+
+
 def error_for(error: BaseException, where: str) -> CdcError:
     """The error for people."""
     cause = root_cause(error)
-    notes = [note for note in getattr(cause, "__notes__", ()) if note.startswith(_STATEMENT)]
-    at = f"{where} ({notes[0]})" if notes else where
+    at = f"{where}{statement_of(cause)}"
     for kind in (_upload, _access, _privilege, _settings, _reach):
         if found := kind(cause, at):
             return found

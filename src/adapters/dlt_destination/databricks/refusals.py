@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from adapters.dlt_destination.databricks.errors import statement_of
 from adapters.dlt_destination.databricks.retry import transient
 from adapters.dlt_destination.failures import scrubbed
 from adapters.dlt_destination.store import Refusal
@@ -38,4 +39,4 @@ def refusal_of(error: BaseException) -> Refusal | None:
     if found["state"][:2] not in _REFUSING:
         return None
     why = scrubbed(error).removeprefix(f"{type(error).__name__}: ")
-    return Refusal(why, found["kind"] in _COMMON)
+    return Refusal(why + statement_of(error), found["kind"] in _COMMON)
