@@ -1,8 +1,8 @@
-"""The composition root: which real part stands behind which port, and nothing else.
+"""The composition root: connect each port to its adapter, and nothing else.
 
-A service that embeds the library makes one from settings, overrides what it brings itself, and
-calls use cases: `Container.from_settings(settings).stream_changes().run()`. Parts are imported when
-they are first asked for. Source: dependency-injector documentation, "Providers", "Overriding".
+A service that embeds the library makes a container from settings, overrides its own parts, and
+calls use cases: `Container.from_settings(settings).stream_changes().run()`. Parts are imported on
+first use. Source: dependency-injector documentation, "Providers", "Overriding".
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _destination(settings: Settings) -> Destination:
 
 
 def _destination_keys_again(settings: Settings) -> Mapping[str, Any]:
-    """Read the destination's settings again; a new secret is struck out of every output too."""
+    """Read the destination's settings again, and redact a new secret from output too."""
     again = settings.read_again()
     log.redact.add(again.secret_values())
     return again.destination_keys()
@@ -150,7 +150,7 @@ def _reset(**parts: Any) -> Reset:
 
 
 class Container(containers.DeclarativeContainer):
-    """Ports first, use cases below; every one can be replaced by `.override(…)`."""
+    """Ports first, then use cases. Replace any of them with `.override(…)`."""
 
     settings: providers.Provider[Settings] = providers.Singleton(load_settings)
 
@@ -215,7 +215,7 @@ class Container(containers.DeclarativeContainer):
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Container:
-        """A container for these settings; `shutdown_resources()` closes what it opened."""
+        """Return a container for these settings. `shutdown_resources()` closes its parts."""
         container = cls()
         container.settings.override(settings)
         return container

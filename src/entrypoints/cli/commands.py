@@ -1,4 +1,4 @@
-"""What each command does: settings, container, use case, and the outcome for people or programs."""
+"""Run each command: load settings, build the container, run a use case, print the outcome."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ logger = logging.getLogger("pgbronze")
 
 
 class Declined(CdcError):
-    """The operator said no; nothing was done."""
+    """The operator declined; nothing was done."""
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Run the chosen command; its exit code."""
+    """Run the chosen command and return its exit code."""
     command: Callable[[argparse.Namespace], int] = _COMMANDS[chosen.command]
     with ExitStack() as opened:
         chosen.opened = opened
@@ -41,7 +41,7 @@ def run(chosen: argparse.Namespace) -> int:
 def settings_of(
     chosen: argparse.Namespace, *, needs_source: bool = True, needs_destination: bool = True
 ) -> Settings:
-    """The settings, with the command line's on top; their secrets are struck out from here on."""
+    """Load the settings with the command line's on top. Output is redacted from here on."""
     destination = {"pipeline.destination": chosen.destination} if chosen.destination else {}
     settings = parameters.settings(
         {**chosen.options, **destination},
@@ -74,7 +74,7 @@ def open_container(settings: Settings) -> Container:
 def prepare_dlt(settings: Settings) -> None:
     """Import the right dlt, and put the source's credentials where its configuration finds them.
 
-    In memory: the environment would hand them to every child process.
+    They stay in memory: every child process would inherit the environment.
     """
     from adapters.dlt_import import import_dlt, where
 
@@ -132,7 +132,7 @@ def cdc(chosen: argparse.Namespace) -> int:
 
 
 def stream_changes(container: Container, stop: Callable[[], bool] | None = None) -> int:
-    """Drain, or follow until `stop`."""
+    """Drain the slot, or follow it until `stop` returns true."""
     from entrypoints.output.progress import open_progress
 
     with open_progress() as progress:
@@ -212,12 +212,12 @@ def simulate(chosen: argparse.Namespace) -> int:
 def cleanup(chosen: argparse.Namespace) -> int:
     settings = settings_of(chosen)
     dataset = settings.pipeline.dataset_name
-    goes = (
+    targets = (
         f"{settings.pipeline.destination}: {dataset} and {dataset}_staging with all tables; "
         f"replication slot {settings.source.slot_name}, publication {settings.source.pub_name}"
     )
     if not chosen.yes:
-        _ask(goes)
+        _confirm(targets)
     from entrypoints.container import Container
 
     dropped = Container.from_settings(settings).reset().run()
@@ -226,12 +226,12 @@ def cleanup(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _ask(goes: str) -> None:
-    question = f"This drops: {printable(goes)}.\nDrop it all? [y/N] "
+def _confirm(targets: str) -> None:
+    question = f"This drops: {printable(targets)}.\nDrop it all? [y/N] "
     print(question, end="", file=sys.stderr, flush=True)  # noqa: T201
     answer = sys.stdin.readline() if sys.stdin and not sys.stdin.closed else ""
     if not answer:
-        # Nobody has ended the question's line.
+        # No answer has ended the question's line.
         print(file=sys.stderr)  # noqa: T201
         raise SettingsError("cleanup asks first, and nobody answered", "to do it unasked: --yes")
     if answer.strip().lower() not in ("y", "yes"):

@@ -1,4 +1,4 @@
-"""The argument parser: one clear line for a wrong command line."""
+"""The argument parser: report a wrong command line in one line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cdc_core.values.errors import SettingsError
 
 
 class _StoreOnce(argparse.Action):
-    """Stores a value; argparse's own lets the last of several win. An empty one is none."""
+    """Store a value and refuse a second, different one. Empty values do not count."""
 
     def __call__(
         self,
@@ -28,16 +28,16 @@ class _StoreOnce(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """One clear line for a wrong command line, instead of usage and message."""
+    """Report a wrong command line in one line, without the usage."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        # What `add_argument` takes where no action is named.
+        # The action of `add_argument` where none is named.
         self.register("action", None, _StoreOnce)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's, but an argument that nothing takes is shown without its value: it may be
-        a secret.
+        """Like argparse's, but show an unrecognized argument without its value, which may be a
+        secret.
         """
         chosen, unknown = self.parse_known_args(args, namespace)
         if unknown:

@@ -1,7 +1,7 @@
-"""Runs of one slot that start beside one another: a later one may wait instead of failing.
+"""Wait for another run that holds the slot, instead of failing.
 
-Jobs on a schedule meet: a full load starts while the stream follows, the stream while tables are
-compared. One of them at a time has the slot, and by default the second ends at once.
+Scheduled jobs overlap: a full load starts while `cdc` follows, or `cdc` while tables are compared.
+One run at a time holds the slot. By default the second ends at once.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pgbronze")
 
-#: How often a run that waits tries again; less than passes between two runs of a continuous job.
+#: Seconds between attempts; less than between two runs of a continuous job.
 POLL_SECONDS = 2.0
 
 
 def when_free(
     work: Callable[[], int], seconds: float, asked: Callable[[], bool] | None = None
 ) -> int:
-    """Do `work`; while another run holds the slot, try again for up to `seconds`, or until `asked`
-    to stop. Raises `WriterBusy` after that.
+    """Do `work`. While another run holds the slot, try again for up to `seconds`, or until `asked`
+    returns true; then raise `WriterBusy`.
     """
     end, waits = time.monotonic() + seconds, False
     while True:
@@ -45,11 +45,11 @@ def when_free(
 def once_loaded(
     stream: Callable[[], int], container: Container, stop: Callable[[], bool] | None
 ) -> int:
-    """Stream; before the first snapshot wait for it until `stop`, and end well without it.
+    """Stream. Before the first snapshot, wait for it until `stop`, and return 0 without it.
 
-    Without `stop` there is no wait. While it waits it asks the source only, as a statement to a
-    warehouse would keep that running. Raises what `stream` raises for any other reason: a slot
-    without a checkpoint, or the reverse, is a loss and no beginning.
+    Without `stop` it does not wait. While it waits it queries only the source, because a statement
+    would keep a warehouse running. Every other error of `stream` is raised: a slot without a
+    checkpoint, or the reverse, means that changes were lost.
     """
     while True:
         try:
@@ -57,7 +57,7 @@ def once_loaded(
         except NeverLoaded as never:
             logger.info("%s", never.what)
         except WriterBusy:
-            # It may be the first load that has the slot.
+            # The first load may hold the slot.
             if _checkpoint_exists(container):
                 raise
         if stop is None or not _slot_appears(container, stop):
@@ -71,7 +71,7 @@ def _checkpoint_exists(container: Container) -> bool:
 
 
 def _slot_appears(container: Container, stop: Callable[[], bool]) -> bool:
-    """Whether there is a slot before `stop`; at least one poll is waited."""
+    """Whether a slot appears before `stop`. Waits for at least one poll."""
     while not stop():
         time.sleep(POLL_SECONDS)
         with container.source_monitor() as monitor:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 ROWS = 3_000
 DATASET = "bronze"
 
-#: Changes worth a look, one transaction each: what happens, and the statement.
+#: Interesting changes, one transaction each: description and statement.
 CHANGES = {
     "an update beside a value that the stream does not send again (TOAST)": """
         UPDATE public.demo_documents SET title = 'renamed', revision = 2 WHERE id = 1""",
@@ -96,7 +96,7 @@ Rows: TypeAlias = "dict[int, dict[str, Any]]"
 
 @dataclass
 class _Steps:
-    """Says what is done and how long it took."""
+    """Print each step with its duration."""
 
     seconds: float = 0.0
 
@@ -115,7 +115,7 @@ class _Steps:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A table read from both sides; cells as values that Python can compare."""
+    """A table read from both sides, with cells that Python can compare."""
 
     table: str
     source: Rows
@@ -137,10 +137,10 @@ class Comparison:
 
 
 def run_demo() -> int:
-    """Exit code 0 if source and destination are equal."""
+    """Run the demo; return 0 if source and destination are equal."""
     _require_packages()
     if log_level() == "INFO":
-        # The steps say what is done.
+        # The steps already describe the work.
         logging.getLogger("adapters").setLevel(logging.WARNING)
     from adapters.embedded_postgres import EmbeddedPostgres
     from adapters.pgoutput.session.connection import connect
@@ -149,7 +149,7 @@ def run_demo() -> int:
 
     out = console()
     file = Path(tempfile.mkdtemp(prefix="pgbronze-demo-")) / "lake.duckdb"
-    # Neither settings nor broken files of the folder that it is run in are the demo's.
+    # Ignore settings in the current folder.
     os.environ["DLT_PROJECT_DIR"] = str(file.parent)
     steps = _Steps()
     out.print("[bold]pgbronze demo[/]: PostgreSQL to a lake, exactly")
@@ -211,7 +211,7 @@ def _require_packages() -> None:
 
 
 def _settings(dsn: str, file: Path) -> Settings:
-    """The demo's own, whatever the environment and files here say."""
+    """Return the demo's own settings, independent of environment and files."""
     from entrypoints.settings.model import Settings
 
     return Settings.model_validate(
@@ -304,7 +304,7 @@ def _show(compared: list[Comparison]) -> None:
 
 
 def _cell(row: dict[str, Any] | None, column: str) -> str:
-    """A cell for the eye, so that two fit a narrow terminal; long values by their ends."""
+    """Shorten a cell so that two fit a narrow terminal; long values show both ends."""
     from rich.markup import escape
 
     if row is None:

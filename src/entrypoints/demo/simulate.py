@@ -1,7 +1,7 @@
-"""Random transactions on the source, on demo tables of its own: something to replicate.
+"""Write random transactions to demo tables on the source.
 
-The tables show what is hard to replicate: many types, values out of line (TOAST) that updates leave
-alone, changes of key, deletes. All data is made by the server.
+The tables cover hard cases: many types, TOAST values that updates do not touch, changes of key,
+deletes. The server generates all data.
 """
 
 from __future__ import annotations

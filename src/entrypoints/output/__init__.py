@@ -1,1 +1,1 @@
-"""What people see: log lines, progress, reports, on which console."""
+"""Log lines, progress and reports, each on its console."""

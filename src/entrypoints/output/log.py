@@ -1,8 +1,8 @@
-"""Logging of the command line and of wheel tasks: one line an event, to standard error.
+"""Logging of the command line and of wheel tasks: one line per event, to standard error.
 
-No output may hold a secret or a row's values. Our own messages hold none by rule; every handler
-strikes out known secrets besides. What other libraries log may quote statements and rows, so it is
-not shown at all; at DEBUG their records leave a line that says where, not what.
+Output never holds a secret or a row's values. Our own messages hold none by rule, and every handler
+redacts known secrets. Other libraries may log statements and rows, so their records are not shown;
+at DEBUG a line names only the place.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import TextIO
 from adapters.redaction import Redactor
 from entrypoints.output.terminal import printable
 
-#: Loggers of this project; all else is other people's.
+#: Loggers of this project; all others belong to other libraries.
 OURS = ("pgbronze", "cdc_core", "adapters", "entrypoints")
 
 redact = Redactor()
 
 
 class _Safe(logging.Filter):
-    """Makes a record safe to print: secrets struck out, one line, tracebacks left to `faults`."""
+    """Make a record safe to print: secrets redacted, one line, no traceback."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if _is_ours(record.name):
@@ -48,7 +48,7 @@ class _OthersAtDebugOnly(logging.Filter):
 
 
 class _PlainFormatter(logging.Formatter):
-    """Time in UTC, as the task logs of several machines are read together; level; message."""
+    """Time in UTC, because logs of several machines are read together; level; message."""
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(record.created))
@@ -56,7 +56,7 @@ class _PlainFormatter(logging.Formatter):
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:
-    """Set up the root logger of this process, and keep other libraries' warnings to themselves."""
+    """Set up the root logger of this process and silence other libraries' warnings."""
     stream = stream or sys.stderr
     handler: logging.Handler = logging.StreamHandler(stream)
     if is_terminal(stream):
@@ -73,12 +73,12 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     root.setLevel(logging.WARNING)
     for name in OURS:
         logging.getLogger(name).setLevel(number)
-    # Python warnings are other people's words too.
+    # Python warnings come from other libraries too.
     logging.captureWarnings(True)
 
 
 def setup_logger(name: str) -> logging.Logger:
-    """A logger under the project's name; configures logging at `LOG_LEVEL` if nobody has."""
+    """Return a logger under the project's name. Configures logging if nothing else has."""
     if not logging.getLogger().handlers:
         from entrypoints.settings.environment import log_level
 
@@ -95,7 +95,7 @@ def is_terminal(stream: TextIO) -> bool:
 
 
 def _terminal_handler() -> logging.Handler:
-    """rich's, so that lines appear above a progress bar and not through it."""
+    """rich's handler, which prints lines above a progress bar."""
     from rich.highlighter import NullHighlighter
     from rich.logging import RichHandler
 

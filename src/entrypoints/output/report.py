@@ -1,4 +1,4 @@
-"""Outcomes of commands: tables for people, plain documents for programs."""
+"""Print the outcome of commands: tables for people, documents for programs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def table(*headings: str, title: str = "", right: tuple[str, ...] = ()) -> Table:
-    """An empty table in the house style; `right` names the columns of numbers."""
+    """Return an empty table; `right` names the right-aligned columns."""
     found = Table(
         title=title or None, title_justify="left", header_style="bold", box=_box(), show_edge=False
     )
@@ -105,8 +105,8 @@ def status_as_json(report: StatusReport) -> dict[str, Any]:
 
 
 def show_check(findings: Sequence[Finding], *, every_table: bool = False) -> int:
-    """One line each; the exit code, 3 if one says fail. Tables that are fine share a line, unless
-    it is to be one for `every_table`."""
+    """Print a line per finding and return the exit code, 3 if one says fail. Tables without a
+    finding share a line, unless `every_table` is true."""
     out = console()
     styles = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
     for found in findings if every_table else _with_one_line_for_fine_tables(findings):
@@ -122,7 +122,7 @@ def show_check(findings: Sequence[Finding], *, every_table: bool = False) -> int
 
 
 def _with_one_line_for_fine_tables(findings: Sequence[Finding]) -> list[Finding]:
-    """In the place of the last one, so after what is said of others."""
+    """Replace the lines of fine tables with one, in the place of the last."""
     fine = [number for number, found in enumerate(findings) if found.table]
     if not fine:
         return list(findings)
@@ -134,7 +134,7 @@ def _with_one_line_for_fine_tables(findings: Sequence[Finding]) -> list[Finding]
     ]
 
 
-#: Keys that `verify` prints for a table; `--json` has all that were named.
+#: Keys that `verify` prints per table; `--json` prints all.
 KEYS_SHOWN = 10
 
 

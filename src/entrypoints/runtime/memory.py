@@ -1,25 +1,26 @@
-"""What a process that is ours alone does without: objects collected often, pandas, slow memory."""
+"""Tune a process that is ours alone: garbage collection, Arrow's memory pool, no pandas."""
 
 from __future__ import annotations
 
 import gc
 from contextlib import suppress
 
-#: New objects before the collector looks for cycles. Imports make some hundred thousands that stay,
-#: and no row is an object, so that Python's own pace would be a quarter of a short run's work.
+#: New objects before the collector searches for cycles. Imports create several hundred thousand
+#: lasting objects, and rows are not objects. At Python's default a short run would spend a quarter
+#: of its time collecting.
 _COLLECT_EVERY = 100_000
 
 
 def collect_rarely() -> None:
-    """Call before the imports that are heavy."""
+    """Call this before heavy imports."""
     _, *older = gc.get_threshold()
     gc.set_threshold(_COLLECT_EVERY, *older)
 
 
 def prepare_arrow() -> None:
-    """Have Arrow use jemalloc where its build has it, by a third faster with fresh memory, and give
-    back at once what it frees: kept for a second, as is its way, it is more the longer a run takes.
-    And not import pandas, of which nothing is used."""
+    """Make Arrow use jemalloc if its build has it, which is a third faster with fresh memory, and
+    return freed memory at once: with the default of one second a long run keeps growing. Keep Arrow
+    from importing pandas, which is not used."""
     import pyarrow as pa
 
     from adapters.arrow_warmup import warm_up_arrow

@@ -1,6 +1,6 @@
-"""Stop requests for a run that follows the stream: the first asks, the second insists.
+"""Stop requests for a run that follows: the first ends it cleanly, the second at once.
 
-Nothing heavy is imported here, so that they count from the start.
+Nothing heavy is imported here, so that requests are handled from the start.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ logger = logging.getLogger("pgbronze")
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Yields the question whether to stop: SIGTERM or SIGINT came.
+    """Yield a function that returns whether SIGTERM or SIGINT has arrived.
 
-    A second signal raises where the run is. In a thread, which gets no signals, nobody asks.
+    A second signal raises in the running code. A thread gets no signals, so there it stays false.
     """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -37,7 +37,7 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
             raise KeyboardInterrupt if number == signal.SIGINT else Interrupted
         asked.set()
-        # A warning is shown though logging is not set up yet.
+        # Warnings are shown even before logging is set up.
         logger.warning("stopping after the batch in hand; once more to stop at once")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -49,6 +49,6 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
 
 def stops_after(seconds: float, asked: Callable[[], bool]) -> Callable[[], bool]:
-    """The same question, and yes once so many seconds are over from now on."""
+    """Like `asked`, and true once `seconds` have passed from now."""
     end = time.monotonic() + seconds
     return lambda: asked() or time.monotonic() >= end

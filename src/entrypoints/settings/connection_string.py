@@ -1,8 +1,8 @@
-"""PostgreSQL connection strings: checked before anything is dialled, never quoted in a message.
+"""Check PostgreSQL connection strings before connecting, and never quote one in a message.
 
-libpq's own errors repeat what it could not read, which may be part of a password; so whatever libpq
-would refuse is refused here first. Source: PostgreSQL manual, "Connection Strings", "Parameter Key
-Words".
+libpq's own errors repeat the part that it could not parse, which may belong to a password. So this
+module first refuses everything that libpq would refuse.
+Source: PostgreSQL manual, "Connection Strings", "Parameter Key Words".
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ KEYWORDS = frozenset(_KEYWORDS.split())
 SECRET_KEYWORDS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key")
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
-#: Keys of dlt's connection table that libpq calls otherwise.
+#: Keys of dlt's connection table that have another name in libpq.
 TABLE_KEYS = {"username": "user", "database": "dbname"}
 
 _SCHEME = re.compile(r"(postgres(?:ql)?)(\+\w+)?://", re.ASCII)
@@ -43,8 +43,8 @@ _PAIR = re.compile(
 
 
 def checked(given: Any) -> str:
-    """The string for libpq, from a URL, a key=value string or dlt's table of keys, which is JSON
-    where only text can be given.
+    """Return the string for libpq, from a URL, a key=value string or dlt's table of keys. The
+    table may be JSON text.
 
     Raises `ValueError` with a sentence that quotes no part of the value.
     """
@@ -57,8 +57,8 @@ def checked(given: Any) -> str:
             return _from_table(_json_object(given, "is"))
         case str() if match := _SCHEME.match(given):
             url = f"{match[1]}://{given[match.end() :]}"
-            # An @ behind the ? may be the end of a password that was not encoded.
-            _check(_url_parameters(url), may_tell_keys="@" not in url.partition("?")[2])
+            # An @ after the ? may end a password that was not encoded.
+            _check(_url_parameters(url), may_show_keys="@" not in url.partition("?")[2])
             return url
         case str() if "://" in given:
             raise ValueError("must begin with postgresql:// or postgres://")
@@ -70,12 +70,12 @@ def checked(given: Any) -> str:
 
 
 def parameters(text: str) -> dict[str, str]:
-    """The parameters of a checked string."""
+    """Return the parameters of a checked string."""
     return dict(_url_parameters(text) if _SCHEME.match(text) else _pairs(text))
 
 
 def secrets_in(text: str) -> set[str]:
-    """What must never be printed: the secrets of a checked string, as written and as meant."""
+    """Return the secrets of a checked string, both as written and decoded."""
     plain = {v for k, v in parameters(text).items() if k in SECRET_KEYWORDS and v}
     written = re.search(r"://[^/?#@]*?:([^@/?#]*)@", text)
     return plain | ({written[1]} if written and written[1] else set())
@@ -88,21 +88,21 @@ def _from_table(table: Mapping[str, Any]) -> str:
             continue
         pairs[TABLE_KEYS.get(key, key)] = value
     pairs.update(_query(table.get("query", {})))
-    _check(pairs.items(), may_tell_keys=True)
+    _check(pairs.items(), may_show_keys=True)
     if not pairs.get("dbname"):
         raise ValueError("names no database")
     return " ".join(f"{key}={_quoted(str(value))}" for key, value in pairs.items())
 
 
 def _query(given: Any) -> Mapping[str, Any]:
-    """Parameters beside dlt's own keys: a table, JSON, or as in a URL."""
+    """Parse parameters beside dlt's own keys: a table, JSON, or as in a URL."""
     match given:
         case dict():
             return given
         case str() if _is_json(given):
             return _json_object(given, "has a query that is")
         case str():
-            # One that is dropped may be the sslmode.
+            # Skipping a bad one might drop the sslmode.
             with suppress(ValueError):
                 return dict(parse_qsl(given, keep_blank_values=True, strict_parsing=True))
     raise ValueError("has a query that is neither a table nor key=value pairs joined by &")
@@ -178,15 +178,15 @@ def _host_and_port(text: str) -> tuple[str, str]:
     return unquote(host), port
 
 
-def _check(pairs: Iterable[tuple[str, Any]], *, may_tell_keys: bool = False) -> None:
-    """`may_tell_keys`: none of them can be a piece of a password."""
+def _check(pairs: Iterable[tuple[str, Any]], *, may_show_keys: bool = False) -> None:
+    """`may_show_keys`: no key can be part of a password."""
     for key, value in pairs:
         if key not in KEYWORDS and key not in ("ssl", "requiressl"):
             near = get_close_matches(key, KEYWORDS, 1)
             if near:
                 told = f"{key!r}; did you mean {near[0]!r}?"
             else:
-                told = repr(key) if may_tell_keys else "one that libpq does not know"
+                told = repr(key) if may_show_keys else "one that libpq does not know"
             raise ValueError(f"has an unknown parameter: {told}")
         if not isinstance(value, str | int) or isinstance(value, bool):
             told = f"has a value of {key} that is neither text nor a number"

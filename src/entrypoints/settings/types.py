@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from entrypoints.settings import connection_string
 
 _TIME_ZONES = ("spark.sql.session.timezone", "timezone")
-#: Parameters of the connector that dlt or this library sets from other keys.
+#: Connector parameters that dlt or this library sets from other keys.
 _GIVEN = (
     "access_token",
     "catalog",
@@ -27,15 +27,15 @@ _GIVEN = (
 _UNITS = {"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
 
 
-#: What a list of names is said to be, where it is something else.
+#: The message for anything else than a list of names.
 _A_LIST = 'must be a list of names: "a, b" or ["a", "b"]'
 
 
 def _names(value: Any) -> Any:
-    """A list as such, as JSON, or separated by commas.
+    """Accept a list, JSON, or names separated by commas.
 
-    Any other JSON, and names in quotes, would be names that nothing has: what somebody meant to
-    exclude would be replicated.
+    Refuse other JSON and quoted names: they would match nothing, so that a table meant to be
+    excluded would be replicated.
     """
     if isinstance(value, str):
         value = _listed(value.strip())
@@ -51,14 +51,14 @@ def _listed(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         names = [part.strip() for part in text.split(",")] if text else []
-    # What begins like JSON, or is in quotes, was not meant as a name.
+    # Text that begins like JSON, or is quoted, is not meant as a name.
     if text.startswith("[") or any(name.startswith(("{", '"', "'")) for name in names):
         raise ValueError(_A_LIST)
     return names
 
 
 def _table(value: Any) -> Any:
-    """A table as such, or as JSON, which is how the environment has it."""
+    """Accept a table, or JSON from the environment."""
     if not isinstance(value, str):
         return value
     import json
@@ -76,7 +76,7 @@ def _not_bool(value: Any) -> Any:
 
 
 def _size(value: Any) -> Any:
-    """Bytes, or a number with one of PostgreSQL's units (powers of 1024)."""
+    """Accept bytes, or a number with one of PostgreSQL's units (powers of 1024)."""
     if not isinstance(value, str):
         return _not_bool(value)
     match = re.fullmatch(r"\s*(\d+)\s*([kKmMgGtT]?[bB]?)\s*", value, re.ASCII)
@@ -165,7 +165,7 @@ def _no_indexes(value: bool) -> bool:
 
 
 def _host_name(value: str) -> str:
-    """A bare host: people paste the address of their workspace."""
+    """Accept a host name or the pasted address of a workspace."""
     host = re.sub(r"^https?://", "", value.strip()).rstrip("/")
     if not re.fullmatch(r"[A-Za-z0-9.-]+(:\d+)?", host):
         raise ValueError("must be a host name such as dbc-a1b2c3d4-e5f6.cloud.databricks.com")
