@@ -1,7 +1,7 @@
-"""The order of a Delta table's columns, which delta-rs changes only by writing the table again.
+"""Change the order of a Delta table's columns; delta-rs can do that only by rewriting the table.
 
-One commit of metadata, no file is touched: readers find columns by name. Source: Delta protocol,
-"Change Metadata", "Delta Log Entries".
+This is one metadata commit and changes no file: readers find columns by name. Source: Delta
+protocol, "Change Metadata", "Delta Log Entries".
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _IN_COMMIT_TIMESTAMPS = "delta.enableInCommitTimestamps"
 
 
 def order_columns(delta: Any, files: Any, log_folder: str, names: Sequence[str]) -> None:
-    """Give a table's columns this order; it stays as it was where another tool commits just now.
+    """Give a table's columns this order. The order stays unchanged if another tool commits first.
 
     `delta` is delta-rs' table, `files` fsspec's file system, `log_folder` the log's folder there.
     """
@@ -54,13 +54,13 @@ def order_columns(delta: Any, files: Any, log_folder: str, names: Sequence[str])
     ]
     entry = f"{log_folder}/{delta.version() + 1:020}.json"
     text = "".join(json.dumps(action) + "\n" for action in actions)
-    # Exclusively: the version may be taken by now, and not every store can tell.
+    # Exclusive creation: another tool can have written this version, and not every store can check.
     with contextlib.suppress(FileExistsError, NotImplementedError, ValueError):
         _write(files, entry, text.encode())
 
 
 def _write(files: Any, entry: str, text: bytes) -> None:
-    """All of it or nothing: with half an entry no reader opens the table."""
+    """Write all or nothing: no reader can open a table with half an entry."""
     if "file" not in files.protocol:
         with files.open(entry, "xb") as file:
             file.write(text)

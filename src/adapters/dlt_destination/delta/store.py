@@ -1,6 +1,6 @@
 """Delta tables in a folder or bucket: `<bucket_url>/<dataset>/<table>`, one commit for each step.
 
-delta-rs writes; where a merge must look into its target first, DuckDB runs the same SQL as for the
+delta-rs writes. If a merge needs values from its target first, DuckDB runs the same SQL as for the
 other stores over the table's files. Sources: delta-rs documentation, "Merging a table"; Delta
 protocol, "Primitive Types".
 """
@@ -51,42 +51,42 @@ if TYPE_CHECKING:
     from cdc_core.values.errors import CdcError
     from cdc_core.values.merges import SchemaStep, TargetTable
 
-#: Rows of a row group: what a reader holds at least. delta-rs would make them eight times as large.
+#: Rows of a row group, the least that a reader holds. delta-rs's default is eight times as large.
 ROW_GROUP_ROWS = 128 * 1024
 LOG_FOLDER = "_delta_log"
 
-#: A table's folder is part of an address. Control characters and these delta-rs refuses there, or
-#: takes for something else, and so do other readers. Source: `object_store`, "Path"; URL standard.
+#: A table's folder is part of a URL. delta-rs and other readers refuse or misread these and control
+#: characters. Source: `object_store`, "Path"; URL standard.
 NOT_IN_ADDRESSES = "".join(map(chr, range(1, 32))) + "\x7f" + "[]^|%#?"
-#: What else a dataset holds or readers look for: dlt's mark of a dataset, a log, kept files.
+#: Other names in a dataset's folder: dlt's marker, a Delta log, kept files.
 NO_TABLES = ("init", LOG_FOLDER, kept_files.FOLDER)
 
-#: Changes of a table beyond this are not read into memory for their merge.
+#: Larger merges are streamed, not read into memory.
 STREAMED_ROWS = 2_000_000
 STREAMED_BYTES = 256 << 20
 
-#: For looking into the target: DuckDB's buffers, beyond which it spills to the work folder.
+#: DuckDB's memory for queries on the target. Beyond it, DuckDB spills to the work folder.
 MEMORY_MB = 512
 
-#: Properties of tables that are made here: how long files that no version needs any more are kept
-#: for readers of earlier versions. Every merge leaves such files behind.
+#: Properties of new tables: how long unneeded files are kept for readers of earlier versions. Every
+#: merge leaves such files behind.
 PROPERTIES = {"delta.deletedFileRetentionDuration": "interval 1 hours"}
 
-#: After so many commits of a table its small files are put together and unneeded ones removed.
+#: Every `UPKEEP_EVERY` commits of a table, small files are compacted and unneeded ones deleted.
 UPKEEP_EVERY = 20
 
-#: What delta-rs raises for a table with constraints or features that others gave it.
+#: delta-rs's errors for a table to which users added constraints or features.
 _REFUSING = {"DeltaError", "DeltaProtocolError", "SchemaMismatchError"}
 _OF_THE_TABLE = re.compile(
     r"constraint|invariant|validation check|features|NOT NULL", re.IGNORECASE
 )
 
-#: Expressions of a merge are DataFusion's, which quotes and compares as DuckDB does.
+#: Merge expressions are DataFusion SQL, which quotes and compares like DuckDB.
 DATAFUSION = DUCKDB
 
 
 class SchemasOnDemand(MutableMapping[str, pa.Schema]):
-    """Columns of tables by name, each read when first asked for: of many tables few change."""
+    """Columns of tables by name, read on first use: a batch changes few of many tables."""
 
     def __init__(self, names: Iterable[str], read: Callable[[str], pa.Schema]) -> None:
         self._schemas: dict[str, pa.Schema | None] = dict.fromkeys(names)
@@ -115,7 +115,8 @@ class SchemasOnDemand(MutableMapping[str, pa.Schema]):
 
 
 class DeltaStore:
-    """`bucket_url`, `credentials`, `options` are dlt's for its filesystem; None: dlt's settings."""
+    """`bucket_url`, `credentials` and `options` are those of dlt's filesystem; None: dlt's
+    settings."""
 
     kind = "delta"
     section = "destination.filesystem"
@@ -171,7 +172,7 @@ class DeltaStore:
         return self._schema(client, table) if _is_folder(client.fs_client, log) else None
 
     def make_fit(self, client: Any, replacement: StagedReplacement) -> None:
-        """With the rows, in their commit."""
+        """Does nothing: the commit that replaces the rows changes the schema too."""
 
     def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:  # noqa: ARG002 - no use for a key here
         from deltalake import DeltaTable
@@ -187,7 +188,7 @@ class DeltaStore:
         )
 
     def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
-        """Behind the table's own columns, before the metadata columns."""
+        """Add columns before the metadata columns."""
         from deltalake import Schema
 
         names = with_columns(self.columns_of(client, table).names, fields)
@@ -207,7 +208,7 @@ class DeltaStore:
         self._rewrite(client, table, lambda f: f.with_name(new) if f.name == old else f)
 
     def _rewrite(self, client: Any, table: str, change: Callable[[pa.Field], pa.Field]) -> None:
-        """Write the table again under another schema, in one commit."""
+        """Rewrite the table with another schema, in one commit."""
         from deltalake import write_deltalake
 
         delta = self._open(client, table)
@@ -228,8 +229,8 @@ class DeltaStore:
     def rename_table(self, client: Any, old: str, new: str) -> None:
         source, target = (client.pathlib.join(client.dataset_path, name) for name in (old, new))
         if _is_folder(client.fs_client, target):
-            # No table, so what a rename or a removal left that was killed; to move a folder to one
-            # that is there would move it into that one.
+            # Not a table, so it was left by a killed rename or removal. To move a folder onto an
+            # existing folder would move it into that folder.
             client.fs_client.rm(target, recursive=True)
         client.fs_client.mv(source, target, recursive=True)
 
@@ -305,7 +306,7 @@ class DeltaStore:
             writer_properties=_row_groups(),
             storage_options=storage_options(client),
         )
-        # The same columns in another order are the same schema to delta-rs.
+        # To delta-rs, a schema with another column order is the same schema.
         self._order(client, table, schema.names)
 
     def columns_of(self, client: Any, table: str) -> pa.Schema:
@@ -337,10 +338,10 @@ class DeltaStore:
     def _merge(
         self, client: Any, table: str, source: pa.Table | pa.RecordBatchReader, rules: MergeRules
     ) -> None:
-        """One commit, or none where nothing changes.
+        """Merge in one commit; without changes there is no commit.
 
-        A source in memory lets delta-rs leave out files by its key range; a large one is streamed,
-        and one with decimals whose range delta-rs keeps as doubles that are not exact.
+        delta-rs skips files by the key range of a source in memory. Large sources are streamed; so
+        are those with decimals, because delta-rs keeps their range as inexact doubles.
         """
         in_memory = isinstance(source, pa.Table) and not any(map(_inexact, source.schema.types))
         delta = self._open(client, table)
@@ -392,7 +393,7 @@ class DeltaStore:
             if not there and client.is_storage_initialized():
                 client.drop_storage()
             for parent in made:
-                with contextlib.suppress(OSError):  # another run may use it by now
+                with contextlib.suppress(OSError):  # another run can be using it
                     parent.rmdir()
 
     def drop(self, client: Any) -> list[str]:
@@ -405,7 +406,7 @@ class DeltaStore:
         return None
 
     def close(self) -> None:
-        """Nothing is kept."""
+        """Does nothing: the store holds nothing open."""
 
     def refusal(self, error: BaseException) -> Refusal | None:
         if type(error).__name__ not in _REFUSING or not _OF_THE_TABLE.search(str(error)):
@@ -427,12 +428,12 @@ class DeltaStore:
         if isinstance(cause, OSError):
             return DestinationUnavailable(
                 f"{where}: {scrubbed(cause)}",
-                f"see that {key} can be reached and written; run again",
+                f"make sure that {key} can be reached and written; run again",
             )
         return DestinationFailed(f"{where}: {scrubbed(cause)}", "run again with LOG_LEVEL=DEBUG")
 
     def _cannot_be_made(self, error: OSError) -> bool:
-        """Whether no run could make the folder; a store may say otherwise the next time."""
+        """Whether no run can create the folder. An object store's error can be temporary."""
         folder = local_folder(self._bucket_url) if self._bucket_url else None
         hopeless = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
         return folder is not None and not folder.is_dir() and error.errno in hopeless
@@ -444,17 +445,17 @@ class DeltaStore:
 
 
 def _keep_up(delta: Any) -> None:
-    """Merging stays fast with few files, and the folder small without those of long ago."""
+    """Compact small files and delete old ones, so that merges stay fast and the folder small."""
     from deltalake.exceptions import DeltaError
 
-    # Another tool may do the same at this moment; the table is right either way.
+    # Another tool can do the same at this moment; the table is correct either way.
     with contextlib.suppress(DeltaError):
         delta.optimize.compact()
         delta.vacuum(dry_run=False, enforce_retention_duration=False)
 
 
 def _is_folder(files: Any, path: str) -> bool:
-    """As `isdir`, which takes a store that does not answer for one that does not have the path."""
+    """Like `isdir`, but raises if the store does not answer."""
     try:
         return bool(files.info(path)["type"] == "directory")
     except FileNotFoundError:
@@ -462,7 +463,7 @@ def _is_folder(files: Any, path: str) -> bool:
 
 
 def _missing_folders(client: Any) -> list[Path]:
-    """Local folders that the bucket is still to be made of, inner ones first."""
+    """Return the missing local folders of the bucket's path, innermost first."""
     if not client.is_local_filesystem:
         return []
     bucket = Path(client.bucket_path)
@@ -478,12 +479,12 @@ def _location(client: Any, table: str) -> str:
 
 
 def _inexact(data_type: pa.DataType) -> bool:
-    """Whether a double may be another number."""
+    """Whether a double cannot represent every value of the type."""
     return bool(pa.types.is_decimal(data_type)) and data_type.precision > sys.float_info.dig
 
 
 def _size(step: StagedMerge) -> int:
-    """Bytes of the staged rows, not compressed."""
+    """Return the uncompressed bytes of the staged rows."""
     files = map(pq.read_metadata, step.paths)
     return sum(f.row_group(n).total_byte_size for f in files for n in range(f.num_row_groups))
 
@@ -495,14 +496,14 @@ def _staged(step: StagedMerge) -> Iterator[pa.Table]:
 
 
 def _groups(source: Any) -> Iterator[pa.Table]:
-    """A Parquet file by its row groups, which are bounded, whatever size its rows have."""
+    """Yield a Parquet file's row groups. Their size is bounded."""
     with pq.ParquetFile(source) as file:
         for number in range(file.num_row_groups):
             yield file.read_row_group(number)
 
 
 def _query(sql: str, step: StagedMerge | StagedCells, target: Any = None) -> pa.Table:
-    """Run the generator's SQL over the staged files and, if given, the table's own files."""
+    """Run a merge's SQL over the staged files and, if given, the target's files."""
     import duckdb
 
     with duckdb.connect() as connection:
@@ -520,7 +521,7 @@ def _query(sql: str, step: StagedMerge | StagedCells, target: Any = None) -> pa.
 
 
 def _batches(dataset: Any, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Chunks of bounded size, read a little ahead; Arrow would read ahead four files at once."""
+    """Yield chunks of bounded size. By default, Arrow would read four files ahead."""
     batches = dataset.to_batches(
         columns=list(columns), batch_size=SCAN_ROWS, batch_readahead=2, fragment_readahead=1
     )
@@ -538,7 +539,7 @@ def _nullable(fields: Iterable[pa.Field]) -> pa.Schema:
 
 
 def _described(field: pa.Field, held: pa.Schema) -> pa.Field:
-    """The field with what others said of the column, such as a comment."""
+    """Return the field with the column's metadata, such as a comment."""
     place = held.get_field_index(field.name)
     said = held.field(place).metadata if place >= 0 else None
     return field.with_metadata(said) if said else field

@@ -1,9 +1,9 @@
-"""How much memory DuckDB may hold: little at first, more once rows need it.
+"""DuckDB's memory limit: low at first, raised when rows need more.
 
-What DuckDB has read or written it keeps up to its limit, which by itself is most of the machine's
-memory; it spills beyond. But it handles 2,048 values of a column at a time, so large ones must fit
-beside each other, in a checkpoint too. Source: DuckDB documentation, "Configuration", "Tuning
-Workloads", "CHECKPOINT".
+DuckDB caches what it reads and writes up to its limit, and spills beyond it. Its default limit is
+most of the machine's memory. But it processes 2,048 values of a column at a time, so 2,048 large
+values must fit in memory together, in a checkpoint too. Source: DuckDB documentation,
+"Configuration", "Tuning Workloads", "CHECKPOINT".
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 MEMORY_MB = 144
-#: The setting, and another name of it.
+#: The setting and its alias.
 LIMITS = ("memory_limit", "max_memory")
 
-#: Blocks that each column of a table takes while the table is written.
+#: The memory for each column of a table while the table is written.
 COLUMN_MB = 1
 
-#: Rows that DuckDB handles at a time.
+#: Rows that DuckDB processes at a time.
 VECTOR_ROWS = 2048
 
-#: A write-ahead log beyond this is brought into the tables, as DuckDB does by itself. It is kept
-#: from that: where it has too little memory then, the whole database is out of use.
+#: A checkpoint is made when the write-ahead log exceeds this size. DuckDB's own automatic
+#: checkpoint is disabled: if it runs out of memory, the whole database becomes unusable.
 CHECKPOINT_BYTES = 16 << 20
 NEVER = "1000TB"
 
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
-#: What a commit or a checkpoint says of it, which have errors of their own.
+#: How a commit or a checkpoint words the error.
 _TOO_LITTLE = re.compile(r"(?:failed to|could not) (?:allocate|pin|reserve)")
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether DuckDB wanted more than its limit. Errors that may quote a row are none of these."""
+    """Whether DuckDB ran into its memory limit. Such an error never quotes a row."""
     cause = root_cause(error)
     match type(cause).__name__:
         case "OutOfMemoryException":
             return not out_of_disk(cause)
-        case "OSError":  # what Arrow makes of it while a result is read
+        case "OSError":  # Arrow's form of it while a result is read
             return str(cause).startswith("Out of Memory Error: ") and not out_of_disk(cause)
         case "TransactionException" | "FatalException":
             return _TOO_LITTLE.search(str(cause)) is not None
@@ -60,24 +60,24 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def out_of_disk(error: BaseException) -> bool:
-    """Whether there is no room for what DuckDB spills, which it counts as memory."""
+    """Whether the disk has no room for spilled data. DuckDB reports that as lack of memory."""
     return "max_temp_directory_size" in str(root_cause(error))
 
 
 class MemoryLimit:
-    """Of one database, for all of its connections, in any thread; a user's own limit stays."""
+    """The limit of one database, for all connections and threads. A user's own limit is kept."""
 
     def __init__(self) -> None:
         self.megabytes = MEMORY_MB
         self._lock = Lock()
         self._given: dict[str, Any] | None = None
-        #: Whether the limit is the user's, and when to make a checkpoint is DuckDB's own affair.
+        #: Whether the user set the limit. DuckDB then decides when to make a checkpoint.
         self.fixed = False
 
     def settings(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Those to open the database with, beside the user's, which are `given` the first time:
-        later ones may hold what was returned. Where order need not be kept, a large table is
-        written once, not again by the checkpoint."""
+        """Return the settings to open the database with. The first call passes the user's settings
+        in `given`; a later call can pass what was returned here. Without insertion order, DuckDB
+        writes a large table once; with it, the checkpoint writes it again."""
         if self._given is None:
             self._given = dict(given or {})
             self.fixed = not {name.lower() for name in self._given}.isdisjoint(LIMITS)
@@ -87,7 +87,8 @@ class MemoryLimit:
         return own | self._given
 
     def within(self, connection: Any, work: Callable[[], Result]) -> Result:
-        """Do what leaves nothing behind where it fails; again with more memory while that helps."""
+        """Call `work`, and again with more memory while that helps. `work` must leave nothing
+        behind when it fails."""
         while True:
             before = self.megabytes
             try:
@@ -97,7 +98,7 @@ class MemoryLimit:
                     raise
 
     def raised_for(self, error: BaseException, connection: Any, before: int) -> bool:
-        """Whether the limit is above `before` now, and that may mend the error."""
+        """Raise the limit if memory was the cause; return whether it is above `before` now."""
         if self.fixed or not out_of_memory(error):
             return False
         with self._lock:
@@ -106,7 +107,7 @@ class MemoryLimit:
             return self.megabytes > before
 
     def make_room(self, connection: Any, columns: int) -> None:
-        """For a table of so many columns."""
+        """Raise the limit for a table of that many columns."""
         if columns * COLUMN_MB > MEMORY_MB // 2:
             self.at_least(connection, MEMORY_MB + columns * COLUMN_MB)
 
@@ -116,20 +117,20 @@ class MemoryLimit:
                 self._set(connection, megabytes)
 
     def ahead_of(self, connection: Any, rows: pa.RecordBatchReader) -> pa.RecordBatchReader:
-        """The same rows, once; the limit rises before DuckDB gets those that need it."""
+        """Return the same rows. The limit is raised before DuckDB receives rows that need it."""
         return pa.RecordBatchReader.from_batches(rows.schema, self._ahead_of(connection, rows))
 
     def _ahead_of(self, connection: Any, rows: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         threads = max(2, os.cpu_count() or 1)
-        # The connection itself is busy taking the rows.
+        # The connection itself is busy receiving the rows.
         with connection.cursor() as other:
             for batch, vector_bytes, total_bytes in fullest_vectors(rows):
                 self.at_least(other, MEMORY_MB + (min(threads * vector_bytes, total_bytes) >> 20))
                 yield batch
 
     def checkpoint(self, connection: Any) -> None:
-        """Bring a long write-ahead log into the tables, with much memory: a checkpoint that fails
-        puts the database out of use until it is opened again."""
+        """Make a checkpoint if the write-ahead log is long, with the full memory limit: after a
+        failed checkpoint the database is unusable until it is opened again."""
         if self.fixed:
             return
         query = "SELECT wal_size FROM pragma_database_size() WHERE database_name = "
@@ -141,16 +142,16 @@ class MemoryLimit:
             try:
                 connection.execute("CHECKPOINT")
             except Exception as error:
-                # Another table's transaction is not over, after which it is tried again.
+                # Another transaction is open. The checkpoint is tried again after it.
                 if "other write transactions" not in str(error):
                     raise
             finally:
-                with contextlib.suppress(Exception):  # what others hold may not fit
+                with contextlib.suppress(Exception):  # memory in use can exceed the lower limit
                     _limit(connection, self.megabytes)
 
     @property
     def most(self) -> int:
-        """Megabytes beyond which the limit is never raised: DuckDB's own on this machine."""
+        """The highest limit in MB: DuckDB's default on this machine."""
         return max(_most(), self.megabytes)
 
     def _set(self, connection: Any, megabytes: int) -> None:
@@ -161,8 +162,8 @@ class MemoryLimit:
 def fullest_vectors(
     rows: Iterable[pa.RecordBatch],
 ) -> Iterator[tuple[pa.RecordBatch, int, int]]:
-    """Each batch with the bytes, up to its end, of the fullest run of `VECTOR_ROWS` rows or a few
-    more, and of all rows."""
+    """Yield each batch, the bytes of the largest `VECTOR_ROWS` consecutive rows so far (or a few
+    more), and the bytes of all rows so far."""
     recent: deque[tuple[int, int]] = deque()
     count = size = fullest = total = 0
     for batch in rows:
@@ -183,7 +184,7 @@ def _limit(connection: Any, megabytes: int) -> None:
 
 @cache
 def _most() -> int:
-    """DuckDB's own limit on this machine, in MB."""
+    """Return DuckDB's default limit on this machine, in MB."""
     import duckdb
 
     with duckdb.connect() as connection:
@@ -192,6 +193,6 @@ def _most() -> int:
 
 
 def _bytes(text: str) -> float:
-    """DuckDB's text of a size, such as `15.9 GiB`."""
+    """Parse a size such as `15.9 GiB`."""
     number, unit = text.split()
     return float(number) * _UNITS[unit]

@@ -1,6 +1,6 @@
 """Tables in a DuckDB file.
 
-A table's steps are one transaction; staged rows are read from their Parquet files where they are.
+The steps of a table are one transaction. DuckDB reads staged rows from their Parquet files.
 Sources: DuckDB documentation, "DELETE", "INSERT", "CREATE TABLE", "ALTER TABLE", "Parquet".
 """
 
@@ -55,18 +55,18 @@ if TYPE_CHECKING:
     from cdc_core.values.errors import CdcError
     from cdc_core.values.merges import SchemaStep, TargetTable
 
-#: Under this name a statement finds rows on their way in.
+#: The name of the incoming rows in a statement.
 ROWS = "pgbronze_rows"
 
-#: What DuckDB raises for a table that others put constraints, indexes or columns on.
+#: DuckDB's errors for a table to which users added constraints, indexes or columns.
 _REFUSING = {"ConstraintException", "DependencyException", "CatalogException", "BinderException"}
 
-#: Arrow's offsets have 32 bits, but for large types.
+#: Arrow's offsets have 32 bits, except in large types.
 _USUAL_ARRAY_BYTES = 1 << 31
 
 
 class DuckDbStore:
-    """`credentials` is what dlt takes for DuckDB, such as the file's path; None: dlt's settings."""
+    """`credentials` is the file's path, or anything else that dlt accepts; None: dlt's settings."""
 
     kind = "duckdb"
     section = "destination.duckdb"
@@ -109,14 +109,14 @@ class DuckDbStore:
         return found if len(found) else None
 
     def make_fit(self, client: Any, replacement: StagedReplacement) -> None:
-        """With the rows, in their transaction."""
+        """Does nothing: the transaction that replaces the rows alters the table too."""
 
     def _columns_of(self, client: Any, table: str) -> pa.Schema:
-        """Columns of one table, without a look at all others; none if it is missing."""
+        """Return the columns of one table; an empty schema if it is missing."""
         import duckdb
 
         try:
-            # DESCRIBE would take a variable of this module for a table that is missing.
+            # DESCRIBE falls back to a Python variable of that name if the table is missing.
             rows = client.sql_client.native_connection.execute(
                 "SELECT name, type FROM pragma_table_info(?)", [_name(client, table)]
             )
@@ -130,9 +130,9 @@ class DuckDbStore:
         self._run(client, f"CREATE TABLE {_name(client, target.name)} ({_definitions(target)})")
 
     def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
-        """Behind the table's own columns, before the metadata columns: by writing the table again,
-        since DuckDB adds columns at the end only; there, where others put something on the table,
-        which would be lost with it."""
+        """Add columns before the metadata columns. DuckDB adds columns only at the end, so the
+        table is rewritten. A table to which users added something would lose it, so that one gets
+        its new columns at the end."""
         if self._is_plain(client, table):
             self._write_again(client, table, fields)
             return
@@ -196,7 +196,7 @@ class DuckDbStore:
         shutil.rmtree(self._kept_folder(client), ignore_errors=True)
 
     def _kept_folder(self, client: Any) -> Path:
-        """Beside the file; of a database in memory, whose rows end with it, in a temporary one."""
+        """Return the folder beside the database file; a temporary one for a database in memory."""
         dataset = client.sql_client.dataset_name
         if (file := database_file(client)) is not None:
             return Path(f"{file}.{dataset}{kept_files.FOLDER}")
@@ -230,8 +230,9 @@ class DuckDbStore:
         raise AssertionError(step)
 
     def _replacement(self, client: Any, step: StagedReplacement, rows: str) -> list[str]:
-        """The new content, as a new table. One that others put something on is emptied and filled
-        instead, its columns altered until they fit; columns of others get their defaults."""
+        """Return statements that replace the content by a new table. A table to which users added
+        something is emptied and filled instead: its columns are altered until they fit, and columns
+        that users added get their defaults."""
         new, table = all_fields(step.target), step.target.name
         target = _name(client, table)
         old = self.current(client, table)
@@ -259,7 +260,7 @@ class DuckDbStore:
         return [*statements, f"INSERT INTO {target} ({names}) {selected}"]
 
     def _is_plain(self, client: Any, table: str) -> bool:
-        """Whether a table is as this library makes it."""
+        """Whether users have added nothing to the table."""
         names = {f.name for f in METADATA_FIELDS}
         held = self._columns_of(client, table).names
         behind = held[held.index(LSN_COLUMN) :] if LSN_COLUMN in held else []
@@ -278,7 +279,8 @@ class DuckDbStore:
         return bool(row[0])
 
     def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]:
-        """By a query for each: one for all would be too deep for many tables, and no faster."""
+        """Count with one query per table: a single query is too deeply nested for many tables, and
+        no faster."""
         connection = client.sql_client.native_connection
         queries = {table: f"SELECT COUNT(*) FROM {_name(client, table)}" for table in tables}
         return {table: connection.execute(sql).fetchone()[0] for table, sql in queries.items()}
@@ -293,11 +295,12 @@ class DuckDbStore:
             yield chunk.rename_columns(list(columns)).cast(schema)
 
     def _rows(self, client: Any, query: str) -> Iterator[pa.Table]:
-        """In the order of the table, so that a reading that wants more memory goes on."""
+        """Yield rows in the order of the table, so that a query that needs more memory can be
+        repeated and continued."""
         connection = client.sql_client.native_connection
         if not self.memory.fixed:
             connection.execute("SET GLOBAL preserve_insertion_order = true")
-            # 2,048 texts may have more than the 2 GB that a usual array of Arrow holds.
+            # 2,048 strings can exceed the 2 GB that an Arrow string array holds.
             connection.execute("SET GLOBAL arrow_large_buffer_size = true")
         given = 0
         while True:
@@ -318,7 +321,7 @@ class DuckDbStore:
         if (absent := absent_file(client)) is not None:
             _try_beside(absent, file)
             return
-        # In a transaction that is undone: a run that is killed here leaves nothing either.
+        # In a transaction that is rolled back: a run that is killed here leaves nothing behind.
         dataset = client.sql_client.fully_qualified_dataset_name()
         connection = client.sql_client.native_connection
         connection.execute("BEGIN")
@@ -342,7 +345,7 @@ class DuckDbStore:
         return None
 
     def close(self) -> None:
-        """Nothing is kept."""
+        """Does nothing: the store holds nothing open."""
 
     def refusal(self, error: BaseException) -> Refusal | None:
         kinds = {kind.__name__ for kind in type(error).__mro__}
@@ -355,19 +358,20 @@ class DuckDbStore:
             return self._too_large(where)
         if out_of_disk(cause):
             return DestinationUnavailable(
-                f"{where}: DuckDB's temporary files, beside the database's, have no more room",
+                f"{where}: DuckDB's temporary files, beside the database's, have no room left",
                 "free disk space there and run again",
             )
         if kinds & {"IOException", "OSError", "ConnectionException"}:
-            # These speak of files and locks, never of rows.
+            # Their text mentions files and locks, never rows.
             return DestinationUnavailable(
                 f"{where}: {str(cause).strip()}",
-                "see that no other process has the file open and that the disk has room; run again",
+                "make sure that no other process has the file open and that the disk has room; "
+                "run again",
             )
         return DestinationFailed(f"{where}: {scrubbed(cause)}", "run again with LOG_LEVEL=DEBUG")
 
     def _too_large(self, where: str) -> CdcError:
-        """Rows that need more memory than there may be."""
+        """The error for rows that need more memory than the limit."""
         if self.memory.fixed:
             return SettingsError(
                 f"{where}: rows need more memory than memory_limit in {self.section}.credentials",
@@ -393,13 +397,13 @@ def _batches(connection: Any, query: str) -> Iterator[pa.Table]:
         if chunk.nbytes < _USUAL_ARRAY_BYTES:
             yield chunk
             continue
-        # As rows of their own: a slice keeps its offsets, which a usual array cannot hold.
+        # Copied: a slice keeps large offsets, which a string array cannot hold.
         for part in cut(chunk, VECTOR_ROWS, SCAN_BYTES):
             yield part.take(pa.array(range(len(part))))
 
 
 def _try_beside(file: Path, rows: Path) -> None:
-    """Do with another file in its folder what would be done with the file that is not there."""
+    """Create another file in the same folder, write to it and delete it."""
     import duckdb
 
     other = file.with_name(probe_name())
@@ -440,5 +444,5 @@ def _definitions(target: TargetTable) -> str:
 
 def _files(paths: Iterable[Path | str]) -> str:
     quoted = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
-    # A folder named `a=b` would be taken for a column.
+    # DuckDB takes a folder named `a=b` for a column.
     return f"read_parquet([{quoted}], hive_partitioning = false)"

@@ -1,9 +1,8 @@
-"""A merge as deletes and inserts of one transaction, for a store that has transactions: DuckDB.
+"""A merge as deletes and inserts of one transaction, for DuckDB.
 
-Its MERGE updates rows in place, which takes seconds for a few hundred rows scattered over millions;
-deleting and inserting them takes a hundredth of that, and less memory. The meaning is that of
-`merge_sql`, from which the parts come.
-"""
+DuckDB's MERGE updates rows in place, which takes seconds for a few hundred rows scattered over
+millions. To delete and insert them takes a hundredth of the time, and less memory. The result is
+the same as with `merge_sql`, which supplies the parts."""
 
 from __future__ import annotations
 
@@ -17,28 +16,29 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.sql.merge_sql import MergeRules
     from cdc_core.values.merges import KeyedMerge, MultisetMerge
 
-#: Temporary tables: of rows that must be known before any is deleted, and of keys that stay.
+#: Temporary tables: rows that are needed after a delete, and keys that stay.
 SCRATCH = "_cdc_scratch"
 HELD = "_cdc_held"
 
 
 def keyed(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) -> list[str]:
-    """Older rows of the keys go; what then holds a key is as new, so only free keys are filled."""
+    """Delete older rows of the keys, then insert only keys without a row: a row that is left is at
+    least as new."""
     rules = merge_sql.keyed_rules(dialect, merge)
     older = merge_sql.older_than(f"s.{LSN_COLUMN}")
     statements = _without_truncated(rules, target)
     source = staged
     if merge.unchanged_columns:
         source = SCRATCH
-        # Before the truncation too: what was not sent is in the rows as they are now.
+        # Before the truncation too: values that were not sent are in the current rows.
         resolved = _resolved(dialect, merge, rules, staged, target)
         statements.insert(0, f"CREATE TEMP TABLE {SCRATCH} AS {resolved}")
     statements.append(
         f"DELETE FROM {target} AS t USING {source} AS s "
         f"WHERE {rules.on} AND {older} AND s.{OP_COLUMN} <> '{HOP}'"
     )
-    # Mostly empty, and a table of its own, whose size is known: else DuckDB makes the hash to find
-    # absent keys from the batch's whole rows, or from all keys of the target.
+    # A table, mostly empty: DuckDB knows its size. Otherwise DuckDB builds the hash table for
+    # absent keys from all columns of the batch, or from all keys of the target.
     keys = ", ".join(f"t.{dialect.quote(name)}" for name in merge.key)
     held = f"SELECT {keys} FROM {target} AS t SEMI JOIN {source} AS s ON {rules.on}"
     statements.append(f"CREATE TEMP TABLE {HELD} AS {held}")
@@ -55,7 +55,7 @@ def keyed(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) -> list
 def _resolved(
     dialect: Dialect, merge: KeyedMerge, rules: MergeRules, staged: str, target: str
 ) -> str:
-    """The merge's rows with every value found."""
+    """Return a query for the merge's rows with unchanged values looked up."""
     values = ", ".join(f"{value} AS {dialect.quote(name)}" for name, value in rules.update.items())
     source = merge_sql.keyed_source(dialect, merge, staged, target)
     return (
@@ -64,7 +64,7 @@ def _resolved(
 
 
 def multiset(dialect: Dialect, merge: MultisetMerge, staged: str, target: str) -> list[str]:
-    """Contents touched go, and come back as often as due."""
+    """Delete every row whose content changed, and insert it as often as it now occurs."""
     rules = merge_sql.multiset_rules(dialect, merge)
     source = merge_sql.multiset_source(dialect, merge, staged, target)
     return [
@@ -77,7 +77,7 @@ def multiset(dialect: Dialect, merge: MultisetMerge, staged: str, target: str) -
 
 
 def cells(dialect: Dialect, staged: str, target: str) -> list[str]:
-    """Cells that are not there yet."""
+    """Insert the unrepresentable values that are not stored yet."""
     rules = merge_sql.cells_rules(dialect)
     source = merge_sql.cells_source(dialect, staged)
     absent = f"NOT EXISTS (SELECT 1 FROM {target} AS t WHERE {rules.on})"

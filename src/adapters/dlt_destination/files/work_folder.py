@@ -1,5 +1,4 @@
-"""The work folder of one run: new, locked during the run, and deleted by a later run after a
-kill."""
+"""The work folder of one run: new, locked during the run, deleted by the next run after a kill."""
 
 from __future__ import annotations
 
