@@ -1,7 +1,7 @@
-"""What others put on a table, carried over where it must be replaced as a whole.
+"""Keep what users added to a table when the whole table must be replaced.
 
-`CREATE OR REPLACE TABLE … AS` keeps history and grants; properties, the comment and columns of
-others go into that statement, all else is put back right after it. Sources: Databricks SQL
+`CREATE OR REPLACE TABLE … AS` keeps history and grants. Properties, the comment and users' columns
+become part of that statement; everything else is restored right after it. Sources: Databricks SQL
 reference, "CREATE TABLE [USING]", "ALTER TABLE", "DESCRIBE TABLE", "INFORMATION_SCHEMA"; Databricks
 documentation, "Table properties".
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _CHECK = "delta.constraints."
-#: Properties that say how the table was made, and not what anyone wants of it.
+#: Properties that describe how the table was created, as opposed to a user's choice.
 _OF_THE_TABLE = (
     _CHECK,
     "delta.columnMapping.",
@@ -36,8 +36,8 @@ _DEFAULTS = "delta.feature.allowColumnDefaults"
 
 @dataclass
 class CarryOver:
-    """`columns` of others as expressions with their names, `properties`, the `comment`, and
-    `alterations` of the new table, each with what it brings back; `lost` is what nothing does."""
+    """`columns` of users as named expressions, `properties`, the `comment`, and `alterations` of
+    the new table, each with a description of what it restores. `lost` cannot be restored."""
 
     columns: list[str] = field(default_factory=list)
     properties: dict[str, str] = field(default_factory=dict)
@@ -53,8 +53,9 @@ def what_others_put_on(
     ours: Callable[[str], bool],
     stays: Callable[[str], bool],
 ) -> CarryOver:
-    """Ask for all of it. `described` are the table's columns with their SQL types; of these, `ours`
-    are written with the rows, and of the others those that `stays` says stay."""
+    """Read everything that users added. `described` are the table's columns with their SQL types:
+    those that are `ours` are written with the rows, of the others the table keeps those that
+    `stays` selects."""
     sql = client.sql_client
     name = f"{sql.fully_qualified_dataset_name()}.{SPARK.quote(table_name(table))}"
     (text,), *_ = sql.execute_sql(f"DESCRIBE TABLE EXTENDED {name} AS JSON")
@@ -98,7 +99,7 @@ def what_others_put_on(
 
 
 def _catalog_entries(client: Any, table: str, kept: set[str], carried: CarryOver) -> None:
-    """Tags and row filters."""
+    """Read tags and row filters from the catalog."""
 
     def rows(view: str, columns: str, schema: str) -> list[tuple[str, ...]]:
         sql = client.sql_client

@@ -1,4 +1,4 @@
-"""dlt's Databricks client as we use it: shared sessions, statements sent again, names kept.
+"""dlt's Databricks client as we use it: shared sessions, retried statements, unchanged names.
 
 Source: dlt, `dlt.destinations.impl.databricks`, `dlt.destinations.job_client_impl`.
 """
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: A state of more bytes goes the way of a file; a statement may hold some megabytes.
+#: A larger state is uploaded as a file; a statement can have a few megabytes.
 STATEMENT_BYTES = 1_000_000
 
 
 class SharedSqlClient(DatabricksSqlClient):
-    """Borrows a session for each statement; one that met a transient fault is sent again, and one
-    that was refused once more, after a new login."""
+    """Borrows a session for each statement. A statement is retried after a transient error, and
+    once more after a refusal and a new login."""
 
     def __init__(self, sessions: Sessions, *args: Any) -> None:
         super().__init__(*args)
@@ -44,7 +44,7 @@ class SharedSqlClient(DatabricksSqlClient):
         self._sessions = sessions
 
     def open_connection(self) -> None:  # type: ignore[override]
-        """A session is borrowed when there is something to say."""
+        """Does nothing: each statement borrows a session."""
 
     def close_connection(self) -> None:
         if self._held is not None:
@@ -53,7 +53,7 @@ class SharedSqlClient(DatabricksSqlClient):
 
     @property
     def native_connection(self) -> Any:
-        """A session of this client's own until it is closed: dlt sets folders on it."""
+        """A session for this client alone until it is closed: dlt sets folders on it."""
         return self._patiently(self._connection)
 
     def _connection(self) -> Any:
@@ -64,8 +64,8 @@ class SharedSqlClient(DatabricksSqlClient):
         return self._held.connection
 
     def _patiently(self, send: Callable[[], T]) -> T:
-        """What `send` returns. After a refusal an upload is sent once more, to a new address, and a
-        statement after a new login, once, or as often as the login before had worked."""
+        """Return the result of `send`. After a refusal, an upload is sent once more to a new URL,
+        and a statement after a new login: once, or again whenever the previous login had worked."""
         retry_policy = self._sessions.retry_policy
         addresses, logins = 1, retry_policy.attempts
         while True:
@@ -100,7 +100,7 @@ class SharedSqlClient(DatabricksSqlClient):
 
     @contextmanager
     def _lent(self) -> Iterator[None]:
-        """A session that was borrowed in the context is given back after it."""
+        """Give back a session that is borrowed in the context."""
         pinned = self._held is not None
         try:
             yield
@@ -155,7 +155,8 @@ class SharedSqlClient(DatabricksSqlClient):
 
     @raise_database_error
     def _rows(self, query: str, parameters: Any) -> Any:
-        """All rows, fetched within what is sent again: a token may end before the last."""
+        """Return all rows. Fetching is part of the retry: a token can expire before the last
+        row."""
         with self._lent():
             return self._patiently(lambda: self._fetch_all(query, parameters))
 
@@ -183,7 +184,7 @@ class SharedSqlClient(DatabricksSqlClient):
 
 
 class WarehouseClient:
-    """Mixed into dlt's job client."""
+    """A mixin for dlt's job client."""
 
     def __init__(self, schema: Any, config: Any, capabilities: Any) -> None:
         super().__init__(schema, config, capabilities)  # type: ignore[call-arg]
@@ -206,7 +207,8 @@ class WarehouseClient:
         return super().create_load_job(table, file_path, load_id, restore)  # type: ignore[misc]
 
     def complete_load(self, load_id: str) -> None:
-        """Note the package, which makes its checkpoint count; with the tables where that goes."""
+        """Record the package, which makes its checkpoint durable: in the tables' transaction, if
+        there is one."""
         block = self.store.block  # type: ignore[attr-defined]
         if block is None:
             super().complete_load(load_id)  # type: ignore[misc]
@@ -215,7 +217,7 @@ class WarehouseClient:
             super().complete_load(load_id)  # type: ignore[misc]
         self.store.commit(self)  # type: ignore[attr-defined]
 
-    # What a package asks again and again, and what only this run changes.
+    # Questions that dlt asks for every package, although only this run changes the answers.
 
     def is_storage_initialized(self) -> bool:
         ask: Callable[[], bool] = super().is_storage_initialized  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""dlt's credentials of Databricks, and the connector's parameters that they make.
+"""dlt's credentials for Databricks, and the connector's parameters that follow from them.
 
 Sources: dlt, `dlt.destinations.impl.databricks.configuration`; `databricks-sql-connector`,
 "connect", `auth/retry.py`.
@@ -15,9 +15,9 @@ from adapters.dlt_destination.dlt.databricks_client import DatabricksCredentials
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: The connector sends again by itself for this many seconds, after lost connections only: it would
-#: wait five seconds at the least for a busy server, and a minute if it had its way. All other waits
-#: are `transient.RetryPolicy`'s.
+#: The connector itself retries for this many seconds, after lost connections only. By default it
+#: would wait from five seconds to a minute for a busy server. `retry.RetryPolicy` does all other
+#: waits.
 _WAITS = {
     "_retry_stop_after_attempts_duration": 4.0,
     "_retry_delay_min": 0.1,
@@ -28,22 +28,23 @@ TIME_ZONE = "spark.sql.session.timeZone"
 
 
 class WarehouseCredentials(DatabricksCredentials):
-    """Complete from the start: dlt looks nothing up that our settings have not."""
+    """Credentials that are complete from the start: dlt looks up nothing else."""
 
     @classmethod
     def of(cls, keys: Mapping[str, Any]) -> WarehouseCredentials:
-        """`keys` are dlt's. Raises what dlt does where a way in is not found."""
+        """Make credentials from dlt's keys. Raises dlt's error if no login is found."""
         credentials = cls()
         credentials.update(keys)
         way_in = credentials.access_token or (credentials.client_id and credentials.client_secret)
         if not (way_in and credentials.server_hostname):
-            # The SDK knows the rest; where nothing is missing it is not even imported.
+            # The SDK finds the rest. It is imported only if something is missing.
             credentials.on_resolved()
         credentials.__is_resolved__ = True
         return credentials
 
     def to_connector_params(self) -> dict[str, Any]:
-        """Of one login: the sessions that are opened with them share its token."""
+        """Return the parameters of one login. Sessions that are opened with them share its
+        token."""
         parameters = {**_WAITS, "enable_telemetry": False, **super().to_connector_params()}
         if self.client_id and self.client_secret:
             principal = ServicePrincipal(
@@ -52,7 +53,7 @@ class WarehouseCredentials(DatabricksCredentials):
             parameters["credentials_provider"] = lambda: principal.headers
         if self.http_headers:
             parameters["http_headers"] = list(self.http_headers.items())
-        # Timestamps without a zone are then the same in both Parquet readings of them.
+        # In UTC, both of Spark's interpretations of timestamps without a zone are the same.
         parameters["session_configuration"] = {
             **(self.session_configuration or {}),
             TIME_ZONE: "UTC",

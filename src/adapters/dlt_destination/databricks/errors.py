@@ -1,6 +1,6 @@
-"""What a warehouse's error means to the operator, in one line without rows, names or tokens.
+"""Translate a warehouse's errors into one line for the operator, without rows, names or tokens.
 
-A refusal has many causes behind one status: each kind has its words and its cure. Sources:
+One HTTP status can have many causes: each kind has its own message and cure. Sources:
 Databricks documentation, "Error conditions", "IP access lists", "SQL warehouse access control",
 "Unity Catalog privileges"; error codes of Azure Blob Storage, Amazon S3 and Google Cloud Storage.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SECTION = "destination.databricks.credentials"
 
 _STATEMENT = "statement "
-#: OpenSSL's codes for a certificate that is trusted, but names another host or address.
+#: OpenSSL's codes for a trusted certificate that names another host or address.
 _OTHER_HOST = (62, 64)
 _ERROR_CLASS = re.compile(r"\[([A-Z][A-Z0-9_]+)(?:\.[A-Z0-9_]+)*\]")
 
@@ -49,13 +49,13 @@ _FORBIDDEN = ("INSUFFICIENT_PERMISSIONS", "PERMISSION_DENIED", "UNAUTHORIZED_ACC
 _UPLOAD = re.compile(r"^(?:Staging operation over HTTP was unsuccessful: (\d+)-|HTTP request )")
 _STORAGE_CODE = re.compile(r"<Code>(\w+)</Code>")
 _STORAGE_HOST = re.compile(r"host='([\w.-]+)'")
-#: What storages say of an address that was good once.
+#: Storages' errors for a signed URL that has expired.
 _ENDED = re.compile(r"ExpiredToken|Request has expired|not valid in the specified time frame")
 
 
 @contextmanager
 def statement_named(cursor: Any) -> Iterator[None]:
-    """Errors in the context get the statement's ID, under which Query History has it, as a note."""
+    """Add the statement's ID to errors in the context, as a note. Query History lists that ID."""
     try:
         yield
     except Exception as error:
@@ -71,7 +71,7 @@ def statement_of(error: BaseException) -> str:
 
 
 def error_for(error: BaseException, where: str) -> CdcError:
-    """The error for people."""
+    """Return the error to show to the user."""
     cause = root_cause(error)
     at = f"{where}{statement_of(cause)}"
     for kind in (_upload, _access, _privilege, _settings, _reach):
@@ -81,7 +81,7 @@ def error_for(error: BaseException, where: str) -> CdcError:
 
 
 def _upload(cause: BaseException, at: str) -> CdcError | None:
-    """Of a file to a volume, which goes straight to the storage of the cloud."""
+    """The upload of a file to a volume failed. It is sent directly to the cloud's storage."""
     text = str(cause)
     if not (found := _UPLOAD.match(text)):
         return None
@@ -110,7 +110,7 @@ def _upload(cause: BaseException, at: str) -> CdcError | None:
 
 
 def _access(cause: BaseException, at: str) -> CdcError | None:
-    """Whether the workspace lets this network, these credentials and this principal in."""
+    """The workspace rejects this network, these credentials or this principal."""
     text = str(cause)
     if _NETWORK.search(text):
         address = f" ({found[1]})" if (found := _ADDRESS.search(text)) else ""
@@ -144,7 +144,7 @@ def _reason(cause: BaseException) -> str:
 
 
 def _lacks(text: str) -> str | None:
-    """The missing privilege as a grant, as far as the text names it."""
+    """Return the missing privilege in the form of GRANT, if the text names it."""
     if found := _LACKS.search(text):
         return f"{found[1]} ON {found[2].upper()} {found[3]}"
     if found := _NO_OWNER.search(text):
@@ -168,7 +168,7 @@ def _privilege(cause: BaseException, at: str) -> CdcError | None:
 
 
 def _settings(cause: BaseException, at: str) -> CdcError | None:
-    """What is named by a setting and is not there, or is not what it was taken for."""
+    """A setting names something that does not exist, or something else."""
     text = str(cause)
     if http_code(cause) == 404:
         return SettingsError(

@@ -1,4 +1,4 @@
-"""All statements of a batch as one `BEGIN ATOMIC … END`, gathered from the load jobs.
+"""All statements of a batch as one `BEGIN ATOMIC … END`.
 
 Tables and checkpoint then change in one commit: no reader sees one table's batch without another's.
 Source: Databricks documentation, "Transactions", "ATOMIC compound statement", "Catalog commits",
@@ -17,7 +17,7 @@ from cdc_core.values.errors import SettingsError
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-#: What every table that a transaction writes must have, and what reading a plain file must say.
+#: The property that a transaction needs on each table, and the option for reading a plain file.
 CATALOG_COMMITS = {"delta.feature.catalogManaged": "supported"}
 READ_FILES = " WITH (allow_nontransactional_reads = true)"
 
@@ -31,7 +31,7 @@ _LACKING = re.compile(
 
 
 class MultiTableTransaction:
-    """The statements of one batch; those of a table in order. Safe to share between threads."""
+    """The statements of one batch; those of one table are in order. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -40,21 +40,21 @@ class MultiTableTransaction:
         self.tables: set[str] = set()
 
     def enter(self, staged: AbstractContextManager[str]) -> str:
-        """What the context gives; it ends with the block."""
+        """Enter a context until `clear`; return its value."""
         given = staged.__enter__()
         with self._lock:
             self._staged.append(staged)
         return given
 
     def add(self, statement: str, *values: Any, table: str | None = None) -> None:
-        """`values` stand for the statement's `%s`."""
+        """Add a statement. `values` replace its `%s`."""
         with self._lock:
             self._statements.append((statement, values))
             if table is not None:
                 self.tables.add(table)
 
     def text(self) -> tuple[str, tuple[Any, ...]]:
-        """The block, and the values of all `%s` in it."""
+        """Return the block, and the values for all its `%s`."""
         parts = [
             statement if values else statement.replace("%", "%%")
             for statement, values in self._statements
@@ -64,23 +64,23 @@ class MultiTableTransaction:
         return f"BEGIN ATOMIC\n{body}END;", values
 
     def clear(self) -> None:
-        """Forget the statements, and end what was entered."""
+        """Remove the statements and exit the contexts."""
         with self._lock:
             self._statements.clear()
             self.tables.clear()
             staged, self._staged = self._staged, []
-        if staged:  # each removes its files: a round trip or more
+        if staged:  # in parallel: each deletes its files, one round trip or more
             with ThreadPoolExecutor(ENDED_AT_ONCE) as pool:
                 list(pool.map(lambda context: context.__exit__(None, None, None), staged))
 
 
 def lacks_catalog_commits(error: BaseException) -> bool:
-    """Whether a table of the block was made without what a transaction needs."""
+    """Whether a table of the block lacks the property that a transaction needs."""
     return bool(_NOT_MANAGED.search(str(error)))
 
 
 def lacks_transactions(error: BaseException) -> SettingsError | None:
-    """The error of a workspace that cannot do it, or not for these tables."""
+    """Return the error if the workspace does not support transactions, or not for these tables."""
     if not (found := _LACKING.search(str(error))):
         return None
     return SettingsError(

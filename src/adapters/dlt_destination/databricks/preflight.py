@@ -1,8 +1,8 @@
-"""Whether a workspace answers, found out in seconds and before anything else asks it.
+"""Check within seconds whether the workspace answers, before any other request.
 
-The connector takes an untrusted certificate for a lost packet, and the SDK tries a host that nobody
-answers at for five minutes. Sources: `databricks-sql-connector`, "connect", its TLS parameters;
-`requests` documentation, "SSL Cert Verification".
+The connector retries an untrusted certificate like a lost packet, and the SDK tries a host that
+does not answer for five minutes. Sources: `databricks-sql-connector`, "connect", its TLS
+parameters; `requests` documentation, "SSL Cert Verification".
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 REACH_SECONDS = 10.0
 
-#: The connector's parameters that say how the warehouse's certificate is checked.
+#: The connector's parameters for checking the warehouse's certificate.
 _TLS = ("trusted_ca_file", "client_cert_file", "client_cert_key_file", "client_cert_key_password")
 
 
 def require_reachable(credentials: Mapping[str, Any]) -> None:
-    """One connection to the workspace as the connector makes it, and one as a login does where a
-    token has to be fetched. `credentials` are dlt's keys. Raises `OSError`, as is `ssl.SSLError`.
+    """Connect to the workspace as the connector does, and as a login does if a token is needed.
+
+    `credentials` are dlt's keys. Raises `OSError`, which includes `ssl.SSLError`.
     """
     parameters = credentials.get("connection_parameters") or {}
     host = credentials.get("server_hostname")
@@ -54,7 +55,7 @@ def _connectors_context(parameters: Mapping[str, Any]) -> ssl.SSLContext:
 
 
 def context_of_logins() -> ssl.SSLContext:
-    """How certificates are checked where a token is fetched: as the SDK does it."""
+    """Return the TLS context for fetching a token: the same checks as in the SDK."""
     import certifi
 
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
@@ -67,7 +68,7 @@ def _reach(uri: str, context: ssl.SSLContext) -> None:
     place = urlsplit(uri)
     host = place.hostname or ""
     if getproxies().get("https") and not proxy_bypass(host):
-        return  # a proxy answers for it
+        return  # the connection would only reach the proxy
     with (
         socket.create_connection((host, place.port or 443), REACH_SECONDS) as connection,
         context.wrap_socket(connection, server_hostname=host),

@@ -1,4 +1,4 @@
-"""Errors of a warehouse that refuse one table: its definition, or a row that it may not hold.
+"""Errors of a warehouse that refuse one table: its definition, or one of its rows.
 
 Source: Databricks documentation, "Error conditions", "SQLSTATE error codes".
 """
@@ -16,23 +16,23 @@ _ERROR = re.compile(
     r"\[(?P<kind>[A-Z][A-Z0-9_]+)[A-Z0-9_.]*\].*SQLSTATE: (?P<state>\w{5})", re.DOTALL
 )
 #: Classes of SQLSTATE: feature not supported, data exception, integrity constraint violation,
-#: syntax error or access rule violation, and what Delta has no class for.
+#: syntax error or access rule violation, and Delta's own class.
 _REFUSING = ("0A", "22", "23", "42", "KD")
-#: What every table may meet at the same time.
+#: Causes that can affect every table at the same time.
 _COMMON = {
     "INSUFFICIENT_PERMISSIONS",
     "PERMISSION_DENIED",
     "PARSE_SYNTAX_ERROR",
     "TABLE_OR_VIEW_NOT_FOUND",
 }
-#: Not the table's: the staged file, catalog and schema, and a statement in a transaction.
+#: Causes outside the table: staged file, catalog, schema, or a statement in a transaction.
 _OTHERS = re.compile(
     r"PATH_NOT_FOUND|FAILED_READ_FILE|NO_SUCH_CATALOG\w*|SCHEMA_NOT_FOUND|VOLUME_\w+|\w*TRANSACTION\w*"
 )
 
 
 def refusal_of(error: BaseException) -> Refusal | None:
-    """Why a table was refused; None for an error that says nothing of a single table."""
+    """Return why a table was refused; None for an error that does not concern a single table."""
     found = _ERROR.search(str(error))
     if found is None or transient(error) or _OTHERS.fullmatch(found["kind"]):
         return None

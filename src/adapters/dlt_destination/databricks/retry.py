@@ -1,8 +1,8 @@
-"""What a SQL warehouse says when the same statement may well succeed a moment later, and the waits.
+"""Which errors of a SQL warehouse are worth a retry, and how long to wait.
 
-Every statement that we send means the same when it is sent twice, so a lost answer counts as well
-as a lost question. The connector sends again for a few seconds after a lost connection; all else is
-here. Sources: Databricks documentation, "Error conditions", "Isolation levels and write conflicts";
+Every statement that we send is idempotent, so a lost answer can be retried like a lost request. The
+connector itself retries for a few seconds after a lost connection; this module does the rest.
+Sources: Databricks documentation, "Error conditions", "Isolation levels and write conflicts";
 `databricks-sql-connector`, `auth/retry.py`.
 """
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Error classes of a write that lost against another one, and of a server that is busy.
+#: Error classes of a write that conflicts with another one, and of a busy server.
 _CLASSES = re.compile(
     r"DELTA_CONCURRENT_\w+|DELTA_METADATA_CHANGED|DELTA_PROTOCOL_CHANGED|CONCURRENT_\w+_EXCEPTION"
     r"|The protocol version of the Delta table has been changed"
     r"|TEMPORARILY_UNAVAILABLE|SERVICE_TEMPORARILY|REQUEST_LIMIT_EXCEEDED|RESOURCE_EXHAUSTED"
 )
-#: A session that the server has forgotten: idle for too long, or the warehouse was restarted.
+#: The server has forgotten the session: it was idle for too long, or the warehouse restarted.
 _SESSION = re.compile(
     r"Invalid SessionHandle|SESSION_(?:CLOSED|NOT_FOUND|EXPIRED)|Command \S+ does not exist",
     re.IGNORECASE,
@@ -33,15 +33,15 @@ _SESSION = re.compile(
 #: Uploads, which the connector tries once.
 _UPLOAD = re.compile(r"unsuccessful: (?:408|429|500|502|503|504)\b|^HTTP request error: ")
 _UPLOAD_REFUSED = re.compile(r"^Staging operation over HTTP was unsuccessful: (?:400|401|403)-")
-#: A token that is unknown, or has ended, said by the workspace or by what a statement called there.
+#: The workspace does not know the token, or it has expired.
 _TOKEN = re.compile(
     r"invalid_client|unauthorized_client|Client authentication failed|Invalid access token"
     r"|Token is expir|[Tt]oken (?:has |is )?expired|Credential was not sent"
 )
 _LOGIN = re.compile(r"The login was answered with (\d+)")
-#: Of statements the connector leaves these alone, since others' might not be safe twice.
+#: The connector does not retry statements after these, because not all statements are idempotent.
 _GATEWAY = (500, 502, 504)
-#: No answer, or one that asks to come again (429, 503).
+#: No answer, or one that asks to retry later (429, 503).
 _AWAY = re.compile(
     r"exceed Retry policy max retry duration|max retries exceeded|too many \d+ error responses"
     r"|unsuccessful: (?:429|503)\b|The login was (?:not answered|answered with (?:429|5\d\d))",
@@ -52,7 +52,7 @@ _UNTRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED|SSLError|SSLCertVerification
 
 
 def session_lost(error: BaseException) -> bool:
-    """Whether the connection is of no use any more."""
+    """Whether the connection can no longer be used."""
     return bool(_SESSION.search(str(error))) or http_code(error) in _GATEWAY
 
 
@@ -71,22 +71,22 @@ def transient(error: BaseException) -> bool:
 
 
 def token_refused(error: BaseException) -> bool:
-    """Whether the credentials are wrong, or the token has ended."""
+    """Whether the credentials are wrong or the token has expired."""
     return bool(_TOKEN.search(str(error))) or http_code(error) == 401
 
 
 def refused(error: BaseException) -> bool:
-    """Whether the workspace did not let a request in, for whatever reason."""
+    """Whether the workspace rejected a request, for any reason."""
     return token_refused(error) or http_code(error) == 403
 
 
 def upload_refused(error: BaseException) -> bool:
-    """Whether the storage of a volume refused an upload: its address may have ended."""
+    """Whether the storage of a volume refused an upload: its signed URL can have expired."""
     return bool(_UPLOAD_REFUSED.search(str(error)))
 
 
 def http_code(error: BaseException) -> int | None:
-    """The status of the HTTP answer that a connector's error tells of, or that a login got."""
+    """Return the HTTP status in a connector's error or in a failed login."""
     if found := _LOGIN.search(str(error)):
         return int(found[1])
     code = getattr(error, "context", {}).get("http-code")
@@ -95,11 +95,10 @@ def http_code(error: BaseException) -> int | None:
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often a statement is sent, and the waits between, each about twice the one before.
+    """How often a statement is sent, and the waits in between; each is about twice the last one.
 
-    A warehouse that does not answer or asks to come again is waited for by the clock instead: a
-    stopped one takes minutes to start.
-    """
+    If the warehouse does not answer, or asks to retry later, a time limit applies instead: a
+    stopped warehouse takes minutes to start."""
 
     attempts: int = 6
     first_wait: float = 0.5
@@ -107,7 +106,7 @@ class RetryPolicy:
     seconds_away: float = 900.0
 
     def run(self, send: Callable[[], T], before_again: Callable[[BaseException], None]) -> T:
-        """What `send` returns; `before_again` is told of each transient error."""
+        """Return the result of `send`. `before_again` receives each transient error."""
         waits = failures = 0
         give_up = 0.0
         while True:

@@ -1,8 +1,8 @@
 """The login of a service principal: tokens for its `client_id` and `client_secret`.
 
-One token serves all sessions of a login, and a new one is fetched before it ends. The connector
-would lose why a login was refused. Source: Databricks documentation, "Authorize service principal
-access to Databricks with OAuth", the token endpoint of a workspace.
+All sessions of a login share one token. A new one is fetched before it expires. The connector's own
+login would lose the reason of a refusal. Source: Databricks documentation, "Authorize service
+principal access to Databricks with OAuth", the token endpoint of a workspace.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TIMEOUT_SECONDS = 60.0
-#: A token is replaced so long before its end, or after half of a shorter life.
+#: How long before its end a token is replaced; a short-lived one after half its lifetime.
 EARLY_SECONDS = 120.0
 
 
 class LoginFailed(OSError):
-    """The text has the status and the reason; `transient` and `warehouse_errors` know it."""
+    """The login failed. `retry` and `errors` parse the status and the reason from the text."""
 
 
 @dataclass
 class ServicePrincipal:
-    """Safe to share between threads."""
+    """Logs in as a service principal. Thread-safe."""
 
     host: str
     client_id: str
@@ -43,7 +43,7 @@ class ServicePrincipal:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def headers(self) -> Mapping[str, str]:
-        """Of a request. Raises `LoginFailed`."""
+        """Return the headers of a request. Raises `LoginFailed`."""
         with self._lock:
             now = time.monotonic()
             if now >= self._replaced_at:
@@ -75,7 +75,7 @@ class ServicePrincipal:
 
 
 def _reason(error: urllib.error.HTTPError) -> str:
-    """What the answer says, in OAuth's words, in those of the workspace, or in a proxy's."""
+    """Return the reason in the answer of OAuth, the workspace or a proxy."""
     text = error.read().decode(errors="replace")
     try:
         answer = json.loads(text)

@@ -1,10 +1,10 @@
-"""Sessions of a SQL warehouse, kept open for the run and handed from one statement to the next.
+"""Sessions of a SQL warehouse, kept open for the run and reused by its statements.
 
-dlt opens a client for every load job and every step of a package; opening a session is a round trip
-and a wait of its own, so a client borrows one. A token may end while sessions are open, and the
-connector keeps one that does not say when it ends for an hour: after a refusal all sessions are
-dropped, and new ones are opened with credentials that are read again. Source:
-`databricks-sql-connector`, "connect", `auth/token_federation.py`.
+dlt opens a client for every load job and every step of a package. To open a session costs a round
+trip and a wait, so a client borrows one. A token can expire while sessions are open, and the
+connector keeps a token without an expiry for an hour. So after a refusal all sessions are dropped,
+and new ones are opened with credentials that are read again. Source: `databricks-sql-connector`,
+"connect", `auth/token_federation.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class Login:
-    """Credentials, what the connector makes of them, and whether a statement was ever accepted."""
+    """Credentials, their connector parameters, and whether a statement was ever accepted."""
 
     credentials: Any
     worked: bool = False
@@ -47,10 +47,10 @@ class Session:
 
 
 class Sessions:
-    """A pool: as many sessions as were in use at the same time. Safe to share between threads."""
+    """A pool with as many sessions as were in use at the same time. Thread-safe."""
 
     def __init__(self, retry_policy: RetryPolicy, credentials: Callable[[], Any]) -> None:
-        """`credentials` reads dlt's credentials, for each login again."""
+        """`credentials` reads dlt's credentials again for each login."""
         self.retry_policy = retry_policy
         self._credentials = credentials
         self._login: Login | None = None
@@ -62,16 +62,16 @@ class Sessions:
         self._asking = threading.RLock()
 
     def login(self) -> Login:
-        """The login that new sessions are opened with."""
+        """Return the login for new sessions."""
         with self._logging_in:
             if self._login is None:
                 self._login = Login(self._credentials())
             return self._login
 
     def log_in_again(self, refused: Login, *, first: bool) -> bool:
-        """Replace a login that was refused, unless another thread has; False where that is of no
-        use: for one that never worked, unless it is the `first` that refused a statement, and one
-        before it had worked."""
+        """Replace a refused login, unless another thread has done so. Returns False if that cannot
+        help: the login never worked. Exception: the `first` refusal of a statement, if an earlier
+        login had worked."""
         with self._logging_in:
             if refused is not self._login:
                 return True
@@ -101,23 +101,24 @@ class Sessions:
             session.connection.close()
 
     def lost(self, session: Session) -> None:
-        """The server has forgotten a session: after its restart those that are idle, too."""
+        """Discard a session that the server has forgotten, and the idle ones: it may have
+        restarted."""
         self._discard_idle(session)
 
     def close(self) -> None:
-        """Close the sessions, and forget what was learned in them."""
+        """Close the sessions and clear the cache of `once`."""
         self._known = {}
         self._discard_idle()
 
     def _discard_idle(self, *others: Session) -> None:
         with self._lock:
             idle, self._idle = [*others, *self._idle], []
-        if idle:  # at the same time: where the server is gone, each takes seconds
+        if idle:  # in parallel: without a server, each takes seconds
             with ThreadPoolExecutor(len(idle)) as pool:
                 list(pool.map(self.discard, idle))
 
     def once(self, what: str, ask: Callable[[], T]) -> T:
-        """What `ask` returned when it was asked first in this run; nothing is not remembered."""
+        """Return the first result of `ask` in this run. Empty results are not cached."""
         with self._asking:
             found: T | None = self._known.get(what)
             if not found:
@@ -128,6 +129,6 @@ class Sessions:
 def _connect(parameters: dict[str, Any]) -> Any:
     from databricks import sql
 
-    # Its errors come to the caller; the text may hold statements and addresses.
+    # The caller gets its errors. Its log can contain statements and addresses.
     logging.getLogger("databricks").setLevel(logging.CRITICAL + 1)
     return sql.connect(**parameters, use_inline_params="silent")

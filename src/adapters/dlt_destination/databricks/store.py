@@ -67,17 +67,17 @@ if TYPE_CHECKING:
     from cdc_core.values.errors import CdcError
     from cdc_core.values.merges import SchemaStep, TargetTable
 
-#: Rows asked of the connector at a time: it puts them together, however large they are.
+#: Rows per fetch: the connector combines them in memory, however large they are.
 FETCH_ROWS = 2048
 
-#: Tables that one statement counts: none grows beyond what a warehouse takes.
+#: Tables that one statement counts: this bounds the length of the statement.
 TABLES_PER_COUNT = 100
 
-#: Columns that a table may be clustered by: their number, their place, and what they may not be.
+#: Limits for clustering columns: their number and their position.
 CLUSTERED_COLUMNS = 4
 STATISTICS_COLUMNS = 32
 
-#: Columns that are moved one by one, rather than the table replaced.
+#: Up to this number of columns are moved one by one; beyond it the table is replaced.
 MOVED_COLUMNS = 20
 
 #: A table's columns with their SQL types, in order.
@@ -94,8 +94,8 @@ _log = logging.getLogger(__name__)
 
 
 class DatabricksStore:
-    """`settings` are those of dlt's Databricks factory, its credentials among them; `pipeline`
-    is the pipeline's name, which staged files carry."""
+    """`settings` are those of dlt's Databricks factory, including credentials. `pipeline` is the
+    pipeline's name, which is part of the names of staged files."""
 
     kind = "databricks"
     section = "destination.databricks"
@@ -110,15 +110,15 @@ class DatabricksStore:
         in_one_transaction: bool = False,
         credentials: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
-        """`credentials` reads dlt's keys again, where they may change during a run."""
+        """`credentials` reads dlt's keys again, if they can change during a run."""
         self._settings = settings
         self._pipeline = pipeline
         self._read_credentials = credentials
         self._logged_in = False
         self.sessions = Sessions(retry_policy, self._credentials)
-        #: What a batch does, where it is one transaction.
+        #: The statements of a batch, if it is one transaction.
         self.block = MultiTableTransaction() if in_one_transaction else None
-        #: What `information_schema` showed first in this run, and what DESCRIBE did since.
+        #: Columns from `information_schema`, read once in this run, and from DESCRIBE since then.
         self._shown: TablesByName[pa.Schema] | None = None
         self._described: TablesByName[Described | None] = TablesByName()
         self._asking = threading.Lock()
@@ -139,7 +139,8 @@ class DatabricksStore:
         )
 
     def _credentials(self) -> Any:
-        """As the settings were read when the run began; for another login as they are then."""
+        """Return the credentials read at the start of the run; for a later login, read them
+        again."""
         from adapters.dlt_destination.databricks.credentials import WarehouseCredentials
 
         if self._logged_in and self._read_credentials is not None:
@@ -154,11 +155,11 @@ class DatabricksStore:
         self._shown = None
         self._described.clear()
 
-    # What there is.
+    # Reading definitions and rows.
 
     def columns(self, client: Any) -> TablesByName[pa.Schema]:
-        """As `information_schema` shows them, some time after a definition, but for the tables that
-        this run has defined or described."""
+        """Return columns from `information_schema`, which lags behind definitions; tables that this
+        run has defined or described are up to date."""
         found = TablesByName(self._showing(client))
         for table, described in self._described.items():
             if described is not None:
@@ -192,12 +193,13 @@ class DatabricksStore:
         return TablesByName({table: _schema(columns) for table, columns in found.items()})
 
     def current(self, client: Any, table: str) -> pa.Schema | None:
-        """By DESCRIBE, which shows a definition at once; once a run and definition."""
+        """Use DESCRIBE, which is up to date at once; the result is cached until the next
+        definition."""
         described = self._describe(client, table)
         return None if described is None else _schema(described)
 
     def _describe(self, client: Any, table: str) -> Described | None:
-        """Columns and their SQL types."""
+        """Return the columns and their SQL types."""
         if table not in self._described:
             try:
                 rows = client.sql_client.execute_sql(f"DESCRIBE TABLE {_name(client, table)}") or ()
@@ -206,13 +208,13 @@ class DatabricksStore:
                     raise
                 self._described[table] = None
             else:
-                # What comes after the columns is under a heading.
+                # A heading precedes everything after the columns.
                 columns = itertools.takewhile(lambda row: row[0] and row[0][0] != "#", rows)
                 self._described[table] = [(column, kind) for column, kind, *_ in columns]
         return self._described[table]
 
     def _known(self, client: Any, table: str) -> pa.Schema | None:
-        """Columns that a table has or, if nothing was defined in this run, had a while ago."""
+        """Return a table's columns. They can be outdated if this run has defined nothing there."""
         if table in self._described:
             return self.current(client, table)
         return self._showing(client).get(table)
@@ -239,7 +241,7 @@ class DatabricksStore:
             for chunk in gathered(cursor.iter_arrow(FETCH_ROWS), SCAN_ROWS, SCAN_BYTES):
                 yield chunk.rename_columns(list(columns)).cast(schema)
 
-    # Definitions. Each statement may be sent twice.
+    # Definitions. Each statement can be sent twice.
 
     def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:
         fields = all_fields(target)
@@ -253,7 +255,7 @@ class DatabricksStore:
         )
 
     def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
-        """Behind the table's own columns, before the metadata columns."""
+        """Add columns before the metadata columns."""
         self._enable(client, table, fields)
         held = self.current(client, table)
         before = own_columns([] if held is None else held.names)
@@ -308,7 +310,7 @@ class DatabricksStore:
         fields: Iterable[pa.Field],
         more: Mapping[str, str] | None = None,
     ) -> None:
-        """Set what a table needs to have such columns, which only a new table has by itself."""
+        """Set the properties that such columns need; only new tables have them already."""
         properties = {**(more or {}), **_features(fields)}
         if properties:
             self._set_properties(client, table, properties)
@@ -320,7 +322,7 @@ class DatabricksStore:
         more: Mapping[str, str] | None = None,
         comment: str = "",
     ) -> str:
-        """How a new table is laid out, as the clauses of its definition."""
+        """Return the clauses of a new table's definition: clustering, comment, properties."""
         properties = {**(more or {}), **_PROPERTIES, **_features(fields)}
         if self.block is not None:
             properties |= CATALOG_COMMITS
@@ -338,7 +340,7 @@ class DatabricksStore:
     def _alter(
         self, client: Any, table: str, change: str, is_done: Callable[[pa.Schema], bool]
     ) -> None:
-        """A change that fails when it is sent again after it was done, as `is_done` sees."""
+        """Alter the table. A retry after success fails; `is_done` detects that case."""
         try:
             self._define(client, table, f"ALTER TABLE {_name(client, table)} {change}")
         except Exception:
@@ -380,7 +382,8 @@ class DatabricksStore:
                 self._apply(client, table, step, files)
 
     def commit(self, client: Any) -> None:
-        """Run the batch's transaction; every table in it may have to be told of transactions."""
+        """Run the batch's transaction. If its tables lack the property for transactions, set it
+        first."""
         assert self.block is not None
         statement, values = self.block.text()
         try:
@@ -401,7 +404,7 @@ class DatabricksStore:
         self._write(client, table, self._merge(_name(client, table), step, files))
 
     def _write(self, client: Any, table: str, statement: str) -> None:
-        """Now, or with the batch's transaction."""
+        """Run the statement now, or add it to the batch's transaction."""
         if self.block is None:
             self._run(client, statement)
         else:
@@ -427,12 +430,12 @@ class DatabricksStore:
     def make_fit(self, client: Any, replacement: StagedReplacement) -> None:
         held = self._known(client, replacement.target.name)
         if held is None or _fits(held, replacement):
-            return  # a table that does not show yet is met when it is made
+            return  # a table that is not listed yet is handled when it is created
         self._made_to_fit(client, replacement)
 
     def _replace(self, client: Any, table: str, step: StagedReplacement, files: str) -> None:
-        """Overwrite the table, which keeps all that others put on it and gives their columns their
-        defaults; one that cannot be made to fit is replaced as a whole."""
+        """Overwrite the rows. The table keeps everything that users added; their columns get their
+        defaults. A table that cannot be altered to fit is replaced as a whole."""
         target, new = _name(client, table), all_fields(step.target)
         names = ", ".join(SPARK.quote(field.name) for field in new)
         rows = f"SELECT {names} FROM {_typed(new, files)} AS f"
@@ -456,8 +459,8 @@ class DatabricksStore:
             )
 
     def _made(self, client: Any, table: str, step: StagedReplacement, rows: str) -> bool:
-        """Make a table that does not show, with its rows where that can be one statement; False
-        where there is one: shown late, or made by a statement whose answer was lost."""
+        """Create a table that is not listed, with its rows if that can be one statement. Returns
+        False if it exists: listed late, or created by a statement whose answer was lost."""
         target, fields = _name(client, table), all_fields(step.target)
         layout = self._layout(fields, step.key)
         in_block = self.block is not None
@@ -472,7 +475,7 @@ class DatabricksStore:
         return not in_block
 
     def _made_to_fit(self, client: Any, step: StagedReplacement) -> bool:
-        """Add, widen and move columns until the table fits; False where that is not enough."""
+        """Add, widen and move columns until the table fits; False if that is not enough."""
         table = step.target.name
         old = self.current(client, table)
         if old is None:
@@ -500,7 +503,7 @@ class DatabricksStore:
         return True
 
     def _surplus(self, client: Any, table: str, step: StagedReplacement) -> list[str]:
-        """Columns of ours that the table has still."""
+        """Return our own columns that the table must lose."""
         if not step.gone:
             return []
         held = self._known(client, table)
@@ -532,10 +535,10 @@ class DatabricksStore:
                 ", ".join(carried.lost),
             )
 
-    # The rest.
+    # Write test, datasets, volumes, errors.
 
     def try_writing(self, client: Any, file: Path) -> None:
-        """By both volumes, as snapshots and as batches of changes are brought in."""
+        """Uses both volumes: snapshots use one, batches of changes the other."""
         there, volumes = self._datasets(client), self.volumes(client).keys()
         table = _name(client, probe_name())
         try:
@@ -551,7 +554,7 @@ class DatabricksStore:
                         f"WHEN NOT MATCHED THEN INSERT ({PROBE_COLUMN}) VALUES (s.{PROBE_COLUMN})",
                     )
         except BaseException:
-            with contextlib.suppress(Exception):  # what comes first is the cause
+            with contextlib.suppress(Exception):  # the first error is the cause
                 self._drop_what_was_made(client, table, there, volumes)
             raise
         self._drop_what_was_made(client, table, there, volumes)
@@ -559,7 +562,7 @@ class DatabricksStore:
     def _drop_what_was_made(
         self, client: Any, table: str, there: Collection[str], volumes: Collection[str]
     ) -> None:
-        """The table, the volumes and datasets but those that were there."""
+        """Drop the table, and the volumes and datasets that did not exist before."""
         made = [name for name in self._datasets(client) if name not in there]
         if client.sql_client.dataset_name.lower() not in made:
             self._run(client, f"DROP TABLE IF EXISTS {table}")
@@ -570,7 +573,7 @@ class DatabricksStore:
             self._drop_dataset(client, dataset)
 
     def _datasets(self, client: Any) -> list[str]:
-        """Of the dataset and its staging dataset, those that are there."""
+        """Return which of the dataset and its staging dataset exist."""
         sql = client.sql_client
         rows = sql.execute_sql(
             f"SELECT schema_name FROM {sql.catalog_name()}.information_schema.schemata "
@@ -628,14 +631,15 @@ def _definitions(fields: Iterable[pa.Field]) -> str:
 
 
 def _schema(columns: Described) -> pa.Schema:
-    """A column of a type that this library never makes has the type `null`."""
+    """Return the Arrow schema. A column whose type this library never writes gets the type
+    `null`."""
     return pa.schema(
         [pa.field(name, SPARK.arrow_type(kind) or pa.null()) for name, kind in columns]
     )
 
 
 def _features(fields: Iterable[pa.Field]) -> dict[str, str]:
-    """Properties without which a table cannot have such columns."""
+    """Return the properties that a table needs for such columns."""
     found: dict[str, str] = {}
     for field in fields:
         if column_needs_mapping(field.name):
@@ -646,14 +650,14 @@ def _features(fields: Iterable[pa.Field]) -> dict[str, str]:
 
 
 def _holds(held: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether a column need not be altered: for whole and floating numbers wider will do."""
+    """Whether a column can stay as it is. A wider integer or float is sufficient."""
     if held == wanted:
         return True
     return not pa.types.is_decimal(held) and widens(wanted, held)
 
 
 def _fits(held: pa.Schema, step: StagedReplacement) -> bool:
-    """Whether a table can be overwritten as it is."""
+    """Whether a table can be overwritten without changing its definition."""
     fields = {field.name: plain(field.type) for field in all_fields(step.target)}
     names = [name for name in held.names if name in fields]
     return (
@@ -664,8 +668,8 @@ def _fits(held: pa.Schema, step: StagedReplacement) -> bool:
 
 
 def _moves(held: Sequence[str], wanted: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Columns to be moved, each with the one that it stands behind then (empty: none), so that
-    these stand in the wanted order."""
+    """Yield the columns to move, each with the column that it follows then (empty: it is first),
+    until they are in the wanted order."""
     order = [name for name in held if name in wanted]
     for place, name in enumerate(wanted):
         if order[place] != name:
@@ -675,7 +679,7 @@ def _moves(held: Sequence[str], wanted: Sequence[str]) -> Iterator[tuple[str, st
 
 
 def _typed(fields: Iterable[pa.Field], files: str) -> str:
-    """Staged rows in the types that are meant, whatever a reader takes the files' for."""
+    """Return the staged rows, cast to the intended types."""
     columns = ", ".join(
         f"CAST({SPARK.quote(f.name)} AS {SPARK.sql_type(f.type)}) AS {SPARK.quote(f.name)}"
         for f in fields
@@ -684,7 +688,7 @@ def _typed(fields: Iterable[pa.Field], files: str) -> str:
 
 
 def _clusters(arrow_type: pa.DataType) -> bool:
-    """Whether Delta keeps minimum and maximum of such a column."""
+    """Whether Delta keeps the minimum and maximum of such a column."""
     return not (pa.types.is_boolean(arrow_type) or SPARK.sql_type(arrow_type) == "BINARY")
 
 

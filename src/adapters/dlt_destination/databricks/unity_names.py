@@ -1,4 +1,4 @@
-"""Names as Unity Catalog keeps them: tables in lower case, without what it forbids.
+"""Names in Unity Catalog: tables in lower case, without forbidden characters.
 
 Source: Databricks SQL reference, "Names"; Delta Lake documentation, "Rename and drop columns with
 Delta Lake column mapping".
@@ -14,7 +14,7 @@ Value = TypeVar("Value")
 
 _CONTROLS = "".join(map(chr, (*range(0x20), 0x7F)))
 _SPACES = "".join(filter(str.isspace, map(chr, range(0x3001))))
-#: The manual's and, as it does not say which spaces it means, all that Unicode has.
+#: The characters in the manual. It does not say which spaces, so all of Unicode's.
 FORBIDDEN_BY_CATALOG = f"./{_CONTROLS}{_SPACES}"
 _FORBIDDEN = re.compile(f"[{re.escape(FORBIDDEN_BY_CATALOG)}]")
 _MAPPED_IN_COLUMNS = re.compile(r"[ ,;{}()\n\t=]")
@@ -22,7 +22,7 @@ _LONGEST = 255
 
 
 def table_name(name: str) -> str:
-    """The table's name in the catalog; of two that differ by more than case never the same.
+    """Return the table's name in the catalog. Names that differ by more than case stay different.
 
     Mapped names (`cdc_core.values.naming`) only need lower case; older checkpoints have others.
     """
@@ -35,12 +35,12 @@ def table_name(name: str) -> str:
 
 
 def column_needs_mapping(name: str) -> bool:
-    """Whether Delta holds a column of this name by column mapping only."""
+    """Whether Delta needs column mapping for a column of this name."""
     return bool(_MAPPED_IN_COLUMNS.search(name))
 
 
 class TablesByName(dict[str, Value]):
-    """Something of each table by the catalog's name, found by the table's own name too."""
+    """A dictionary by table name. It finds a table by its own name and by the catalog's name."""
 
     def __contains__(self, name: object) -> bool:
         return super().__contains__(table_name(str(name)))

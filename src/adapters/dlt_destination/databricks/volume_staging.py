@@ -1,9 +1,11 @@
-"""Files of a batch in dlt's staging volume of a dataset, from just before their step to just after.
+"""Files of a batch in the staging volume of a dataset, from just before their step until just
+after.
 
 A volume is dlt's `_dlt_staging_load_volume`, or the one that dlt's `staging_volume_name` names.
-Files carry their pipeline's name, and before the first statement of a run each pipeline sweeps its
-own: what a killed run left is of no use, and a statement of it that still waits in the warehouse
-finds no rows. Source: Databricks documentation, "PUT INTO", "REMOVE", "LIST", "Volumes".
+File names include the pipeline's name. Before the first statement of a run, a pipeline deletes its
+own files: those of a killed run are useless, and a statement of that run that still waits in the
+warehouse then finds no rows. Source: Databricks documentation, "PUT INTO", "REMOVE", "LIST",
+"Volumes".
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 VOLUME = "_dlt_staging_load_volume"
 
-#: How often files are listed to be removed: LIST gives 1001 at most.
+#: The limit for repeated LIST statements; each returns up to 1001 files.
 _LISTS = 1000
 
 
@@ -43,20 +45,20 @@ class VolumeStaging:
             else tuple(client.config.staging_volume_name.split("."))
         )
         self.name = ".".join(self._path)
-        #: The schema that it is in.
+        #: The schema of the volume.
         self.dataset = self._path[1]
         self._folder = "/Volumes/" + "/".join(self._path)
-        # Others may use the volume too: another pipeline, or another dataset of this one.
+        # Another pipeline, or another dataset of this one, can use the same volume.
         self._ending = f".{catalog}.{self._sql.dataset_name.lower()}.{pipeline}.parquet"
 
     @contextlib.contextmanager
     def staged(
         self, files: Sequence[Path], option: str = "", kept: Sequence[str] = ()
     ) -> Iterator[str]:
-        """The files' rows, with those of files that are `kept`, as a relation, to stand after FROM;
-        readable inside of the context. `option` stands behind each file.
+        """Upload the files; return their rows and those of `kept` files as a relation that can
+        follow FROM inside the context. `option` is appended to each file.
 
-        Every file is named: should one be gone, the statement fails, where a folder or a pattern
+        Every file is named, so that the statement fails if one is missing. A folder or a pattern
         would be read without it.
         """
         self._sessions.once(self._folder, self._make)
@@ -67,19 +69,19 @@ class VolumeStaging:
             yield _union([f"parquet.{SPARK.quote(place)}{option}" for place in (*places, *kept)])
         finally:
             if not self._keep:
-                # What cannot be removed now is swept by the next run.
+                # The next run deletes files that cannot be deleted now.
                 with contextlib.suppress(Exception):
                     for place in places:
                         self._remove(place)
 
     def keep(self, files: Sequence[Path], stems: Sequence[str]) -> None:
-        """Put files there to stay, under names that begin so."""
+        """Upload files to keep, under names that begin with the stems."""
         self._sessions.once(self._folder, self._make)
         for file, stem in zip(files, stems, strict=True):
             self._sql.put(file, f"{self._folder}/{stem}{self._ending}")
 
     def kept(self) -> list[tuple[str, str]]:
-        """Names and paths of the pipeline's files that were kept."""
+        """Return names and paths of the pipeline's kept files."""
         self._sessions.once(self._folder, self._make)
         return [(name, path) for path, name in self._own() if is_kept(name)]
 
@@ -88,7 +90,7 @@ class VolumeStaging:
         self._remove_all(is_kept)
 
     def _remove_all(self, wanted: Callable[[str], bool]) -> None:
-        """Remove the pipeline's files of such names. A list may be cut off, so ask again."""
+        """Delete the pipeline's files with such names. A list can be truncated, so list again."""
         for _ in range(_LISTS):
             found = [path for path, name in self._own() if wanted(name)]
             for path in found:
@@ -97,19 +99,19 @@ class VolumeStaging:
                 return
 
     def _own(self) -> Iterator[tuple[str, str]]:
-        """Path and name of the pipeline's files."""
+        """Yield path and name of the pipeline's files."""
         for path, name in self._list(self._folder):
             if name[name.find(".") :] == self._ending:
                 yield path, name
 
     def sweep(self) -> None:
-        """Remove the pipeline's files but those that are kept; there may be no volume yet."""
+        """Delete the pipeline's files except kept ones. The volume need not exist yet."""
         with contextlib.suppress(Exception):
             self._remove_all(lambda name: not (self._keep or is_kept(name)))
-            self._sessions.once(self._folder, lambda: True)  # it is there: nothing to be made
+            self._sessions.once(self._folder, lambda: True)  # the volume exists
 
     def files(self) -> list[str] | None:
-        """Paths of the files in the volume, relative to it; None where there is no volume."""
+        """Return the paths of the files, relative to the volume; None if it does not exist."""
         catalog, dataset, volume = self._path
         there = self._sql.execute_sql(
             f"SELECT 1 FROM {SPARK.quote(catalog)}.information_schema.volumes "
@@ -122,7 +124,7 @@ class VolumeStaging:
         return [path.removeprefix(self._folder + "/") for path in self._walk(self._folder)]
 
     def drop(self) -> None:
-        """Drop a volume that was made here; one that a setting names stays."""
+        """Drop the volume, unless a setting names it."""
         if self._made_by_us:
             name = ".".join(SPARK.quote(part) for part in self._path)
             self._sql.execute_sql(f"DROP VOLUME IF EXISTS {name}")

@@ -23,7 +23,7 @@ __all__ = [
 
 
 class InsertState(RunnableLoadJob):
-    """dlt's state as one INSERT, where dlt takes five statements and a file."""
+    """Write dlt's state with one INSERT; dlt uses a file and five statements."""
 
     def run(self) -> None:
         client: Any = self._job_client

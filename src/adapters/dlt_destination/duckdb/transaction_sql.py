@@ -2,7 +2,8 @@
 
 DuckDB's MERGE updates rows in place, which takes seconds for a few hundred rows scattered over
 millions. To delete and insert them takes a hundredth of the time, and less memory. The result is
-the same as with `merge_sql`, which supplies the parts."""
+the same as with `merge_sql`, which supplies the parts.
+"""
 
 from __future__ import annotations
 

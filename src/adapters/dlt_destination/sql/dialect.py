@@ -1,4 +1,4 @@
-"""What differs between the SQL of one table store and another's: quotes, escapes, type names.
+"""The differences between SQL dialects: quotes, escapes, type names.
 
 Everything else is common SQL, written once in `merge_sql`. Sources: DuckDB documentation, "Data
 Types" and "Keywords and Identifiers"; Databricks SQL reference, "Data types", "Identifiers".
@@ -23,7 +23,7 @@ class Dialect:
     """`types` names the SQL type of every Arrow type but decimals."""
 
     quote_mark: str
-    #: Characters of a text that need a mark before them, with it.
+    #: Characters of a string literal that must be escaped, each with its escaped form.
     escapes: Mapping[str, str]
     null_safe_equal: str
     types: Mapping[pa.DataType, str]
@@ -44,7 +44,7 @@ class Dialect:
         return self.types[arrow_type]
 
     def arrow_type(self, sql_type: str) -> pa.DataType | None:
-        """The Arrow type of a column; None for a type that this library never makes."""
+        """Return the Arrow type of a column; None for a type that this library never writes."""
         if decimal := _DECIMAL.fullmatch(sql_type):
             return pa.decimal128(int(decimal[1]), int(decimal[2]))
         for arrow_type, name in self.types.items():

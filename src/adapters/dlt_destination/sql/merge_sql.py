@@ -1,6 +1,6 @@
-"""The SQL that brings a batch into a table: one MERGE for each merge, the same for every dialect.
+"""The SQL that writes a batch into a table: one MERGE per merge, the same in every dialect.
 
-`staged` and `target` are relations ready to stand after FROM; columns are quoted here.
+`staged` and `target` are relations that can follow FROM; columns are quoted here.
 `cdc_core.values.merges` defines the control columns. Sources: DuckDB and Databricks SQL,
 "MERGE INTO".
 """
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
 
 METADATA = tuple(f.name for f in METADATA_FIELDS)
 
-#: What makes a cell in the table of unrepresentable values the same cell.
+#: The columns that identify a row in the table of unrepresentable values.
 CELL_IDENTITY = ("table_name", "column_name", "key", "value_text", LSN_COLUMN)
 
-#: A row that somebody else wrote may have no LSN; then it is older than any change.
+#: A row that a user wrote can lack an LSN; it then counts as older than any change.
 _HELD_LSN = f"COALESCE(t.{LSN_COLUMN}, 0)"
 
 
 @dataclass(frozen=True)
 class MergeRules:
-    """A MERGE in parts, `t` being the target and `s` the source; expressions by column.
+    """The parts of a MERGE: `t` is the target, `s` the source, expressions are by column.
 
-    What does not occur is None. Stores without SQL of their own build theirs from these.
+    A part that does not occur is None. Stores without SQL build their merge from these parts.
     """
 
     on: str
@@ -75,7 +75,8 @@ class MergeRules:
 
 
 def keyed_rules(dialect: Dialect, merge: KeyedMerge) -> MergeRules:
-    """At most one final change per key, guarded by each row's LSN; for `keyed_source`."""
+    """Rules for `keyed_source`: one final change per key, applied only to rows with an older
+    LSN."""
     older = older_than(f"s.{LSN_COLUMN}")
     names = (*merge.target.schema.names, *METADATA)
     return MergeRules(
@@ -90,7 +91,7 @@ def keyed_rules(dialect: Dialect, merge: KeyedMerge) -> MergeRules:
 
 
 def _value(dialect: Dialect, merge: KeyedMerge, name: str) -> str:
-    """What a matched row's column becomes."""
+    """Return the new value of a column in a matched row."""
     value = dialect.column("s", name)
     if name not in merge.unchanged_columns:
         return value
@@ -100,7 +101,8 @@ def _value(dialect: Dialect, merge: KeyedMerge, name: str) -> str:
 
 
 def keyed_source(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) -> str:
-    """The rows of a keyed merge; where there are hops, with the values found under earlier keys."""
+    """Return the rows of a keyed merge. With hops, unchanged values are looked up under earlier
+    keys."""
     if not merge.has_hops:
         return f"SELECT * FROM {staged} AS f"
     has_hop = "(h._cdc_hop_of IS NOT NULL)"
@@ -114,7 +116,7 @@ def keyed_source(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) 
             column = f"CASE WHEN {marked} THEN {found} ELSE {column} END AS {dialect.quote(name)}"
         columns.append(column)
     columns += [f"f.{name}" for name in (*METADATA, OP_COLUMN)]
-    # A row whose hop was found has its values now.
+    # A row whose hop was found has all its values now.
     columns.append(f"CASE WHEN NOT {has_hop} THEN f.{UNCHANGED_COLUMN} END AS {UNCHANGED_COLUMN}")
     held = f"{_HELD_LSN} >= h.{LSN_COLUMN}"
     latest = _join(
@@ -133,7 +135,8 @@ def keyed_source(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) 
 
 
 def multiset_rules(dialect: Dialect, merge: MultisetMerge) -> MergeRules:
-    """Every content touched is taken out, and put back as often as due; for `multiset_source`."""
+    """Rules for `multiset_source`: delete every content that changed, insert it as often as it
+    occurs."""
     own = merge.target.schema.names
     same_content = _same_content(dialect, merge, "t", "s")
     return MergeRules(
@@ -146,12 +149,12 @@ def multiset_rules(dialect: Dialect, merge: MultisetMerge) -> MergeRules:
 
 
 def multiset_source(dialect: Dialect, merge: MultisetMerge, staged: str, target: str) -> str:
-    """One "D" row for each content to take out, and a "U" row for each copy to put back.
+    """Return one "D" row for each content to delete, and a "U" row for each copy to insert.
 
-    Copies in the target count as inserts before the first event. Walking events one by one, never
-    below zero, ends at the greatest sum of any number of last steps: the steps of a content are
-    summed from the last one back, and the greatest such sum is the new count (none: zero). Copies
-    in the target are the first to be put back, with the columns that only they have.
+    Copies in the target count as inserts before the first event. The new count is the result of
+    applying the events one by one, never below zero. That equals the greatest sum over any number
+    of last events, so events are summed from the last one back, and the greatest sum is the count.
+    Copies in the target are inserted again first, with the columns that only they have.
     """
     own = [dialect.quote(name) for name in merge.target.schema.names]
     names = "".join(f"{name}, " for name in own)
@@ -168,7 +171,7 @@ def multiset_source(dialect: Dialect, merge: MultisetMerge, staged: str, target:
         f"SELECT {names}{LSN_COLUMN}, {COMMITTED_AT_COLUMN}, {OP_COLUMN}, {REF_COLUMN}",
         f"FROM {staged} AS f",
         f"UNION ALL SELECT {copies}_cdc_t.{LSN_COLUMN}, _cdc_t.{COMMITTED_AT_COLUMN}, 'C', -1",
-        # Not EXISTS, for which DuckDB groups the target's rows, one zero with the other.
+        # Not EXISTS: for that, DuckDB groups the target's rows and merges 0.0 with -0.0.
         f"FROM {target} AS _cdc_t SEMI JOIN {staged} AS _cdc_e ON {same} {surviving}",
     )
     marked = _join(
@@ -176,7 +179,7 @@ def multiset_source(dialect: Dialect, merge: MultisetMerge, staged: str, target:
         f"COALESCE(MAX(CASE WHEN {OP_COLUMN} = 'C' THEN {LSN_COLUMN} END) OVER ({content}), 0)",
         f"AS _cdc_applied_lsn FROM ({rows}) AS r",
     )
-    # Events that the target has already, and contents without any other event, fall away here.
+    # Drops events that the target already has, and contents without any other event.
     due = _join(
         f"SELECT m.*, MAX(CASE WHEN {OP_COLUMN} <> 'C' THEN 1 ELSE 0 END) OVER ({content})",
         f"AS _cdc_has_events FROM ({marked}) AS m",
@@ -197,7 +200,7 @@ def multiset_source(dialect: Dialect, merge: MultisetMerge, staged: str, target:
     counted = _join(
         f"SELECT c.*, MAX(_cdc_last_steps) OVER ({content}) AS _cdc_new_count FROM ({summed}) AS c"
     )
-    # One pass over `counted`: its row number 1 also stands for the removal, where copies exist.
+    # One pass over `counted`: row number 1 also yields the delete, if copies exist.
     return _join(
         f"SELECT {names}_cdc_last_lsn AS {LSN_COLUMN},",
         f"_cdc_last_committed_at AS {COMMITTED_AT_COLUMN},",
@@ -211,7 +214,7 @@ def multiset_source(dialect: Dialect, merge: MultisetMerge, staged: str, target:
 
 
 def cells_rules(dialect: Dialect) -> MergeRules:
-    """Adds the unrepresentable cells that are not there yet; for `cells_source`."""
+    """Rules for `cells_source`: insert the unrepresentable values that are not stored yet."""
     return MergeRules(
         on=_all_equal(
             [dialect.column("t", name) for name in CELL_IDENTITY],
@@ -229,20 +232,20 @@ def cells_source(dialect: Dialect, staged: str) -> str:
 
 
 def older_than(lsn: str) -> str:
-    """Whether a target row was made before `lsn`, an expression."""
+    """Return the condition that a target row is older than the expression `lsn`."""
     return f"{_HELD_LSN} < {lsn}"
 
 
 def renamed_cells(
     dialect: Dialect, rename: ColumnRename | TableRename
 ) -> tuple[dict[str, str], str]:
-    """What becomes of the cells' names where a table or a column is renamed: values by column, and
-    of which cells. To do it twice is to do it once."""
+    """Return how a rename changes the table of unrepresentable values: new values by column, and
+    the condition for the rows. The change is idempotent."""
     old, new = dialect.literal(rename.old), dialect.literal(rename.new)
     table, column, key = map(dialect.quote, ("table_name", "column_name", "key"))
     if isinstance(rename, TableRename):
         return {table: new}, f"{table} = {old}"
-    # In a JSON text, a name's quotes and a colon after them are at no other place.
+    # In JSON, a quoted text followed by a colon can only be a name.
     old_name, new_name = (
         dialect.literal(f"{json.dumps(name, ensure_ascii=False)}: ")
         for name in (rename.old, rename.new)
@@ -265,7 +268,7 @@ def _before(truncated_at: Lsn | None) -> str | None:
 
 
 def _same_key(dialect: Dialect, merge: KeyedMerge, left: str, right: str) -> str:
-    """As a unique index compares: 0.0 is -0.0, and any NaN is NaN, which DataFusion tells apart."""
+    """Compare like a unique index: 0.0 equals -0.0, and NaN equals NaN. DataFusion does not."""
 
     def value(alias: str, name: str) -> str:
         column = dialect.column(alias, name)
@@ -285,9 +288,10 @@ def _same_content(dialect: Dialect, merge: MultisetMerge, left: str, right: str)
 
 
 def _content(dialect: Dialect, merge: MultisetMerge, alias: str = "") -> list[str]:
-    """What tells contents apart: of floats, where -0.0 is another value than 0.0, their text.
+    """Return the expressions that identify a row's content. Floats are compared as text, because
+    -0.0 and 0.0 are different values.
 
-    As DOUBLE first: a real in a DOUBLE column is the same number, but has another text.
+    The cast to DOUBLE comes first: a real in a DOUBLE column is the same number with another text.
     """
     text = dialect.sql_type(pa.string())
     values = []
