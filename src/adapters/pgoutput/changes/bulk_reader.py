@@ -1,7 +1,7 @@
-"""Reads a slot through SQL: several times as fast as streaming, where it is not worse.
+"""Reads a slot in bulk through SQL: in most cases several times as fast as a walsender.
 
-The slot itself is only peeked at. `choose_reader` knows when this way hurts. Manual: "Replication
-Management Functions".
+This never moves the slot itself. `choose_reader` knows when a walsender is better. Manual:
+"Replication Management Functions".
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from adapters.pgoutput.wire.message_run import MessageRun
     from cdc_core.values.lsn import Lsn
 
-#: Too few slots, no right to copy one, temp_file_limit, disk full, a row beyond what SQL can hold.
+#: Too few slots, no right to copy one, temp_file_limit, disk full, a row too large for SQL.
 _REFUSALS = ("53", "54", "42501", "0A")
 
-#: WAL up to which a session of its own does not pay.
+#: Up to this much WAL, a separate session does not pay off.
 _SMALL_BYTES = 2 << 20
 
 
 class BulkRefused(Exception):
-    """The server will not read this way; streaming may still do."""
+    """The server refuses to read in bulk. A walsender may work."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -46,13 +46,14 @@ class BulkRefused(Exception):
 
 
 class BulkReader:
-    """`WireReader` by `pg_logical_slot_peek_binary_changes` and its consuming twin.
+    """`WireReader` by `pg_logical_slot_peek_binary_changes` and
+    `pg_logical_slot_get_binary_changes`.
 
-    `control` is a connection for short statements; `binary` asks for values so. The slot stands at
-    `confirmed` and decodes from `restart_lsn`; changes are known up to `after`. Raises
-    `BulkRefused` and the driver's errors.
+    `control` is a connection for short statements. `binary` requests values in binary format. The
+    slot's position is `confirmed`, and it decodes from `restart_lsn`. Changes up to `after` are
+    already known. Raises `BulkRefused` and the driver's errors.
 
-    `start` before `read` has the server begin meanwhile.
+    Call `start` before `read` to let the server begin early.
     """
 
     def __init__(
@@ -75,33 +76,33 @@ class BulkReader:
 
     @property
     def copy_restarts_at(self) -> Lsn | None:
-        """From where what comes next is decoded, if it is a copy of the slot that is read."""
+        """Where a copy of the slot will decode from next; None if no copy is read."""
         steps = self._steps
         return steps.restart_lsn if steps is not None and steps.use_copies else None
 
     @property
     def position(self) -> Lsn:
-        """What committed before has been handed over."""
+        """All that committed before this LSN was handed over."""
         return self._position
 
     def start(self, until: Lsn) -> None:
-        """Begin to read up to `until`, unless that is too little to pay."""
+        """Start a read up to `until`, unless it is too small to pay off."""
         wait_until_readable(self._control, until)
         if not self._is_small(until):
             self._steps = self._new_steps(until)
 
     def read(self, until: Lsn, stop: Callable[[], bool]) -> Iterator[MessageRun]:
-        """As `WireReader.read`; after `start` with the same `until`, if at all."""
+        """See `WireReader.read`. If `start` was called, `until` must be the same."""
         settings = self._settings
         try:
             if self._steps is None:
                 self.start(until)
-            pieces = self._steps.read(stop) if self._steps else self._peek_small(until)
-            for piece in cut_batches(pieces, settings.batch_max_rows, settings.batch_max_bytes):
-                if piece.reached is not None:
-                    self._position = max(self._position, piece.reached)
-                yield piece
-                del piece
+            runs = self._steps.read(stop) if self._steps else self._peek_small(until)
+            for run in cut_batches(runs, settings.batch_max_rows, settings.batch_max_bytes):
+                if run.reached is not None:
+                    self._position = max(self._position, run.reached)
+                yield run
+                del run
         except psycopg.Error as error:
             if (error.sqlstate or "").startswith(_REFUSALS):
                 raise BulkRefused(f"SQLSTATE {error.sqlstate}") from error
@@ -126,7 +127,7 @@ class BulkReader:
         )
 
     def _peek_small(self, until: Lsn) -> Iterator[MessageRun]:
-        """What is soon told, by the connection that is open already."""
+        """Read a small amount on the connection that is already open."""
         query = read_query("peek", self._settings.slot_name, until, self._options)
         buffer, lengths = bytearray(), array("q")
         rows: Any = self._control.execute(query.encode(), binary=True).fetchall()

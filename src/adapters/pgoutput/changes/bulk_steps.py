@@ -1,8 +1,8 @@
-"""A slot read through SQL in steps, the next one at work on the server while one is taken.
+"""Reads a slot through SQL in steps. The server decodes the next step while one is taken.
 
-The server decodes a step whole before its first row comes, and keeps the rows in temporary files.
-Where one step is enough it peeks; several consume temporary copies of the slot, a step's a copy of
-the one before it. Manual: "Replication Management Functions".
+The server decodes a whole step before it sends the first row, and keeps the rows in temporary
+files. A single step peeks at the slot. Several steps consume temporary copies of it: each step
+copies the slot of the previous one. Manual: "Replication Management Functions".
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from uuid import uuid4
 
 import psycopg
 
-from adapters.pgoutput.changes.in_progress_transactions import STREAMED, InProgressTransactions
+from adapters.pgoutput.changes.in_progress_transactions import (
+    IN_PROGRESS_OPTIONS,
+    InProgressTransactions,
+)
 from adapters.pgoutput.changes.read_ahead import ReadAhead
 from adapters.pgoutput.changes.reader_choice import MOST_RESTART_BYTES
 from adapters.pgoutput.session.arrow_session import ArrowSession
@@ -30,38 +33,38 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: WAL of the shortest step: enough that its fixed cost does not count, soon decoded.
+#: WAL of the shortest step: enough to outweigh its fixed cost, and quickly decoded.
 _STEP_BYTES = 128 << 20
-#: WAL of the longest step, which bounds the server's temporary files; and of one that follows a
-#: step that told nothing: there may be nothing, or a large transaction, best decoded once.
+#: WAL of the longest step, which bounds the server's temporary files. A step without changes is
+#: followed by a longer one: there may be nothing, or a large transaction, best decoded once.
 _MOST_STEP_BYTES = 1 << 30
 _QUIET_STEP_BYTES = 4 << 30
-#: Messages that come as one piece, and how far each step may be ahead of who takes them.
-_PIECE_BYTES = 4 << 20
+#: Bytes of a message run, and how far each step may read ahead.
+_RUN_BYTES = 4 << 20
 _AHEAD_BYTES = 24 << 20
 
 
 @dataclass(eq=False)
 class _Step:
-    """One call of the server, on a session that has it to itself; read in a thread."""
+    """One query on a session of its own, read in a thread."""
 
     source: _Step | None
     session: ArrowSession
     slot: str
-    #: Known once its first piece has come; `restart_lsn` with its last.
+    #: Known with its first run; `restart_lsn` with its last.
     upto: Lsn = ZERO_LSN
-    told: bool = False
+    found_changes: bool = False
     restart_lsn: Lsn = ZERO_LSN
     ahead: ReadAhead[MessageRun] = field(init=False)
 
 
 class Steps:
-    """What committed after `begin`, up to `until`, as the slot tells it; less where a transaction
-    is so large that it is better streamed.
+    """All that committed after `begin` and up to `until`, or less if a transaction is so large that
+    a walsender is better.
 
-    The slot stands at `confirmed` and decodes from `restart_lsn`. Several steps take two sessions
-    and two slots to spare, or one of each if no second is to be had; a single one needs no slot.
-    Errors are the driver's.
+    The slot's position is `confirmed`, and it decodes from `restart_lsn`. Several steps use two
+    sessions and two free slots, or one of each if a second is not available. A single step needs no
+    free slot. Raises the driver's errors.
     """
 
     def __init__(
@@ -75,12 +78,12 @@ class Steps:
         until: Lsn,
     ) -> None:
         self._settings = settings
-        self._options = {**options, **STREAMED}
+        self._options = {**options, **IN_PROGRESS_OPTIONS}
         self._confirmed = confirmed
         self._begin = begin
         self._until = until
         self._copies = f"pgbronze_copy_{uuid4().hex[:12]}"
-        #: From where the step decodes that comes after those which were taken.
+        #: The step after the last one taken decodes from here.
         self.restart_lsn = restart_lsn
         self.use_copies = self._end(begin, restart_lsn) != until
         self._sessions = [ArrowSession(settings, server_major)]
@@ -89,33 +92,33 @@ class Steps:
         self._side_by_side = self.use_copies and self._open_second(server_major)
 
     def read(self, stop: Callable[[], bool]) -> Iterator[MessageRun]:
-        """Pieces; where one may wait for the next, there is one without messages. With `reached` it
-        says that all that committed before has come."""
+        """Message runs. One without messages marks a point where the next may take a while. One
+        with `reached` follows all that committed before that LSN."""
         while True:
             try:
-                piece = self._step.ahead.take(stop)
+                run = self._step.ahead.take(stop)
             except psycopg.errors.ConfigurationLimitExceeded:
                 if self._step.source is None or not self._side_by_side:
                     raise
-                # There was a slot to spare, but no second one.
+                # There was one free slot, but not two.
                 self._side_by_side = False
                 self._step.ahead.close()
                 self._step = self._start(self._step.source)
                 continue
-            if piece is None:
+            if run is None:
                 return
-            self._step.source = None  # or all steps would be kept
-            ended = piece.reached is not None
+            self._step.source = None  # else all steps stay in memory
+            ended = run.reached is not None
             if ended:
                 self.restart_lsn = self._step.restart_lsn
             if self._next is None and (ended or self._side_by_side) and self._goes_on():
-                # The server has decoded a step once its first piece is here.
+                # The server has decoded a step once its first run arrives.
                 self._next = self._start(self._step)
-            if ended and self._next is not None and self._step.told:
+            if ended and self._next is not None and self._step.found_changes:
                 # A batch is larger than most steps.
-                piece = end_of_batch(None)
-            yield piece
-            del piece
+                run = end_of_batch(None)
+            yield run
+            del run
             if ended:
                 if self._next is None:
                     return
@@ -130,13 +133,13 @@ class Steps:
             session.close()
 
     def _goes_on(self) -> bool:
-        """Whether there is a next step, and not so far from `restart_lsn` that a stream is better:
-        what is decoded already is taken in any case."""
+        """Whether there is a next step, and `restart_lsn` is close enough: else a walsender is
+        better, and only steps already decoded are taken."""
         upto = self._step.upto
         return upto < self._until and upto - self.restart_lsn <= MOST_RESTART_BYTES
 
     def _open_second(self, server_major: int) -> bool:
-        """Whether there is a second session now: the role or the server may have none left."""
+        """Whether a second session could be opened; role and server have limits."""
         try:
             self._sessions.append(ArrowSession(self._settings, server_major))
         except CdcError as error:
@@ -144,7 +147,8 @@ class Steps:
         return len(self._sessions) == 2
 
     def _start(self, source: _Step | None) -> _Step:
-        """Begin the step behind `source`, beside it or in its place; None: the first one."""
+        """Start the step after `source`, on the other session or on the same; None: the first
+        step."""
         if source is None:
             number = 0
         else:
@@ -153,40 +157,40 @@ class Steps:
         session = self._sessions[number]
         step = _Step(source, session, f"{self._copies}_{number}")
         step.ahead = ReadAhead(
-            self._pieces(step),
-            size=lambda piece: piece.size,
+            self._runs(step),
+            size=lambda run: run.size,
             max_bytes=_AHEAD_BYTES,
             cancel=session.cancel,
         )
         return step
 
-    # In the thread of a step, on its session.
+    # These run in the thread of a step, on its session.
 
-    def _pieces(self, step: _Step) -> Generator[MessageRun, None, None]:
+    def _runs(self, step: _Step) -> Generator[MessageRun, None, None]:
         session, source = step.session, step.source
         if not self.use_copies:
-            # One step needs no copy of the slot, which may be refused.
+            # One step needs no copy of the slot, which the server may refuse.
             how, slot, step.upto = "peek", self._settings.slot_name, self._until
         else:
             if source is None or source.slot != step.slot:
                 self._copy(session, source.slot if source else self._settings.slot_name, step.slot)
-            begin, restart_lsn = _standing(session, step.slot)
-            quiet = source is not None and not source.told
+            begin, restart_lsn = _positions(session, step.slot)
+            quiet = source is not None and not source.found_changes
             how, slot, step.upto = "get", step.slot, self._end(begin, restart_lsn, quiet=quiet)
         query = read_query(how, slot, step.upto, self._options)
-        piece_bytes = min(_PIECE_BYTES, self._settings.batch_max_bytes)
-        batches = session.stream(query, piece_bytes)
-        told = (batch.column(0) for batch in batches if len(batch))
-        for messages in InProgressTransactions().in_commit_order(told, piece_bytes // 4):
-            step.told = True
+        run_bytes = min(_RUN_BYTES, self._settings.batch_max_bytes)
+        batches = session.stream(query, run_bytes)
+        received = (batch.column(0) for batch in batches if len(batch))
+        for messages in InProgressTransactions().in_commit_order(received, run_bytes // 4):
+            step.found_changes = True
             yield message_run_of_arrow(messages)
         reached = step.upto
         if self.use_copies:
-            reached, step.restart_lsn = _standing(session, slot)
+            reached, step.restart_lsn = _positions(session, slot)
         yield end_of_batch(reached)
 
     def _copy(self, session: ArrowSession, source: str, copy: str) -> None:
-        """Copy a slot to one that dies with the session."""
+        """Copy a slot to a temporary one, which ends with the session."""
         session.execute(
             "SELECT pg_drop_replication_slot(slot_name)::text FROM pg_replication_slots "
             f"WHERE slot_name = {literal(copy)}"
@@ -205,13 +209,13 @@ class Steps:
         step = step_bytes(self._settings, max(0, position - restart_lsn))
         if quiet:
             step = _QUIET_STEP_BYTES
-        # The last step may be half as long again: a short one behind it would cost more.
+        # The last step may be 1.5 times as long: a short one after it would cost more.
         longest = step + step // 2
         return self._until if self._until - position <= longest else Lsn(position + step)
 
 
 def read_query(how: str, slot: str, upto: Lsn, options: Mapping[str, str]) -> str:
-    """`how` is `peek` or `get`; only whole transactions come, so they alone bound the rows."""
+    """`how` is `peek` or `get`. The server sends only whole transactions, however many rows."""
     pairs = "".join(f", '{name}', {literal(value)}" for name, value in options.items())
     return (
         f"SELECT data FROM pg_logical_slot_{how}_binary_changes("
@@ -222,15 +226,15 @@ def read_query(how: str, slot: str, upto: Lsn, options: Mapping[str, str]) -> st
 def step_bytes(settings: SourceSettings, restart_distance: int) -> int:
     """WAL to decode in a step.
 
-    As every step decodes again what is between `restart_lsn` and its begin, a step is no shorter
-    than that, which keeps the whole linear.
+    Each step decodes the WAL between `restart_lsn` and its beginning again. So a step is at least
+    as long as that, which keeps the total linear.
     """
     shortest = min(_STEP_BYTES, settings.batch_max_bytes)
     return min(max(shortest, restart_distance), _MOST_STEP_BYTES)
 
 
-def _standing(session: ArrowSession, slot: str) -> tuple[Lsn, Lsn]:
-    """Up to where a slot was consumed, and from where it decodes."""
+def _positions(session: ArrowSession, slot: str) -> tuple[Lsn, Lsn]:
+    """`confirmed_flush_lsn` and `restart_lsn` of a slot."""
     confirmed, restart = session.row(
         "SELECT confirmed_flush_lsn::text, restart_lsn::text FROM pg_replication_slots "
         f"WHERE slot_name = {literal(slot)}"

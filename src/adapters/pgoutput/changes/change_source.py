@@ -1,15 +1,12 @@
-"""The change source port: a slot read by either reader, decoded by one decoder, under one lock.
+"""The change source port: reads a slot with one of two readers, under the writer lock.
 
-What may be confirmed is the caller's rule; that reading moves nothing is kept here. Manual:
-"Logical Decoding".
+Reading never moves the slot; the caller decides which LSN to confirm. Manual: "Logical Decoding".
 """
 
 from __future__ import annotations
 
 import logging
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import replace
 from threading import Event
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -17,8 +14,8 @@ import psycopg
 
 from adapters.arrow_warmup import warm_up_arrow
 from adapters.pgoutput.catalog.catalog_types import CatalogTypes
-from adapters.pgoutput.catalog.table_queries import column_numbers, primary_key
 from adapters.pgoutput.catalog.value_format import all_read_binary
+from adapters.pgoutput.changes.batch_decoding import PART_BYTES, BatchDecoding
 from adapters.pgoutput.changes.bulk_reader import BulkReader, BulkRefused
 from adapters.pgoutput.changes.bulk_steps import step_bytes
 from adapters.pgoutput.changes.read_ahead import ReadAhead
@@ -30,37 +27,29 @@ from adapters.pgoutput.session.connection import Connection, connect
 from adapters.pgoutput.session.source_errors import source_errors, translated
 from adapters.pgoutput.slot import slot
 from adapters.pgoutput.slot.writer_lock import give_up_writer_lock, take_writer_lock
-from adapters.pgoutput.wire.decoder import BinaryValue, PgoutputDecoder
+from adapters.pgoutput.wire.decoder import BinaryValue
 from cdc_core.ports.change_source import ReadAgain
 from cdc_core.slot.continuity import RESNAPSHOT
-from cdc_core.values.changes import ChangeBatch, TableChanges
 from cdc_core.values.errors import CdcError, ContinuityLost, SourceUnavailable
-from cdc_core.values.lsn import ZERO_LSN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from adapters.pgoutput.session.settings import SourceSettings
-    from adapters.pgoutput.wire.decoder import DecodedBatch
-    from adapters.pgoutput.wire.message_run import MessageRun
+    from adapters.pgoutput.wire.decoder import PgoutputDecoder
     from cdc_core.ports.change_source import SlotState
+    from cdc_core.values.changes import ChangeBatch
     from cdc_core.values.checkpoint import SourceIdentity
     from cdc_core.values.lsn import Lsn
-    from cdc_core.values.relation import Relation
 
 _log = logging.getLogger(__name__)
 
-#: Threads that decode; more would wait for one another.
-_DECODERS = 2
-#: Messages decoded together, and how far decoding may be ahead of the caller.
-_PART_BYTES = 32 << 20
-
 
 class _Stream:
-    """An open stream and its decoder, which goes on from read to read.
+    """An open walsender stream and its decoder, used for several reads.
 
-    Since `quiet_from` it told nothing of `tables`, so a reading of these that starts anywhere
-    between there and its position can go on with it.
+    Since `quiet_from` it sent no changes of `tables`. So a read of these tables that starts between
+    there and the stream's position can continue with it.
     """
 
     def __init__(
@@ -78,13 +67,13 @@ class _Stream:
             and tables <= self.tables
         )
 
-    def told(self, batch: ChangeBatch) -> None:
+    def handed_over(self, batch: ChangeBatch) -> None:
         if batch.complete and batch.changes:
             self.quiet_from = batch.end_lsn
 
 
 class _Started(NamedTuple):
-    """A bulk reader at work before it was asked: what committed after `after`, up to `until`."""
+    """A bulk reader that was started early, for commits after `after` and up to `until`."""
 
     reader: BulkReader
     after: Lsn
@@ -95,24 +84,24 @@ class _Started(NamedTuple):
 class PgChangeSource:
     """`ChangeSource` of one slot.
 
-    The session that holds the writer lock is also the one that moves the slot, so that a run which
-    lost its lock moves nothing.
+    The session that holds the writer lock also moves the slot. So a run that lost its lock moves
+    nothing.
     """
 
     def __init__(self, settings: SourceSettings) -> None:
         self._settings = settings
         self._control: Connection | None = None
         self._types = CatalogTypes(lambda: nullcontext(self._locked))
-        self._relations: dict[Relation, Relation] = {}
+        self._decoding = BatchDecoding(lambda: self._locked, self._types, settings.batch_max_bytes)
         self._stream: _Stream | None = None
-        #: While reading in bulk.
+        #: Only during a bulk read.
         self._moves: SlotMoves | None = None
         self._started: _Started | None = None
         self._read_before = False
         self._chosen: Reader | None = None
-        #: Whether values are asked for in binary format; None: not known yet.
+        #: Whether values are requested in binary format; None: not known yet.
         self._binary: bool | None = None
-        #: Why the server will not read in bulk, found when parts of a batch had come so.
+        #: Why the server refused a bulk read in the middle of a batch.
         self._refusal = ""
 
     def __enter__(self) -> Self:
@@ -188,7 +177,7 @@ class PgChangeSource:
                         whole = batch.complete
                         position = batch.end_lsn if whole else position
                         yield batch
-                        del batch  # it may be large, and the next one comes
+                        del batch  # frees memory for the next one
                     finished = position >= until
                     if finished or stop():
                         break
@@ -207,13 +196,13 @@ class PgChangeSource:
             raise self._read_error(error) from error
         finally:
             if not finished:
-                # The stream may be past what the caller has taken, or within a transaction.
+                # The stream may be ahead of the caller, or within a transaction.
                 self._close_stream()
 
     def confirm(self, durable_lsn: Lsn) -> None:
         with source_errors(f"moving replication slot {self._settings.slot_name!r}"):
             if self._stream is not None:
-                # The stream has the slot; its feedback moves it.
+                # The stream uses the slot, so its feedback must move it.
                 _, confirmed = slot.usable_slot(self._locked, self._settings)
                 if durable_lsn > confirmed:
                     self._stream.reader.confirm(durable_lsn)
@@ -237,7 +226,7 @@ class PgChangeSource:
         stop: Callable[[], bool],
         refusal: str,
     ) -> Iterator[ChangeBatch]:
-        """Read with the reader that costs less; end where the other one would."""
+        """Read with the reader that costs less. Ends where the other one would cost less."""
         wal_position.require_logical_wal(self._locked)
         state, confirmed = slot.usable_slot(self._locked, self._settings)
         position = max(position, confirmed)
@@ -251,10 +240,10 @@ class PgChangeSource:
             case Reader.STREAMING:
                 self._close_started()
                 stream = self._streaming(position, tables)
-                pieces = stream.reader.read(until, stop)
-                for batch in self._batches(pieces, stream.decoder, position, tables):
+                runs = stream.reader.read(until, stop)
+                for batch in self._decoding.batches(runs, stream.decoder, position, tables):
                     whole, end_lsn = batch.complete, batch.end_lsn
-                    stream.told(batch)
+                    stream.handed_over(batch)
                     yield batch
                     del batch
                     if not whole:
@@ -265,12 +254,12 @@ class PgChangeSource:
                 self._close_stream()
                 bulk, until = self._bulk(state, confirmed, position, until)
                 ended = Event()
-                pieces = bulk.read(until, lambda: stop() or ended.is_set())
-                # The next batch is decoded while the caller loads this one.
+                runs = bulk.read(until, lambda: stop() or ended.is_set())
+                # Decode the next batch while the caller loads this one.
                 ahead = ReadAhead(
-                    self._batches(pieces, self._new_decoder(), position, tables),
+                    self._decoding.batches(runs, self._decoding.new_decoder(), position, tables),
                     size=lambda batch: batch.wire_bytes,
-                    max_bytes=_PART_BYTES,
+                    max_bytes=PART_BYTES,
                     cancel=ended.set,
                 )
                 moves = self._moves = SlotMoves(
@@ -308,7 +297,7 @@ class PgChangeSource:
         )
 
     def _bulk_pays(self, position: Lsn, until: Lsn, refusal: str) -> bool:
-        """Whether what is left is better read in bulk: what held `restart_lsn` back has passed."""
+        """Whether the rest costs less in bulk, because `restart_lsn` is no longer held back."""
         state, _ = slot.usable_slot(self._locked, self._settings)
         choice = self._choose(position, until, state.restart_lsn, at_tail=True, refusal=refusal)
         return choice.reader is Reader.BULK
@@ -319,14 +308,14 @@ class PgChangeSource:
             reader = WalsenderReader(
                 self._settings, self._locked, position, binary=self._in_binary()
             )
-            self._stream = _Stream(reader, self._new_decoder(), tables)
+            self._stream = _Stream(reader, self._decoding.new_decoder(), tables)
         self._stream.tables = tables
         return self._stream
 
     def _bulk(
         self, state: SlotState, confirmed: Lsn, position: Lsn, until: Lsn
     ) -> tuple[BulkReader, Lsn]:
-        """A reader, and up to where it shall read: the one that was started, if that will do."""
+        """A reader and the LSN to read up to. Uses the reader that was started early if it fits."""
         started, self._started = self._started, None
         if started is not None:
             if (
@@ -358,67 +347,8 @@ class PgChangeSource:
             self._stream.reader.close()
             self._stream = None
 
-    def _new_decoder(self) -> PgoutputDecoder:
-        return PgoutputDecoder(self._types, lambda oid: primary_key(self._locked, oid))
-
-    def _batches(
-        self,
-        pieces: Iterator[MessageRun],
-        decoder: PgoutputDecoder,
-        after: Lsn,
-        tables: Collection[int],
-    ) -> Generator[ChangeBatch, None, None]:
-        """Decode pieces as they come, more than one at a time; hand a batch's on together, or a
-        part of those that would fill memory."""
-        most_bytes = min(_PART_BYTES, self._settings.batch_max_bytes)
-        with ThreadPoolExecutor(_DECODERS, "pgbronze-decoder") as pool:
-            decoded: list[Future[DecodedBatch]] = []
-            wire_bytes = 0
-            for piece in pieces:
-                if len(piece):
-                    wire_bytes += piece.size
-                    scanned = decoder.scan(piece.buffer, piece.offsets, after=after, tables=tables)
-                    decoded.append(pool.submit(scanned))
-                    del scanned
-                    if len(decoded) > _DECODERS:
-                        # No more bytes in memory than are worked on.
-                        decoded[-1 - _DECODERS].result()
-                if piece.reached is not None or wire_bytes >= most_bytes:
-                    reached = None if piece.reached is None else max(piece.reached, after)
-                    batch = self._batch([one.result() for one in decoded], reached, wire_bytes)
-                    decoded, wire_bytes = [], 0
-                    yield batch
-                    del batch
-                del piece
-
-    def _batch(
-        self, decoded: list[DecodedBatch], reached: Lsn | None, wire_bytes: int
-    ) -> ChangeBatch:
-        kept = [piece for piece in decoded if piece.transactions]
-        ends = [piece.end_lsn for piece in decoded if piece.end_lsn is not None]
-        return ChangeBatch(
-            self._with_column_numbers([table for piece in decoded for table in piece.tables]),
-            max(reached or ZERO_LSN, *ends) if ends else reached or ZERO_LSN,
-            kept[-1].last_commit_lsn if kept else None,
-            kept[-1].last_committed_at if kept else None,
-            sum(piece.transactions for piece in kept),
-            wire_bytes,
-            complete=reached is not None,
-        )
-
-    def _with_column_numbers(self, tables: list[TableChanges]) -> list[TableChanges]:
-        """Give columns the numbers that the catalog knows for their names now; 0 for the others."""
-        new = {t.relation for t in tables} - self._relations.keys()
-        if new:
-            numbers = column_numbers(self._locked, [relation.oid for relation in new])
-            for relation in new:
-                known = numbers.get(relation.oid, {})
-                columns = tuple(replace(c, attnum=known.get(c.name, 0)) for c in relation.columns)
-                self._relations[relation] = replace(relation, columns=columns)
-        return [replace(t, relation=self._relations[t.relation]) for t in tables]
-
     def _read_error(self, error: psycopg.Error) -> CdcError:
-        """What an error met while reading means: a slot that is gone shows in several ways."""
+        """The cause of an error while reading. A lost slot shows in several ways."""
         try:
             slot.usable_slot(self._locked, self._settings)
         except CdcError as lost:

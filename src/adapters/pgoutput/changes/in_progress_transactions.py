@@ -1,9 +1,9 @@
-"""Transactions that come before they have committed, put where their commits are.
+"""Puts transactions that arrive in progress into commit order.
 
-Asked so, the server hands over a transaction larger than its `logical_decoding_work_mem` in blocks
-as it decodes it; else it would write all changes to its disk and read them again, which takes more
-than twice the time. Here blocks wait for their commit in a temporary file. Manual: "Logical
-Streaming Replication Protocol", "Logical Replication Message Formats".
+With `streaming`, the server sends a transaction larger than its `logical_decoding_work_mem` in
+blocks while it decodes it. Otherwise it would write all changes to its disk and read them back,
+which takes more than twice the time. Here the blocks wait in a temporary file for the commit.
+Manual: "Logical Streaming Replication Protocol", "Logical Replication Message Formats".
 """
 
 from __future__ import annotations
@@ -24,38 +24,41 @@ from cdc_core.values.errors import DecodeError
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-#: What asks pgoutput for it.
-STREAMED = {"proto_version": "2", "streaming": "on"}
+#: The options of pgoutput that request this.
+IN_PROGRESS_OPTIONS = {"proto_version": "2", "streaming": "on"}
 
 _START, _STOP, _COMMIT, _ABORT = b"S", b"E", b"c", b"A"
 _MARKS = np.zeros(256, np.bool_)
 _MARKS[[kind[0] for kind in (_START, _STOP, _COMMIT, _ABORT)]] = True
-#: What describes tables stays, whoever aborts: the server tells it once a transaction.
-_STAYS = [RELATION, ord("Y")]
-#: Of the messages within a block, Origin alone has no transaction's number; it carries no rows.
+#: Descriptions of tables are kept even after an abort: the server sends them once per transaction.
+_ALWAYS_KEPT = [RELATION, ord("Y")]
+#: The only message in a block without a transaction number. It has no rows.
 _ORIGIN = ord("O")
-#: The kind and the transaction's number.
+#: The kind and the transaction number.
 _HEAD = 5
-_SCHEMA = pa.schema([("message", pa.binary()), ("part", pa.uint32())])
+_SCHEMA = pa.schema([("message", pa.binary()), ("subtransaction", pa.uint32())])
 
 
 class InProgressTransactions:
-    """Those of one reading that are still to commit; what of them is left when it ends did not."""
+    """The transactions of one read that have not committed yet.
+
+    Those that are left when the read ends are dropped.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[int, _Waiting] = {}
-        #: Whose block is open.
+        #: The transaction with an open block.
         self._block: _Waiting | None = None
 
     def put(self, messages: pa.BinaryArray) -> Iterator[pa.BinaryArray]:
-        """What these messages leave to be told, as protocol version 1 has it: to be taken whole.
+        """Add messages. Yields those that are in commit order now, as in protocol version 1.
 
-        Raises `DecodeError`, and `OSError` where no more fits on the disk.
+        Exhaust the iterator. Raises `DecodeError`, and `OSError` if the disk is full.
         """
         start = 0
         for mark in np.flatnonzero(_MARKS[message_run_of_arrow(messages).kinds()]).tolist():
             yield from self._take(messages.slice(start, mark - start))
-            yield from self._obey(messages[mark].as_py())
+            yield from self._handle(messages[mark].as_py())
             start = mark + 1
         yield from self._take(messages.slice(start))
 
@@ -67,7 +70,7 @@ class InProgressTransactions:
     def in_commit_order(
         self, batches: Iterator[pa.BinaryArray], least_bytes: int = 0
     ) -> Iterator[pa.BinaryArray]:
-        """As `put` of each, to the end; small ones are put together up to `least_bytes`."""
+        """`put` for each batch. Small results are combined until they have `least_bytes`."""
         return _together(self._put_all(batches), least_bytes)
 
     def _put_all(self, batches: Iterator[pa.BinaryArray]) -> Generator[pa.BinaryArray, None, None]:
@@ -84,7 +87,7 @@ class InProgressTransactions:
         elif len(messages):
             yield messages
 
-    def _obey(self, message: bytes) -> Iterator[pa.BinaryArray]:
+    def _handle(self, message: bytes) -> Iterator[pa.BinaryArray]:
         kind = message[:1]
         if (kind == _STOP) is (self._block is None):
             raise DecodeError("blocks of streamed transactions do not alternate with their ends")
@@ -95,11 +98,11 @@ class InProgressTransactions:
             elif kind == _STOP:
                 self._block = None
             elif kind == _ABORT:
-                xid, part = struct.unpack_from(">II", message, 1)
-                if xid == part:
+                xid, subtransaction = struct.unpack_from(">II", message, 1)
+                if xid == subtransaction:
                     self._waiting.pop(xid, _Waiting()).close()
                 elif xid in self._waiting:
-                    self._waiting[xid].aborted.append(part)
+                    self._waiting[xid].aborted.append(subtransaction)
             else:
                 xid, flags, commit_lsn, end_lsn, at = struct.unpack(">IBQQq", message[1:])
                 yield _array([struct.pack(">cQqI", b"B", commit_lsn, at, xid)])
@@ -111,50 +114,50 @@ class InProgressTransactions:
 
 
 class _Waiting:
-    """Messages of one transaction, in a file that no one else sees."""
+    """Messages of one transaction, in an unnamed temporary file."""
 
     def __init__(self) -> None:
-        #: Parts (subtransactions) of it that were rolled back.
+        #: Its subtransactions that were rolled back.
         self.aborted: list[int] = []
         self._file: IO[bytes] | None = None
         self._writer: Any = None
 
     def put(self, messages: pa.BinaryArray) -> None:
-        """Keep messages, without the transaction's number, which is theirs only within a block."""
-        piece = message_run_of_arrow(messages)
-        starts = piece.offsets[:-1]
-        if (np.diff(piece.offsets) < _HEAD).any():
+        """Store messages, without the transaction number that they have in blocks only."""
+        run = message_run_of_arrow(messages)
+        starts = run.offsets[:-1]
+        if (np.diff(run.offsets) < _HEAD).any():
             raise DecodeError("a message of a streamed transaction is too short")
-        parts = sliding(piece.buffer, ">u4")[starts + 1].astype(np.uint32)
+        subtransactions = sliding(run.buffer, ">u4")[starts + 1].astype(np.uint32)
         bare = pc.binary_replace_slice(messages, 1, _HEAD, b"")
-        batch = pa.record_batch([bare, pa.array(parts)], _SCHEMA)
+        batch = pa.record_batch([bare, pa.array(subtransactions)], _SCHEMA)
         with _disk():
             if self._file is None:
                 self._file = tempfile.TemporaryFile(prefix="pgbronze-")  # noqa: SIM115 - closed by `close`
                 self._writer = pa.ipc.new_stream(self._file, _SCHEMA)
-            # An empty batch would come back without offsets.
-            if len(batch := batch.filter(pa.array(piece.kinds() != _ORIGIN))):
+            # An empty batch would be read back without offsets.
+            if len(batch := batch.filter(pa.array(run.kinds() != _ORIGIN))):
                 self._writer.write_batch(batch)
 
     def messages(self) -> Iterator[pa.BinaryArray]:
-        """What was kept and not rolled back."""
+        """The stored messages that were not rolled back."""
         if self._file is None:
             return
         with _disk():
             self._writer.close()
             self._file.seek(0)
         for batch in pa.ipc.open_stream(self._file):
-            messages, parts = batch.columns
+            messages, subtransactions = batch.columns
             if self.aborted:
-                kept = np.isin(parts.to_numpy(), self.aborted, invert=True)
-                kept |= np.isin(message_run_of_arrow(messages).kinds(), _STAYS)
+                kept = np.isin(subtransactions.to_numpy(), self.aborted, invert=True)
+                kept |= np.isin(message_run_of_arrow(messages).kinds(), _ALWAYS_KEPT)
                 messages = messages.filter(pa.array(kept))
             if len(messages):
                 yield messages
 
     def close(self) -> None:
         if self._file is not None:
-            with suppress(OSError):  # what was not written yet may not fit either
+            with suppress(OSError):  # unwritten data may not fit on the disk
                 self._file.close()
 
 

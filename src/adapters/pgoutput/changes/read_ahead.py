@@ -1,4 +1,4 @@
-"""Reading ahead in threads, within bounds, while the caller works on what has come."""
+"""Reads ahead in threads, within a memory bound, while the caller works on earlier items."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: So often a wait looks whether a signal has come in, or the caller shall stop.
+#: How often a wait checks for signals and for `stop`.
 _WAIT_SECONDS = 0.5
 
 
 class ReadAhead(Generic[T]):
-    """Runs generators, each in a thread of its own; together their items held back are at most
-    `max_bytes`, or one of each.
+    """Runs generators, each in its own thread. Together they buffer at most `max_bytes`, or one
+    item each.
 
-    `size` gives an item's bytes; `cancel` ends the generators' waits, so that they raise. What one
-    raises, `take` raises.
+    `size` returns an item's bytes. `cancel` ends the generators' waits, so that they raise. `take`
+    raises the error of a generator.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ReadAhead(Generic[T]):
             thread.start()
 
     def take(self, stop: Callable[[], bool] = lambda: False) -> T | None:
-        """The next item; None after the last, or once `stop` says so."""
+        """The next item; None after the last, or once `stop` returns true."""
         with self._changed:
             while not self._held and self._running and self._error is None:
                 if stop():
@@ -63,7 +63,7 @@ class ReadAhead(Generic[T]):
             return item
 
     def close(self) -> None:
-        """End the threads; what they had read is dropped."""
+        """End the threads and drop the buffered items."""
         with self._changed:
             self._closing = True
             self._held.clear()

@@ -1,6 +1,6 @@
-"""Which of the two readers costs less, and why: the one home of that decision.
+"""Chooses the reader that costs less, and says why. No other place decides this.
 
-Costs are in bytes of WAL decoded by SQL, the cheaper way; see
+Costs are in bytes of WAL decoded through SQL, the cheaper way; see
 `docs/explanation/reading-changes.md`.
 """
 
@@ -9,17 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-#: A walsender sends message by message: about four times the time for the same WAL.
+#: A walsender sends message by message, which takes about four times as long for the same WAL.
 _STREAMING_FACTOR = 4
-#: Opening a replication connection, in WAL that could be decoded meanwhile.
+#: The cost of opening a replication connection.
 _OPENING_BYTES = 8 << 20
-#: WAL before the slot's position is decoded again without output: about half the work.
+#: WAL before the slot's position is decoded again without output, which is half the work.
 _AGAIN_FACTOR = 0.5
-#: Up to this much an open stream is the quicker, for it need not start to decode anew.
+#: Up to this much, an open stream is faster, because it need not start decoding again.
 _TAIL_BYTES = 16 << 20
 
-#: A transaction open since `restart_lsn` may be as large as what lies between, and by SQL all of it
-#: goes through the server's temporary files.
+#: A transaction open since `restart_lsn` may be as large as the WAL after it. In bulk, all of it
+#: passes through the server's temporary files.
 MOST_RESTART_BYTES = 4 << 30
 
 
@@ -44,9 +44,9 @@ def choose_reader(
 ) -> Choice:
     """Choose for `backlog_bytes` of WAL to read, in steps of `step_bytes`.
 
-    `restart_distance_bytes` is from the slot's `restart_lsn` to the position: what every bulk step
-    decodes again, a stream once. `at_tail`: reading goes on where it ended a moment ago. `refusal`:
-    why the server would not read in bulk, if it was asked.
+    `restart_distance_bytes` is the distance from the slot's `restart_lsn` to the position. Each
+    bulk step decodes it again, a walsender once. `at_tail`: the last read ended here a moment ago.
+    `refusal`: why the server refused to read in bulk; empty if it did not.
     """
     if refusal:
         return Choice(Reader.STREAMING, f"the server refuses to read in bulk ({refusal})")
@@ -62,7 +62,7 @@ def choose_reader(
     return Choice(
         Reader.STREAMING,
         f"{backlog}, but restart_lsn is {_mb(restart_distance_bytes)} behind (a transaction has "
-        "been open for long)",
+        "been open for a long time)",
     )
 
 

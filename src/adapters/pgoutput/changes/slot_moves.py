@@ -1,7 +1,7 @@
-"""Moving the slot to what is durable, at a cost that does not grow with what was read before.
+"""Moves the slot to a durable LSN, at a cost that does not grow with the distance already read.
 
-`pg_replication_slot_advance` reads WAL from `restart_lsn` to the new position each time, and moves
-`restart_lsn` on the way where it can. A stream's status update moves the position alone, at once.
+`pg_replication_slot_advance` reads the WAL from `restart_lsn` to the new position each time, and
+moves `restart_lsn` if it can. A status update of a stream moves only the position, at once.
 Manual: "Replication Management Functions", "Streaming Replication Protocol".
 """
 
@@ -26,17 +26,18 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: WAL that is read as fast as a stream is opened.
+#: Reading this much WAL takes as long as opening a stream.
 _SOON_READ_BYTES = 64 << 20
-#: WAL that may be kept a while longer, for `restart_lsn` to move less often.
+#: WAL that may be retained longer, so that `restart_lsn` moves less often.
 _KEPT_BYTES = 1 << 30
 
 
 class SlotMoves:
-    """The moves of one reading, or of none. `control` has the writer lock; nobody has the slot.
+    """The moves during one read, or outside of any. `control` holds the writer lock, and the slot
+    is not in use.
 
-    `copy_restarts_at` tells from where a copy of the slot that is read in its place decodes: the
-    slot's `restart_lsn` would move up to there.
+    `copy_restarts_at` returns the `restart_lsn` of the slot copy that is being read. The slot's own
+    `restart_lsn` could move up to there.
     """
 
     def __init__(
@@ -51,13 +52,13 @@ class SlotMoves:
         self._owed: Lsn | None = None
 
     def move(self, lsn: Lsn) -> None:
-        """Move the position; `restart_lsn` too unless it may wait for a later move."""
+        """Move the position, and `restart_lsn` too unless that can wait for a later move."""
         state, confirmed = slot.usable_slot(self._control, self._settings)
         if lsn <= confirmed:
             return
         distance = lsn - (state.restart_lsn or confirmed)
         freed, copy = self._freed(state), self._copy_restarts_at()
-        # A copy that is ahead has come to a restart point that the slot would not come to.
+        # A copy beyond `lsn` has reached a restart point that the slot cannot reach.
         ahead = copy is not None and copy > lsn
         waits = freed is not None and (ahead or freed < max(_KEPT_BYTES, distance // 2))
         if waits and distance > _SOON_READ_BYTES and self._by_stream(lsn):
@@ -66,7 +67,7 @@ class SlotMoves:
             self._advance(lsn)
 
     def settle(self) -> None:
-        """At the end: `restart_lsn` follows, if it can, and lets go of the WAL before."""
+        """Call this at the end: moves `restart_lsn` if possible, which frees the WAL before it."""
         if self._owed is None:
             return
         state, _ = slot.usable_slot(self._control, self._settings)
@@ -74,7 +75,7 @@ class SlotMoves:
             self._advance(self._owed)
 
     def _freed(self, state: SlotState) -> int | None:
-        """WAL that a move of `restart_lsn` lets go; None: not known."""
+        """WAL that a move of `restart_lsn` frees; None: not known."""
         copy = self._copy_restarts_at()
         if copy is None or state.restart_lsn is None:
             return None
@@ -86,7 +87,7 @@ class SlotMoves:
         self._owed = None
 
     def _by_stream(self, lsn: Lsn) -> bool:
-        """False where no replication connection is to be had."""
+        """Move only the position. False if no replication connection is available."""
         stream = WalsenderReader(self._settings, self._control, lsn, begin=lsn)
         try:
             stream.open()

@@ -1,7 +1,7 @@
-"""Reads a slot as a standby would: START_REPLICATION, messages as they are decoded, feedback.
+"""Streams a slot from a walsender, as a standby does: START_REPLICATION, messages, feedback.
 
-Feedback goes on from a thread of its own while the caller loads a batch, so that the server's
-`wal_sender_timeout` never ends the stream; it confirms what `confirm` was told and nothing more.
+A thread keeps sending feedback while the caller loads a batch, so that `wal_sender_timeout` never
+ends the stream. Feedback confirms only the LSN that was passed to `confirm`.
 Manual: "Streaming Replication Protocol", "Logical Streaming Replication Protocol".
 """
 
@@ -20,7 +20,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.pq import ExecStatus
 
-from adapters.pgoutput.changes.in_progress_transactions import STREAMED, InProgressTransactions
+from adapters.pgoutput.changes.in_progress_transactions import (
+    IN_PROGRESS_OPTIONS,
+    InProgressTransactions,
+)
 from adapters.pgoutput.session.connection import Connection, connect
 from adapters.pgoutput.session.sql_text import literal, plugin_options, quote
 from adapters.pgoutput.session.wal_position import wait_until_readable
@@ -34,13 +37,13 @@ if TYPE_CHECKING:
     from adapters.pgoutput.session.settings import SourceSettings
     from adapters.pgoutput.wire.message_run import MessageRun
 
-#: XLogData: kind, start, end, clock; then the message. Of a Commit message: kind, flags, LSN, end.
+#: XLogData: kind, start, end, clock, then the message. A Commit message: kind, flags, LSN, end.
 _XLOG_DATA, _KEEPALIVE = ord("w"), ord("k")
 _XLOG_HEADER = 25
 _COMMIT = ord("C")
 _COMMIT_END = slice(_XLOG_HEADER + 10, _XLOG_HEADER + 18)
 _BEGIN = ord("B")
-#: Of a Stream Commit: kind, transaction, flags, LSN, end.
+#: A Stream Commit: kind, transaction, flags, LSN, end.
 _STREAM_COMMIT = ord("c")
 _STREAM_COMMIT_END = slice(_XLOG_HEADER + 14, _XLOG_HEADER + 22)
 _KEEPALIVE_FORMAT = struct.Struct(">cQqB")
@@ -48,15 +51,14 @@ _STATUS_FORMAT = struct.Struct(">cQQQqB")
 #: PostgreSQL's clock starts in 2000.
 _EPOCH_SECONDS = 946_684_800
 
-#: While much is coming, wake up for this much rather than for every message; and how long to wait
-#: for it before taking what there is.
+#: Under load, wake up for this many bytes instead of for each message, or after this time.
 _WATERMARK_BYTES = 256 << 10
 _WATERMARK_SECONDS = 0.005
-#: A burst this large means that much is coming.
+#: A burst of this size means load.
 _BURST_MESSAGES = 64
 
-#: A batch comes in pieces of about this.
-_PIECE_BYTES = 16 << 20
+#: Bytes of a message run, roughly.
+_RUN_BYTES = 16 << 20
 
 _FEEDBACK_SECONDS = 10.0
 _ASK_SECONDS = (0.01, 1.0)
@@ -64,11 +66,11 @@ _CONFIRM_SECONDS = 2.0
 
 
 class WalsenderReader:
-    """`WireReader` on a replication connection; reads go on where the last one ended.
+    """`WireReader` on a replication connection. A read continues where the last one ended.
 
-    `control` is a connection for short statements, `after` up to where changes are known. The
-    server tells what committed after `begin`, or after the slot's position, the later of both: a
-    transaction under way at `begin` it cannot tell in blocks. Raises the driver's errors.
+    `control` is a connection for short statements. Changes up to `after` are already known. The
+    server sends what committed after the later of `begin` and the slot's position. It cannot send
+    a transaction in blocks that was in progress at `begin`. Raises the driver's errors.
     """
 
     def __init__(
@@ -82,16 +84,16 @@ class WalsenderReader:
     ) -> None:
         self._settings = settings
         self._begin = begin
-        self._options = {**plugin_options(settings.pub_name, binary=binary), **STREAMED}
+        self._options = {**plugin_options(settings.pub_name, binary=binary), **IN_PROGRESS_OPTIONS}
         self._blocks = InProgressTransactions()
-        self._piece_bytes = min(_PIECE_BYTES, settings.batch_max_bytes)
+        self._run_bytes = min(_RUN_BYTES, settings.batch_max_bytes)
         self._control = control
-        #: What committed before has been handed over, and what has come.
+        #: All commits before `position` were handed over, those before `_received` have arrived.
         self.position = after
         self._received = after
         self._flushed = ZERO_LSN
         self._buffer, self._lengths = bytearray(), array("q")
-        #: Messages and bytes of the batch in hand that are in pieces handed over.
+        #: Messages and bytes of the current batch that were handed over.
         self._batch_rows = self._batch_bytes = 0
         self._batch_begun: float | None = None
         self._in_transaction = False
@@ -108,7 +110,7 @@ class WalsenderReader:
         return self._connection is not None
 
     def open(self) -> Connection:
-        """Have the server stream from the position on, unless it does."""
+        """Start the stream at the position, unless it runs."""
         return self._connection or self._start()
 
     def read(self, until: Lsn, stop: Callable[[], bool]) -> Iterator[MessageRun]:
@@ -126,7 +128,7 @@ class WalsenderReader:
                     if self.position >= until:
                         return
                     continue
-                if len(self._buffer) >= self._piece_bytes:
+                if len(self._buffer) >= self._run_bytes:
                     yield from self._cut()
                 if stop():
                     return
@@ -136,7 +138,7 @@ class WalsenderReader:
                     self._watermark(_WATERMARK_BYTES)
                 elif not taken:
                     self._watermark(1)
-                    # Nothing comes: the server says how far it is, if asked.
+                    # Nothing arrives: ask the server for its position.
                     if time.monotonic() >= ask_at:
                         with self._using:
                             self._send_status(ask_reply=True)
@@ -147,8 +149,8 @@ class WalsenderReader:
                     pgconn.consume_input()
 
     def confirm(self, durable_lsn: Lsn) -> bool:
-        """Tell the server what is durable; wait a moment for the slot to show it. Whether it does,
-        or is gone."""
+        """Confirm an LSN to the server, and wait briefly until the slot shows it. True if it does,
+        or if the slot is gone."""
         self._flushed = max(self._flushed, durable_lsn)
         if self._connection is None:
             return False
@@ -207,7 +209,7 @@ class WalsenderReader:
         return connection
 
     def _take_burst(self) -> int:
-        """Take what has been received already; the number of messages."""
+        """Take the messages received so far. Returns their number."""
         if self._connection is None:
             raise psycopg.OperationalError("the replication connection is closed")
         pgconn = self._connection.pgconn
@@ -232,11 +234,11 @@ class WalsenderReader:
                         break
                 elif kind == _STREAM_COMMIT:
                     self._moved(Lsn(int.from_bytes(data[_STREAM_COMMIT_END], "big")))
-                if len(buffer) >= self._piece_bytes:
+                if len(buffer) >= self._run_bytes:
                     break
             elif data[0] == _KEEPALIVE:
                 _, wal_end, _, wants_reply = _KEEPALIVE_FORMAT.unpack(bytes(data))
-                # Within a transaction it tells of records before that transaction's commit.
+                # Within a transaction it can be before that transaction's commit.
                 if not self._in_transaction:
                     self._moved(Lsn(wal_end))
                 if wants_reply:
@@ -249,7 +251,7 @@ class WalsenderReader:
         self._received = max(self._received, lsn)
 
     def _ended(self) -> None:
-        """The server ended the stream: raise what it says."""
+        """Raise the server's error after it ended the stream."""
         connection = self._connection
         result = connection.pgconn.get_result() if connection is not None else None
         if result is not None and result.status == ExecStatus.FATAL_ERROR:
@@ -265,7 +267,7 @@ class WalsenderReader:
         )
 
     def _cut(self) -> Iterator[MessageRun]:
-        """What has come, as far as it is told already."""
+        """The messages received so far that are in commit order."""
         if not self._lengths:
             return
         messages = arrow_of_lengths(self._buffer, self._lengths)
@@ -282,7 +284,7 @@ class WalsenderReader:
         yield end_of_batch(self.position)
 
     def _send_status(self, *, ask_reply: bool = False) -> None:
-        """Standby status update; only while `_using` is held."""
+        """Send a standby status update. The caller holds `_using`."""
         if self._connection is None:
             return
         clock = int((time.time() - _EPOCH_SECONDS) * 1_000_000)
@@ -295,17 +297,17 @@ class WalsenderReader:
 
     def _keep_alive(self, pause: float) -> None:
         while not self._closing.wait(pause):
-            # A broken connection shows to the reader, who can say so.
+            # The reader notices a broken connection and raises.
             with self._using, suppress(psycopg.Error):
                 if time.monotonic() - self._last_status >= pause:
                     self._send_status()
 
     def _watermark(self, size: int) -> None:
-        """Set how much must have arrived before the socket counts as readable."""
+        """Set how many bytes must arrive before the socket counts as readable."""
         if size == self._low_watermark or self._connection is None:
             return
         if self._connection.pgconn.ssl_in_use:
-            return  # what OpenSSL has buffered does not show on the socket
+            return  # OpenSSL's buffer does not count for the socket
         with suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as same:
             same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
         self._low_watermark = size

@@ -1,7 +1,7 @@
-"""One writer a slot: a session-level advisory lock, held for the whole run.
+"""One writer per slot: a session-level advisory lock, held for the whole run.
 
-The lock dies with its session, so a killed run leaves none; where PostgreSQL has not noticed yet
-that its client is gone, a run on the same machine does it. Manual: "Advisory Locks", `pg_locks`.
+The lock ends with its session, so a killed run leaves none. If PostgreSQL has not noticed that the
+client is gone, a run on the same machine ends the session. Manual: "Advisory Locks", `pg_locks`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from adapters.pgoutput.session.connection import Connection
 
-#: "w2ld": tells our locks from the application's.
+#: Distinguishes our locks from the application's. Never change it: other versions use it too.
 _CLASS = 0x77326C64
 
-#: A terminated backend needs a moment to go; PostgreSQL looks for vanished clients once a second.
+#: A terminated backend takes a moment to end. PostgreSQL checks for lost clients once a second.
 _WAIT_SECONDS = 5.0
 
 _HOLDER = """
@@ -66,12 +66,12 @@ def take_writer_lock(connection: Connection, slot_name: str) -> None:
 
 
 def give_up_writer_lock(connection: Connection) -> None:
-    """Give the lock up before the session ends, which PostgreSQL notices only a moment later."""
+    """Release the lock at once: PostgreSQL notices the end of a session a moment later."""
     with suppress(psycopg.Error):
         connection.execute("SELECT pg_advisory_unlock_all()")
 
 
-#: A number may be another process's by now, and a session may be another client's.
+#: The process id may belong to another process by now, and the session to another client.
 _TERMINATE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE pid = %s AND application_name = %s AND backend_start = %s
@@ -94,12 +94,12 @@ def end_if_dead(
 
 
 def is_ours(application: str) -> bool:
-    """Whether a session is of this very process."""
+    """Whether the session belongs to this process."""
     return application == application_name()
 
 
 def who(backend_pid: int, application: str, address: str) -> str:
-    """The holder for people: process, host and backend."""
+    """The holder, for messages: process, host and backend."""
     name, _, process = application.rpartition("/")
     if name.startswith("pgbronze/") and process.isdigit():
         host = name.removeprefix("pgbronze/").rpartition(".")[0]

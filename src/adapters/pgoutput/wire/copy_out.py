@@ -22,18 +22,20 @@ if TYPE_CHECKING:
 _HEAD_BYTES = 5
 _COPY_DATA, _ERROR, _READY = ord("d"), ord("E"), ord("Z")
 #: CopyOutResponse, CopyDone, CommandComplete, notices, notifications, parameters; and rows of the
-#: statements that are sent along.
+#: other statements.
 _OTHERS = frozenset(b"HcCNASTD")
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0"
-#: The signature, flags and the length of an extension, which must be none.
+#: The signature, the flags, and the length of the header extension; both must be 0.
 _HEADER = _SIGNATURE + bytes(8)
 _TRAILER = b"\xff\xff"
 
 
 class CopyOut:
-    """The answer to one COPY, among other statements. `ended` once the server is ready for the next
-    one; `error` is then what it gave instead of the rows, or the rest of them, as fields by their
-    letters."""
+    """The response to one COPY, sent with other statements.
+
+    `ended` is true once the server is ready for the next query. `error` then has the fields of the
+    server's error, by letter, if the COPY failed.
+    """
 
     def __init__(self) -> None:
         self.ended = False
@@ -42,9 +44,9 @@ class CopyOut:
         self._complete = False
 
     def rows(self, buffer: Bytes, size: int) -> tuple[PackedRows, int]:
-        """Rows of all whole messages in the first `size` bytes, and the bytes that these have.
+        """The rows of all complete messages in the first `size` bytes, and the length of these.
 
-        `results.PADDING` bytes more can be read behind them. Raises `DecodeError`.
+        `query_rows.PADDING` more bytes are readable after them. Raises `DecodeError`.
         """
         view = buffer.data
         starts = array("q")
@@ -55,7 +57,7 @@ class CopyOut:
             if here + _HEAD_BYTES > size or after > size:
                 break
             if view[here] == _COPY_DATA:
-                raise DecodeError("a message of a COPY has no sound length")
+                raise DecodeError("a message of a COPY has an invalid length")
             self._other(view[here], view[here + _HEAD_BYTES : after].tobytes())
             here = after
         at = np.frombuffer(starts, np.int64) if len(starts) else np.empty(0, np.int64)
@@ -63,11 +65,11 @@ class CopyOut:
         return self._tuples(buffer, at + _HEAD_BYTES, at + 1 + lengths), here
 
     def _tuples(self, buffer: Bytes, starts: Positions, ends: Positions) -> PackedRows:
-        """Without the header, which stands before the first row, and the trailer after the last."""
+        """The rows without the header before the first, and without the trailer after the last."""
         if len(starts) and not self._begun:
             first = int(starts[0])
             if buffer[first : first + len(_HEADER)].tobytes() != _HEADER:
-                raise DecodeError("a COPY does not begin as the binary format does")
+                raise DecodeError("a COPY does not begin with the header of the binary format")
             self._begun = True
             starts[0] += len(_HEADER)
             if int(starts[0]) == int(ends[0]):
@@ -85,7 +87,7 @@ class CopyOut:
         elif kind == _READY:
             self.ended = True
         elif kind not in _OTHERS:
-            raise DecodeError(f"a COPY was answered by a message of kind {chr(kind)!r}")
+            raise DecodeError(f"the response to a COPY has a message of kind {chr(kind)!r}")
 
 
 _big_endian = struct.Struct(">i").unpack_from
@@ -97,7 +99,7 @@ def _length(view: memoryview, here: int) -> int:
 
 
 def _data_messages(view: memoryview, here: int, size: int, starts: array[int]) -> int:
-    """Note where each CopyData message begins, up to the first other or unfinished one."""
+    """Collect the starts of CopyData messages, up to the first other or incomplete one."""
     unpack, note = _big_endian, starts.append
     while view[here] == _COPY_DATA:
         after = here + 1 + unpack(view, here + 1)[0]

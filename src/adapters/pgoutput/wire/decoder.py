@@ -1,6 +1,6 @@
 """Replication messages of whole transactions to `TableChanges`: grouping, versions, filters.
 
-No Python object per message, row or value; only Relation messages are read one by one.
+No Python object is made for a message, row or value. Only Relation messages are parsed one by one.
 Source: PostgreSQL manual, "Logical Streaming Replication Protocol".
 """
 
@@ -33,32 +33,32 @@ if TYPE_CHECKING:
     from adapters.pgoutput.wire.tuples import Values
     from adapters.pgoutput.wire.types import PgType, TypeMap
 
-#: Messages decoded at a time. Every column visits them again, so that they should stay near the
-#: processor; but many enough that the fixed cost of a step does not count, and threads get by.
-_SLICE_BYTES = 8 << 20
+#: Messages decoded at a time. Each column visits them again, so they should stay in the processor's
+#: cache. But there must be enough of them to outweigh the fixed cost of each step.
+_CHUNK_BYTES = 8 << 20
 _FEWEST_EVENTS, _MOST_EVENTS = 1 << 13, 1 << 17
-#: Where messages are large, their number is limited by this.
+#: The limit for large messages.
 _MOST_BYTES = 1 << 28
 
 _CARRIES_ROWS = np.zeros(256, dtype=np.bool_)
 _CARRIES_ROWS[list(wire.ROW_KINDS)] = True
-#: So many bytes are read at once, from positions up to a message's end; 24 of a binary numeric.
+#: Bytes read at once at positions up to a message's end. A binary numeric needs 24.
 _READ_BEYOND = 32
 #: A kind byte, an OID, a tuple's kind, a number of columns.
 _SHORTEST_ROW = 8
 
 
 class BinaryValue(DecodeError):
-    """A value is in binary format, which is not read for its type: it must be asked for as text."""
+    """A value arrived in the binary format of a type that must be requested as text."""
 
 
 @dataclass(frozen=True, eq=False)
 class DecodedBatch:
-    """What a run of messages holds.
+    """The changes of a run of messages.
 
-    `end_lsn` is the end of the last transaction that ended, kept or not; None: none did. The other
-    figures are of the transactions kept that ended. `skipped` counts messages without rows by kind:
-    origin, type, message (logical decoding messages), unknown.
+    `end_lsn` is the end of the last transaction that ended, kept or dropped; None if none ended.
+    The other figures count only the kept transactions that ended. `skipped` counts messages without
+    rows by kind: origin, type, message (logical decoding messages), unknown.
     """
 
     tables: list[TableChanges]
@@ -71,20 +71,21 @@ class DecodedBatch:
 
 @dataclass(frozen=True, eq=False)
 class _Version:
-    """A relation's shape, from one Relation message to the next that differs."""
+    """The columns and identity of a relation, until a Relation message changes them."""
 
     message: RelationMessage
     raw: bytes
 
 
 class PgoutputDecoder:
-    """Decodes messages in stream order, wherever they are cut; remembers Relation messages, which
-    come once a session, and the transaction that is open.
+    """Decodes messages in order, one run after another.
 
-    - `types` gives the types in force. It is asked when a relation's shape is new, with the type
-      OIDs that the shape names, so that a provider may look up those that it lacks.
-    - `key_for` gives a relation's primary key, by the catalog, for use where the replica identity
-      is FULL; None or empty: its rows are a multiset. Asked again after a Relation message.
+    Remembers the open transaction and the Relation messages, which arrive once per session.
+
+    - `types` returns the current types. It is called for new Relation messages, with the type OIDs
+      they name, so that a provider can look up missing ones.
+    - `key_for` returns a relation's primary key from the catalog, for REPLICA IDENTITY FULL. None
+      or empty: the rows are a multiset. It is called again after a Relation message.
     """
 
     def __init__(
@@ -112,10 +113,10 @@ class PgoutputDecoder:
         after: Lsn | None = None,
         tables: Collection[int] | None = None,
     ) -> DecodedBatch:
-        """Decode n messages, `buffer[offsets[i]:offsets[i + 1]]` each, that follow the last ones.
+        """Decode the next n messages, `buffer[offsets[i]:offsets[i + 1]]` each.
 
-        Transactions whose commit record starts before `after` are dropped, and rows of relations
-        that are not in `tables` (OIDs). Raises `DecodeError`; the decoder is of no more use then.
+        Drops transactions whose commit record starts before `after`, and rows of relations that are
+        not in `tables` (OIDs). Raises `DecodeError`; do not use the decoder after that.
         """
         return self.scan(buffer, offsets, after=after, tables=tables)()
 
@@ -127,8 +128,8 @@ class PgoutputDecoder:
         after: Lsn | None = None,
         tables: Collection[int] | None = None,
     ) -> Callable[[], DecodedBatch]:
-        """As `decode`, of which it does what must be done in order; the call returned does the
-        rest, in any thread."""
+        """The part of `decode` that must run in order. The returned function does the rest, in any
+        thread."""
         data = buffer if isinstance(buffer, np.ndarray) else np.frombuffer(buffer, np.uint8)
         messages = Messages(_readable_beyond(data, offsets), np.asarray(offsets, dtype=np.int64))
         transactions = wire.read_transactions(messages, self._open)
@@ -164,12 +165,12 @@ class PgoutputDecoder:
     def _read_relations(
         self, messages: Messages, indexes: Positions
     ) -> dict[int, list[tuple[int, _Version]]]:
-        """Versions by relation OID, each with the index of its message; -1 for one known before."""
+        """Versions by relation OID, each with the index of its message; -1 if already known."""
         history = {oid: [(-1, version)] for oid, version in self._versions.items()}
         for index in indexes.tolist():
             raw = messages.data[messages.starts[index] : messages.ends[index]].tobytes()
             oid = int.from_bytes(raw[1:5], "big")
-            # The server sends it again after any change of the table, be it one of its keys.
+            # The server sends it again after any change of the table, including its keys.
             self._primary.pop(oid, None)
             known = self._versions.get(oid)
             if known is not None and known.raw == raw:
@@ -200,8 +201,8 @@ class PgoutputDecoder:
         identity = ReplicaIdentity(message.identity)
         names = tuple(column.name for column in columns)
         if identity is ReplicaIdentity.FULL:
-            # The catalog describes now, the message then: a key that the message does not have
-            # leaves a multiset, whose deletes and inserts hold every column and are right as well.
+            # The catalog describes the present, the message the past. If the message lacks a key
+            # column, the rows are a multiset, which is also correct: all columns are sent.
             if message.oid not in self._primary:
                 self._primary[message.oid] = frozenset(self._key_for(message.oid) or ())
             primary = self._primary[message.oid]
@@ -213,7 +214,7 @@ class PgoutputDecoder:
 
 
 def _readable_beyond(data: Bytes, offsets: Positions) -> Bytes:
-    """The same bytes and, behind the last message, at least eight more: see `tuples.walk`."""
+    """The same bytes, with at least eight more after the last message; see `tuples.walk`."""
     end = int(offsets[-1]) if len(offsets) else 0
     if end + _READ_BEYOND <= len(data) or end > len(data):
         return data
@@ -227,35 +228,35 @@ def _decode_version(
     pg_types: Sequence[PgType],
     events: Positions,
 ) -> TableChanges:
-    chunks: list[list[pa.Array]] = [[] for _ in pg_types]
+    columns: list[list[pa.Array]] = [[] for _ in pg_types]
     unrepresentable: list[Unrepresentable] = []
     ops, sources, moves = [], [], []
     unchanged: dict[str, list[tuple[int, Mask]]] = {}
     first_row = 0
-    for piece in _slices(messages, events):
-        rows = RowReader(messages, transactions, relation, piece).read()
+    for chunk in _chunks(messages, events):
+        rows = RowReader(messages, transactions, relation, chunk).read()
         for column, pg_type, values, into in zip(
-            relation.columns, pg_types, rows.columns, chunks, strict=True
+            relation.columns, pg_types, rows.columns, columns, strict=True
         ):
             decoded = _decode_column(
-                messages, relation, column, pg_type, values, transactions, piece
+                messages, relation, column, pg_type, values, transactions, chunk
             )
             into.extend(decoded.values.chunks)
             unrepresentable += [
-                Unrepresentable(column.name, first_row + row, odd)
-                for row, odd in decoded.unrepresentable
+                Unrepresentable(column.name, first_row + row, text)
+                for row, text in decoded.unrepresentable
             ]
             if values.unchanged is not None and values.unchanged.any():
                 unchanged.setdefault(column.name, []).append((first_row, values.unchanged))
         ops.append(rows.op)
-        sources.append(piece[rows.source])
+        sources.append(chunk[rows.source])
         moves.append(np.where(rows.moved_from < 0, -1, rows.moved_from + first_row))
         first_row += len(rows.op)
     schema = pa.schema([(column.name, column.arrow_type) for column in relation.columns])
     transaction = transactions.of_message[np.concatenate(sources)]
     return TableChanges(
         relation,
-        table_of(schema, chunks, first_row),
+        table_of(schema, columns, first_row),
         np.concatenate(ops),
         transactions.commit_lsns[transaction],
         transactions.committed_at[transaction],
@@ -277,7 +278,7 @@ def _decode_column(
     sent = TextColumn(messages.data, values.starts, values.ends, values.valid)
     name = f"{relation.table}.{column.name}"
     if values.binary and not reads_binary(pg_type, column.typmod):
-        raise BinaryValue(f"a value of column {name!r} came in the binary format of its type")
+        raise BinaryValue(f"a value of column {name!r} arrived in the binary format of its type")
     try:
         if values.binary:
             return decode_binary(sent, pg_type, column.typmod, name)
@@ -291,7 +292,7 @@ def _decode_column(
 
 
 def _joined(masks: list[tuple[int, Mask]], count: int) -> Mask:
-    """One mask of masks that begin at given rows."""
+    """One mask from masks that begin at given rows."""
     joined = np.zeros(count, dtype=np.bool_)
     for first_row, mask in masks:
         joined[first_row : first_row + len(mask)] = mask
@@ -299,7 +300,8 @@ def _joined(masks: list[tuple[int, Mask]], count: int) -> Mask:
 
 
 def _check_enclosed(messages: Messages, transactions: Transactions, events: Positions) -> None:
-    """Every row message lies between a Begin and its Commit, and is long enough to have an OID."""
+    """Check that row messages lie between a Begin and its Commit, and are long enough for an
+    OID."""
     if len(events) == 0:
         return
     transaction = transactions.of_message[events]
@@ -307,7 +309,7 @@ def _check_enclosed(messages: Messages, transactions: Transactions, events: Posi
     if int(transaction[0]) < 0 or bool(
         (events[ended] > transactions.commits[transaction[ended]]).any()
     ):
-        raise DecodeError("a row message stands outside of any transaction")
+        raise DecodeError("a row message is outside of any transaction")
     short = messages.ends[events] - messages.starts[events] < _SHORTEST_ROW
     short &= messages.kinds[events] != wire.TRUNCATE
     if short.any():
@@ -316,7 +318,7 @@ def _check_enclosed(messages: Messages, transactions: Transactions, events: Posi
 
 
 def _events_and_oids(messages: Messages, events: Positions) -> tuple[Positions, Positions]:
-    """Events in order with their relations; a Truncate is one event for each of its relations."""
+    """Events in order, with their relations. A Truncate is one event for each of its relations."""
     truncating = messages.kinds[events] == wire.TRUNCATE
     if not truncating.any():
         return events, messages.oids[events]
@@ -340,7 +342,7 @@ def _by_relation(
     else:
         codes = np.searchsorted(distinct, oids)
         if len(distinct) <= 1 << 16:
-            codes = codes.astype(np.uint16)  # for which numpy's stable sort is a radix sort
+            codes = codes.astype(np.uint16)  # numpy sorts these by radix
         order = np.argsort(codes, kind="stable")
         counts = np.bincount(codes, minlength=len(distinct))
         groups = np.split(events[order], np.cumsum(counts)[:-1])
@@ -352,22 +354,22 @@ def _by_relation(
 def _by_version(
     oid: int, events: Positions, history: list[tuple[int, _Version]]
 ) -> Iterator[tuple[_Version, Positions]]:
-    """A relation's events by the Relation message that they follow."""
+    """A relation's events, by the last Relation message before them."""
     cuts = np.searchsorted(events, [index for index, _ in history])
     if len(cuts) == 0 or int(cuts[0]) > 0:
         raise DecodeError(f"a row message of relation OID {oid} precedes its Relation message")
-    pieces = np.split(events, cuts[1:])
-    for (_, version), piece in zip(history, pieces, strict=True):
-        if len(piece):
-            yield version, piece
+    groups = np.split(events, cuts[1:])
+    for (_, version), group in zip(history, groups, strict=True):
+        if len(group):
+            yield version, group
 
 
-def _slices(messages: Messages, events: Positions) -> Iterator[Positions]:
-    """The events in order, in pieces of bounded number and size; at least one event a piece."""
+def _chunks(messages: Messages, events: Positions) -> Iterator[Positions]:
+    """The events in order, in chunks of bounded number and size, of at least one event."""
     total = np.cumsum(messages.ends[events] - messages.starts[events])
     start, before = 0, 0
     while start < len(events):
-        cached, most = np.searchsorted(total, [before + _SLICE_BYTES, before + _MOST_BYTES])
+        cached, most = np.searchsorted(total, [before + _CHUNK_BYTES, before + _MOST_BYTES])
         few, many = start + _FEWEST_EVENTS, start + _MOST_EVENTS
         stop = max(min(max(int(cached), few), many, int(most), len(events)), start + 1)
         yield events[start:stop]

@@ -1,4 +1,7 @@
-"""What both readers of a slot hand to the decoder: messages end to end, in pieces of batches."""
+"""A run of messages in one buffer: what both readers of a slot hand to the decoder.
+
+A batch consists of one or more runs. A run may end within a transaction.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,10 @@ _COMMIT = ord("C")
 
 @dataclass(frozen=True, eq=False)
 class MessageRun:
-    """Message i is `buffer[offsets[i]:offsets[i + 1]]`, in commit order; cut anywhere.
+    """Message i is `buffer[offsets[i]:offsets[i + 1]]`. Messages are in commit order.
 
-    `reached`: this piece ends a batch of whole transactions, and no commit that ends at or before
-    it comes later in the same reading. None: the batch goes on.
+    With `reached`, this run ends a batch of whole transactions, and the same read returns no later
+    commit that ends at or before that LSN. None: the batch continues in the next run.
     """
 
     buffer: Bytes
@@ -50,72 +53,70 @@ class MessageRun:
         return np.flatnonzero(self.kinds() == _COMMIT)
 
     def end_lsn(self, commit: int) -> Lsn:
-        """Where the transaction ends whose Commit message this is: its last field but one."""
+        """The end of the transaction with this Commit message: the second to last field."""
         end = int(self.offsets[commit + 1])
         return Lsn(int.from_bytes(self.buffer[end - 16 : end - 8].tobytes(), "big"))
 
-    def part(self, start: int, stop: int, reached: Lsn | None) -> MessageRun:
-        """Messages from one index up to another."""
+    def between(self, start: int, stop: int, reached: Lsn | None) -> MessageRun:
+        """Messages from one index up to another, as a view."""
         return MessageRun(self.buffer, self.offsets[start : stop + 1], reached)
 
 
 def end_of_batch(reached: Lsn | None) -> MessageRun:
-    """No messages: what came before is a batch. None: it may go on, but not at once."""
+    """A run without messages, which ends a batch. None: the batch may continue, but not at once."""
     return MessageRun(np.empty(0, np.uint8), np.zeros(1, np.int64), reached)
 
 
-def cut_batches(
-    pieces: Iterator[MessageRun], max_rows: int, max_bytes: int
-) -> Iterator[MessageRun]:
-    """End a batch behind the first transaction that reaches `max_rows` messages or `max_bytes`, and
-    where a piece ends one.
+def cut_batches(runs: Iterator[MessageRun], max_rows: int, max_bytes: int) -> Iterator[MessageRun]:
+    """End a batch after the first transaction that reaches `max_rows` messages or `max_bytes`, and
+    where a run ends one.
 
-    An end waits for the piece behind it: if that is only another end, they are one.
+    An end is held back until the next run: if that is only another end, the two become one.
     """
     held: MessageRun | None = None
-    for piece in _cut(pieces, max_rows, max_bytes):
-        if held is not None and piece.reached is not None and not len(piece):
-            held = held.part(0, len(held), piece.reached)
+    for run in _cut(runs, max_rows, max_bytes):
+        if held is not None and run.reached is not None and not len(run):
+            held = held.between(0, len(held), run.reached)
             continue
         if held is not None:
             yield held
-        held = piece if piece.reached is not None else None
+        held = run if run.reached is not None else None
         if held is None:
-            yield piece
-        del piece
+            yield run
+        del run
     if held is not None:
         yield held
 
 
-def _cut(pieces: Iterator[MessageRun], max_rows: int, max_bytes: int) -> Iterator[MessageRun]:
+def _cut(runs: Iterator[MessageRun], max_rows: int, max_bytes: int) -> Iterator[MessageRun]:
     rows = size = 0
-    for piece in pieces:
-        if piece.reached is not None:
-            yield piece
+    for run in runs:
+        if run.reached is not None:
+            yield run
             rows = size = 0
             continue
-        commits = piece.commits()
-        ends = piece.offsets[commits + 1]
+        commits = run.commits()
+        ends = run.offsets[commits + 1]
         start = 0
         while True:
             full = min(
                 int(np.searchsorted(commits, start + max_rows - rows - 1)),
-                int(np.searchsorted(ends, piece.offsets[start] + max_bytes - size)),
+                int(np.searchsorted(ends, run.offsets[start] + max_bytes - size)),
             )
             full = max(full, int(np.searchsorted(commits, start)))
             if full == len(commits):
                 break
             commit = int(commits[full])
-            yield piece.part(start, commit + 1, piece.end_lsn(commit))
+            yield run.between(start, commit + 1, run.end_lsn(commit))
             rows, size, start = 0, 0, commit + 1
-        rest = piece.part(start, len(piece), None)
-        if len(rest) or not len(piece):
+        rest = run.between(start, len(run), None)
+        if len(rest) or not len(run):
             yield rest
         rows, size = rows + len(rest), size + rest.size
 
 
 def message_run_of_arrow(messages: pa.BinaryArray) -> MessageRun:
-    """The messages where they lie in an Arrow array."""
+    """The messages of an Arrow array, without a copy."""
     _, offsets, data = messages.buffers()
     bounds = np.frombuffer(offsets, np.int32, len(messages) + 1, 4 * messages.offset)
     buffer = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
@@ -123,7 +124,7 @@ def message_run_of_arrow(messages: pa.BinaryArray) -> MessageRun:
 
 
 def arrow_of_lengths(buffer: bytearray, lengths: array[int]) -> pa.BinaryArray:
-    """Messages end to end as an Arrow array, where they lie; less than 2 GB."""
+    """Adjacent messages as an Arrow array, without a copy; less than 2 GB."""
     offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
     np.cumsum(np.frombuffer(lengths, np.int64), out=offsets[1:])
     return pa.Array.from_buffers(
@@ -132,13 +133,12 @@ def arrow_of_lengths(buffer: bytearray, lengths: array[int]) -> pa.BinaryArray:
 
 
 class WireReader(Protocol):
-    """Reads one slot forward, without moving it for anyone else."""
+    """Reads one slot forward. Does not move the slot for other readers."""
 
     def read(self, until: Lsn, stop: Callable[[], bool]) -> Iterator[MessageRun]:
-        """Pieces of batches until nothing that committed before `until` is left: then the last one
-        has `reached >= until`.
+        """Runs up to all that committed before `until`: the last one has `reached >= until`.
 
-        `stop` is asked between pieces and while waiting; the iterator then ends early.
+        `stop` is called between runs and while waiting. If it is true, the iterator ends early.
         """
         ...
 

@@ -1,7 +1,7 @@
 """Logical replication messages (`pgoutput`, protocol version 1, text) as columns over one buffer.
 
-Framing is somebody else's: here message `i` is bytes `offsets[i]:offsets[i + 1]`. What is read at a
-position has been checked to lie within its message, or is checked at once after.
+The reader has split the bytes into messages: message `i` is bytes `offsets[i]:offsets[i + 1]`. Each
+position is checked to lie within its message, before it is read or right after.
 Source: PostgreSQL manual, "Logical Replication Message Formats".
 """
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 BEGIN, COMMIT, RELATION = ord("B"), ord("C"), ord("R")
 INSERT, UPDATE, DELETE, TRUNCATE = ord("I"), ord("U"), ord("D"), ord("T")
 ROW_KINDS = (INSERT, UPDATE, DELETE, TRUNCATE)
-#: Messages that carry no rows, by name; a kind that is in no list here is counted as unknown.
+#: Messages without rows, by name. A kind that is not listed here is counted as unknown.
 SKIPPED_KINDS = {ord("O"): "origin", ord("Y"): "type", ord("M"): "message"}
 UNKNOWN = "unknown"
-#: Begin Prepare, Prepare, Commit Prepared, Rollback Prepared, Stream Prepare: of a slot that has
-#: two_phase.
+#: Begin Prepare, Prepare, Commit Prepared, Rollback Prepared, Stream Prepare. Only a slot with
+#: two_phase sends them.
 PREPARED_KINDS = frozenset(b"bPKrp")
 
 BEGIN_LENGTH, COMMIT_LENGTH = 21, 26
@@ -35,7 +35,7 @@ EPOCH_MICROSECONDS = 946_684_800_000_000
 _MAX_COLUMNS = 1600
 _KEY_FLAG = 1
 
-#: What stands before a tuple, and the kinds of a column's value in it.
+#: Tags before a tuple, and the kinds of a column's value in it.
 NEW_TUPLE, KEY_TUPLE, OLD_TUPLE = ord("N"), ord("K"), ord("O")
 NULL, UNCHANGED, TEXT, BINARY = ord("n"), ord("u"), ord("t"), ord("b")
 
@@ -45,7 +45,7 @@ class Messages:
 
     def __init__(self, data: Bytes, offsets: Positions) -> None:
         if len(offsets) == 0:
-            raise DecodeError("a batch of messages needs n + 1 offsets, and has none")
+            raise DecodeError("a batch of messages needs n + 1 offsets, but has none")
         starts, ends = offsets[:-1], offsets[1:]
         if int(offsets[0]) < 0 or int(offsets[-1]) > len(data) or not bool((starts < ends).all()):
             raise DecodeError("offsets of replication messages do not rise within the buffer")
@@ -54,10 +54,10 @@ class Messages:
         self.ends = ends
         heads = _heads(data, starts)
         self.kinds = (heads >> np.uint64(56)).astype(np.uint8)
-        #: Of row messages (of eight bytes or more): relation OID and what stands before the tuple.
+        #: For row messages (eight bytes or more): the relation's OID and the tag before the tuple.
         self.oids = ((heads >> np.uint64(24)) & np.uint64(0xFFFFFFFF)).astype(np.int64)
         self.tags = (heads >> np.uint64(16)).astype(np.uint8)
-        #: Big-endian integers at any position, by views of the buffer with a stride of one byte.
+        #: Big-endian integers at any position: views of the buffer with a stride of one byte.
         self._int64s = sliding(data, ">i8")
         self._int32s = sliding(data, ">i4")
         self._int16s = sliding(data, ">i2")
@@ -79,7 +79,7 @@ class Messages:
 
 
 def _heads(data: Bytes, starts: Positions) -> npt.NDArray[np.uint64]:
-    """The eight bytes from each position on, zeros behind the end: one visit to each message."""
+    """The eight bytes at each position, with zeros after the end. Visits each message once."""
     heads = np.empty(len(starts), dtype=np.uint64)
     whole = int(np.searchsorted(starts, len(data) - 8, side="right"))
     heads[:whole] = sliding(data, ">u8")[starts[:whole]]
@@ -96,7 +96,7 @@ def sliding(data: Bytes, dtype: str) -> npt.NDArray[np.generic]:
 
 @dataclass(frozen=True)
 class OpenTransaction:
-    """A transaction that has begun and goes on in the messages to come; see `Transactions`."""
+    """A transaction that continues in the next messages; see `Transactions`."""
 
     commit_lsn: int
     committed_at: int
@@ -104,13 +104,13 @@ class OpenTransaction:
 
 @dataclass(frozen=True, eq=False)
 class Transactions:
-    """Transactions in commit order, of which the first may have begun before these messages and the
-    last may end after them.
+    """Transactions in commit order. The first may have begun before these messages, and the last
+    may end after them.
 
-    `commits` are the indexes of Commit messages: that of transaction i, for all but one that is
-    open. `commit_lsns` is where the commit record starts (Begin's final LSN), `end_lsns` where it
-    ends, as far as it is told; `committed_at` microseconds since 1970-01-01 UTC. `of_message`
-    numbers the transaction that had last begun at each message, -1 before the first.
+    `commits[i]` is the index of the Commit message of transaction i; an open one has none.
+    `commit_lsns` is where the commit record starts (Begin's final LSN), `end_lsns` where it ends,
+    for transactions with a Commit. `committed_at` is in microseconds since 1970-01-01 UTC.
+    `of_message` is, for each message, the last transaction that had begun; -1 before the first.
     """
 
     commits: Positions
@@ -124,16 +124,16 @@ class Transactions:
 
     @property
     def open(self) -> OpenTransaction | None:
-        """The one whose Commit is still to come."""
+        """The transaction without a Commit so far."""
         if len(self.commits) == len(self):
             return None
         return OpenTransaction(int(self.commit_lsns[-1]), int(self.committed_at[-1]))
 
 
 def read_transactions(messages: Messages, opened: OpenTransaction | None = None) -> Transactions:
-    """Pair every Begin with its Commit; `DecodeError` unless they alternate.
+    """Pair each Begin with its Commit. Raises `DecodeError` unless they alternate.
 
-    `opened` is the transaction that was open at the end of the messages before.
+    `opened` is the transaction that was open at the end of the previous messages.
     """
     began = messages.kinds == BEGIN
     ended = messages.kinds == COMMIT
@@ -152,14 +152,14 @@ def read_transactions(messages: Messages, opened: OpenTransaction | None = None)
     commit_lsns = messages.int64(at + 1)
     committed_at = messages.int64(at + 9)
     if bool((committed_at > np.iinfo(np.int64).max - EPOCH_MICROSECONDS).any()):
-        raise DecodeError("a Begin message has a commit time beyond all calendars")
+        raise DecodeError("a Begin message has a commit time out of range")
     committed_at = committed_at + EPOCH_MICROSECONDS
     lsns = commit_lsns.view(np.uint64)
     if opened is not None:
         lsns = np.concatenate([np.array([opened.commit_lsn], np.uint64), lsns])
         committed_at = np.concatenate([np.array([opened.committed_at], np.int64), committed_at])
     if bool((lsns[: len(commits)] != messages.int64(end_at + 2).view(np.uint64)).any()):
-        raise DecodeError("a Commit message is not that of the transaction begun")
+        raise DecodeError("a Commit message does not belong to the open transaction")
     return Transactions(
         commits,
         lsns,
@@ -171,7 +171,7 @@ def read_transactions(messages: Messages, opened: OpenTransaction | None = None)
 
 @dataclass(frozen=True)
 class RelationColumn:
-    """A column as a Relation message tells it; `in_key`: part of the replica identity."""
+    """A column in a Relation message. `in_key`: part of the replica identity."""
 
     name: str
     type_oid: int
@@ -181,7 +181,7 @@ class RelationColumn:
 
 @dataclass(frozen=True)
 class RelationMessage:
-    """A Relation message; an empty namespace on the wire stands for `pg_catalog`."""
+    """A Relation message. An empty namespace on the wire means `pg_catalog`."""
 
     oid: int
     schema: str
@@ -191,7 +191,7 @@ class RelationMessage:
 
 
 def parse_relation(message: bytes) -> RelationMessage:
-    """Read one Relation message, the kind byte included."""
+    """Parse one Relation message, including the kind byte."""
     reader = _Reader(message, 1)
     oid = reader.integer(4)
     schema, name = reader.string(), reader.string()
@@ -212,7 +212,7 @@ def parse_relation(message: bytes) -> RelationMessage:
 
 
 class _Reader:
-    """Fields of one message, one after another."""
+    """Reads the fields of one message in order."""
 
     def __init__(self, message: bytes, here: int) -> None:
         self.message = message
@@ -238,7 +238,7 @@ class _Reader:
 
 
 def truncations(messages: Messages, indexes: Positions) -> tuple[Positions, Positions]:
-    """Truncate messages as (message index, relation OID) pairs, one for each relation of each."""
+    """Truncate messages as (message index, relation OID) pairs, one for each relation."""
     starts, ends = messages.starts[indexes], messages.ends[indexes]
     if bool((ends - starts < 6).any()):
         raise DecodeError("a Truncate message is cut off")
@@ -250,16 +250,16 @@ def truncations(messages: Messages, indexes: Positions) -> tuple[Positions, Posi
 
 
 def count_skipped(messages: Messages, known: Positions) -> dict[str, int]:
-    """How many messages of each kind were not read; `known` are the indexes of those that were.
+    """The number of skipped messages by kind. `known` are the indexes of the others.
 
-    `DecodeError` for those of prepared transactions: with them rows would be left out.
+    Raises `DecodeError` for messages of prepared transactions: skipping them would lose rows.
     """
     if len(known) == len(messages):
         return {}
     kinds, counts = np.unique(np.delete(messages.kinds, known), return_counts=True)
     if not PREPARED_KINDS.isdisjoint(kinds.tolist()):
         raise DecodeError(
-            "messages of a prepared transaction came, which are not read",
+            "received messages of a prepared transaction, which are not supported",
             "the replication slot must not have two_phase; run: pgbronze check",
         )
     skipped: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Row messages of one relation to the rows of a `TableChanges`: which message makes which rows.
+"""Row messages of one relation to rows of a `TableChanges`. An update may become two rows.
 
 Source: PostgreSQL manual, "Logical Replication Message Formats", "REPLICA IDENTITY".
 """
@@ -31,9 +31,10 @@ NONE = -1
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows as text: `columns` one for each of the relation's, and what each row does.
+    """Rows that are not decoded yet: one entry of `columns` per column, and each row's operation.
 
-    `source` is the index of each row's event; `moved_from` that of a row here, or -1.
+    `source` is the index of each row's event. `moved_from` is the index of the row with the old
+    key, or -1.
     """
 
     columns: list[Values]
@@ -43,7 +44,7 @@ class Rows:
 
 
 class RowReader:
-    """Reads events: indexes of row messages of one relation, in stream order."""
+    """Reads `events`: the indexes of row messages of one relation, in order."""
 
     def __init__(
         self, messages: Messages, transactions: Transactions, relation: Relation, events: Positions
@@ -98,7 +99,7 @@ class RowReader:
         self._check(
             "is longer than its tuple", deleted & (after_old != self.ends[with_old]), with_old
         )
-        # Eight bytes can be read behind a message's end: see `walk`.
+        # Eight bytes after a message's end are readable; see `walk`.
         new_tag = self.messages.data[after_old] == wire.NEW_TUPLE
         cut = ~deleted & ~(new_tag & (after_old < self.ends[with_old]))
         self._check("has a malformed tuple", cut, with_old)
@@ -110,7 +111,7 @@ class RowReader:
         self._check("is longer than its tuple", after_new != self.ends[with_new], with_new)
 
         whole = tags[with_old] == wire.OLD_TUPLE
-        # Of each event its row in `old` and in `new`.
+        # For each event, its row in `old` and in `new`.
         old_row = _inverse(with_old, len(every))
         new_row = _inverse(with_new, len(every))
         for column, in_key in enumerate(self.key):
@@ -128,7 +129,7 @@ class RowReader:
     def _moved(
         self, old: list[Values], new: list[Values], old_rows: Positions, new_rows: Positions
     ) -> Mask:
-        """Updates that must be two rows: the key differs, or there is none."""
+        """Updates that become two rows, because the key differs or there is none."""
         if not self.relation.key:
             return np.ones(len(old_rows), dtype=np.bool_)
         moved = np.zeros(len(old_rows), dtype=np.bool_)
@@ -148,7 +149,8 @@ class RowReader:
         old_row: Positions,
         new_row: Positions,
     ) -> Rows:
-        """Put old and new rows where the order of events has them; of a twofold event old first."""
+        """Put old and new rows into the order of events. Of a twofold event, the old row is
+        first."""
         counts = 1 + twofold.astype(np.int64)
         first = np.cumsum(counts) - counts
         last = first + twofold
@@ -212,7 +214,7 @@ class RowReader:
             self._fail(what, events[bad])
 
     def _fail(self, what: str, events: Positions, cure: str = "") -> NoReturn:
-        """Name the first of these events."""
+        """Raise `DecodeError` for the first of these events."""
         event = self.events[events[0]]
         kind = Op(int(self.messages.kinds[event])).name
         lsn = Lsn(int(self.transactions.commit_lsns[self.transactions.of_message[event]]))
@@ -229,16 +231,16 @@ def _inverse(rows: Positions, count: int) -> Positions:
     return inverse
 
 
-def _fill_unchanged(new: Values, old: Values, told: Mask, old_row: Positions) -> None:
-    """Give values of `new` that were not sent the old row's, where that has them (`told`).
+def _fill_unchanged(new: Values, old: Values, sent: Mask, old_row: Positions) -> None:
+    """Fill values of `new` that were not sent from the old row, where it has them (`sent`).
 
-    Under a root's REPLICA IDENTITY FULL the old row may be of a leaf that tells its key alone: a
-    NULL there is not the old value, for NULL is always sent.
+    If a root has REPLICA IDENTITY FULL, the old row may be that of a leaf that sends only its key.
+    A NULL there is not the old value, because NULL is always sent.
     """
     if new.unchanged is None:
         return
     rows = np.flatnonzero(new.unchanged & (old_row != NONE))
-    rows = rows[(told & old.valid)[old_row[rows]]]
+    rows = rows[(sent & old.valid)[old_row[rows]]]
     sources = old_row[rows]
     new.starts[rows] = old.starts[sources]
     new.ends[rows] = old.ends[sources]
@@ -247,7 +249,7 @@ def _fill_unchanged(new: Values, old: Values, told: Mask, old_row: Positions) ->
 
 
 def _differ(messages: Messages, left: Values, right: Values) -> Mask:
-    """Where two columns of the same length differ; NULL equals NULL."""
+    """Mask of rows in which two columns of the same length differ. NULL equals NULL."""
     differ: Mask = left.valid != right.valid
     differ |= (left.ends - left.starts) != (right.ends - right.starts)
     alike = np.flatnonzero(~differ & left.valid)

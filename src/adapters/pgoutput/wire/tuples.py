@@ -1,4 +1,4 @@
-"""TupleData of many messages at once, walked column by column.
+"""TupleData of many messages at once, read column by column.
 
 Source: PostgreSQL manual, "Logical Replication Message Formats", TupleData.
 """
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from adapters.pgoutput.wire.messages import Messages
     from adapters.pgoutput.wire.text import Mask, Positions
 
-    #: Raises `DecodeError` for the first row of the mask, saying what is wrong with it.
+    #: Raises `DecodeError` for the first row of the mask, with this description.
     Fail = Callable[[str, Mask], NoReturn]
 
 
 @dataclass(eq=False)
 class Values:
-    """One column of n tuples: where each text lies, whether it is one, which were not sent.
+    """One column of n tuples: the position of each value, NULLs, and values that were not sent.
 
-    `unchanged` is None where every value was sent. What has no value has equal positions. `binary`:
-    values are in the binary format, not text.
+    `unchanged` is None if all values were sent. Both positions of a missing value are the same.
+    `binary`: the values are in binary format, not text.
     """
 
     starts: Positions
@@ -47,7 +47,7 @@ def walk(
 ) -> tuple[list[Values], Positions]:
     """Values of the tuples that begin at `at`, and the positions after them.
 
-    `ends` bounds each tuple's message; eight bytes can be read at any position up to there.
+    `ends` is the end of each tuple's message. Eight bytes are readable at any position up to there.
     """
     short = at + 2 > ends
     if short.any():
@@ -66,7 +66,7 @@ def walk(
 def _next_column(
     messages: Messages, here: Positions, ends: Positions, fail: Fail
 ) -> tuple[Values, Positions]:
-    # One gather of eight bytes holds the kind (the first byte) and the length (the next four).
+    # Eight bytes at once: the kind is the first byte, the length the next four.
     words = messages.int64(here)
     kinds = words >> 56
     lengths = (words >> 24) & 0xFFFFFFFF

@@ -434,7 +434,7 @@ OLD = encoder.update(OID, ["1", "x", "y"], key=["1", None, None])
         ([*TAIL, *HEAD], "do not alternate"),
         ([*HEAD, *TAIL, *TAIL], "do not alternate"),
         ([encoder.begin(100), encoder.begin(100), *TAIL, *TAIL], "do not alternate"),
-        ([encoder.begin(100), encoder.commit(101, 120)], "not that of the transaction"),
+        ([encoder.begin(100), encoder.commit(101, 120)], "does not belong to the open transaction"),
         ([encoder.begin(100) + b"x", *TAIL], "wrong length"),
         ([encoder.begin(100), encoder.commit(100, 120)[:-1]], "wrong length"),
         ([encoder.begin(100, 2**63 - 1), *TAIL], "commit time"),

@@ -231,7 +231,7 @@ def test_pieces_of_a_table_join_without_a_seam(
     transactions, keys = stream
     messages = [message for transaction in transactions for message in transaction]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoder_module, "_SLICE_BYTES", 1)
+        patch.setattr(decoder_module, "_CHUNK_BYTES", 1)
         patch.setattr(decoder_module, "_FEWEST_EVENTS", 1)
         patch.setattr(decoder_module, "_MOST_EVENTS", 2)
         decoded = new_decoder(keys).decode(*encoder.stream(messages))
