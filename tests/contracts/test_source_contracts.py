@@ -95,8 +95,8 @@ class TestCatalog(CatalogContract):
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_ranges, "PART_PAGES", 6)
-    monkeypatch.setattr(page_ranges, "SHARE_PAGES", 2)
+    monkeypatch.setattr(page_ranges, "RANGE_PAGES", 6)
+    monkeypatch.setattr(page_ranges, "STATEMENT_PAGES", 2)
 
 
 class TestSnapshotSourceInMemory(SnapshotSourceContract):

@@ -11,7 +11,7 @@ import pytest
 from adapters.pgoutput.session.arrow_session import ArrowSession
 from adapters.pgoutput.session.connection import connect
 from adapters.pgoutput.session.settings import SourceSettings
-from adapters.pgoutput.snapshot.snapshot_source import ExportedSnapshot
+from adapters.pgoutput.snapshot.exported_snapshot import ExportedSnapshot
 from adapters.pgoutput.snapshot.sql_database import _Engine
 from cdc_core.values.errors import PoolerInFront
 from cdc_core.values.lsn import ZERO_LSN

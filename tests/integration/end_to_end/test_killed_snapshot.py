@@ -98,7 +98,7 @@ def keep(self, name, target, rows, plain=DltDestination.keep):
 
 DltDestination.keep = keep
 DltDestination.kept_names = []
-page_ranges.PART_PAGES, resume.LARGE_BYTES = 8, 1
+page_ranges.RANGE_PAGES, resume.LARGE_BYTES = 8, 1
 sys.exit(main(["snapshot"]))
 """
 LARGE = """

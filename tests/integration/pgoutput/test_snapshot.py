@@ -115,8 +115,8 @@ def session_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """Over plain connections, and as over encrypted ones; in small pieces and shares."""
     if request.param == "packing":
         monkeypatch.setattr(row_sessions, "_is_plain", lambda _: False)
-    monkeypatch.setattr(page_ranges, "SHARE_PAGES", 7)
-    monkeypatch.setattr(row_sessions, "PIECE_BYTES", 20_000)
+    monkeypatch.setattr(page_ranges, "STATEMENT_PAGES", 7)
+    monkeypatch.setattr(row_sessions, "SEGMENT_BYTES", 20_000)
     monkeypatch.setattr(range_readers, "AHEAD_BYTES", 50_000)
     monkeypatch.setattr(range_readers, "_FIRST_WAIT_SECONDS", 0.02)
     return str(request.param)
@@ -193,8 +193,8 @@ def test_lost_sessions_go_on_where_they_were(
 ) -> None:
     assert session_kind
     # More than sockets hold, so that there is a statement to be ended.
-    monkeypatch.setattr(page_ranges, "SHARE_PAGES", 1500)
-    monkeypatch.setattr(row_sessions, "PIECE_BYTES", 200_000)
+    monkeypatch.setattr(page_ranges, "STATEMENT_PAGES", 1500)
+    monkeypatch.setattr(row_sessions, "SEGMENT_BYTES", 200_000)
     sql.execute(
         "CREATE TABLE t AS SELECT i AS id, repeat('x', 1000) AS x FROM generate_series(1, 36000) i"
     )
@@ -296,7 +296,7 @@ def test_partitions_are_read_in_ranges_one_by_one(
 
 
 @pytest.mark.parametrize(
-    ("pages", "share", "bounds"),
+    ("pages", "size", "bounds"),
     [
         ([], 8, []),
         ([8], 8, []),
@@ -307,5 +307,5 @@ def test_partitions_are_read_in_ranges_one_by_one(
         ([3] * 100, 8, [1, 2]),
     ],
 )
-def test_shares(pages: list[int], share: int, bounds: list[int]) -> None:
-    assert page_ranges._bounds(pages, share) == bounds
+def test_statement_ranges(pages: list[int], size: int, bounds: list[int]) -> None:
+    assert page_ranges._bounds(pages, size) == bounds

@@ -43,8 +43,8 @@ def small_ranges(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """Over plain connections, and as over encrypted ones."""
     if request.param == "packing":
         monkeypatch.setattr(row_sessions, "_is_plain", lambda _: False)
-    monkeypatch.setattr(page_ranges, "SHARE_PAGES", 100)
-    monkeypatch.setattr(row_sessions, "PIECE_BYTES", 100_000)
+    monkeypatch.setattr(page_ranges, "STATEMENT_PAGES", 100)
+    monkeypatch.setattr(row_sessions, "SEGMENT_BYTES", 100_000)
     monkeypatch.setattr(range_readers, "AHEAD_BYTES", 300_000)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def begin(
     settings: SourceSettings, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], AbstractContextManager[CopySnapshot]]:
-    monkeypatch.setattr(page_ranges, "PART_PAGES", 6)
+    monkeypatch.setattr(page_ranges, "RANGE_PAGES", 6)
     return lambda: PgSnapshotSource(settings).begin(create_slot=False)
 
 
@@ -163,20 +163,20 @@ def test_a_row_filter_counts(
 def test_parts(
     monkeypatch: pytest.MonkeyPatch, pages: list[int], read_ones: list[str], parts: list[str]
 ) -> None:
-    monkeypatch.setattr(page_ranges, "PART_PAGES", 6)
-    found = page_ranges.parts(pages, map(PageRange.parse, read_ones))
+    monkeypatch.setattr(page_ranges, "RANGE_PAGES", 6)
+    found = page_ranges.page_ranges(pages, map(PageRange.parse, read_ones))
     assert [str(part) for part in found] == parts
 
 
 def test_a_large_table_has_a_bounded_number_of_parts() -> None:
     pages = 1 << 31
-    assert len(page_ranges.parts([pages])) == page_ranges.PARTS
+    assert len(page_ranges.page_ranges([pages])) == page_ranges.MOST_RANGES
 
 
 @pytest.mark.parametrize("part", ["", "0-40000", "40000-90000", "90000-"])
 def test_shares_are_the_part(part: str) -> None:
     whole = PageRange.parse(part)
-    shares = page_ranges.shares([100_000, 30_000], whole)
+    shares = page_ranges.statement_ranges([100_000, 30_000], whole)
     assert (shares[0].start, shares[-1].end) == (whole.start, whole.end)
     assert [share.end for share in shares[:-1]] == [share.start for share in shares[1:]]
-    assert len(shares) <= 1 + 2 * 130_000 // page_ranges.SHARE_PAGES
+    assert len(shares) <= 1 + 2 * 130_000 // page_ranges.STATEMENT_PAGES

@@ -1,9 +1,9 @@
 """Sessions that keep an exported snapshot alive and lock no table while they are idle.
 
-Any session that imported a snapshot can export it again, so the snapshot lives as long as one
-session in it does. The one that created the slot is the first; the guards follow, and a lost guard
-is replaced from any that is left. Short statements run in a guard after a savepoint: rolling back
-to it releases their locks. Manual: "Snapshot Synchronization Functions"; "Explicit Locking".
+Any session that imported a snapshot can export it again. So the snapshot lives as long as one of
+its sessions. The first is the one that created the slot. The guards follow, and a lost guard is
+replaced from one that is left. Short statements run in a guard after a savepoint; rolling back to
+it releases their locks. Manual: "Snapshot Synchronization Functions"; "Explicit Locking".
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CHECK_SECONDS = 5.0
 #: How long a request to cancel may take.
 _CANCEL_SECONDS = 5.0
 
-#: What PostgreSQL says of a snapshot whose session has ended, by version and moment.
+#: Errors for a snapshot whose session has ended; they differ by version and moment.
 _GONE = (
     psycopg.DataError,
     psycopg.errors.UndefinedObject,
@@ -41,19 +41,19 @@ _GONE = (
 )
 
 SAVEPOINT = "SAVEPOINT reading"
-#: Ends the locks that statements took after the savepoint.
+#: Releases the locks that were taken after the savepoint.
 RELEASE = ("ROLLBACK TO SAVEPOINT reading", "RELEASE SAVEPOINT reading")
 
 
 class SnapshotGuards:
-    """`name` is the snapshot's as its first session exported it. For several threads."""
+    """`name` is the name under which the first session exported the snapshot. Thread-safe."""
 
     def __init__(self, settings: SourceSettings, name: str) -> None:
         self._settings = settings
         self._first = name
-        #: The role of every session.
+        #: The role of all sessions.
         self.user = ""
-        #: Each with its own name of the snapshot.
+        #: Each guard with its own name for the snapshot.
         self._guards: dict[Connection, str] = {}
         self._lock = threading.RLock()
         self._checked = time.monotonic()
@@ -66,7 +66,7 @@ class SnapshotGuards:
     def adopt(self, execute: Callable[[str], object]) -> None:
         """Begin a transaction of another session in the snapshot.
 
-        Raises `CdcError` where no session holds the snapshot any more.
+        Raises `CdcError` if no session holds the snapshot any more.
         """
         with self._lock:
             names = [*self._guards.values(), self._first]
@@ -82,7 +82,7 @@ class SnapshotGuards:
 
     @contextmanager
     def session(self) -> Iterator[Connection]:
-        """A session in the snapshot, for short statements; their locks end with the block."""
+        """A session in the snapshot, for short statements. Their locks end with the block."""
         with self._lock:
             guard = self._begun()
             try:
@@ -93,12 +93,12 @@ class SnapshotGuards:
 
     @property
     def name(self) -> str:
-        """The name of the snapshot at a guard that is alive."""
+        """A name under which the snapshot can be adopted now."""
         with self.session() as guard:
             return self._guards[guard]
 
     def keep(self) -> None:
-        """Replace lost guards; checks them every `CHECK_SECONDS`."""
+        """Replace lost guards. Checks them every `CHECK_SECONDS`."""
         if time.monotonic() - self._checked < CHECK_SECONDS:
             return
         with self._lock:
@@ -106,14 +106,14 @@ class SnapshotGuards:
             for guard in [*self._guards]:
                 if not _is_alive(guard):
                     self._forget(guard)
-            # There may be no room for another session now; the next check tries again.
+            # The server may be out of connections now; the next check tries again.
             with suppress(CdcError):
                 self._complete()
 
     def cancel(self) -> None:
-        """End the statement that runs in a guard, from another thread."""
+        """Cancel the statement that runs in a guard, from another thread."""
         for guard in [*self._guards]:
-            # Not `cancel`: it goes without TLS, and waits for ever where that is not understood.
+            # `cancel` would not use TLS, and could wait forever on a server that requires it.
             with suppress(psycopg.Error):
                 guard.cancel_safe(timeout=_CANCEL_SECONDS)
 

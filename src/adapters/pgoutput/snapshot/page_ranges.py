@@ -1,6 +1,6 @@
-"""A table by ranges of its pages: parts that count when they are read, shares of these for readers.
+"""Page ranges of a table: what a resumed run need not read again, and what one statement reads.
 
-One range holds the pages of these numbers in the table's file, or in each of its partitions'.
+A range covers the pages with these numbers in the table's file, or in the file of each partition.
 Manual: "System Columns", ctid; "Database Page Layout".
 """
 
@@ -12,25 +12,26 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-#: A share: what a session reads by one statement, so that the table's lock ends with it. A change
-#: of definition waits no longer than for one share of each reader.
-SHARE_PAGES = 8192
+#: Pages that one statement reads, so that the table's lock ends with it. A change of the table's
+#: definition waits for at most one statement of each reader.
+STATEMENT_PAGES = 8192
 
-#: A part: what is read again, at most, when a run is killed; or so many parts of a larger table.
-PART_PAGES = 32_768
-PARTS = 64
+#: Pages of a page range: what is read again, at most, after a run was killed. A larger table has
+#: up to `MOST_RANGES` larger ones.
+RANGE_PAGES = 32_768
+MOST_RANGES = 64
 
 
 @dataclass(frozen=True)
 class PageRange:
-    """Pages from `start` up to, not with, `end`; None: all that follow."""
+    """Pages from `start` up to but not including `end`; None: all that follow."""
 
     start: int = 0
     end: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Inverse of `str`; of an empty text, all pages."""
+        """Inverse of `str`. An empty text means all pages."""
         start, _, end = text.partition("-")
         return cls(int(start or 0), int(end) if end else None)
 
@@ -49,10 +50,10 @@ class PageRange:
         return " AND ".join(conditions)
 
 
-def parts(pages: Sequence[int], read: Iterable[PageRange] = ()) -> list[PageRange]:
-    """Parts of a table whose files have so many pages, beside those that are `read`."""
+def page_ranges(pages: Sequence[int], read: Iterable[PageRange] = ()) -> list[PageRange]:
+    """Page ranges of a table without those in `read`. `pages`: the pages of each of its files."""
     read = list(read)
-    size = max(PART_PAGES, -(-sum(pages) // PARTS))
+    size = max(RANGE_PAGES, -(-sum(pages) // MOST_RANGES))
     cuts = {0, *_bounds(pages, size)}
     for taken in read:
         cuts |= {taken.start} if taken.end is None else {taken.start, taken.end}
@@ -60,21 +61,23 @@ def parts(pages: Sequence[int], read: Iterable[PageRange] = ()) -> list[PageRang
     return [one for one in ranges if not any(one.start in taken for taken in read)]
 
 
-def shares(pages: Sequence[int], part: PageRange) -> list[PageRange]:
-    """A part in shares of about the same size; the last is open if the part is."""
-    pages = [max(0, min(count, part.end or count) - part.start) for count in pages]
-    bounds = [part.start + bound for bound in _bounds(pages, SHARE_PAGES)]
-    return _between([part.start, *bounds], part.end)
+def statement_ranges(pages: Sequence[int], page_range: PageRange) -> list[PageRange]:
+    """A page range in ranges for one statement each, of similar size. The last is open if
+    `page_range` is."""
+    start, end = page_range.start, page_range.end
+    pages = [max(0, min(count, end or count) - start) for count in pages]
+    bounds = [start + bound for bound in _bounds(pages, STATEMENT_PAGES)]
+    return _between([start, *bounds], end)
 
 
 def _between(cuts: Sequence[int], end: int | None) -> list[PageRange]:
     return [PageRange(*bounds) for bounds in zip(cuts, [*cuts[1:], end], strict=True)]
 
 
-def _bounds(pages: Sequence[int], share: int) -> list[int]:
-    """Between two bounds all files together have about `share` pages; nothing is at the last."""
+def _bounds(pages: Sequence[int], size: int) -> list[int]:
+    """Between two bounds, all files together have about `size` pages."""
     bounds, at = [], 0
     while longer := [count for count in pages if count > at]:
-        at += max(1, share // len(longer))
+        at += max(1, size // len(longer))
         bounds.append(at)
     return bounds[:-1]

@@ -1,9 +1,9 @@
-"""Tables read by several sessions, each its ranges, several tables side by side, within bounds.
+"""Reads tables with several sessions: several row ranges, and several tables, at the same time.
 
-Ranges are done in the order of the tables; pieces of the table that is wanted now always find room.
-A session that is lost is opened again and goes on where its range was: what was read counts. A
-range is begun when there is room for its rows, and left for later where they find none: no table
-stays locked because the destination is busy.
+Ranges are started in the order of the tables. Memory is bounded, but chunks of the table that is
+wanted now always find room. A lost session is opened again and continues within its range. A range
+starts when there is room for its rows. If they find no room later, the range is put back and its
+lock released, so that no table stays locked because the destination is busy.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
     from adapters.pgoutput.snapshot.row_sessions import RowSession
     from adapters.pgoutput.wire.query_rows import PackedRows, ReadRows
 
-#: So much is read before it is wanted.
+#: Bytes that are read before they are wanted.
 AHEAD_BYTES = 48 << 20
-#: So often a range is begun again without a row of it having come in between.
+#: Attempts to read a range without receiving a row of it.
 ATTEMPTS = 6
 _FIRST_WAIT_SECONDS = 0.2
-#: So often a wait looks whether a signal has come in.
-_LOOK_SECONDS = 0.5
-#: A thread that waits for no server ends within this.
+#: How often a wait checks for signals.
+_POLL_SECONDS = 0.5
+#: A thread that does not wait for a server ends within this time.
 _SOON_SECONDS = 0.1
-#: So long rows wait for room while their table is locked.
+#: How long rows wait for room while their table is locked.
 STALL_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
 #: Connection exceptions, too many connections, cancelled, shut down.
-_PASSING = ("08", "53", "57")
+_TEMPORARY = ("08", "53", "57")
 
 
 @dataclass(eq=False)
 class Range:
-    """So many of its rows are read."""
+    """A row range, with the number of rows read so far."""
 
     query: RowRange
     rows: int = 0
@@ -56,8 +56,11 @@ class Range:
 
 @dataclass(frozen=True, eq=False)
 class TableQuery:
-    """How a table is read: its name, columns, ranges; `find_again` gives a range whose relation
-    has another name by now; what becomes of packed rows, what of an error."""
+    """How to read a table: its name, columns and ranges.
+
+    `find_again` returns a range under the relation's new name. `decode` decodes packed rows, and
+    `translate` makes our error from the driver's.
+    """
 
     table: str
     columns: Sequence[str]
@@ -68,7 +71,7 @@ class TableQuery:
 
 
 class _Stalled(Exception):
-    """Rows find no room."""
+    """There was no room for rows."""
 
 
 @dataclass(eq=False)
@@ -76,9 +79,9 @@ class _Table:
     plan: Callable[[], TableQuery]
     query: TableQuery | None = None
     waiting: deque[Range] = field(default_factory=deque)
-    #: Ranges that are begun and not ended.
+    #: Ranges that were started and have not ended.
     open: int = 0
-    pieces: deque[ReadRows] = field(default_factory=deque)
+    chunks: deque[ReadRows] = field(default_factory=deque)
     held: int = 0
     failures: int = 0
     waits: bool = False
@@ -92,15 +95,15 @@ class _Table:
 
 
 class RangeReaders:
-    """`open_session` gives one in the snapshot; `readers` of them at most are open.
+    """`open_session` opens a session in the snapshot. At most `readers` are open.
 
-    Tables are named by any key. `expect` and `read` are for one thread.
+    A key, of any type, names what is read. `expect` and `read` are for one thread.
     """
 
     def __init__(self, open_session: Callable[[], RowSession], readers: int) -> None:
         self._open_session = open_session
         self._changed = threading.Condition()
-        #: One at a time asks the catalog.
+        #: Held while asking the catalog.
         self._planning = threading.Lock()
         self._tables: dict[object, _Table] = {}
         self._sessions: list[RowSession] = []
@@ -110,7 +113,7 @@ class RangeReaders:
         self._closing = False
 
     def expect(self, key: object, plan: Callable[[], TableQuery]) -> None:
-        """The table will be read after those expected before; its reading may begin."""
+        """Queue a table after those queued before. Sessions may start to read it."""
         with self._changed:
             self._tables[key] = _Table(plan)
             self._changed.notify_all()
@@ -122,72 +125,72 @@ class RangeReaders:
 
     @property
     def next(self) -> object:
-        """The key that is to be read next; None for none."""
+        """The key that is read next; None if nothing is queued."""
         return next(iter(self._tables), None)
 
     def read(self) -> Iterator[ReadRows]:
-        """All pieces of the next table."""
+        """All chunks of the next table in the queue."""
         key, table = next(iter(self._tables.items()))
         while True:
             with self._changed:
-                while not table.pieces and not table.ended:
-                    self._changed.wait(_LOOK_SECONDS)
+                while not table.chunks and not table.ended:
+                    self._changed.wait(_POLL_SECONDS)
                 if table.error is not None:
                     raise table.error
-                if not table.pieces:
+                if not table.chunks:
                     del self._tables[key]
                     self._changed.notify_all()
                     return
-                piece = table.pieces.popleft()
-                table.held -= piece.rows.nbytes
-                self._held -= piece.rows.nbytes
+                chunk = table.chunks.popleft()
+                table.held -= chunk.rows.nbytes
+                self._held -= chunk.rows.nbytes
                 self._changed.notify_all()
-            yield piece
-            del piece
+            yield chunk
+            del chunk
 
     def close(self, cancel_plan: Callable[[], None] = lambda: None) -> None:
-        """End the threads and their sessions; what was read and not taken is dropped.
+        """End the threads and their sessions, and drop chunks that were not taken.
 
-        `cancel_plan` ends what a plan waits for, if anything.
+        `cancel_plan` cancels the statement of a plan, if one runs.
         """
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         for thread in self._threads:
-            # One that waits for work ends at once; asking the server costs a connection.
+            # An idle thread ends at once. Cancelling would cost a connection.
             thread.join(_SOON_SECONDS)
             while thread.is_alive():
                 cancel_plan()
                 for session in list(self._sessions):
                     session.cancel()
-                thread.join(_LOOK_SECONDS)
+                thread.join(_POLL_SECONDS)
         self._tables.clear()
 
-    # In the threads.
+    # These run in the threads.
 
     def _work(self) -> None:
         session: RowSession | None = None
         try:
             while (found := self._next_range()) is not None:
-                table, part = found
+                table, range_ = found
                 try:
                     if session is None:
                         session = self._open_session()
                         self._sessions.append(session)
-                    self._read_range(session, table, part)
+                    self._read_range(session, table, range_)
                     self._put_back(table, None)
                 except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
                     if session is not None:
                         self._drop(session)
                     opened, session = session is not None, None
-                    if not self._goes_on(table, part, error, opened=opened):
+                    if not self._continues(table, range_, error, opened=opened):
                         return
         finally:
             if session is not None:
                 self._drop(session)
 
     def _next_range(self) -> tuple[_Table, Range] | None:
-        """The first range that nobody has; waits for one, and for room; None at the end."""
+        """The first range that no thread has. Waits for one and for room; None at the end."""
         while True:
             with self._changed:
                 tables = self._tables.values()
@@ -200,10 +203,10 @@ class RangeReaders:
             if table is not None or not self._plan_one():
                 with self._changed:
                     if not self._closing:
-                        self._changed.wait(_LOOK_SECONDS)
+                        self._changed.wait(_POLL_SECONDS)
 
     def _plan_one(self) -> bool:
-        """Divide the first table that is not; False if there is none."""
+        """Plan the first table that has no query yet; False if there is none."""
         with self._planning:
             with self._changed:
                 tables = self._tables.values()
@@ -214,7 +217,7 @@ class RangeReaders:
                 query = table.plan()
             except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
                 table.failures += 1
-                if _is_passing(error) and table.failures < ATTEMPTS and not self._closing:
+                if _is_temporary(error) and table.failures < ATTEMPTS and not self._closing:
                     time.sleep(_FIRST_WAIT_SECONDS)
                     return True
                 with self._changed:
@@ -227,28 +230,28 @@ class RangeReaders:
                 self._changed.notify_all()
             return True
 
-    def _read_range(self, session: RowSession, table: _Table, part: Range) -> None:
+    def _read_range(self, session: RowSession, table: _Table, range_: Range) -> None:
         query = table.query
         assert query is not None
-        source = part.query.source(part.rows)
-        with closing(session.rows(query.columns, source, part.query.check)) as pieces:
-            for rows in pieces:
-                piece = query.decode(rows)
-                part.rows += len(rows)
-                part.failures = 0
-                if not self._hand_over(table, piece):
-                    # Else the server would send the rest first.
+        source = range_.query.source(range_.rows)
+        with closing(session.rows(query.columns, source, range_.query.check)) as segments:
+            for rows in segments:
+                chunk = query.decode(rows)
+                range_.rows += len(rows)
+                range_.failures = 0
+                if not self._hand_over(table, chunk):
+                    # Otherwise the server would send the rest first.
                     session.cancel()
                     raise _Stalled
                 if self._closing:
                     return
 
-    def _hand_over(self, table: _Table, piece: ReadRows) -> bool:
-        """Whether there is room for more, by now."""
-        size = piece.rows.nbytes
+    def _hand_over(self, table: _Table, chunk: ReadRows) -> bool:
+        """Hand over a chunk and wait for room; False if there is none in time."""
+        size = chunk.rows.nbytes
         give_up = time.monotonic() + STALL_SECONDS
         with self._changed:
-            table.pieces.append(piece)
+            table.chunks.append(chunk)
             table.held += size
             self._held += size
             self._changed.notify_all()
@@ -260,39 +263,41 @@ class RangeReaders:
         return True
 
     def _held_before(self, table: _Table) -> int:
-        """Bytes read and not taken that stand in a table's way: its own, if it is wanted now."""
+        """Bytes that were not taken yet and count against a table: its own, if it is wanted now."""
         wanted = next(iter(self._tables.values()), None) is table
         return table.held if wanted else self._held
 
-    def _put_back(self, table: _Table, part: Range | None) -> None:
+    def _put_back(self, table: _Table, range_: Range | None) -> None:
         with self._changed:
             table.open -= 1
-            if part is not None:
-                table.waiting.appendleft(part)
+            if range_ is not None:
+                table.waiting.appendleft(range_)
             self._changed.notify_all()
 
-    def _goes_on(self, table: _Table, part: Range, error: BaseException, *, opened: bool) -> bool:
-        """What becomes of a range that failed; whether this thread goes on."""
+    def _continues(
+        self, table: _Table, range_: Range, error: BaseException, *, opened: bool
+    ) -> bool:
+        """Put a failed range back, or fail its table. Returns whether this thread continues."""
         if isinstance(error, _Stalled | psycopg.errors.LockNotAvailable):
             if isinstance(error, psycopg.Error):
                 self._wait_for_lock(table)
-            self._put_back(table, part)
+            self._put_back(table, range_)
             return True
-        part.failures += 1
-        if not opened and part.failures > 1 and self._leave_to_others(table, part):
+        range_.failures += 1
+        if not opened and range_.failures > 1 and self._leave_to_others(table, range_):
             return False
         assert table.query is not None
-        if isinstance(error, _RENAMED) and part.failures < ATTEMPTS:
+        if isinstance(error, _RENAMED) and range_.failures < ATTEMPTS:
             try:
-                part.query = table.query.find_again(part.query)
+                range_.query = table.query.find_again(range_.query)
             except (CdcError, psycopg.Error) as gone:
                 error = gone
             else:
-                self._put_back(table, part)
+                self._put_back(table, range_)
                 return True
-        if _is_passing(error) and part.failures < ATTEMPTS and not self._closing:
-            self._put_back(table, part)
-            time.sleep(_FIRST_WAIT_SECONDS * 2**part.failures)
+        if _is_temporary(error) and range_.failures < ATTEMPTS and not self._closing:
+            self._put_back(table, range_)
+            time.sleep(_FIRST_WAIT_SECONDS * 2**range_.failures)
             return True
         if isinstance(error, psycopg.Error):
             error = table.query.translate(error)
@@ -302,19 +307,19 @@ class RangeReaders:
         return True
 
     def _wait_for_lock(self, table: _Table) -> None:
-        """Meanwhile whoever waits for this reader's place in the queue gets on."""
+        """Pause, so that sessions queued behind this reader's lock request can proceed."""
         if not table.waits and table.query is not None:
             table.waits = True
             _log.warning("table %s is locked by another session; waiting", table.query.table)
         time.sleep(_FIRST_WAIT_SECONDS)
 
-    def _leave_to_others(self, table: _Table, part: Range) -> bool:
-        """There may be room for fewer sessions; the last thread stays."""
+    def _leave_to_others(self, table: _Table, range_: Range) -> bool:
+        """End this thread if it is not the last: the server may allow fewer sessions."""
         with self._changed:
             if len(self._threads) < 2:
                 return False
             self._threads.remove(threading.current_thread())
-        self._put_back(table, part)
+        self._put_back(table, range_)
         return True
 
     def _drop(self, session: RowSession) -> None:
@@ -323,13 +328,13 @@ class RangeReaders:
         session.close()
 
 
-#: The relation of that name is gone, or is another: what `RowRange.check` finds.
+#: Errors of `RowRange.check` if the relation has another name now.
 _RENAMED = (psycopg.errors.UndefinedTable, psycopg.errors.DivisionByZero)
 
 
-def _is_passing(error: BaseException) -> bool:
-    """Whether another session may do better."""
+def _is_temporary(error: BaseException) -> bool:
+    """Whether another attempt may succeed."""
     if isinstance(error, psycopg.Error):
         state = error.sqlstate
-        return state is None or state.startswith(_PASSING)
+        return state is None or state.startswith(_TEMPORARY)
     return isinstance(error, SourceUnavailable)

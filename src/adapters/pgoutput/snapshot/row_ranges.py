@@ -1,7 +1,7 @@
-"""What one statement reads of a table: a page range of one relation, so that few locks are held.
+"""The rows that one statement reads: a page range of one relation, so that it takes few locks.
 
-A partitioned table is read partition by partition: a SELECT from its root would lock every
-partition with every index at once. Where the role may read the root only, that is how it is read.
+A partitioned table is read partition by partition. A SELECT from its root would lock all partitions
+and all their indexes at once. The root is only used if the role may read nothing but the root.
 Manual: "System Columns", ctid; `pg_inherits`; "Row Security Policies".
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from adapters.pgoutput.session.sql_text import literal, quote
-from adapters.pgoutput.snapshot.page_ranges import shares
+from adapters.pgoutput.snapshot.page_ranges import statement_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stored:
-    """A table, a leaf partition, or a partitioned table as a whole, under its `name` in SQL.
+    """A table, a leaf partition, or a whole partitioned table. `name` is its name in SQL.
 
-    `pages` are those of its files; none where it has none here (a foreign table).
+    `pages` are the pages of each of its files; empty without files (a foreign table).
     """
 
     oid: int
@@ -38,7 +38,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class RowRange:
-    """Rows of a relation in the order of its file; `condition` and `columns` are SQL."""
+    """Rows of a relation, in the order of its file. `condition` and `columns` are SQL."""
 
     stored: Stored
     condition: str
@@ -46,30 +46,30 @@ class RowRange:
 
     @property
     def check(self) -> str:
-        """A statement that locks the relation, and fails (SQLSTATE 22012) where its name is
-        another's by now. It needs no more privileges than a SELECT of the columns."""
-        here = f"pg_catalog.to_regclass({literal(self.stored.name)}) = {self.stored.oid}::oid"
+        """A statement that locks the relation, and fails (SQLSTATE 22012) if its name now belongs
+        to another one. It needs the same privileges as a SELECT of the columns."""
+        same = f"pg_catalog.to_regclass({literal(self.stored.name)}) = {self.stored.oid}::oid"
         return (
-            f"SELECT 1 / coalesce({here}, false)::int "
+            f"SELECT 1 / coalesce({same}, false)::int "
             f"WHERE NOT EXISTS (SELECT {self._from} LIMIT 0)"
         )
 
-    def source(self, behind: int = 0) -> str:
-        """What a SELECT has after its columns, without the first `behind` rows."""
+    def source(self, skip: int = 0) -> str:
+        """The SQL of a SELECT after its columns, without the first `skip` rows."""
         where = f" WHERE {self.condition}" if self.condition else ""
-        if not behind:
+        if not skip:
             return self._from + where
-        # Columns as they are stored: nothing is detoasted for a row that is skipped.
-        rows = f"SELECT {', '.join(self.columns)} {self._from}{where} OFFSET {behind}"
+        # Columns as they are stored, so that skipped rows are not detoasted.
+        rows = f"SELECT {', '.join(self.columns)} {self._from}{where} OFFSET {skip}"
         return f"FROM ({rows}) AS rows"
 
     def found_again(self, connection: Connection) -> RowRange:
-        """Under the name that the relation has now. Raises `UndefinedTable` where it is gone."""
-        # Locking a relation has the session take in what others changed.
+        """This range under the relation's current name. Raises `UndefinedTable` if it is gone."""
+        # Locking a relation made the session see changes of others.
         row: Any = connection.execute(
             "SELECT oid::regclass::text FROM pg_class WHERE oid = %s", [self.stored.oid]
         ).fetchone()
-        name = _there(row[0] if row else str(self.stored.oid))
+        name = _existing(row[0] if row else str(self.stored.oid))
         return replace(self, stored=replace(self.stored, name=name))
 
     @property
@@ -77,13 +77,13 @@ class RowRange:
         return f"FROM {'' if self.stored.whole else 'ONLY '}{self.stored.name}"
 
 
-#: Of a relation: whether it can be read by itself, with every row.
+#: Whether a relation can be read by itself, with all rows.
 _READABLE = (
     "has_schema_privilege(c.relnamespace, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') "
     "AND NOT row_security_active(c.oid)"
 )
 
-#: The table and everything below it, with the names of now.
+#: The table and all partitions below it, under their current names.
 _TREE = f"""
 WITH RECURSIVE tree (oid) AS (
   SELECT %s::oid
@@ -99,15 +99,17 @@ FROM tree JOIN pg_class c ON c.oid = tree.oid ORDER BY c.oid
 
 
 def stored_relations(connection: Connection, relation: Relation) -> list[Stored]:
-    """What the rows of a table are read from. Raises `UndefinedTable` for a lost partition."""
+    """The relations that have a table's rows. Raises `UndefinedTable` for a dropped partition."""
     rows: list[Any] = connection.execute(_TREE, [relation.oid]).fetchall()
     name = f"{quote(relation.table.schema)}.{quote(relation.table.name)}"
     leaves = [
-        Stored(oid, _there(found) if oid != relation.oid else name, () if size is None else (size,))
+        Stored(
+            oid, _existing(found) if oid != relation.oid else name, () if size is None else (size,)
+        )
         for oid, kind, found, size, _ in rows
         if kind != "p"
     ]
-    if not rows:  # made after the snapshot, or gone before: reading by name tells which
+    if not rows:  # created after the snapshot or dropped before; reading by name shows which
         return [Stored(relation.oid, name)]
     readable = all(may for oid, kind, *_, may in rows if kind != "p" or oid == relation.oid)
     if readable or [leaf.oid for leaf in leaves] == [relation.oid]:
@@ -116,26 +118,26 @@ def stored_relations(connection: Connection, relation: Relation) -> list[Stored]
 
 
 def file_pages(relations: list[Stored]) -> tuple[int, ...]:
-    """Pages of all files; none where not all of them are here."""
+    """Pages of all files; empty if one of the relations has no file."""
     if not all(stored.pages for stored in relations):
         return ()
     return tuple(size for stored in relations for size in stored.pages)
 
 
 def row_ranges(
-    relations: list[Stored], row_filter: str, columns: tuple[str, ...], part: PageRange
+    relations: list[Stored], row_filter: str, columns: tuple[str, ...], page_range: PageRange
 ) -> Iterator[RowRange]:
-    """The rows of a part that a filter admits; relations without pages are in the first part."""
+    """The rows in a page range that a filter admits. Relations without pages are in the first."""
     for stored in relations:
-        if part.start and part.start >= max(stored.pages, default=0):
+        if page_range.start and page_range.start >= max(stored.pages, default=0):
             continue
-        for share in shares(stored.pages, part) if stored.pages else [part]:
-            conditions = [f"({each})" for each in (row_filter, share.condition) if each]
+        for pages in statement_ranges(stored.pages, page_range) if stored.pages else [page_range]:
+            conditions = [f"({each})" for each in (row_filter, pages.condition) if each]
             yield RowRange(stored, " AND ".join(conditions), columns)
 
 
-#: For each table: relations that are locked to read its largest leaf, those to read it from its
-#: root, and whether it is read by its leaves. A table has its indexes, and a TOAST table with one.
+#: For each table: the relations locked to read its largest leaf, those locked to read it from the
+#: root, and whether it is read by its leaves. Indexes, the TOAST table and its index count.
 _LOCKED = f"""
 WITH RECURSIVE tree (root, oid) AS (
   SELECT oid, oid FROM pg_class WHERE oid = ANY (%s)
@@ -155,13 +157,13 @@ FROM locked GROUP BY root
 
 
 def relations_locked(connection: Connection, oids: list[int]) -> dict[int, int]:
-    """How many relations a session locks at a time to read each table."""
+    """The number of relations that a session locks at a time to read each table."""
     rows: list[Any] = connection.execute(_LOCKED, [oids]).fetchall()
     return {oid: by_leaf if readable else whole for oid, by_leaf, whole, readable in rows}
 
 
-def _there(name: str) -> str:
-    # PostgreSQL gives the number of what has no name.
+def _existing(name: str) -> str:
+    # regclass prints the OID of a relation that does not exist.
     if name.isdigit():
         raise psycopg.errors.UndefinedTable("a partition is gone")
     return name

@@ -1,9 +1,8 @@
-"""Sessions that give rows of queries packed, without a Python object for each.
+"""Sessions that return packed rows of queries, without a Python object for each row.
 
-Over a plain connection rows are taken from the socket as `COPY` sends them, behind the back of
-libpq, which is idle meanwhile. An encrypted one is libpq's alone; there a driver of Arrow takes
-them, packed into one column by the server. Manual: "Message Flow", "COPY Operations"; libpq,
-`PQsocket`.
+On a plain connection, rows are read from the socket as `COPY` sends them. libpq is idle meanwhile
+and does not notice. On an encrypted connection only libpq can read. There the server packs each row
+into one column, and ADBC reads it. Manual: "Message Flow", "COPY Operations"; libpq, `PQsocket`.
 """
 
 from __future__ import annotations
@@ -30,36 +29,36 @@ if TYPE_CHECKING:
     from adapters.pgoutput.session.settings import SourceSettings
     from adapters.pgoutput.wire.text import Bytes
 
-#: Rows come in pieces of about this.
-PIECE_BYTES = 4 << 20
-#: The reader of a socket wakes up for this much, or after this time.
+#: Bytes of a segment of rows, roughly.
+SEGMENT_BYTES = 4 << 20
+#: The reader of a socket wakes up for this many bytes, or after this time.
 _WAKE_BYTES = 128 << 10
 _WAKE_MILLISECONDS = 20
 
 
 class RowSession(Protocol):
-    """For one thread at a time, but for `cancel`. Its errors are psycopg's."""
+    """For one thread at a time, except `cancel`. Raises psycopg's errors."""
 
     def execute(self, statement: str) -> None: ...
 
     def rows(
         self, columns: Sequence[str], source: str, check: str
     ) -> Generator[PackedRows, None, None]:
-        """Rows of `SELECT columns source` in pieces, each in memory of its own.
+        """Rows of `SELECT columns source` in segments, each in its own memory.
 
-        The statement `check` goes before; the locks of both end with the rows.
+        Runs the statement `check` first. The locks of both end with the rows.
         """
         ...
 
     def cancel(self) -> None:
-        """End what runs, from another thread."""
+        """Cancel the running statement, from another thread."""
         ...
 
     def close(self) -> None: ...
 
 
 def open_row_session(settings: SourceSettings) -> RowSession:
-    """Raises what `connection.connect` does."""
+    """Raises the errors of `connection.connect`."""
     connection = connect(settings)
     if _is_plain(connection):
         return SocketSession(connection)
@@ -69,7 +68,7 @@ def open_row_session(settings: SourceSettings) -> RowSession:
 
 
 def _is_plain(connection: Connection) -> bool:
-    """Whether what libpq's socket gives is the protocol itself."""
+    """Whether the socket carries the protocol unencrypted."""
     if connection.pgconn.ssl_in_use:
         return False
     row: Any = connection.execute(
@@ -79,7 +78,7 @@ def _is_plain(connection: Connection) -> bool:
 
 
 class SocketSession:
-    """Rows by `COPY` from the socket of a plain connection."""
+    """Rows by `COPY`, read from the socket of a plain connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -92,20 +91,20 @@ class SocketSession:
         self, columns: Sequence[str], source: str, check: str
     ) -> Generator[PackedRows, None, None]:
         copy = f"COPY (SELECT {', '.join(columns)} {source}) TO STDOUT (FORMAT binary)"
-        # One message: the server goes on to the next statement by itself.
+        # One message for all statements, so that there is no round trip in between.
         body = "; ".join((SAVEPOINT, check, copy, *RELEASE)).encode() + b"\0"
         self._socket.setblocking(True)
         self._socket.sendall(b"Q" + (len(body) + 4).to_bytes(4, "big") + body)
         self._socket.setblocking(False)
         answer = CopyOut()
-        buffer, size = _buffer(PIECE_BYTES), 0
+        buffer, size = _buffer(SEGMENT_BYTES), 0
         while not answer.ended:
             size = self._fill(buffer, size)
             rows, used = answer.rows(buffer, size)
             rest = size - used
-            # A row may be larger than a piece.
+            # A row may be larger than a segment.
             full = not used and size == len(buffer) - PADDING
-            following = _buffer(2 * size if full else PIECE_BYTES)
+            following = _buffer(2 * size if full else SEGMENT_BYTES)
             following[:rest] = buffer[used:size]
             buffer, size = following, rest
             if len(rows):
@@ -114,7 +113,7 @@ class SocketSession:
             raise _error(answer.error)
 
     def _fill(self, buffer: Bytes, size: int) -> int:
-        """Read on until the buffer is full, or nothing more comes for a moment."""
+        """Read until the buffer is full, or nothing arrives for a moment."""
         room = len(buffer) - PADDING
         view = buffer.data
         low = min(_WAKE_BYTES, room - size)
@@ -141,7 +140,7 @@ class SocketSession:
         return size
 
     def cancel(self) -> None:
-        with suppress(Exception):  # it may just have ended by itself
+        with suppress(Exception):  # the statement may just have ended
             self._connection.pgconn.get_cancel().cancel()
 
     def close(self) -> None:
@@ -150,7 +149,7 @@ class SocketSession:
 
 
 class PackingSession:
-    """Rows that the server packs into one value each."""
+    """Rows that the server packs into one value each, read by ADBC."""
 
     def __init__(self, session: ArrowSession) -> None:
         self._session = session
@@ -164,7 +163,7 @@ class PackingSession:
         self.execute(SAVEPOINT)
         self.execute(check)
         statement = f"SELECT pg_catalog.record_send(ROW({', '.join(columns)})) {source}"
-        for batch in self._session.stream(statement, PIECE_BYTES):
+        for batch in self._session.stream(statement, SEGMENT_BYTES):
             if len(batch):
                 yield PackedRows.of_records(batch.column(0))
         for ending in RELEASE:

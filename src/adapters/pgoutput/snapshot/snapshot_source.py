@@ -1,38 +1,31 @@
-"""The snapshot source port: whole tables by COPY, at the very point from which the stream goes on.
+"""The snapshot source port: whole tables by COPY, at the LSN where the stream starts.
 
-A slot's creation exports the snapshot; the connection that created it stays idle and open while
-others read in it, each its share of a table's pages. Every share is read after a savepoint, and
-rolling back to it releases the table: no session keeps a lock for the snapshot's sake. Manual:
-"Streaming Replication Protocol", CREATE_REPLICATION_SLOT; "Snapshot Synchronization Functions";
-"COPY"; "System Columns", ctid; ADR 15.
+Several sessions read in one exported snapshot, each a range of a table's pages. Each range is read
+after a savepoint, and rolling back to it releases the table. So no session keeps a lock on a table
+for the sake of the snapshot. Manual: "Snapshot Synchronization Functions"; "COPY"; "System
+Columns", ctid; ADR 15.
 """
 
 from __future__ import annotations
 
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from adapters.arrow_warmup import warm_up_arrow
 from adapters.pgoutput.catalog.catalog_types import CatalogTypes
 from adapters.pgoutput.catalog.publication import row_filter
-from adapters.pgoutput.session.connection import Connection, connect, server_major
 from adapters.pgoutput.session.source_errors import source_errors, translated
 from adapters.pgoutput.session.sql_text import quote
-from adapters.pgoutput.session.wal_position import HORIZON, NOW, require_logical_wal
-from adapters.pgoutput.slot.slot import announce_wait, slot_creation_errors
-from adapters.pgoutput.snapshot.guards import SnapshotGuards
-from adapters.pgoutput.snapshot.page_ranges import PageRange, parts
+from adapters.pgoutput.session.wal_position import HORIZON, NOW
+from adapters.pgoutput.snapshot.exported_snapshot import guarded_snapshot
+from adapters.pgoutput.snapshot.page_ranges import PageRange, page_ranges
 from adapters.pgoutput.snapshot.range_readers import RangeReaders, TableQuery
 from adapters.pgoutput.snapshot.row_ranges import file_pages, row_ranges, stored_relations
 from adapters.pgoutput.snapshot.row_sessions import open_row_session
 from adapters.pgoutput.wire.query_rows import ReadRows, decode_rows
 from adapters.pgoutput.wire.type_rules import reads_binary
 from cdc_core.ports.snapshot_source import WHOLE
-from cdc_core.values.errors import OperatorNeeded
-from cdc_core.values.lsn import Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -40,34 +33,22 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from adapters.pgoutput.session.connection import Connection
     from adapters.pgoutput.session.settings import SourceSettings
+    from adapters.pgoutput.snapshot.exported_snapshot import ExportedSnapshot
+    from adapters.pgoutput.snapshot.guards import SnapshotGuards
     from adapters.pgoutput.snapshot.row_ranges import RowRange
     from adapters.pgoutput.snapshot.row_sessions import RowSession
     from adapters.pgoutput.wire.types import TypeMap
+    from cdc_core.values.lsn import Lsn
     from cdc_core.values.relation import Column, Relation
 
 
-@dataclass(frozen=True)
-class ExportedSnapshot:
-    """A slot's consistent point, and the name under which its snapshot can be adopted."""
-
-    lsn: Lsn
-    name: str
-
-
-@contextmanager
-def exported_snapshot(settings: SourceSettings, *, create_slot: bool) -> Iterator[ExportedSnapshot]:
-    """Create the slot (or a temporary one); its snapshot stays open until the end of the block."""
-    with connect(settings, replication=True) as connection:
-        require_logical_wal(connection)
-        yield _create_slot_exporting(connection, settings, create_slot=create_slot)
-
-
-#: So long a reader waits for a lock before it asks again, holding none meanwhile: less than
-#: `deadlock_timeout`, so that no session of the application is ended for one of ours.
+#: How long a reader waits for a lock before it retries without holding any. Less than
+#: `deadlock_timeout`, so that PostgreSQL never ends an application's session because of ours.
 _LOCK_MILLISECONDS = 500
 
-#: Plans that read a table's file from its beginning, and no compilation of small queries.
+#: Settings for plans that read a table's file from its beginning, without JIT compilation.
 _IN_FILE_ORDER = ", ".join(
     f"set_config('{name}', '{value}', false)"
     for name, value in {
@@ -81,12 +62,12 @@ _IN_FILE_ORDER = ", ".join(
     }.items()
 )
 
-#: Numbers of transactions come round after so many; `xmin` has no more.
+#: Transaction ids in an `xmin` wrap around at this number.
 _XIDS = 1 << 32
 
-#: A row that has gone does not come back, and one that has come has a later `xmin`. So the rows are
-#: the same if there are as many and none is of a transaction that had not ended then. `age` counts
-#: back from now, beyond half of all numbers forward: such a row counts as new.
+#: A deleted row never returns, and an added one has a later `xmin`. So the rows are the same if
+#: their number is, and none is from a transaction that had not ended at the horizon. `age` counts
+#: back from now, and wraps around at half of all numbers: a row beyond that counts as new.
 _ROWS_AND_NEW_ONES = """
 SELECT count(*), count(*) FILTER (WHERE age(xmin) <= age('{xid}'::xid)
   OR pg_snapshot_xmax(pg_current_snapshot())::text::bigint - {horizon} >= 2 ^ 31)
@@ -94,7 +75,7 @@ SELECT count(*), count(*) FILTER (WHERE age(xmin) <= age('{xid}'::xid)
 
 
 class OpenSnapshot:
-    """What every `Snapshot` has."""
+    """The common part of each `Snapshot`."""
 
     def __init__(
         self, settings: SourceSettings, guards: SnapshotGuards, exported: ExportedSnapshot
@@ -127,7 +108,7 @@ class OpenSnapshot:
     def page_ranges(self, relation: Relation, read: Collection[str] = ()) -> list[str]:
         with self._reading(relation) as session:
             pages = file_pages(stored_relations(session, relation))
-        found = parts(pages, map(PageRange.parse, read))
+        found = page_ranges(pages, map(PageRange.parse, read))
         return [WHOLE] if found == [PageRange()] else [str(part) for part in found]
 
     def unchanged(self, relation: Relation, page_range: str, rows: int, horizon: int) -> bool:
@@ -135,10 +116,10 @@ class OpenSnapshot:
         with self._reading(relation) as session:
             ranges = self.ranges(session, relation, page_range)
         for one in ranges:
-            # A session for each: one relation is locked at a time.
+            # A session block for each, so that only one relation is locked at a time.
             with self._reading(relation) as session:
                 session.execute(one.check.encode())
-                # Without parameters: a filter may have a `%`.
+                # Without parameters, because a filter may contain a `%`.
                 found: Any = session.execute(f"{query} {one.source()}".encode()).fetchone()
             count, new = found
             rows -= count
@@ -147,7 +128,7 @@ class OpenSnapshot:
         return rows == 0
 
     def reading_cure(self, relation: Relation, error: psycopg.Error | None = None) -> str:
-        """The statement for our role, where reading a table is refused with this error."""
+        """The statement that lets our role read the table, for this error."""
         said, role = str(error), quote(self.guards.user)
         if "row-level security" in said:
             return f"run: ALTER ROLE {role} BYPASSRLS"
@@ -156,11 +137,11 @@ class OpenSnapshot:
         return f"run: GRANT SELECT ON {_name(relation)} TO {role}"
 
     def expect(self, readings: Sequence[tuple[Relation, str]]) -> None:
-        """Nothing is read before it is wanted."""
+        """Reads nothing ahead."""
 
     def ranges(self, session: Connection, relation: Relation, part: str) -> list[RowRange]:
-        """What a part is read by. Its rows are those that the stream would tell of: no inheritance
-        children, those of the filter."""
+        """The row ranges for a page range. They have the rows that the stream would send: those of
+        the publication's filter, without inheritance children."""
         filter_ = row_filter(session, self.settings.pub_name, relation.oid, relation.table.schema)
         columns = tuple(quote(column.name) for column in relation.columns)
         stored = stored_relations(session, relation)
@@ -199,9 +180,9 @@ class CopySnapshot(OpenSnapshot):
             self.expect([(relation, page_range)])
         whole = False
         try:
-            for piece in self._readers.read():
+            for chunk in self._readers.read():
                 self.guards.keep()
-                yield piece
+                yield chunk
             whole = True
         finally:
             if not whole:
@@ -248,8 +229,8 @@ class CopySnapshot(OpenSnapshot):
         return columns
 
     def _open_session(self) -> RowSession:
-        """A session in the snapshot. Its rows come in the order of the table's file, so that what
-        another did not end can be gone on with."""
+        """A session in the snapshot. It returns rows in the order of the table's file, so that it
+        can continue a range that another session did not finish."""
         session = open_row_session(self.settings)
         try:
             session.execute(f"SELECT {_IN_FILE_ORDER}")
@@ -258,18 +239,6 @@ class CopySnapshot(OpenSnapshot):
             session.close()
             raise
         return session
-
-
-@contextmanager
-def guarded_snapshot(
-    settings: SourceSettings, *, create_slot: bool
-) -> Iterator[tuple[SnapshotGuards, ExportedSnapshot]]:
-    """An exported snapshot and the sessions that keep it, until the end of the block."""
-    with (
-        exported_snapshot(settings, create_slot=create_slot) as exported,
-        closing(SnapshotGuards(settings, exported.name)) as guards,
-    ):
-        yield guards, exported
 
 
 class PgSnapshotSource:
@@ -288,8 +257,8 @@ class PgSnapshotSource:
             yield snapshot
 
 
-#: Output functions of types, and the type to which the value must be cast for them: refcursor has
-#: text's, and none that takes any array, enum or range takes a domain over one.
+#: Output functions of types, and the type to which a value must be cast for them: refcursor has the
+#: function of text, and functions for any array, enum or range do not take a domain over one.
 _OUTPUT_FUNCTIONS = """
 WITH RECURSIVE base (wanted, oid, typtype, typbasetype, typoutput) AS (
   SELECT oid, oid, typtype, typbasetype, typoutput FROM pg_type WHERE oid = ANY (%s)
@@ -313,24 +282,3 @@ def _is_binary(column: Column, types: TypeMap) -> bool:
 
 def _name(relation: Relation) -> str:
     return f"{quote(relation.table.schema)}.{quote(relation.table.name)}"
-
-
-def _create_slot_exporting(
-    connection: Connection, settings: SourceSettings, *, create_slot: bool
-) -> ExportedSnapshot:
-    announce_wait(connection)
-    major = server_major(connection)
-    name = settings.slot_name if create_slot else f"pgbronze_snapshot_{uuid4().hex[:12]}"
-    options = ["SNAPSHOT 'export'"]
-    if create_slot and settings.failover and major >= 17:
-        options.append("FAILOVER true")
-    statement = (
-        f"CREATE_REPLICATION_SLOT {quote(name)} {'' if create_slot else 'TEMPORARY '}"
-        f"LOGICAL {quote(settings.plugin_name)} "
-        + (f"({', '.join(options)})" if major >= 15 else "EXPORT_SNAPSHOT")
-    )
-    with slot_creation_errors(name, connection.info.user):
-        row: Any = connection.execute(statement.encode()).fetchone()
-    if row is None or row[2] is None:
-        raise OperatorNeeded(f"replication slot {name!r} was created without a snapshot")
-    return ExportedSnapshot(Lsn.parse(row[1]), row[2])

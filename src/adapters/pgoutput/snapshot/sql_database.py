@@ -1,10 +1,10 @@
-"""The snapshot source port by dlt's `sql_database` source, for people who want dlt's own reader.
+"""The snapshot source port with dlt's `sql_database` source, for people who want dlt's own reader.
 
-Same snapshot, same LSN and same codec as the COPY reader: dlt is handed a query in which every
-value is PostgreSQL's own text, so no type is lost on the way through SQLAlchemy. What it cannot
-hold is speed and memory: a Python object for every value (some ten to forty times slower), every
-row whole in memory (a bytea twice over, as hexadecimal), and no value longer than 512 MB of text.
-It needs SQLAlchemy 2. Documentation: dlt, "SQL database", `query_adapter_callback`.
+Same snapshot, LSN and codec as the COPY reader. dlt gets a query in which each value is
+PostgreSQL's text, so SQLAlchemy cannot change a type. But it is slow and needs memory: it makes a
+Python object for each value (10 to 40 times slower), holds whole rows in memory (a bytea twice, as
+hexadecimal), and cannot read a value of more than 512 MB of text. It needs SQLAlchemy 2.
+Documentation: dlt, "SQL database", `query_adapter_callback`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from adapters.dlt_import import import_dlt
 from adapters.pgoutput.session.connection import connect
 from adapters.pgoutput.session.source_errors import translated
 from adapters.pgoutput.session.sql_text import literal, quote
-from adapters.pgoutput.snapshot.snapshot_source import OpenSnapshot, guarded_snapshot
+from adapters.pgoutput.snapshot.exported_snapshot import guarded_snapshot
+from adapters.pgoutput.snapshot.snapshot_source import OpenSnapshot
 from adapters.pgoutput.wire.codec import TextColumn, decode_column
 from adapters.pgoutput.wire.query_rows import ReadRows
 from adapters.pgoutput.wire.text import table_of
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from adapters.pgoutput.session.settings import SourceSettings
+    from adapters.pgoutput.snapshot.exported_snapshot import ExportedSnapshot
     from adapters.pgoutput.snapshot.guards import SnapshotGuards
     from adapters.pgoutput.snapshot.row_ranges import RowRange
-    from adapters.pgoutput.snapshot.snapshot_source import ExportedSnapshot
     from adapters.pgoutput.wire.types import TypeMap
     from cdc_core.values.relation import Relation
 
@@ -88,7 +89,7 @@ class SqlDatabaseSnapshot(OpenSnapshot):
                 try:
                     chunk = list(islice(rows, _CHUNK_ROWS))
                 except (ResourceExtractionError, SQLAlchemyError, psycopg.Error) as error:
-                    # dlt's own text has the statement and more; the driver's error is what counts.
+                    # dlt's text quotes the statement; only the driver's error matters.
                     raise self._refusal(error, relation) from None
                 if not chunk:
                     break
@@ -109,12 +110,12 @@ class SqlDatabaseSnapshot(OpenSnapshot):
         return translated(cause, f"reading table {relation.table}", cure)
 
     def _rows(self, relation: Relation, one: RowRange) -> Iterator[Mapping[str, str | None]]:
-        """Rows as dlt yields them, columns by position; their names may be any."""
+        """Rows as dlt yields them. Columns are named by position, so that any name works."""
         import sqlalchemy
         from dlt.sources.sql_database import sql_table
 
-        # The output function's text of any type, padding of char(n) kept, which a cast drops. A
-        # composite value of NULLs IS NULL, but is none.
+        # The text of the type's output function. A cast would drop the padding of char(n). A
+        # composite value of NULLs is not NULL, although it IS NULL.
         columns = ", ".join(
             f"CASE WHEN num_nulls({name}) = 0 THEN format('%s', {name}) END AS c{i}"
             for i, name in enumerate(quote(column.name) for column in relation.columns)
@@ -123,7 +124,7 @@ class SqlDatabaseSnapshot(OpenSnapshot):
         query = sqlalchemy.text(statement.replace(":", r"\:"))
         self._engine.check = one.check
         with warnings.catch_warnings():
-            # Types that SQLAlchemy does not know are of no matter here.
+            # Types that SQLAlchemy does not know do not matter here.
             warnings.simplefilter("ignore", sqlalchemy.exc.SAWarning)
             yield from sql_table(
                 self._engine.engine,
@@ -137,8 +138,8 @@ class SqlDatabaseSnapshot(OpenSnapshot):
 
 
 class _Engine:
-    """An SQLAlchemy engine whose every transaction sees the exported snapshot, and begins with the
-    statement `check`."""
+    """An SQLAlchemy engine. Each transaction adopts the exported snapshot and runs `check`
+    first."""
 
     def __init__(self, settings: SourceSettings, guards: SnapshotGuards) -> None:
         import psycopg
@@ -154,7 +155,7 @@ class _Engine:
             return connection
 
         def adopt(connection: Any) -> None:
-            # Below SQLAlchemy, which would make it a server-side cursor like the query to come.
+            # Below SQLAlchemy, which would use a server-side cursor, as for the query.
             driver_connection = connection.connection.dbapi_connection
             driver_connection.execute(f"SET TRANSACTION SNAPSHOT {literal(guards.name)}")
             driver_connection.execute(self.check)
@@ -173,12 +174,12 @@ def _decoded(
 ) -> ReadRows:
     columns, unrepresentable = [], []
     for position, column in enumerate(relation.columns):
-        text = _text_column([row[f"c{position}"] for row in rows])
+        texts = _text_column([row[f"c{position}"] for row in rows])
         where = f"{relation.table}.{column.name}"
-        decoded = decode_column(text, types[column.type_oid], column.typmod, where)
+        decoded = decode_column(texts, types[column.type_oid], column.typmod, where)
         columns.append(decoded.values)
         unrepresentable += [
-            Unrepresentable(column.name, row, odd) for row, odd in decoded.unrepresentable
+            Unrepresentable(column.name, row, text) for row, text in decoded.unrepresentable
         ]
     schema = pa.schema([(column.name, column.arrow_type) for column in relation.columns])
     return ReadRows(
@@ -190,6 +191,6 @@ def _text_column(values: Sequence[str | None]) -> TextColumn:
     texts = [b"" if value is None else value.encode() for value in values]
     ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
     starts = np.concatenate([ends[:0], [0], ends[:-1]]).astype(np.int64)
-    # Decoding reads whole words; none may end the buffer.
+    # Decoders read whole words, which must end within the buffer.
     buffer = np.frombuffer(b"".join(texts) + bytes(8), dtype=np.uint8)
     return TextColumn(buffer, starts, ends, np.array([value is not None for value in values]))
