@@ -101,7 +101,7 @@ def test_what_the_page_grants_is_enough(
     assert written(sql) == before
     sql.execute(f"ALTER ROLE {role} RESET default_transaction_read_only".encode())
     told = " ".join(pipeline.run("cleanup", "--yes").split())
-    assert "another role's and stays; its owner may run: DROP PUBLICATION" in told
+    assert "belongs to another role and stays; its owner can run: DROP PUBLICATION" in told
     sql.execute("DROP PUBLICATION dlt_cdc_pub")
 
 

@@ -1,4 +1,4 @@
-"""The catalog port: discovered tables, what the stream sends of each, and the publication.
+"""The catalog port: discovers tables, reports what the stream sends of each, and publishes them.
 
 Manual: "System Catalogs", "Publication".
 """
@@ -22,37 +22,31 @@ from adapters.pgoutput.catalog.publication import (
     drop_publication,
     read_publication,
 )
+from adapters.pgoutput.catalog.source_tables import source_table
 from adapters.pgoutput.catalog.streamability import (
-    Obstacle,
-    obstacles,
-    quoted,
     stream_obstacle,
-    told,
     updates_refused,
 )
 from adapters.pgoutput.catalog.table_files import is_empty, keeps_rows
 from adapters.pgoutput.catalog.table_queries import read_tables, table_names
 from adapters.pgoutput.session.connection import Session, server_major
 from adapters.pgoutput.session.source_errors import source_errors
-from adapters.pgoutput.session.sql_text import quote
 from adapters.pgoutput.session.wal_position import HORIZON
-from adapters.pgoutput.wire.type_rules import arrow_type
 from cdc_core.ports.catalog import PassedOver, Reason, Schemas, SourceTable
 from cdc_core.tables.selection import left_out
 from cdc_core.values.errors import CdcError
-from cdc_core.values.fingerprint import Fingerprint
-from cdc_core.values.relation import Column, Relation, TableName
+from cdc_core.values.relation import TableName
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from adapters.pgoutput.catalog.publication import Publication
-    from adapters.pgoutput.catalog.table_queries import ColumnRow, TableRow
+    from adapters.pgoutput.catalog.table_rows import TableRow
     from adapters.pgoutput.session.connection import Connection
     from adapters.pgoutput.session.settings import SourceSettings
 
-#: How often tables and publication are looked at, while other sessions change them meanwhile.
-_LOOKS = 5
+#: Attempts to publish, while other sessions change tables or the publication.
+_ATTEMPTS = 5
 
 _SCHEMAS = """
 SELECT nspname::text FROM pg_namespace
@@ -69,12 +63,12 @@ WHERE n.nspname = ANY (%s) AND c.relkind IN ('r', 'p', 'f', 'v', 'm') AND NOT c.
 ORDER BY n.nspname, c.relname
 """
 
-#: What else has rows, by `pg_class.relkind`.
+#: Other relations with rows, by `pg_class.relkind`.
 _OTHER_KINDS = {"f": Reason.FOREIGN, "v": Reason.VIEW, "m": Reason.VIEW}
 
 
 class PgCatalog:
-    """`Catalog` of one database; its connection opens at first use. Close it at the end."""
+    """`Catalog` of one database. The connection opens at first use. Call `close` at the end."""
 
     def __init__(self, settings: SourceSettings) -> None:
         self._settings = settings
@@ -92,7 +86,8 @@ class PgCatalog:
         rows = self._discover(connection, oids)
         publication = self._publication(connection)
         may_add = publication is None or publication.manageable
-        return [self._source_table(row, publication, connection, may_add=may_add) for row in rows]
+        major = server_major(connection)
+        return [source_table(row, publication, self._types, major, may_add=may_add) for row in rows]
 
     def passed_over(self) -> Sequence[PassedOver]:
         connection = self._limited_connection()
@@ -108,13 +103,13 @@ class PgCatalog:
         return found
 
     def creating_publication(self) -> str:
-        """The statement that creates the publication for the tables of now."""
+        """The statement that creates the publication for the current tables."""
         connection = self._limited_connection()
         rows = [row for row in self._discover(connection) if not stream_obstacle(row)]
         return create_statement(self._settings.pub_name, rows, server_major(connection))
 
     def publish(self) -> Sequence[SourceTable]:
-        for _ in range(_LOOKS - 1):
+        for _ in range(_ATTEMPTS - 1):
             try:
                 return self._publish()
             except CdcError as error:
@@ -142,10 +137,11 @@ class PgCatalog:
                 ],
             )
         publication = self._publication(connection)
-        # What could be added is in by now.
+        major = server_major(connection)
+        # All tables that this role can add have been added.
         return [
             self._after_publishing(
-                self._source_table(row, publication, connection, may_add=False),
+                source_table(row, publication, self._types, major, may_add=False),
                 row,
                 errors.get(row.stored.oid),
             )
@@ -154,7 +150,7 @@ class PgCatalog:
 
     def horizon(self) -> int:
         connection = self._limited_connection()
-        with source_errors("looking for open transactions"):
+        with source_errors("checking for open transactions"):
             row: Any = connection.execute(HORIZON).fetchone()
         return int(row[0])
 
@@ -216,133 +212,3 @@ class PgCatalog:
     def _publication(self, connection: Connection) -> Publication | None:
         with source_errors("reading the publication"):
             return read_publication(connection, self._settings.pub_name)
-
-    def _source_table(
-        self,
-        row: TableRow,
-        publication: Publication | None,
-        connection: Connection,
-        *,
-        may_add: bool,
-    ) -> SourceTable:
-        published = publication is not None and publication.holds(row)
-        major = server_major(connection)
-        columns = _sent_columns(row, publication, major)
-        unsent = {*row.stored.stream_key} - {column.name for column in columns}
-        types = self._types({column.type_oid for column in columns})
-        relation = Relation(
-            row.stored.oid,
-            row.stored.table,
-            tuple(
-                Column(
-                    column.name,
-                    arrow_type(types[column.type_oid], column.typmod),
-                    column.type_oid,
-                    column.typmod,
-                    column.attnum,
-                    column.pg_type,
-                    column.has_default,
-                )
-                for column in columns
-            ),
-            row.stored.identity,
-            () if unsent else row.stored.stream_key,
-        )
-        not_streamed = _not_streamed(row, publication, may_add=may_add)
-        if unsent and not not_streamed:
-            not_streamed = _key_unsent(row, publication, unsent, major)
-        return SourceTable(
-            relation,
-            fingerprint(row, publication, {column.attnum for column in columns}),
-            published,
-            not_streamed,
-            row.estimated_rows,
-            row.total_bytes,
-        )
-
-
-def fingerprint(
-    row: TableRow, publication: Publication | None, sent: Collection[int]
-) -> Fingerprint:
-    """Marks of the table's files and definition; see `Fingerprint` for what they tell. `sent` are
-    the numbers of the columns in the stream."""
-    return Fingerprint(
-        storage="" if row.partitioned else str(row.stored.filenode),
-        persistence=_persistence(row, publication),
-        definition=row.stored.definition,
-        partitions=tuple((leaf.oid, leaf.attached, leaf.filenode) for leaf in row.leaves),
-        publication=publication.mark_of(row) if publication is not None else "",
-        labels=tuple(sorted(row.types.labels)),
-        enums=tuple(sorted(row.types.enums)),
-        within=tuple(sorted(row.types.within)),
-        paths=tuple((leaf.oid, leaf.path) for leaf in row.leaves),
-        bounds=tuple((leaf.oid, leaf.bounds) for leaf in row.leaves if leaf.bounds),
-        attributes=tuple(sorted(row.types.attributes)),
-        place=publication.place_of(row) if publication is not None else "",
-        unsent=tuple(c.attnum for c in row.columns if c.attnum not in sent),
-        last_column=row.last_column,
-    )
-
-
-def _persistence(row: TableRow, publication: Publication | None) -> str:
-    """Another one once the table was rewritten by ALTER TABLE; empty where that does not show."""
-    if publication is not None and row.stored.oid in publication.tables:
-        return "logged"  # PostgreSQL refuses SET UNLOGGED for a table that a publication names
-    return str(row.stored.toast or "")
-
-
-def _sent_columns(
-    row: TableRow, publication: Publication | None, major: int
-) -> tuple[ColumnRow, ...]:
-    """Columns that the stream sends: a publication's list, without generated ones it leaves out."""
-    listed = publication.column_list(row) if publication is not None else None
-    # Where there is no publication yet, ours will publish what it can.
-    generated = publication.generated_columns if publication is not None else True
-    return tuple(
-        column
-        for column in row.columns
-        if (listed is None or column.attnum in listed)
-        and (
-            column.generated == ""
-            or (column.generated == "s" and major >= 18 and (listed is not None or generated))
-        )
-    )
-
-
-def _not_streamed(row: TableRow, publication: Publication | None, *, may_add: bool) -> str:
-    found = obstacles(row)
-    if publication is None:
-        return told(found)
-    if publication.holds(row):
-        return told([*found, *publication.obstacles(row)])
-    if not may_add:
-        where = ", on the primary" if publication.standby else ""
-        found.append(
-            Obstacle(
-                f"publication {publication.name} does not hold it, and the role may not add it "
-                f"(the owner of both may{where})",
-                f"ALTER PUBLICATION {quote(publication.name)} ADD TABLE ONLY {quoted(row.stored)}",
-            )
-        )
-    return told(found)
-
-
-def _key_unsent(
-    row: TableRow, publication: Publication | None, unsent: Collection[str], major: int
-) -> str:
-    """What is left of a key identifies no row."""
-    stored, statement = row.stored, ""
-    if publication is not None and publication.column_list(row) is not None:
-        statement = publication.with_columns(row, unsent)
-    elif publication is not None and major >= 18 and not _virtual(row, unsent):
-        name = quote(publication.name)
-        statement = f"ALTER PUBLICATION {name} SET (publish_generated_columns = stored)"
-    elif stored.unique_index and not {*stored.unique_columns} & {*unsent}:
-        index = quote(stored.unique_index)
-        statement = f"ALTER TABLE {quoted(stored)} REPLICA IDENTITY USING INDEX {index}"
-    what = f"its key has columns that are not sent: {', '.join(sorted(unsent))}"
-    return told([Obstacle(what, statement)])
-
-
-def _virtual(row: TableRow, names: Collection[str]) -> bool:
-    return any(column.generated == "v" for column in row.columns if column.name in names)

@@ -13,7 +13,7 @@ from cdc_core.values.errors import OperatorNeeded
 if TYPE_CHECKING:
     from adapters.pgoutput.session.connection import Connection
 
-#: What the catalog's queries tell, and where it is; nothing that PostgreSQL itself made.
+#: Kind, place and name of all objects that the catalog queries return.
 _NAMES = """
 SELECT 'schema', '', nspname::text FROM pg_namespace
 UNION ALL
@@ -35,9 +35,9 @@ FROM pg_enum e JOIN pg_type t ON t.oid = e.enumtypid JOIN pg_namespace n ON n.oi
 
 
 def non_utf8_names(connection: Connection) -> OperatorNeeded:
-    """The error that names them, with the bytes that are no letters as `\\xe9`."""
-    with source_errors("looking for names that are not UTF-8"):
-        # The driver gives texts as bytes then.
+    """The error that lists these names, with undecodable bytes as `\\xe9`."""
+    with source_errors("searching for names that are not UTF-8"):
+        # Then the driver returns texts as bytes.
         connection.execute("SET client_encoding = 'SQL_ASCII'")
         try:
             rows: list[Any] = connection.execute(_NAMES).fetchall()

@@ -1,4 +1,4 @@
-"""A partition's bounds, from PostgreSQL's text of them.
+"""A partition's bounds, parsed from PostgreSQL's text.
 
 Manual: "CREATE TABLE", FOR VALUES; `pg_class.relpartbound`.
 """
@@ -13,7 +13,7 @@ from cdc_core.values.partition_bounds import Bound
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: A constant as it is printed there; no text with a backslash (E'…').
+#: A constant as printed in bounds, except texts with a backslash (E'…').
 _CONSTANT = r"(?:'(?:[^']|'')*'|-?[0-9.]+)"
 _LIMIT = rf"({_CONSTANT}|MINVALUE|MAXVALUE)"
 _RANGE = re.compile(rf"FOR VALUES FROM \({_LIMIT}\) TO \({_LIMIT}\)")
@@ -21,7 +21,7 @@ _LIST = re.compile(rf"FOR VALUES IN \(({_CONSTANT}(?:, {_CONSTANT})*)\)")
 
 
 def partition_bounds(levels: Sequence[str | None]) -> tuple[Bound, ...]:
-    """Of `<column number> FOR VALUES …` of each level; none if one of them is not understood."""
+    """Parses `<column number> FOR VALUES …` of each level. Empty if one cannot be parsed."""
     found = []
     for level in levels:
         number, _, text = (level or "").partition(" ")

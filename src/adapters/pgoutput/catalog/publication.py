@@ -1,7 +1,7 @@
-"""The publication: what it holds, and the statements that create and complete it.
+"""The publication: its contents, and the statements that create and complete it.
 
-Manual: "CREATE PUBLICATION", "ALTER PUBLICATION", `pg_publication`, `pg_publication_rel`. Which
-tables can be published is not decided here (see `streamability`).
+`streamability` decides which tables can be published. Manual: "CREATE PUBLICATION", "ALTER
+PUBLICATION", `pg_publication`, `pg_publication_rel`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from cdc_core.values.errors import CdcError, OperatorNeeded
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from adapters.pgoutput.catalog.table_queries import StoredRow, TableRow
+    from adapters.pgoutput.catalog.table_rows import StoredRow, TableRow
     from adapters.pgoutput.session.connection import Connection
 
 _ACTIONS = ("insert", "update", "delete", "truncate")
 
-#: Of a catalog row, new whenever it is written.
+#: A mark of a catalog row, which changes whenever the row is written.
 _MARK = "oid || '/' || xmin::text"
 
-#: What is said where another session changed tables or the publication since they were read.
+#: Errors if another session changed tables or the publication since they were read.
 MOVED = (
     psycopg.errors.DuplicateObject,
     psycopg.errors.UndefinedObject,
@@ -39,7 +39,7 @@ MOVED = (
     psycopg.errors.InvalidSchemaName,
 )
 
-#: Errors that no single table is the reason of.
+#: Errors that are not about a single table.
 _OF_ALL = (*MOVED, psycopg.errors.ReadOnlySqlTransaction)
 
 #: A longer message of an event trigger is cut.
@@ -66,12 +66,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Publication:
-    """A publication as the catalog has it now.
+    """A publication as the catalog describes it now.
 
-    `tables` are those it names, by OID, with the column list (numbers; None: every column) and the
-    row filter (an SQL expression; empty: every row). `manageable`: it may be altered by this role,
-    on this server (a standby alters nothing). `mark` is that of its own catalog row, `marks` those
-    of the tables that it names, by OID, `schemas` those of its schemas.
+    `tables` are those it names, by OID, with the column list (numbers; None: all columns) and the
+    row filter (an SQL expression; empty: all rows). `manageable`: this role may alter it on this
+    server, which is not a standby. `mark` is the mark of its catalog row, `marks` those of the
+    tables that it names, by OID, and `schemas` those of its schemas.
     """
 
     name: str
@@ -86,48 +86,49 @@ class Publication:
     schemas: Mapping[int, str] = field(default_factory=dict)
     mark: str = ""
     marks: Mapping[int, str] = field(default_factory=dict)
-    #: Quoted names of tables in it whose updates PostgreSQL would refuse if it published them.
+    #: Quoted names of its tables whose updates PostgreSQL would refuse if they were published.
     refusing: Sequence[str] = ()
 
     def holds(self, table: TableRow) -> bool:
         return self._as_a_whole(table) or table.stored.oid in self.tables
 
     def column_list(self, table: TableRow) -> frozenset[int] | None:
-        """Numbers of the columns that it sends; None: as for a table without a column list."""
+        """Numbers of the columns that it sends; None: no column list."""
         return None if self._as_a_whole(table) else self.tables.get(table.stored.oid, (None, ""))[0]
 
     def mark_of(self, table: TableRow) -> str:
-        """Another one once anything was changed in how the table is published, even if it was
-        changed back; empty for a table that is not."""
+        """Changes whenever the way the table is published changes, even if it is changed back.
+        Empty for a table that is not published."""
         if not self.holds(table):
             return ""
         own = self.schemas.get(table.schema_oid) or self.marks.get(table.stored.oid, "")
         return f"{self.mark} {'' if self.all_tables else own}".strip()
 
     def place_of(self, table: TableRow) -> str:
-        """Another one once the table was in another schema, where it is published by its schema."""
+        """Changes when a table that is published by its schema was moved to another schema."""
         by_schema = not self.all_tables and table.schema_oid in self.schemas
         return table.place if by_schema else ""
 
     def obstacles(self, table: TableRow) -> list[Obstacle]:
-        """Why the stream would not tell all of the table; none if it would."""
+        """Why the stream would not send all changes of the table; empty if it would."""
         name = quote(self.name)
         missing = [action for action in _ACTIONS if action not in self.actions]
         found = []
         if missing:
-            # Once it publishes them, PostgreSQL refuses UPDATE and DELETE of what it cannot tell.
+            # Once it publishes them, PostgreSQL refuses UPDATE and DELETE of rows it cannot
+            # identify.
             identities = [f"ALTER TABLE {one} REPLICA IDENTITY FULL; " for one in self.refusing]
             statement = f"ALTER PUBLICATION {name} SET (publish = '{', '.join(_ACTIONS)}')"
             what = f"publication {self.name} does not publish {', '.join(missing)}"
             found.append(Obstacle(what, "".join(identities) + statement))
         if table.partitioned and not self.via_root:
-            what = f"publication {self.name} publishes its partitions apart"
+            what = f"publication {self.name} publishes its partitions separately"
             statement = f"ALTER PUBLICATION {name} SET (publish_via_partition_root = true)"
             found.append(Obstacle(what, statement))
         return found
 
     def with_columns(self, table: TableRow, names: Collection[str]) -> str:
-        """Statements that publish the table with these columns too, and with all else as it is."""
+        """Statements that publish these columns of the table too, and change nothing else."""
         name, which = quote(self.name), _only(table)
         numbers, row_filter = self.tables[table.stored.oid]
         columns = ", ".join(
@@ -146,7 +147,7 @@ class Publication:
 
 
 def read_publication(connection: Connection, name: str) -> Publication | None:
-    """The publication of this name, None if there is none."""
+    """The publication with this name; None if it does not exist."""
     major = server_major(connection)
     generated = "pubgencols::text = 's'" if major >= 18 else "false"
     row: Any = connection.execute(
@@ -193,7 +194,7 @@ def read_publication(connection: Connection, name: str) -> Publication | None:
 
 
 def row_filter(connection: Connection, publication_name: str, oid: int, schema: str) -> str:
-    """The SQL condition that a published table's rows meet; empty: every row is published."""
+    """The SQL condition for a table's published rows; empty: all rows."""
     if server_major(connection) < 15:
         return ""
     row: Any = connection.execute(
@@ -208,7 +209,7 @@ def row_filter(connection: Connection, publication_name: str, oid: int, schema: 
 
 
 def create_statement(name: str, tables: Sequence[TableRow], major: int) -> str:
-    """The statement that makes the publication; also the cure where a privilege is missing."""
+    """The statement that creates the publication. Also the cure if a privilege is missing."""
     options = f"publish = '{', '.join(_ACTIONS)}', publish_via_partition_root = true"
     if major >= 18:
         options += ", publish_generated_columns = stored"
@@ -219,11 +220,11 @@ def create_statement(name: str, tables: Sequence[TableRow], major: int) -> str:
 def create_publication(
     connection: Connection, name: str, tables: Sequence[TableRow]
 ) -> Mapping[int, psycopg.Error]:
-    """Create the publication; by oid, why PostgreSQL refuses to add single tables.
+    """Create the publication. Returns the errors for tables that PostgreSQL refuses to add, by OID.
 
-    Tables are added one by one: one statement for all of them would lock all of them at once, and
-    wait for the lock of one with those of the others in hand. Where PostgreSQL refuses all of them,
-    or the publication, nothing is left: raises why.
+    Tables are added one by one. A single statement would lock all tables, and wait for one lock
+    while it holds the others. If PostgreSQL refuses all tables or the publication itself, no
+    publication is left, and the error is raised.
     """
     major = server_major(connection)
     statement = create_statement(name, tables, major)
@@ -254,10 +255,11 @@ def complete_publication(
     add: Sequence[TableRow],
     remove: Sequence[TableRow],
 ) -> Mapping[int, psycopg.Error]:
-    """Give the publication all actions and roots, take tables out, and add others one by one.
+    """Publish all actions, by the roots of partitioned tables; remove and add tables.
 
-    Returns, by oid, why PostgreSQL refuses to add single tables: another owner, a lock of another
-    session, an event trigger. What else it refuses stays as it was, with a warning.
+    Tables are added one by one. Returns the errors for those that PostgreSQL refuses to add, by
+    OID: another owner, a lock of another session, an event trigger. Other refused changes are
+    logged as warnings.
     """
     name = quote(publication.name)
     with source_errors(f"altering publication {publication.name!r}"):
@@ -265,7 +267,7 @@ def complete_publication(
             _try(connection, f"ALTER PUBLICATION {name} DROP TABLE {_only(table)}")
         options = []
         gone = {quoted(stored) for row in remove for stored in (row.stored, *row.leaves)}
-        # Of a table that is not ours to take out, writes of the application would fail.
+        # Writes of the application to a table that we may not remove would fail.
         if publication.actions != frozenset(_ACTIONS) and gone.issuperset(publication.refusing):
             options.append(f"publish = '{', '.join(_ACTIONS)}'")
         if not publication.via_root:
@@ -276,12 +278,12 @@ def complete_publication(
 
 
 def add_refused(error: psycopg.Error, name: str, table: TableRow) -> CdcError:
-    """Why a table cannot be published, with the statement for somebody who may."""
+    """Why a table cannot be published, with the statement for a role that may publish it."""
     return refusal(error, f"adding it to publication {name!r}", _add_statement(name, table))
 
 
 def drop_publication(connection: Connection, name: str) -> bool:
-    """False where there is none, or one that PostgreSQL does not let this role drop: it stays."""
+    """Drop it. False if it does not exist, or if this role may not drop it."""
     with source_errors(f"dropping publication {name!r}"):
         if read_publication(connection, name) is None:
             return False
@@ -290,7 +292,9 @@ def drop_publication(connection: Connection, name: str) -> bool:
             connection.execute(statement.encode())
         except psycopg.errors.InsufficientPrivilege:
             _log.warning(
-                "publication %s is another role's and stays; its owner may run: %s", name, statement
+                "publication %s belongs to another role and stays; its owner can run: %s",
+                name,
+                statement,
             )
             return False
         except psycopg.Error as error:
@@ -302,8 +306,8 @@ def drop_publication(connection: Connection, name: str) -> bool:
 
 
 def refusal(error: psycopg.Error, doing: str, statement: str) -> OperatorNeeded:
-    """What PostgreSQL says to a statement on the publication. Such a statement touches no row, so
-    its message may be quoted whatever the SQLSTATE: an event trigger gives its reason there."""
+    """The error for a refused statement on the publication. It quotes PostgreSQL's message for any
+    SQLSTATE, because the statement touches no row, and an event trigger gives its reason there."""
     said = " ".join((error.diag.message_primary or str(error)).split())
     said = textwrap.shorten(said, _MESSAGE_LENGTH, placeholder=" ...")
     return OperatorNeeded(
@@ -313,7 +317,7 @@ def refusal(error: psycopg.Error, doing: str, statement: str) -> OperatorNeeded:
 
 
 def _who(error: psycopg.Error) -> str:
-    """Who may run what was refused."""
+    """The role that may run the refused statement."""
     function = _FUNCTION.search(error.diag.context or "")
     if function is not None:
         return f"a role that the event trigger's function {function[1]} lets through"
@@ -340,7 +344,7 @@ def _try(connection: Connection, statement: str) -> None:
 
 
 def _refused(connection: Connection, statement: str) -> psycopg.Error | None:
-    """Run a statement on the publication; the error, if PostgreSQL refuses this one alone."""
+    """Run a statement on the publication. Returns the error if only this statement is refused."""
     try:
         with connection.transaction():
             connection.execute(statement.encode())
@@ -356,6 +360,6 @@ def _add_statement(name: str, table: TableRow) -> str:
 
 
 def _only(table: TableRow) -> str:
-    """Without ONLY a table's inheritance children would join too; a root has no rows of its own."""
+    """Without ONLY, the inheritance children of a table would be added too."""
     stored: StoredRow = table.stored
     return f"ONLY {quoted(stored)}"

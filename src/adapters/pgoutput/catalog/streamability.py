@@ -14,38 +14,38 @@ from cdc_core.values.relation import ReplicaIdentity
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from adapters.pgoutput.catalog.table_queries import StoredRow, TableRow
+    from adapters.pgoutput.catalog.table_rows import StoredRow, TableRow
 
 
 @dataclass(frozen=True)
 class Obstacle:
-    """What is in the way, and the statement that takes it away (empty: no statement does)."""
+    """A reason, and the statement that removes it (empty: there is none)."""
 
-    what: str
+    reason: str
     statement: str = ""
 
 
 def stream_obstacle(table: TableRow) -> str:
-    """Why the table's changes cannot be streamed, with the statements; empty if they can."""
-    return told(obstacles(table))
+    """Why the table's changes cannot be streamed, with the cures; empty if they can."""
+    return obstacle_text(obstacles(table))
 
 
-def told(found: Sequence[Obstacle]) -> str:
-    """Obstacles as one text: what they are, then what to run."""
+def obstacle_text(found: Sequence[Obstacle]) -> str:
+    """Obstacles as one text: the reasons, then the statements to run."""
     statements = "; ".join(one.statement for one in found if one.statement)
     run = f"; run: {statements}" if statements else ""
-    return "; ".join(one.what for one in found) + run
+    return "; ".join(one.reason for one in found) + run
 
 
 def obstacles(table: TableRow) -> list[Obstacle]:
-    """All that keeps the table's changes from being streamed."""
+    """All reasons why the table's changes cannot be streamed."""
     stored = table.stored
     if not table.partitioned:
         found = _unidentified(stored, stored.unique_index)
         return [*_unlogged(stored), *found]
     if not stored.primary_key:
-        # New partitions get neither FULL nor an index from the root, only its primary key: their
-        # updates would be refused from the moment they are created.
+        # A new partition gets only the primary key from its root, neither FULL nor an index. So
+        # PostgreSQL would refuse its updates at once.
         return [_keyless_root(stored)]
     if not stored.stream_key:
         return _unidentified(stored)
@@ -54,9 +54,9 @@ def obstacles(table: TableRow) -> list[Obstacle]:
         return []
     first = next(iter(bad))
     more = f" (and {len(bad) - 1} more of its partitions)" if len(bad) > 1 else ""
-    what = f"its partition {first.table} {told([Obstacle(o.what) for o in bad[first]])}{more}"
-    statements = (o.statement for found in bad.values() for o in found if o.statement)
-    return [Obstacle(what, "; ".join(statements))]
+    reasons = obstacle_text([Obstacle(one.reason) for one in bad[first]])
+    statements = (one.statement for found in bad.values() for one in found if one.statement)
+    return [Obstacle(f"its partition {first.table} {reasons}{more}", "; ".join(statements))]
 
 
 def _of_leaf(leaf: StoredRow, root: StoredRow) -> list[Obstacle]:
@@ -74,16 +74,18 @@ def _of_leaf(leaf: StoredRow, root: StoredRow) -> list[Obstacle]:
 
 
 def _keyless_root(stored: StoredRow) -> Obstacle:
-    what = (
+    reason = (
         "is partitioned without a primary key: UPDATE and DELETE of a new partition would be "
         "refused"
     )
     if stored.deferrable_key:
-        return Obstacle(f"{what} (its primary key is deferrable, which identifies no row)")
+        return Obstacle(f"{reason} (its primary key is deferrable, which identifies no row)")
     if not stored.unique_columns:
-        return Obstacle(f"{what}; a primary key has to have the columns that it is partitioned by")
+        return Obstacle(
+            f"{reason}; a primary key has to have the columns that it is partitioned by"
+        )
     columns = ", ".join(map(quote, stored.unique_columns))
-    return Obstacle(what, f"ALTER TABLE {quoted(stored)} ADD PRIMARY KEY ({columns})")
+    return Obstacle(reason, f"ALTER TABLE {quoted(stored)} ADD PRIMARY KEY ({columns})")
 
 
 def updates_refused(table: TableRow) -> bool:
@@ -97,8 +99,8 @@ def updates_refused(table: TableRow) -> bool:
 def _unlogged(stored: StoredRow) -> list[Obstacle]:
     match stored.persistence:
         case "u":
-            what = "is unlogged: its changes are not in the WAL (logging it writes it anew)"
-            return [Obstacle(what, f"ALTER TABLE {quoted(stored)} SET LOGGED")]
+            reason = "is unlogged: its changes are not in the WAL (SET LOGGED rewrites it)"
+            return [Obstacle(reason, f"ALTER TABLE {quoted(stored)} SET LOGGED")]
         case "f":
             return [Obstacle("is a foreign table: its changes are not in the WAL")]
         case _:
@@ -106,10 +108,10 @@ def _unlogged(stored: StoredRow) -> list[Obstacle]:
 
 
 def _unidentified(stored: StoredRow, unique_index: str = "") -> list[Obstacle]:
-    """With `unique_index`, rather than FULL: that writes whole old rows to the WAL."""
+    """Prefers `unique_index` to FULL, which writes whole old rows to the WAL."""
     if stored.identity is ReplicaIdentity.FULL or stored.stream_key:
         return []
-    what = (
+    reason = (
         "has a replica identity without columns"
         if stored.identity is not ReplicaIdentity.DEFAULT
         else "has a deferrable primary key, which identifies no row"
@@ -123,7 +125,7 @@ def _unidentified(stored: StoredRow, unique_index: str = "") -> list[Obstacle]:
         identity = f"USING INDEX {quote(unique_index)}"
     return [
         Obstacle(
-            f"{what}: PostgreSQL would refuse its UPDATE and DELETE once published",
+            f"{reason}: PostgreSQL would refuse its UPDATE and DELETE once published",
             f"ALTER TABLE {quoted(stored)} REPLICA IDENTITY {identity}",
         )
     ]

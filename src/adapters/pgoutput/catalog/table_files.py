@@ -1,8 +1,8 @@
-"""Whether a table that got new files has the rows that it had.
+"""Whether a table with new files still has the same rows.
 
-VACUUM FULL, CLUSTER, REPACK and SET TABLESPACE copy rows as they are, with their `xmin`; ALTER
-TABLE writes each again, and TRUNCATE leaves none. What cannot be looked into (no privilege, a lock,
-a timeout) is not known. Manual: "System Columns", "Database Object Management Functions".
+VACUUM FULL, CLUSTER, REPACK and SET TABLESPACE copy rows unchanged, with their `xmin`. ALTER TABLE
+writes each row again, and TRUNCATE leaves none. If the table cannot be read (no privilege, a lock,
+a timeout), the answer is no. Manual: "System Columns", "Database Object Management Functions".
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 _NAME = "SELECT oid::regclass::text FROM pg_class WHERE oid = %s AND relkind = 'r'"
 
-#: `age` counts back from now, beyond half of all numbers forward: a row so old counts as new.
+#: `age` counts back from now and wraps around at half of all numbers: an older row counts as new.
 _OLD_ROW = """
 SELECT EXISTS (SELECT FROM ONLY {name} WHERE age(xmin) > age('{xid}'::xid))
   AND pg_snapshot_xmax(pg_current_snapshot())::text::bigint - {horizon} < 2 ^ 31
 """
 
-#: Numbers of transactions come round after so many; `xmin` has no more.
+#: Transaction ids in an `xmin` wrap around at this number.
 _XIDS = 1 << 32
 
 
 def keeps_rows(connection: Connection, oid: int, horizon: int) -> bool:
-    """Whether the table has a row of a transaction numbered below `horizon`."""
+    """Whether the table has a row from a transaction before `horizon`."""
     try:
         row: Any = connection.execute(_NAME, [oid]).fetchone()
         if row is None:
@@ -42,7 +42,7 @@ def keeps_rows(connection: Connection, oid: int, horizon: int) -> bool:
 
 
 def is_empty(connection: Connection, oid: int) -> bool:
-    """Whether the table's file has no page: rows that were deleted leave some."""
+    """Whether the table's file has no page. Deleted rows leave pages."""
     try:
         row: Any = connection.execute(
             "SELECT pg_relation_size(%s::oid::regclass) = 0", [oid]

@@ -1,15 +1,17 @@
-"""Rows of the system catalog that describe tables: one query each, no locks on the tables.
+"""Queries of the system catalog that describe tables, without locks on the tables.
 
-Functions that open a table (`pg_partition_tree`, `pg_get_expr`) would wait for who has it locked.
+Functions that open a table (`pg_partition_tree`, `pg_get_expr`) would wait for a session that has
+locked it.
 Manual: `pg_class`, `pg_attribute`, `pg_index`, `pg_inherits`, `pg_enum`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from adapters.pgoutput.catalog.partition_bounds import partition_bounds
+from adapters.pgoutput.catalog.table_rows import ColumnRow, ColumnTypes, StoredRow, TableRow
 from cdc_core.values.fingerprint import Attributes, Label
 from cdc_core.values.relation import ReplicaIdentity, TableName
 
@@ -17,102 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from adapters.pgoutput.session.connection import Connection
-    from cdc_core.values.partition_bounds import Bound
 
 
-@dataclass(frozen=True)
-class ColumnRow:
-    """A live column. `generated` is `pg_attribute.attgenerated`: "", "s" (stored) or "v"."""
-
-    attnum: int
-    name: str
-    type_oid: int
-    typmod: int
-    pg_type: str
-    generated: str
-    has_default: bool
-
-
-@dataclass(frozen=True)
-class StoredRow:
-    """A table or leaf partition, as far as its files and its replica identity go.
-
-    `attached`: it was a table of its own before it became a partition. `primary_key` and
-    `identity_index` are columns in their order. `deferrable_key`: it has a primary key that
-    identifies nothing, as it may be deferred. `unique_index` could be its replica identity (empty:
-    none), `unique_columns` are the index's. `persistence` is "p", "u" (unlogged) or "f" (a
-    foreign table). `definition` changes when any column's catalog row is written, `path` when the
-    leaf or a partition above it is attached once more. `toast` is the table that keeps its long
-    values (0: it has none): an ALTER TABLE that rewrites makes another, VACUUM FULL does not.
-    `bounds` are a leaf's, one a level; none where one of them is not of a single column.
-    """
-
-    oid: int
-    table: TableName
-    filenode: int
-    identity: ReplicaIdentity
-    primary_key: tuple[str, ...]
-    identity_index: tuple[str, ...]
-    persistence: str
-    definition: str = ""
-    toast: int = 0
-    attached: bool = False
-    path: str = ""
-    deferrable_key: bool = False
-    unique_index: str = ""
-    unique_columns: tuple[str, ...] = ()
-    bounds: tuple[Bound, ...] = ()
-
-    @property
-    def stream_key(self) -> tuple[str, ...]:
-        """Columns by which the stream identifies a row; empty if there are none."""
-        match self.identity:
-            case ReplicaIdentity.DEFAULT | ReplicaIdentity.FULL:
-                return self.primary_key
-            case ReplicaIdentity.INDEX:
-                return self.identity_index
-            case ReplicaIdentity.NOTHING:
-                return ()
-
-
-@dataclass(frozen=True)
-class ColumnTypes:
-    """Enums and composite types in some columns; the fields are those of `Fingerprint`."""
-
-    labels: frozenset[Label] = frozenset()
-    attributes: frozenset[Attributes] = frozenset()
-    enums: frozenset[tuple[int, int]] = frozenset()
-    within: frozenset[int] = frozenset()
-
-    def __or__(self, other: ColumnTypes) -> ColumnTypes:
-        return ColumnTypes(
-            self.labels | other.labels,
-            self.attributes | other.attributes,
-            self.enums | other.enums,
-            self.within | other.within,
-        )
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """An ordinary table or a partitioned one (with its leaf partitions), as the catalog has it."""
-
-    stored: StoredRow
-    partitioned: bool
-    schema_oid: int
-    columns: tuple[ColumnRow, ...]
-    leaves: tuple[StoredRow, ...]
-    estimated_rows: int
-    total_bytes: int
-    #: What its columns are made of.
-    types: ColumnTypes = ColumnTypes()
-    #: Changes when the table is put into a schema.
-    place: str = ""
-    #: The greatest number that a column ever had.
-    last_column: int = 0
-
-
-#: Names of a key's columns in column order; a deferrable or invalid index identifies nothing.
+#: Names of a key's columns, in column order. A deferrable or invalid index identifies no row.
 _KEY = """
 (SELECT array_agg(a.attname::text ORDER BY a.attnum)
  FROM pg_index i
@@ -121,8 +30,8 @@ _KEY = """
  WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate AND {which})
 """
 
-#: Name and columns of an index that can be a replica identity: unique, immediate, of columns that
-#: are never NULL and of every row. SQL_ASCII allows names that no client can show.
+#: Name and columns of an index that can be a replica identity: unique, immediate, not partial, and
+#: without nullable columns. SQL_ASCII allows names that no client can show.
 _UNIQUE = """
 (SELECT ARRAY[ic.relname::text] || array_agg(a.attname::text ORDER BY a.attnum)
  FROM pg_index i
@@ -147,7 +56,7 @@ _STORED = f"""
     AND NOT i.indimmediate), {_UNIQUE}
 """
 
-#: Columns of that; those of the queries that have it go on behind them.
+#: The number of these columns. Other columns of a query follow them.
 _STORED_WIDTH = 12
 
 _TABLES = f"""
@@ -172,7 +81,7 @@ _BOUND = """
  WHERE p.partrelid = i.inhparent AND p.partnatts = 1 AND p.partstrat IN ('l', 'r'))
 """
 
-#: One whose DETACH CONCURRENTLY has begun is no partition any more: no query of the root sees it.
+#: A partition whose DETACH CONCURRENTLY has begun does not count: no query of the root sees it.
 _LEAVES = f"""
 WITH RECURSIVE tree (root, oid, attached, path, bounds) AS (
   SELECT r.oid, i.inhrelid, {{attached}}, i.xmin::text, ARRAY[{{root_bound}}]
@@ -190,9 +99,9 @@ FROM tree t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.re
 WHERE c.relkind IN ('r', 'f')
 ORDER BY t.root, c.oid
 """.format(
-    # CREATE TABLE PARTITION OF writes the partition's rows in one go; ATTACH comes in a later
-    # transaction, or at least writes every column's row again. A row with an `xmax` tells nothing:
-    # a change that was rolled back leaves its command's number where `cmin` was.
+    # CREATE TABLE PARTITION OF writes the partition's catalog rows in one command. ATTACH runs in a
+    # later transaction, or at least writes the row of each column again. A row with an `xmax`
+    # proves nothing: a change that was rolled back leaves its command number in place of `cmin`.
     attached=(
         "NOT EXISTS (SELECT FROM pg_attribute s JOIN pg_attribute a ON a.attrelid = s.attrelid "
         "AND a.attnum > 0 AND a.xmin = s.xmin AND a.cmin = s.cmin "
@@ -203,7 +112,7 @@ ORDER BY t.root, c.oid
     bound=_BOUND.format(root="t.root"),
 )
 
-#: A default that was taken away again shows by what rows older than the column read.
+#: A default that was dropped again still shows in rows that are older than the column.
 _COLUMNS = """
 SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod,
   format_type(a.atttypid, a.atttypmod), a.attgenerated::text,
@@ -222,14 +131,14 @@ ORDER BY a.attrelid, a.attnum
 """
 
 
-#: Oids of what is made after `initdb` begin here; every enum is.
+#: Objects created after `initdb` have OIDs from here on. That includes all enums.
 _FIRST_USER_OID = 16384
 
-#: Of each type, labels of the enums and marks of the composites in it: it may be a domain, an
-#: array, a range or a row of some. `bare`: its values are those of a domain's base. What has the
-#: `xmin` and `cmin` of its type's row was written with it, and never since; a row with an `xmax`
-#: tells nothing here either. Names of attributes are not in a row's text. A dropped attribute was
-#: in that of rows sent before.
+#: For each type, the labels of enums and the marks of composite types that it contains, as a
+#: domain, array, range or row. `bare`: its values are those of a domain's base type. A row with the
+#: `xmin` and `cmin` of its type's row was written with the type and has not changed since. A row
+#: with an `xmax` proves nothing here either. The text of a composite value does not have the names
+#: of its attributes, but rows sent earlier have the values of attributes dropped since.
 _IN_TYPES = """
 WITH RECURSIVE parts (whole, part, bare) AS (
   SELECT oid, oid, true FROM pg_type WHERE oid = ANY (%s)
@@ -261,8 +170,8 @@ GROUP BY p.whole, p.part
 def read_tables(
     connection: Connection, schemas: Sequence[str], only: Collection[int] | None = None
 ) -> list[TableRow]:
-    """Ordinary and partitioned tables of the schemas, by name, `only` those with these oids if
-    given; partitions only in their root."""
+    """Ordinary and partitioned tables of the schemas, in the order of their names. With `only`,
+    just those with these OIDs. Partitions are part of their root."""
     cursor = connection.cursor()
     wanted = None if only is None else list(only)
     tables: list[Any] = cursor.execute(_TABLES, [list(schemas), wanted, wanted]).fetchall()
@@ -271,7 +180,7 @@ def read_tables(
     for oid, *fields in _rows(connection, _COLUMNS, oids):
         columns[oid].append(ColumnRow(*fields))
     types = {c.type_oid for of_table in columns.values() for c in of_table}
-    made_of = _in_types(connection, types)
+    contained = _in_types(connection, types)
     roots = [row[0] for row in tables if row[_STORED_WIDTH]]
     leaves: dict[int, list[tuple[StoredRow, float, int]]] = {oid: [] for oid in roots}
     if roots:
@@ -280,18 +189,18 @@ def read_tables(
             stored = _stored(row[:_STORED_WIDTH], attached=attached, path=path)
             stored = replace(stored, bounds=partition_bounds(bounds))
             leaves[root].append((stored, count, size))
-    return [_table(row, columns[row[0]], leaves.get(row[0], []), made_of) for row in tables]
+    return [_table(row, columns[row[0]], leaves.get(row[0], []), contained) for row in tables]
 
 
 def primary_key(connection: Connection, oid: int) -> tuple[str, ...]:
-    """The immediate primary key of a table as it is now."""
+    """The current primary key of a table, unless it is deferrable."""
     query = f"SELECT {_KEY.format(which='i.indisprimary')} FROM pg_class c WHERE c.oid = %s"
     row: Any = connection.execute(query, [oid]).fetchone()
     return tuple(row[0] or ()) if row else ()
 
 
 def column_numbers(connection: Connection, oids: Sequence[int]) -> Mapping[int, dict[str, int]]:
-    """Column numbers by name, of each table that still is there."""
+    """Column numbers by name, for each table that still exists."""
     numbers: dict[int, dict[str, int]] = {}
     for oid, attnum, name, *_ in _rows(connection, _COLUMNS, list(oids)):
         numbers.setdefault(oid, {})[name] = attnum
@@ -299,7 +208,7 @@ def column_numbers(connection: Connection, oids: Sequence[int]) -> Mapping[int, 
 
 
 def table_names(connection: Connection, oids: Collection[int]) -> dict[int, TableName]:
-    """Names of the tables that still are there, in any schema."""
+    """Names of the tables that still exist, in any schema."""
     query = (
         "SELECT c.oid, n.nspname::text, c.relname::text FROM pg_class c "
         "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY (%s)"
@@ -308,7 +217,7 @@ def table_names(connection: Connection, oids: Collection[int]) -> dict[int, Tabl
 
 
 def _in_types(connection: Connection, types: Collection[int]) -> dict[int, ColumnTypes]:
-    """What each type is made of."""
+    """Enums and composite types in each type."""
     found: dict[int, ColumnTypes] = {}
     users = [oid for oid in types if oid >= _FIRST_USER_OID]
     for whole, part, bare, number, text, mark, original in (
@@ -334,7 +243,7 @@ def _table(
     row: Any,
     columns: list[ColumnRow],
     leaves: list[tuple[StoredRow, float, int]],
-    made_of: Mapping[int, ColumnTypes],
+    contained: Mapping[int, ColumnTypes],
 ) -> TableRow:
     partitioned, schema_oid, tuples, size, place, last_column = row[_STORED_WIDTH:]
     if partitioned:
@@ -342,7 +251,7 @@ def _table(
         size = sum(size for _, _, size in leaves)
     types = ColumnTypes()
     for type_oid in {column.type_oid for column in columns}:
-        types |= made_of.get(type_oid, ColumnTypes())
+        types |= contained.get(type_oid, ColumnTypes())
     return TableRow(
         _stored(row[:_STORED_WIDTH]),
         partitioned,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from adapters.pgoutput.catalog.streamability import stream_obstacle, updates_refused
-from adapters.pgoutput.catalog.table_queries import StoredRow, TableRow
+from adapters.pgoutput.catalog.table_rows import StoredRow, TableRow
 from adapters.pgoutput.session.sql_text import quote
 from cdc_core.values.relation import ReplicaIdentity, TableName
 
