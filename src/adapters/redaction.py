@@ -1,4 +1,4 @@
-"""Striking known secrets out of text, before anybody is shown it."""
+"""Removes known secrets from text before it is shown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STRUCK_OUT = "***"
 
 
 class Redactor:
-    """Strikes known secrets out of text."""
+    """Replaces known secrets in text by `STRUCK_OUT`."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._secrets: set[str] = set()
@@ -21,7 +21,7 @@ class Redactor:
 
     def add(self, secrets: Iterable[str]) -> None:
         self._secrets |= {secret for secret in secrets if secret}
-        # Longest first, so that a secret within another leaves no rest. A short one only as a word.
+        # Longest first, so that a secret within another leaves nothing. A short one only as a word.
         parts = [
             re.escape(secret) if len(secret) > 3 else rf"(?<!\w){re.escape(secret)}(?!\w)"
             for secret in sorted(self._secrets, key=len, reverse=True)

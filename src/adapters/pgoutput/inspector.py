@@ -1,4 +1,4 @@
-"""The source inspector port: facts about server, role, limits and tables, from the catalog alone.
+"""The source inspector port: facts about server, role, limits and tables, from the catalog.
 
 Manual: `pg_settings`, `pg_roles`, "System Information Functions", `pg_stat_activity`,
 `pg_prepared_xacts`.
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from adapters.pgoutput.session.settings import SourceSettings
     from cdc_core.values.checkpoint import SourceIdentity
 
-#: A setting or a role that only this provider's servers have.
+#: Settings and roles that only this provider's servers have.
 _MARKS: Mapping[Provider, tuple[tuple[str, ...], tuple[str, ...]]] = {
     Provider.NEON: (("neon.tenant_id", "neon.timeline_id"), ("neon_superuser",)),
     Provider.SUPABASE: ((), ("supabase_admin", "supabase_replication_admin")),
@@ -66,7 +66,7 @@ _IN_USE = """
 SELECT (SELECT count(*) FROM pg_replication_slots), (SELECT count(*) FROM pg_stat_replication)
 """
 
-#: Backends with a transaction id of their own; those of other users show to nobody else in detail.
+#: Backends with a transaction id. Details of other users' backends may be hidden.
 _TRANSACTIONS = """
 SELECT extract(epoch FROM clock_timestamp() - xact_start)::float8, pid, application_name, ''
 FROM pg_stat_activity
@@ -102,7 +102,7 @@ class PgSourceInspector:
         self._settings = settings
 
     def facts(self) -> SourceFacts:
-        with connect(self._settings) as connection, source_errors("looking at the server"):
+        with connect(self._settings) as connection, source_errors("inspecting the server"):
             return self._facts(connection)
 
     def _facts(self, connection: Connection) -> SourceFacts:
@@ -195,7 +195,7 @@ def _identity(connection: Connection, slot_name: str) -> SourceIdentity | None:
     try:
         return source_identity(connection, slot_name)
     except OperatorNeeded:
-        return None  # the role's facts say why
+        return None  # the facts about the role say why
 
 
 def _provider(connection: Connection, settings: Mapping[str, object]) -> Provider:
@@ -209,7 +209,7 @@ def _provider(connection: Connection, settings: Mapping[str, object]) -> Provide
 
 
 def _limit(setting: tuple[str, str | None] | None, units: Mapping[str, float], none: int) -> Any:
-    """A setting in bytes or seconds; None where it is absent or has the value for no limit."""
+    """A setting in bytes or seconds; None if it is absent or has the value for no limit."""
     if setting is None or int(setting[0]) == none:
         return None
     value = int(setting[0]) * units[setting[1] or ""]

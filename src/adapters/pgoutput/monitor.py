@@ -1,4 +1,4 @@
-"""The source monitor port: a look at slot and WAL without lock, and without writing anything."""
+"""The source monitor port: reads slot and WAL position. Takes no lock and writes nothing."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ CONNECTIONS = [
     ("{role}:{password}@127.0.0.1:{port}/no_such_db", 2, "does not exist"),
     ("{role}:{password}@127.0.0.1:1/{db}", 1, "cannot be reached"),
     ("{role}:{password}@no-such-host.invalid/{db}", 1, "cannot be reached"),
-    ("{role}:{password}@/{db}?port=1", 1, "set the key host of sources.pg_replication.credentials"),
+    ("{role}:{password}@/{db}?port=1", 1, "set host in sources.pg_replication.credentials"),
     ("{role}:{password}@127.0.0.1:{port}/{db}?sslmode=require", 2, "SSL"),
     ("{role}:{password}@127.0.0.1:{port}/{db}?sslmode=verify-ca&sslrootcert=/x", 2, "SSL"),
     ("{role}:{password}@127.0.0.1:{port}/{db}?service=none", 2, 'service "none" not found'),
@@ -348,7 +348,7 @@ def test_values_that_are_not_utf8_are_refused_and_nothing_is_lost(shop, latin1, 
             refused = shop.run(command, code=3)
             line = refused.line
             assert (f"reading by {way.split()[0]}: " in refused.error) == (command == "cdc")
-            assert "text that is not UTF-8, of a database that holds any bytes" in line
+            assert "text that is not UTF-8, in a database of encoding SQL_ASCII" in line
             assert f"met while reading {where}" in line
             assert (", at LSN " in line) == (command == "cdc")
             assert "caf" not in line

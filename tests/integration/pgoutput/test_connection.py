@@ -206,7 +206,7 @@ def test_pg_hba_has_words_of_its_own() -> None:
             admin.execute("SELECT pg_sleep(0.5)")
         for role in ("rejected", "unknown"):
             dsn = server.database_dsn("postgres", role, "x")
-            with pytest.raises(SettingsError, match="admits no such connection") as told:
+            with pytest.raises(SettingsError, match="does not allow this connection") as told:
                 connect(SourceSettings(dsn))
             assert "a line for this role" in told.value.cure
         with pytest.raises(SettingsError, match="password authentication failed") as told:

@@ -1,7 +1,7 @@
-"""Sessions whose result rows become Arrow record batches without passing through Python.
+"""Sessions that return rows as Arrow record batches, without Python objects.
 
-About a fifth of the driver's cost for each row; and other threads run meanwhile. For statements
-that give many rows: a step of the slot, a range of a table. Source: ADBC, "PostgreSQL Driver".
+A row costs a fifth of what psycopg takes, and other threads run meanwhile. For statements with many
+rows: a step of the slot, a range of a table. Source: ADBC, "PostgreSQL Driver".
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _BATCH_SIZE = "adbc.postgresql.batch_size_hint_bytes"
 
 
 class ArrowSession:
-    """One connection in autocommit, with the output settings of `connection.connect`.
+    """One connection in autocommit, with the session settings of `connection.connect`.
 
-    For one thread at a time, but for `cancel`. Its errors are psycopg's, so that one place knows
-    what they mean.
+    For one thread at a time, except `cancel`. Raises psycopg's errors, so that `source_errors` can
+    translate them.
     """
 
     def __init__(self, settings: SourceSettings, server_major: int) -> None:
@@ -63,7 +63,7 @@ class ArrowSession:
             raise
 
     def execute(self, statement: str) -> None:
-        """Run a statement whose rows, if it has any, are of no interest."""
+        """Run a statement and ignore its rows."""
         for _ in self.stream(statement):
             pass
 
@@ -73,7 +73,7 @@ class ArrowSession:
         return tuple(column[0].as_py() for column in batch.columns)
 
     def stream(self, query: str, batch_bytes: int | None = None) -> Iterator[pa.RecordBatch]:
-        """Rows of a query as they arrive, in batches that each reach about `batch_bytes`."""
+        """Rows of a query as they arrive, in batches of about `batch_bytes`."""
         from adbc_driver_manager import AdbcStatement
         from adbc_driver_manager._reader import AdbcRecordBatchReader
 
@@ -84,7 +84,7 @@ class ArrowSession:
                     statement.set_options(**{_BATCH_SIZE: str(batch_bytes)})
                 statement.set_sql_query(query)
                 handle, _ = statement.execute_query()
-                # pyarrow's own reader would lose the SQLSTATE of an error that rows end with.
+                # pyarrow's reader would lose the SQLSTATE of an error in the middle of the rows.
                 reader = AdbcRecordBatchReader._import_from_c(handle.address)
                 try:
                     yield from reader
@@ -95,16 +95,16 @@ class ArrowSession:
                 statement.close()
 
     def cancel(self) -> None:
-        """End what runs, from another thread."""
+        """Cancel the running statement, from another thread."""
         statement = self._statement
         if statement is not None:
-            with suppress(Exception):  # it may just have ended by itself
+            with suppress(Exception):  # the statement may just have ended
                 statement.cancel()
 
     def close(self) -> None:
         for handle in (self._connection, self._database):
             if handle is not None:
-                with suppress(Exception):  # a connection may be lost already
+                with suppress(Exception):  # the connection may be lost
                     handle.close()
         self._connection = self._database = None
 
@@ -124,8 +124,8 @@ def _driver_errors() -> Iterator[None]:
 
 
 def _said(error: Any) -> str:
-    """The server's primary message and place in the WAL, or the client library's message; what
-    else the error has may quote values."""
+    """The server's primary message and the LSN, or libpq's message. Other fields may quote
+    values."""
     details = {_text(name): _text(value) for name, value in error.details or ()}
     if primary := details.get("PG_DIAG_MESSAGE_PRIMARY"):
         place = DECODING.search(details.get("PG_DIAG_CONTEXT", ""))

@@ -31,7 +31,7 @@ Connection = psycopg.Connection[tuple[object, ...]]
 
 OLDEST_SUPPORTED = 14
 
-#: What a value's text depends on, and what could end a long read half-way.
+#: Settings that a value's text depends on, and limits that could end a long read.
 _SESSION: Mapping[str, str] = {
     "client_encoding": "UTF8",
     "TimeZone": "UTC",
@@ -40,37 +40,36 @@ _SESSION: Mapping[str, str] = {
     "bytea_output": "hex",
     "extra_float_digits": "1",
     "xmlbinary": "base64",
-    # The names in a regclass, regproc or regtype.
+    # For names in a regclass, regproc or regtype.
     "quote_all_identifiers": "off",
     "search_path": "pg_catalog, public",
     "standard_conforming_strings": "on",
-    # A policy that hid rows from this role would make a snapshot silently incomplete.
+    # Fail instead of silently omitting rows that a policy hides from this role.
     "row_security": "off",
     "default_transaction_read_only": "off",
     "default_transaction_isolation": "read committed",
-    # The commits that we wait for are our own tiny ones; a standby's absence must not hold them.
+    # We only wait for our own tiny commits, which must not wait for a standby.
     "synchronous_commit": "local",
     "statement_timeout": "0",
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
-    # A client that vanished must not hold its locks and its slot for long.
+    # A lost client must not hold its locks and its slot for long.
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
 
-#: Memory to put a transaction in order, in kB: an eighth of what the server's administrator says
-#: that there is for caching, up to 1 GB. A transaction beyond it is spilled to the server's disk,
-#: which takes half as long again.
+#: Memory for decoding, in kB: an eighth of effective_cache_size, up to 1 GB. A larger transaction
+#: is spilled to the server's disk, which takes 1.5 times as long.
 _DECODING_MEMORY = """
 set_config('logical_decoding_work_mem', (least(1 << 20, greatest(
   pg_size_bytes(current_setting('effective_cache_size')) / 8192,
   pg_size_bytes(current_setting('logical_decoding_work_mem')) / 1024)))::text, false)
 """
 
-#: Some platforms of servers cannot watch their clients, and refuse this.
+#: Servers on some platforms cannot check their clients, and refuse this.
 WATCH_CLIENTS = "set_config('client_connection_check_interval', '1000', false)"
 
 _LIBPQ: Mapping[str, str] = {
@@ -78,7 +77,7 @@ _LIBPQ: Mapping[str, str] = {
     "keepalives_idle": "30",
     "keepalives_interval": "10",
     "keepalives_count": "3",
-    # Keepalives wait while something that was sent is not acknowledged.
+    # There are no keepalives while sent data is not acknowledged.
     "tcp_user_timeout": "60000",
 }
 
@@ -86,11 +85,11 @@ _NAME_BYTES = 63
 
 
 def connect(settings: SourceSettings, *, replication: bool = False) -> Connection:
-    """Open a connection in autocommit; a walsender of this database with `replication`.
+    """Open a connection in autocommit. With `replication`, a walsender of this database.
 
-    Raises `SettingsError` (credentials refused, connection string unreadable), `OperatorNeeded`
-    (privilege or sender missing, server too old) or `SourceUnavailable`; `PoolerInFront` before
-    anything is set.
+    Raises `SettingsError` (credentials rejected, connection string invalid), `OperatorNeeded`
+    (privilege or WAL sender missing, server too old) or `SourceUnavailable`; and `PoolerInFront`
+    before it sets anything.
     """
     parameters = parameters_of(settings)
     if replication:
@@ -103,10 +102,10 @@ def connect(settings: SourceSettings, *, replication: bool = False) -> Connectio
             **parameters,  # type: ignore[arg-type]
         )
     except psycopg.Error as error:
-        # The driver's own error is not chained: its text may hold what was scrubbed here.
+        # Do not chain the driver's error: its text may contain a secret.
         raise connection_refused(error, secrets_in(parameters), doing) from None
     try:
-        with source_errors("looking at the session"):
+        with source_errors("checking the session"):
             answer = _run(connection, PROOF)
         values = [answer.get_value(0, column) for column in range(answer.nfields)]
         row = [None if value is None else value.decode() for value in values]
@@ -123,13 +122,13 @@ def server_major(connection: Connection) -> int:
 
 
 def application_name() -> str:
-    """`pgbronze/<host>/<pid>`: tells another run who holds the source, and whether it lives."""
+    """`pgbronze/<host>/<pid>`: lets another run name the process, and check that it is alive."""
     return f"{application_prefix()}{os.getpid()}"
 
 
 def application_prefix() -> str:
-    # Containers may share a host name and have process ids of their own, so the name of the
-    # process id space goes with it.
+    # Containers may share a host name but have separate process ids, so the name includes the
+    # process id space.
     mark = hashlib.sha256(_pid_space().encode()).hexdigest()[:8]
     host = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in _host())
     room = _NAME_BYTES - len(f"pgbronze/.{mark}/") - 10
@@ -141,7 +140,7 @@ def _host() -> str:
 
 
 def _pid_space() -> str:
-    """What distinguishes this machine's (or container's) process ids from another's."""
+    """An identifier of the machine or container that the process ids belong to."""
     parts = []
     try:
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -152,7 +151,7 @@ def _pid_space() -> str:
 
 
 def parameters_of(settings: SourceSettings) -> dict[str, object]:
-    """libpq's parameters of a connection, among them secrets."""
+    """libpq's connection parameters, including secrets."""
     try:
         given = conninfo_to_dict(settings.conninfo)
     except psycopg.Error:
@@ -169,14 +168,14 @@ def parameters_of(settings: SourceSettings) -> dict[str, object]:
 
 
 def secrets_in(parameters: Mapping[str, object]) -> tuple[str, ...]:
-    """Values that no message may hold."""
+    """Values that no message may contain."""
     return tuple(
         str(parameters[name]) for name in ("password", "sslpassword") if parameters.get(name)
     )
 
 
 def session_statement(server_major: int) -> str:
-    """The query that gives a session the settings on which values' text depends, and limits."""
+    """The query that applies our settings to a session."""
     values = dict(_SESSION)
     if server_major >= 17:
         values["transaction_timeout"] = "0"
@@ -196,11 +195,11 @@ def _prepare_session(connection: Connection) -> None:
             _run(connection, f"SELECT {WATCH_CLIENTS}")
         except psycopg.Error:
             if connection.closed:
-                raise  # else: the server's platform cannot watch its clients
+                raise  # else: the server's platform cannot check its clients
 
 
 def _run(connection: Connection, statement: str) -> PGresult:
-    """Run statements by the simple protocol, which walsenders understand too."""
+    """Run statements with the simple protocol, which walsenders understand too."""
     result = connection.pgconn.exec_(statement.encode())
     if result.status not in (psycopg.pq.ExecStatus.COMMAND_OK, psycopg.pq.ExecStatus.TUPLES_OK):
         raise psycopg.errors.error_from_result(result)
@@ -208,7 +207,7 @@ def _run(connection: Connection, statement: str) -> PGresult:
 
 
 class Session:
-    """A connection that opens at first use and again after it was lost; for short statements."""
+    """A connection for short statements. Opens at first use, and again after it was lost."""
 
     def __init__(self, settings: SourceSettings) -> None:
         self._settings = settings

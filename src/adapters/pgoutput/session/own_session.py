@@ -1,10 +1,10 @@
-"""Proof that a session is a server process of our own, and not one that a connection pooler lends.
+"""Proves that a session is a server process of our own, and not lent by a connection pooler.
 
-A pooler gives a server session to one client after the other, between transactions, statements or
-connections. Settings would land in one session and reads come from another; a lock would stay with
-whoever has the session next. Our startup packet carries a mark: only a process that was started by
-it has the mark as a setting of its client. PgBouncer refuses or drops it, and reports a process id
-that it made up; RDS Proxy reports none. Manual: "Message Flow", BackendKeyData.
+A pooler gives a server session to one client after another, between transactions, statements or
+connections. Settings could be applied to one session and reads use another, and a lock would stay
+with the next client. Our startup packet contains a mark. Only a process started by this packet has
+it as a setting of its client. PgBouncer rejects or drops it, and reports an invented process id;
+RDS Proxy reports none. Manual: "Message Flow", BackendKeyData.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from cdc_core.values.errors import PoolerInFront
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-#: In `options`.
+#: A space in `options`.
 _SPACE = "\\ "
 
 _NAME, _VALUE = "pgbronze.session", uuid4().hex
 
-#: What could end the first statements, or print the server's notices to standard error, before the
-#: session's settings are ours; they outrank those of role and database. A standby refuses every
-#: statement of a serializable transaction. Every PostgreSQL has these, so that the version can be
-#: named where it is too old.
+#: Settings for the first statements: without them, limits could end them, or notices be printed to
+#: standard error. They override settings of role and database. A standby refuses all statements of
+#: a serializable transaction. All versions of PostgreSQL have these settings, so that the error for
+#: an old version can name it.
 _FIRST: Mapping[str, str] = {
     "client_min_messages": "error",
     "statement_timeout": "0",
@@ -36,7 +36,7 @@ _FIRST: Mapping[str, str] = {
     "default_transaction_isolation": "read committed",
 }
 
-#: Sets nothing. The names are qualified, as the role's search_path may be any.
+#: Changes nothing. Names are qualified, because the role may have any search_path.
 PROOF = f"""
 SELECT pg_catalog.pg_backend_pid()::pg_catalog.text,
   pg_catalog.current_setting('{_NAME}', true),
@@ -48,32 +48,32 @@ SELECT pg_catalog.pg_backend_pid()::pg_catalog.text,
 
 
 def pooler_in_front(said: str = "", at: str = "") -> PoolerInFront:
-    """The refusal, with what the pooler `said`, and where PostgreSQL is, if known."""
+    """The error, with the pooler's message, and where PostgreSQL is, if known."""
     said = f" ({said})" if said else ""
     return PoolerInFront(
-        "a connection pooler is in front of PostgreSQL: in every pool mode its server sessions go "
-        f"to other clients too, with whatever was set or locked in them{said}",
-        f"have {CREDENTIALS_KEY} name the host and port of PostgreSQL itself{at} (Neon: the host "
+        "a connection pooler is in front of PostgreSQL: in every pool mode, other clients use its "
+        f"server sessions too, including what was set or locked in them{said}",
+        f"set {CREDENTIALS_KEY} to the host and port of PostgreSQL itself{at} (Neon: the host "
         "without -pooler; Supabase: the direct connection; RDS: the instance, not its proxy)",
     )
 
 
 def startup_options(given: str) -> str:
-    """libpq's `options` with the mark, behind those that were given."""
+    """libpq's `options`: the given ones, then ours with the mark."""
     values = {**_FIRST, _NAME: _VALUE}
     ours = " ".join(f"-c {name}={value.replace(' ', _SPACE)}" for name, value in values.items())
-    # A backslash at the end of what was given escapes the first space only.
+    # Two spaces: a backslash at the end of the given options escapes only the first.
     return f"{given}  {ours}" if given else ours
 
 
 def require_own_session(answer: Sequence[str | None], startup_pid: int | None) -> None:
     """Raise `PoolerInFront` unless the answer to `PROOF` shows a process of our own.
 
-    `startup_pid` is the process id that the startup reported; None where the driver does not tell.
+    `startup_pid` is the process id reported at startup; None if the driver does not provide it.
     """
     pid, mark, source, neon, host, port = answer
     started_by_us = mark == _VALUE and source == "client"
-    # The proxy in front of each Neon server makes process ids up; it does not pool.
+    # The proxy in front of each Neon server invents process ids, but does not pool.
     same_process = startup_pid is None or pid == str(startup_pid) or neon is not None
     if not (started_by_us and same_process):
         raise pooler_in_front(at=f", which the pooler reaches at {host}:{port}" if host else "")

@@ -1,10 +1,10 @@
-"""What the source adapter must be told: where PostgreSQL is; which slot, publication and tables."""
+"""Settings of the source adapter: where PostgreSQL is; which slot, publication and tables."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-#: Where people set the connection string, for messages.
+#: The setting for the connection string, for messages.
 CREDENTIALS_KEY = "sources.pg_replication.credentials"
 
 
@@ -13,8 +13,8 @@ class SourceSettings:
     """Settings of one source; `conninfo` is libpq's (URI or keywords) and a secret.
 
     `include` and `exclude` are globs over `schema.table`. A batch ends with the first transaction
-    that reaches `batch_max_rows` messages, `batch_max_bytes` of them, or, while they come as a
-    stream, `batch_max_seconds` since its first.
+    that reaches `batch_max_rows` messages, `batch_max_bytes`, or, from a walsender,
+    `batch_max_seconds` since the first message.
     """
 
     conninfo: str = field(repr=False)
@@ -27,12 +27,12 @@ class SourceSettings:
     batch_max_rows: int = 1_000_000
     batch_max_bytes: int = 256 << 20
     batch_max_seconds: float = 10.0
-    #: Sessions that read a table of a snapshot at a time.
+    #: Sessions that read tables of a snapshot at the same time.
     parallelism: int = 2
     connect_timeout_seconds: int = 15
-    #: For our own DDL: a statement that waits longer would make the application's wait behind it.
+    #: For our DDL: the application's statements queue behind one that waits for a lock.
     lock_timeout_seconds: float = 5.0
-    #: For statements on the catalog; reading changes and rows has no limit.
+    #: For statements on the catalog. Reads of changes and rows have no limit.
     statement_timeout_seconds: float = 60.0
     #: PostgreSQL 17 and newer: the slot is synchronised to standbys.
     failover: bool = False

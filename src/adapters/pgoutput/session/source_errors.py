@@ -1,7 +1,7 @@
-"""What an error of PostgreSQL or libpq means for the operator: the one home of that mapping.
+"""Maps errors of PostgreSQL and libpq to ours, with a cure. No other place does this.
 
-Manual: "PostgreSQL Error Codes". libpq gives no SQLSTATE when a connection is refused, so those are
-told by the server's words. No message here holds a password or a row's values.
+Manual: "PostgreSQL Error Codes". libpq gives no SQLSTATE for a refused connection, so these errors
+are recognized by the server's words. No message here contains a password or a row's values.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _WRONG_VALUE = re.compile(
     r"invalid \S+ value:|invalid integer value|invalid SSL protocol version range"
     r"|could not match \d+|definition of service|could not parse network address"
 )
-#: What a server says to options that the credentials give it.
+#: A server's errors for options in the credentials.
 _OPTIONS = re.compile(
     r"requires a value|invalid configuration parameter name|permission denied to set parameter"
     r"|parameter \".*\" (?:cannot be|requires)|invalid command-line argument"
@@ -62,17 +62,17 @@ _LOCAL_SOCKET = re.compile(r"on socket ")
 _SENDERS = re.compile(r"max_wal_senders|number of requested standby connections")
 _REPLICATION_ROLE = re.compile(r"WAL sender|walsender|replication role|REPLICATION attribute")
 _CONNECT_PRIVILEGE = re.compile(r"permission denied for database")
-#: Of the context of an error met while a change is decoded.
+#: In the context of an error that occurred while a change was decoded.
 DECODING = re.compile(r"associated LSN ([0-9A-F]+/[0-9A-F]+)")
 _EXECUTE_PRIVILEGE = re.compile(r"permission denied for function (\S+)")
 
-#: SQLSTATE classes whose primary message names objects and settings, never a row's values.
+#: SQLSTATE classes whose primary message has names of objects and settings, never a row's values.
 _NAMES_OBJECTS = ("08", "0A", "25", "28", "3D", "40", "42", "53", "54", "55", "57", "58", "XX")
 
 
 @contextmanager
 def source_errors(doing: str, cure: str = "", role: str = "<role>") -> Iterator[None]:
-    """Turn the driver's errors into ours; `doing` completes "while ...", `cure` mends a refusal."""
+    """Translate the driver's errors. `doing` completes "while ...". `cure` fixes a refusal."""
     try:
         yield
     except psycopg.Error as error:
@@ -80,7 +80,7 @@ def source_errors(doing: str, cure: str = "", role: str = "<role>") -> Iterator[
 
 
 def translated(error: psycopg.Error, doing: str, cure: str = "", role: str = "<role>") -> CdcError:
-    """Our error for one of the driver, met on a connection of this role (as SQL has it)."""
+    """Our error for one of the driver. `role` is the connection's role, quoted for SQL."""
     state = error.sqlstate or ""
     said = described(error)
     match state[:2], state:
@@ -91,7 +91,7 @@ def translated(error: psycopg.Error, doing: str, cure: str = "", role: str = "<r
             )
         case _, "22021" | "22P05":
             return OperatorNeeded(
-                f"text that is not UTF-8, of a database that holds any bytes, met while {doing}"
+                f"text that is not UTF-8, in a database of encoding SQL_ASCII, while {doing}"
                 f"{_change(error)}",
                 "make it UTF-8 (Latin 1 in a column x: SET x = convert_from(convert(convert_to("
                 "x, 'SQL_ASCII'), 'LATIN1', 'UTF8'), 'SQL_ASCII')), then run: pgbronze snapshot",
@@ -106,7 +106,7 @@ def translated(error: psycopg.Error, doing: str, cure: str = "", role: str = "<r
             return OperatorNeeded(f"missing while {doing}: {said}", cure)
         case _, "55P03":
             return SourceUnavailable(
-                f"a lock was not to be had while {doing}: {said}",
+                f"timed out waiting for a lock while {doing}: {said}",
                 "run again when the session that holds it has ended",
             )
         case ("28", _) | (_, "3D000"):
@@ -124,11 +124,11 @@ def translated(error: psycopg.Error, doing: str, cure: str = "", role: str = "<r
 
 
 def described(error: psycopg.Error) -> str:
-    """The server's words where they name objects and settings only; else the SQLSTATE alone."""
+    """The server's message if it only names objects and settings; else only the SQLSTATE."""
     state = error.sqlstate
     if state is None:
         return _one_line(str(error)) or type(error).__name__
-    # An error that was not met by psycopg itself has the primary message for its text.
+    # An error from ADBC has the primary message as its text.
     message = error.diag.message_primary or str(error)
     if message and state.startswith(_NAMES_OBJECTS):
         return f"{message} (SQLSTATE {state})"
@@ -136,8 +136,8 @@ def described(error: psycopg.Error) -> str:
 
 
 def connection_refused(error: psycopg.Error, secrets: tuple[str, ...], doing: str) -> CdcError:
-    """Our error for a connection that did not come about."""
-    # Told by the whole text: a password may be one of the words that tell it.
+    """Our error for a connection that could not be opened."""
+    # Match the whole text: redaction could remove a word that is also the password.
     text = _one_line(str(error))
     said = Redactor(secrets)(text)
     if _SENDERS.search(text):
@@ -160,9 +160,9 @@ def connection_refused(error: psycopg.Error, secrets: tuple[str, ...], doing: st
         return SourceUnavailable(f"no connection is free: {said}", _connection_cure(limited))
     if _HOST_BASED.search(text):
         return SettingsError(
-            f"PostgreSQL admits no such connection: {said}",
+            f"pg_hba.conf does not allow this connection: {said}",
             f"add a line for this role, database and address to the server's pg_hba.conf, or "
-            f"correct {CREDENTIALS_KEY} (sslmode=require where it admits encrypted ones only)",
+            f"correct {CREDENTIALS_KEY} (sslmode=require if it only allows encrypted ones)",
         )
     if _OPTIONS.search(text):
         return SettingsError(
@@ -176,14 +176,14 @@ def connection_refused(error: psycopg.Error, secrets: tuple[str, ...], doing: st
         )
     if _TARGET_SESSION.search(text):
         return SourceUnavailable(
-            f"no server that answers is such as target_session_attrs asks for: {said}",
+            f"no reachable server matches target_session_attrs: {said}",
             f"run again when one has been promoted, or correct {CREDENTIALS_KEY}",
         )
     if _LOCAL_SOCKET.search(text):
         return SourceUnavailable(
             f"PostgreSQL cannot be reached: {said}",
-            f"check that it runs here, or set the key host of {CREDENTIALS_KEY}, without which it "
-            "is looked for at a local socket; then run again",
+            f"check that it runs here, or set host in {CREDENTIALS_KEY}: without it, a local "
+            "socket is used; then run again",
         )
     return SourceUnavailable(
         f"PostgreSQL cannot be reached: {said}",
@@ -192,7 +192,7 @@ def connection_refused(error: psycopg.Error, secrets: tuple[str, ...], doing: st
 
 
 def _connection_cure(limited: re.Match[str]) -> str:
-    """What makes room; the limit is that of a role or a database, or the server's."""
+    """The cure for a connection limit of a role, a database or the server."""
     if limited[1] is None:
         return "end sessions that are not needed, or raise max_connections and restart PostgreSQL"
     name = limited[2].replace('"', '""')
@@ -203,12 +203,12 @@ def _connection_cure(limited: re.Match[str]) -> str:
 
 
 def replication_cure(role: str) -> str:
-    """What lets a role, given as SQL has it, use slots."""
+    """The cure that lets a role, quoted for SQL, use replication slots."""
     return f"run: ALTER ROLE {role} REPLICATION (RDS and Aurora: GRANT rds_replication TO {role})"
 
 
 def _attempted(error: psycopg.Error, part: str) -> str:
-    """As whom, or to which database, a connection was tried, quoted."""
+    """The role or database of a connection attempt, quoted."""
     value: bytes = getattr(error.pgconn, part, b"")
     return quote(value.decode(errors="replace")) if value else f"<{part}>"
 
@@ -218,14 +218,14 @@ def slot_missing(slot_name: str) -> ContinuityLost:
 
 
 def _change(error: psycopg.Error) -> str:
-    """Where in the WAL the server was, if it was decoding a change."""
-    # An error that was not met by psycopg itself has the place in its text.
+    """The LSN of the change that the server was decoding, if any."""
+    # An error from ADBC has the LSN in its text.
     found = DECODING.search(error.diag.context or str(error))
     return f", at LSN {found[1]}" if found else ""
 
 
 def _function_cure(said: str, role: str) -> str:
-    """What mends a function that the role may not call; no right on a table does."""
+    """The cure if the role may not call a function; a privilege on a table would not help."""
     found = _EXECUTE_PRIVILEGE.search(said)
     return f"run: GRANT EXECUTE ON FUNCTION {found[1]} TO {role}" if found else ""
 

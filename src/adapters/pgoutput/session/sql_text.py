@@ -1,4 +1,4 @@
-"""Names and values in the text of statements, and pgoutput's options."""
+"""SQL identifiers, SQL strings and the options of pgoutput."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def literal(text: str) -> str:
 
 
 def plugin_options(publication: str, *, binary: bool) -> dict[str, str]:
-    """pgoutput's own, by name. Manual: "Logical Streaming Replication Parameters"."""
-    # It reads a list of quoted names.
+    """The options of pgoutput. Manual: "Logical Streaming Replication Parameters"."""
+    # The option is a list of quoted names.
     names = '"' + publication.replace('"', '""') + '"'
     options = {"proto_version": "1", "publication_names": names}
     return {**options, "binary": "true"} if binary else options

@@ -1,4 +1,4 @@
-"""The cluster behind a connection: which WAL it writes, and how far.
+"""The WAL of the cluster: its identity and its position.
 
 Manual: "System Administration Functions", "IDENTIFY_SYSTEM".
 """
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from adapters.pgoutput.session.settings import SourceSettings
 
 _FLUSH_SECONDS = 30.0
-#: `LOG_SNAPSHOT_INTERVAL_MS` of the background writer, the ten seconds that it may sleep in when
-#: nothing is to be done, and a little more.
+#: `LOG_SNAPSHOT_INTERVAL_MS` of the background writer, plus the ten seconds that it sleeps when
+#: idle, and a little more.
 _NOTE_SECONDS = 26.0
 
-#: The source's clock, microseconds since 1970-01-01 UTC; in a transaction, its beginning.
+#: The source's clock in microseconds since 1970-01-01 UTC. In a transaction: when it began.
 NOW = "SELECT (extract(epoch FROM now()) * 1000000)::bigint"
 
-#: Every transaction that is numbered lower has ended.
+#: All transactions with a lower number have ended.
 HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 
-#: As the names of WAL files have it, in hexadecimal; a standby writes none of its own.
+#: In hexadecimal, as in the names of WAL files. A standby writes no WAL files of its own.
 _TIMELINE = """
 CASE WHEN pg_is_in_recovery() THEN (SELECT to_hex(timeline_id) FROM pg_control_checkpoint())
 ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END
@@ -48,7 +48,7 @@ WAL_LEVEL_CURE = (
 
 
 def source_identity(connection: Connection, slot_name: str) -> SourceIdentity:
-    """Which WAL the LSNs of this source belong to."""
+    """The identity of the WAL that the LSNs of this source belong to."""
     role = quote(connection.info.user)
     cure = f"run: GRANT EXECUTE ON FUNCTION pg_control_system() TO {role}"
     with source_errors("reading the system identifier", cure, role):
@@ -60,18 +60,20 @@ def source_identity(connection: Connection, slot_name: str) -> SourceIdentity:
 
 
 def left_timeline(settings: SourceSettings, timeline: int) -> Lsn | None:
-    """Where the server's history left a timeline; None if that is not behind it.
+    """The LSN where the server's history left a timeline; None if it has not.
 
-    Only a walsender tells. Manual: "TIMELINE_HISTORY".
+    Only a walsender provides this. Manual: "TIMELINE_HISTORY".
     """
     with (
         connect(settings, replication=True) as connection,
         source_errors("reading the timeline's history"),
     ):
-        now = _told(connection, "IDENTIFY_SYSTEM").get_value(0, 1) or b""
+        now = _replication_command(connection, "IDENTIFY_SYSTEM").get_value(0, 1) or b""
         if int(now) <= timeline:
             return None
-        history = _told(connection, f"TIMELINE_HISTORY {int(now)}").get_value(0, 1) or b""
+        history = (
+            _replication_command(connection, f"TIMELINE_HISTORY {int(now)}").get_value(0, 1) or b""
+        )
     for line in history.decode().splitlines():
         number, _, rest = line.partition("\t")
         if number.strip() == str(timeline):
@@ -79,8 +81,8 @@ def left_timeline(settings: SourceSettings, timeline: int) -> Lsn | None:
     return None
 
 
-def _told(connection: Connection, command: str) -> PGresult:
-    """A command of the replication protocol, which knows no parameters."""
+def _replication_command(connection: Connection, command: str) -> PGresult:
+    """Run a command of the replication protocol, which has no parameters."""
     result = connection.pgconn.exec_(command.encode())
     if result.status != psycopg.pq.ExecStatus.TUPLES_OK:
         raise psycopg.errors.error_from_result(result)
@@ -88,7 +90,7 @@ def _told(connection: Connection, command: str) -> PGresult:
 
 
 def require_logical_wal(connection: Connection) -> None:
-    """Raise `OperatorNeeded` unless the WAL holds what logical decoding needs."""
+    """Raise `OperatorNeeded` unless the WAL is sufficient for logical decoding."""
     with source_errors("reading wal_level"):
         row: Any = connection.execute(
             "SELECT current_setting('wal_level'), current_setting('effective_wal_level', true), "
@@ -107,7 +109,7 @@ def is_standby(connection: Connection) -> bool:
 
 
 def readable_lsn(connection: Connection) -> Lsn:
-    """The position up to which logical decoding reads now."""
+    """The LSN up to which logical decoding can read now."""
     row: Any = connection.execute(
         "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() "
         "ELSE pg_current_wal_flush_lsn() END::text"
@@ -116,10 +118,10 @@ def readable_lsn(connection: Connection) -> Lsn:
 
 
 def current_lsn(connection: Connection) -> Lsn:
-    """A readable position at or past every commit that returned before the call.
+    """A readable LSN at or after all commits that returned before the call.
 
-    A commit with `synchronous_commit = off` returns before its record is flushed, so what counts is
-    the insert position; what is written up to there gets flushed by a commit of our own.
+    A commit with `synchronous_commit = off` returns before its record is flushed. So this uses the
+    insert position, and a commit of our own flushes the WAL up to there.
     """
     with source_errors("reading the WAL position"):
         if is_standby(connection):
@@ -131,7 +133,7 @@ def current_lsn(connection: Connection) -> Lsn:
 
 
 def wait_until_readable(connection: Connection, lsn: Lsn) -> None:
-    """Return once logical decoding can read up to `lsn`; on a primary, flush up to there."""
+    """Wait until logical decoding can read up to `lsn`. On a primary, flush up to there."""
     with source_errors("waiting for the WAL to be flushed"):
         if readable_lsn(connection) >= lsn:
             return
@@ -141,27 +143,27 @@ def wait_until_readable(connection: Connection, lsn: Lsn) -> None:
         while readable_lsn(connection) < lsn:
             if time.monotonic() > deadline:
                 raise SourceUnavailable(
-                    f"the WAL up to {lsn} is not to be read within {_FLUSH_SECONDS:.0f} s",
+                    f"the WAL up to {lsn} did not become readable within {_FLUSH_SECONDS:.0f} s",
                     "check that the server still writes (or replays) WAL, then run again",
                 )
             time.sleep(0.02)
 
 
 def note_transactions(connection: Connection) -> None:
-    """Log which transactions run, as the server's background writer does every 15 seconds."""
-    with source_errors("noting which transactions run"):
+    """Log the running transactions to the WAL, as the background writer does every 15 seconds."""
+    with source_errors("logging the running transactions"):
         try:
-            # Of PostgreSQL 16 and newer; for superusers, unless granted.
+            # In PostgreSQL 16 and newer, for superusers and roles with the privilege.
             connection.execute("SELECT pg_log_standby_snapshot()")
         except (psycopg.errors.UndefinedFunction, psycopg.errors.InsufficientPrivilege):
-            # It is logged only if something else was since.
+            # The background writer logs them only if there was other WAL.
             _commit_something(connection)
             time.sleep(_NOTE_SECONDS)
 
 
 def _commit_something(connection: Connection) -> None:
-    """A commit flushes all WAL before it; a transactional message is the least to commit."""
+    """Commit a transactional message, the smallest change, which flushes all WAL before it."""
     try:
         connection.execute("SELECT pg_logical_emit_message(true, 'pgbronze', '')")
     except psycopg.errors.InsufficientPrivilege:
-        return  # then the WAL writer flushes in its own time, within a second
+        return  # then the WAL writer flushes within a second

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 FREE_SLOT_CURE = (
-    "raise max_replication_slots and restart PostgreSQL, or have the owner of a slot that nothing "
-    "reads any more drop it (SELECT slot_name, active FROM pg_replication_slots)"
+    "raise max_replication_slots and restart PostgreSQL, or ask the owner of an unused slot to "
+    "drop it (SELECT slot_name, active FROM pg_replication_slots)"
 )
 
-#: A session of ours that was closed, or whose process died, is gone within a second or two.
+#: A session of ours ends within a second or two after it was closed or its process died.
 _IN_USE_SECONDS = 10.0
 
 _SLOT_USER = """
@@ -45,7 +45,7 @@ FROM pg_replication_slots s JOIN pg_stat_activity a ON a.pid = s.active_pid WHER
 
 
 def read_slot(connection: Connection, name: str) -> SlotState | None:
-    """The slot's row, None if there is no such slot; an invalidated slot has `wal_status` lost."""
+    """The slot; None if it does not exist. An invalidated slot has `wal_status` lost."""
     major = server_major(connection)
     invalid = "false"
     if major >= 17:
@@ -82,7 +82,7 @@ def read_slot(connection: Connection, name: str) -> SlotState | None:
 
 
 def usable_slot(connection: Connection, settings: SourceSettings) -> tuple[SlotState, Lsn]:
-    """The slot and its `confirmed_flush_lsn`; raises where nothing can be read from it."""
+    """The slot and its `confirmed_flush_lsn`. Raises if it cannot be read."""
     slot = read_slot(connection, settings.slot_name)
     name = settings.slot_name
     if slot is None:
@@ -99,7 +99,7 @@ def usable_slot(connection: Connection, settings: SourceSettings) -> tuple[SlotS
 
 
 def _require_own(slot: SlotState, connection: Connection, settings: SourceSettings) -> None:
-    """Slots are the cluster's: one of that name may be another database's or another program's."""
+    """Slots belong to the cluster: this one may be another database's or another program's."""
     cure = "set sources.pg_replication.slot_name to another name"
     if slot.database and slot.database != connection.info.dbname:
         raise OperatorNeeded(
@@ -112,7 +112,7 @@ def _require_own(slot: SlotState, connection: Connection, settings: SourceSettin
         )
 
 
-_UNDER_WAY = """
+_OPEN_TRANSACTIONS = """
 SELECT count(*), min(xact_start)::text FROM (
   SELECT xact_start FROM pg_stat_activity
   WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
@@ -122,18 +122,18 @@ SELECT count(*), min(xact_start)::text FROM (
 
 
 def announce_wait(connection: Connection) -> None:
-    """Say so where creating a slot is about to wait: for every transaction that is under way."""
-    with source_errors("looking for open transactions"):
-        row: Any = connection.execute(_UNDER_WAY).fetchone()
+    """Log that creating a slot will wait for open transactions, if there are any."""
+    with source_errors("checking for open transactions"):
+        row: Any = connection.execute(_OPEN_TRANSACTIONS).fetchone()
     if row[0]:
         _log.info(
-            "creating the replication slot waits for %d transactions under way, open since %s",
+            "creating the replication slot waits for %d open transactions, the oldest since %s",
             *row,
         )
 
 
 def create_slot(connection: Connection, settings: SourceSettings) -> Lsn:
-    """Create the slot; its consistent point. Waits for transactions under way to end."""
+    """Create the slot and return its consistent point. Waits for open transactions to end."""
     require_logical_wal(connection)
     name = settings.slot_name
     failover = settings.failover and server_major(connection) >= 17
@@ -148,7 +148,7 @@ def create_slot(connection: Connection, settings: SourceSettings) -> Lsn:
 
 
 class slot_creation_errors:  # noqa: N801 - used as a statement, like its parts
-    """Errors of creating a slot, by SQL or by the replication protocol."""
+    """Translates errors of creating a slot, by SQL or by the replication protocol."""
 
     def __init__(self, name: str, role: str) -> None:
         self._name = name
@@ -178,8 +178,8 @@ def advance(connection: Connection, name: str, lsn: Lsn) -> None:
 
 
 def drop_slot(connection: Connection, settings: SourceSettings) -> bool:
-    """Drop the slot; False if there was none. Raises `WriterBusy` while another process has it,
-    and `OperatorNeeded` for one that is not this pipeline's."""
+    """Drop the slot; False if it does not exist. Raises `WriterBusy` while another process uses it,
+    and `OperatorNeeded` if it does not belong to this pipeline."""
     name = settings.slot_name
     slot = read_slot(connection, name)
     if slot is None:
@@ -196,9 +196,9 @@ def drop_slot(connection: Connection, settings: SourceSettings) -> bool:
 
 
 def when_not_in_use(connection: Connection, name: str, action: Callable[[], None]) -> None:
-    """Do what needs the slot to itself; wait for sessions of our own that are about to end.
+    """Run an action that needs a slot not in use. Waits for ending sessions of our own.
 
-    Raises `WriterBusy` naming the process that has the slot, and the driver's errors.
+    Raises `WriterBusy` with the process that uses the slot, and the driver's errors.
     """
     deadline = time.monotonic() + _IN_USE_SECONDS
     while True:

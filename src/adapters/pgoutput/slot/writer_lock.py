@@ -40,7 +40,7 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
 
 
 def take_writer_lock(connection: Connection, slot_name: str) -> None:
-    """Take the lock on this session, or raise `WriterBusy` naming the holder."""
+    """Take the lock in this session, or raise `WriterBusy` with the holder."""
     key = zlib.crc32(slot_name.encode())
     deadline = time.monotonic() + _WAIT_SECONDS
     with source_errors(f"taking the writer lock of slot {slot_name!r}"):
@@ -81,8 +81,8 @@ WHERE pid = %s AND application_name = %s AND backend_start = %s
 def end_if_dead(
     connection: Connection, backend_pid: int, application: str, started: datetime | None
 ) -> bool:
-    """Terminate a backend of ours whose client process on this machine is gone; whether it is
-    ending. `started` tells it from a later one of the same number."""
+    """Terminate a backend of ours whose client process on this machine is gone. True if it did.
+    `started` distinguishes it from a later backend with the same process id."""
     prefix = application_prefix()
     if not application.startswith(prefix):
         return False

@@ -101,7 +101,7 @@ class OpenSnapshot:
 
     @cached_property
     def horizon(self) -> int:
-        with self._session("looking for open transactions") as session:
+        with self._session("checking for open transactions") as session:
             row: Any = session.execute(HORIZON).fetchone()
         return int(row[0])
 
