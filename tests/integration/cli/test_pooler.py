@@ -62,7 +62,7 @@ def test_every_command_refuses_and_leaves_nothing(loaded: Shop, pool: str) -> No
     for command in COMMANDS:
         told = loaded.run(*command, code=2, SOURCES__PG_REPLICATION__CREDENTIALS=pool)
         assert "connection pooler" in told.line, command
-        assert "name the host and port of PostgreSQL itself" in told.line
+        assert "to the host and port of PostgreSQL itself" in told.line
         assert len(told.error.splitlines()) == 1
         assert session_state(pool) == before, command
     assert _source(loaded) == catalog
