@@ -1,4 +1,4 @@
-"""The source's catalog: which tables there are, and which of them are published."""
+"""The source's catalog: the tables, and which of them are published."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SourceTable:
-    """A discovered table as the catalog describes it now.
+    """A table as the catalog describes it now.
 
-    `relation.columns` are those the stream sends, with their `attnum`. `fingerprint` tells whether
-    something happened that leaves no row events. `published` tells whether the publication holds
-    it; `not_streamed` says why its changes cannot be (empty: they can).
+    `relation.columns` are the columns that the stream sends, with their `attnum`. `fingerprint`
+    shows whether something happened without row events. `published`: the publication contains it.
+    `not_streamed`: why its changes cannot be published (empty: they can).
     """
 
     relation: Relation
@@ -29,14 +29,14 @@ class SourceTable:
     not_streamed: str = ""
     estimated_rows: int = 0
     total_bytes: int = 0
-    #: Another session has it locked, so that it could not be added to the publication.
+    #: It could not be added to the publication, because another session has locked it.
     locked: bool = False
     #: Why PostgreSQL refused to add it to the publication, with the statement to run.
     refused: CdcError | None = None
 
 
 class Reason(Enum):
-    """Why what looks like a table is passed over."""
+    """Why a relation is not read."""
 
     RESERVED = "its name begins with _dlt, as those of dlt's own tables do"
     EXCLUDED = "left out by sources.pg_replication.include or exclude"
@@ -54,7 +54,7 @@ class PassedOver:
 
 @dataclass(frozen=True)
 class Schemas:
-    """`chosen` are those of the settings, `there` all of the database but PostgreSQL's own."""
+    """`chosen` are in the settings; `there` are all of the database, except PostgreSQL's own."""
 
     chosen: Sequence[str]
     there: Sequence[str]
@@ -64,44 +64,47 @@ class Catalog(Protocol):
     def schemas_found(self) -> Schemas: ...
 
     def tables(self, oids: Collection[int] | None = None) -> Sequence[SourceTable]:
-        """Tables of the settings' schemas, less the excluded; a partitioned table by its root; by
-        name. Of those with these `oids` only, if given, at a cost that does not grow with others.
+        """Return the tables of the settings' schemas, without excluded ones, sorted by name.
+
+        A partitioned table is represented by its root. With `oids`, only these tables are described
+        and the cost does not grow with the others.
         """
         ...
 
     def passed_over(self) -> Sequence[PassedOver]:
-        """What is not among `tables()`, by name; without partitions and what extensions made."""
+        """Return the relations that are not among `tables()`, sorted by name, without partitions
+        and objects of extensions."""
         ...
 
     def publish(self) -> Sequence[SourceTable]:
-        """Create or complete the publication, then `tables()`.
+        """Create or complete the publication, then return `tables()`.
 
-        Adds tables that can be streamed, but for those that are `locked` or `refused`, and takes
-        out those whose updates PostgreSQL would refuse. A publication that the role does not own is
-        used as it is. Raises `OperatorNeeded` with the statement to run where the publication is
-        missing and PostgreSQL refuses to create it with any of the tables.
+        Adds the tables that can be streamed, except those that are `locked` or `refused`, and
+        removes those whose updates PostgreSQL would refuse. A publication of another role is used
+        as it is. If there is no publication and PostgreSQL refuses to create it with any of the
+        tables: `OperatorNeeded`, with the statement to run.
         """
         ...
 
     def horizon(self) -> int:
-        """Every transaction of the source that is numbered lower has ended by now."""
+        """Return a transaction number; every transaction of the source below it has ended."""
         ...
 
     def settled(
         self, moved: Collection[int], attached: Collection[int], horizon: int
     ) -> frozenset[int]:
-        """Tables and partitions, by oid, that are known to have the rows that they had.
+        """Return the tables and partitions, by oid, that are known to have the rows they had.
 
-        Of those in `moved`, which got new files since a `horizon` (above 0), the ones that still
-        have a row from before it: no ALTER TABLE and no TRUNCATE leaves one. Of those `attached`
-        the ones that never had a row. One that cannot be looked into is not among them.
+        Of `moved`, which got new files since `horizon` (above 0): those that still have a row from
+        before it, because no ALTER TABLE and no TRUNCATE leaves one. Of `attached`: those that
+        never had a row. The result omits those that cannot be read.
         """
         ...
 
     def names(self, oids: Collection[int]) -> Mapping[int, TableName]:
-        """Names that tables have now, whatever the settings say; those that are gone have none."""
+        """Return the current names of tables that exist, whatever the settings say."""
         ...
 
     def drop_publication(self) -> bool:
-        """Drop the publication; False if there was none, or it is another role's and stays."""
+        """Drop the publication. False if there is none, or if it belongs to another role and stays."""
         ...

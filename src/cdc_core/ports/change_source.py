@@ -24,11 +24,11 @@ class SlotState:
     restart_lsn: Lsn | None
     confirmed_flush_lsn: Lsn | None
     wal_status: str
-    #: WAL kept because of the slot, and how much more may be written before it is lost (None: no
-    #: limit).
+    #: WAL that the slot retains, and how much more can be written before the slot is lost (None:
+    #: no limit).
     retained_bytes: int
     safe_bytes: int | None
-    #: Prepared transactions come when they are prepared, in messages of their own.
+    #: The slot sends prepared transactions when they are prepared, in separate messages.
     two_phase: bool = False
 
     @property
@@ -37,16 +37,17 @@ class SlotState:
 
 
 class ReadAgain(Exception):
-    """A reading ended within a batch that came in parts, though nothing is wrong with the source:
-    the parts are void, and the next reading from the same position goes another way."""
+    """`read` ended within a batch of several parts, though the source works.
+
+    Discard these parts. The next `read` from the same position uses another method.
+    """
 
 
 class ChangeSource(Protocol):
-    """One slot of one database. Opened (as a context manager) before use, else `RuntimeError`; one
-    run at a time.
+    """One slot of one database, for one run at a time.
 
-    Opening takes the slot's writer lock, or raises `WriterBusy` naming the holder; closing gives
-    it up.
+    Open it (as a context manager) before use, else `RuntimeError`. Opening takes the slot's writer
+    lock or raises `WriterBusy`, which names the holder. Closing releases the lock.
     """
 
     def __enter__(self) -> ChangeSource: ...
@@ -56,42 +57,44 @@ class ChangeSource(Protocol):
     def identity(self) -> SourceIdentity: ...
 
     def left_timeline(self, timeline: int) -> Lsn | None:
-        """Where the source's WAL left an earlier timeline; None if it never was on it."""
+        """Return where the source's WAL left an earlier timeline; None if it never was on it."""
         ...
 
     def current_lsn(self) -> Lsn:
-        """A position at or past every commit that has returned to its client by now."""
+        """Return a position at or past every commit that has returned to its client."""
         ...
 
     def slot(self) -> SlotState | None:
-        """The slot as it is now, None if there is none."""
+        """Return the slot as it is now; None if it does not exist."""
         ...
 
     def create_slot(self) -> Lsn:
-        """Create the slot; its consistent point, after which every commit will come.
+        """Create the slot; return its consistent point, after which it sends every commit.
 
-        A slot that exists is `OperatorNeeded`. Prefer `SnapshotSource.begin`, which does both.
+        Raises `OperatorNeeded` if the slot exists. `SnapshotSource.begin` also opens a snapshot.
         """
         ...
 
     def drop_slot(self) -> bool:
-        """Drop the slot; False if there was none. Raises `WriterBusy` while another process reads
+        """Drop the slot; False if it did not exist. Raises `WriterBusy` while another process reads
         it."""
         ...
 
     def note_transactions(self) -> None:
-        """Have the server note which transactions are under way: reading past that note lets the
-        slot give up the WAL before the oldest. It does so by itself too, every 15 seconds or so;
-        where it cannot be asked to, this waits as long.
+        """Have the server log the running transactions. Once the slot has read that record, it can
+        release the WAL before the oldest of them.
+
+        The server does this about every 15 seconds anyway; without permission to request it, this
+        call waits that long.
         """
         ...
 
     def expect_read(self) -> Lsn:
-        """Say that a `read` will come, most likely from the slot's position on, up to the one that
-        this returns: `current_lsn()`.
+        """Announce a `read`, probably from the slot's position, up to the position that this
+        returns: `current_lsn()`.
 
-        Nothing need happen; a source that takes long to begin may begin now. What is wrong with the
-        slot is for the other calls to tell.
+        A source that is slow to start can start now. Errors of the slot are raised by the other
+        calls.
         """
         ...
 
@@ -102,24 +105,25 @@ class ChangeSource(Protocol):
         tables: Collection[int],
         stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[ChangeBatch]:
-        """Whole transactions that committed after `after`, in commit order, of the tables with
-        these oids.
+        """Yield whole transactions that committed after `after`, in commit order, with the changes
+        of the tables with these oids.
 
-        Ends once nothing that committed before `until` is left; the last batch's `end_lsn` is at or
-        past `until` then, even if it has no rows. A transaction whose commit record ends at or
-        before `after` never comes (the slot may
-        be behind). Does not move the slot: reading again from the same position gives the same
-        changes, though batches may be cut elsewhere. Memory is bounded, whatever a transaction's
-        size: what is too much comes in parts (see `ChangeBatch`). Changes of other tables are left
-        out. `stop` is asked between batches. A relation's columns have the numbers that the catalog
-        has for their names now, 0 for names it does not know.
+        Ends when nothing that committed before `until` is left; the last batch's `end_lsn` is then
+        at or past `until`, even if it has no rows. Skips every transaction whose commit record ends
+        at or before `after` (the slot may be behind). Does not move the slot: a second `read` from
+        the same position yields the same changes, although batches may be cut elsewhere. Memory is
+        limited whatever the size of a transaction: a large batch comes in parts (see
+        `ChangeBatch`). `stop` is called between batches. Columns of a relation have the numbers
+        that the catalog has for their names now, or 0 for unknown names.
 
-        Raises `ContinuityLost` where the slot is gone or lost, `WriterBusy` while another process
-        reads it; `ReadAgain`.
+        Raises `ContinuityLost` if the slot does not exist or is lost, `WriterBusy` while another
+        process reads it, and `ReadAgain`.
         """
         ...
 
     def confirm(self, durable_lsn: Lsn) -> None:
-        """Move the slot to `durable_lsn`, which the destination holds; never beyond it, never
-        back. May be called between the batches of a reading; raises as `read` does."""
+        """Move the slot to `durable_lsn`, which the destination holds; never beyond, never back.
+
+        May be called between the batches of a `read`. Raises as `read` does.
+        """
         ...

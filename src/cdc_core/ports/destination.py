@@ -1,4 +1,4 @@
-"""Where tables end up: a dataset, its staging dataset, and the checkpoint beside the data."""
+"""The destination: a dataset, its staging dataset, and the checkpoint next to the data."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 class Destination(Protocol):
-    """Opened (as a context manager) before use; opening starts clean of whatever a killed run left.
+    """Open it (as a context manager) before use; opening removes whatever a killed run left.
 
-    Calls come from one thread. Each table changes by one atomic step per call, so that a reader
-    sees it before or after, never between.
+    All calls come from one thread. A call changes each table in one atomic step: a reader sees the
+    table before or after it, never in between.
     """
 
     @property
     def naming(self) -> TableNaming:
-        """What a table cannot be called there; known without opening."""
+        """Which table names it does not accept; known without opening."""
         ...
 
     def __enter__(self) -> Destination: ...
@@ -31,66 +31,71 @@ class Destination(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
     def read_checkpoint(self) -> Checkpoint | None:
-        """The last checkpoint that `load` made durable; None before the first."""
+        """Return the last checkpoint that `load` made durable; None before the first."""
         ...
 
     def stage(self, rows: pa.Table) -> StagedRows:
-        """Keep rows of a batch that is too large for memory, until the next `load`, which may name
-        them in its merges, has ended. What is not named there is gone.
+        """Store rows of a batch that is too large for memory until the next `load` has ended.
 
-        May also be called by what gives a `load` or `keep` its rows: until the load after it."""
+        That load may name them in its merges; rows that it does not name are removed. An iterator
+        that provides the rows of a `load` or `keep` may also stage rows, for the load after it.
+        """
         ...
 
     def keep(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
-        """Keep rows for a `Replacement` that names them, of this run or of a later one; how many.
+        """Store rows durably under `name` for a later `Replacement`. Returns the row count.
 
-        They are durable, in no table, and stay until a load whose checkpoint has no `reading`.
-        `name` is of letters, digits, `-` and `_`.
+        They are in no table, and stay until a load whose checkpoint has no `reading`. `name`
+        consists of letters, digits, `-` and `_`.
         """
         ...
 
     def kept(self) -> frozenset[str]:
-        """Names of what is kept, whole."""
+        """Return the names of the rows that are kept completely."""
         ...
 
     def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:
         """Apply the batch, then the checkpoint; return only when both are durable.
 
-        Tables and columns that are missing are created; columns that the batch does not have stay
-        and are NULL in rows written. Raises `DestinationUnavailable` or `DestinationFailed`: some
-        tables of the batch may then be applied and others not, and the checkpoint is the one
-        before, until the same changes are loaded again. Raises `DestinationRefused` where it is the
-        definitions or rows of single tables that are refused: definitions before rows are taken.
+        Missing tables and columns are created. Columns that the batch does not have stay, and are
+        NULL in the rows written. After `DestinationUnavailable` or `DestinationFailed`, some tables
+        of the batch may be applied and others not; the checkpoint is the previous one until the
+        same changes are loaded again. Raises `DestinationRefused` if the destination refuses the
+        definitions or rows of single tables; it checks definitions before it accepts rows.
         """
         ...
 
     def columns(
         self, tables: Collection[str], *, current: bool = False
     ) -> Mapping[str, Sequence[str]]:
-        """Columns, metadata too, of those of these tables that the dataset has: as they were a
-        while ago, or, `current`, as they are, which may take a question for each table."""
+        """Return the columns (metadata columns too) of those of these tables that exist.
+
+        The answer may be out of date, unless it has to be `current`; that may take a query for each
+        table.
+        """
         ...
 
     def tables(self) -> Mapping[str, int]:
-        """Rows of each table in the dataset by name, dlt's own left out."""
+        """Return the row count of each table in the dataset, by name, without dlt's own tables."""
         ...
 
     def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Rows of a table in pieces of bounded size, in no order; nothing for a table that is
-        missing."""
+        """Yield the rows of a table in chunks of limited size, in no order; none if it does not
+        exist."""
         ...
 
     def try_writing(self) -> None:
-        """Find out whether what a run does would be allowed: make a table, write to it, drop it.
+        """Check the privileges that a run needs: create a table, write to it, drop it.
 
-        Leaves nothing behind, nor a dataset or a volume that was not there. Raises as `load`.
+        Leaves nothing behind, including datasets and volumes. Raises as `load` does.
         """
         ...
 
     def drop(self) -> Sequence[str]:
-        """Drop dataset, staging dataset, volumes and local state; what was dropped, for people."""
+        """Drop dataset, staging dataset, volumes and local state; return what was dropped, in
+        words."""
         ...
 
     def volumes(self) -> Mapping[str, Sequence[str]] | None:
-        """Staging volumes and the files in them; None where the destination has no volumes."""
+        """Return the staging volumes and their files; None if the destination has no volumes."""
         ...

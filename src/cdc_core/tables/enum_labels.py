@@ -1,7 +1,7 @@
 """Values of enums in the stream that the catalog's labels do not explain.
 
-A value is sent as the name that its label had then. A name that no label has now, or that another
-one may have had, is of rows that read otherwise at the source by now.
+The stream sends a value as the name that its label had at that time. If no label has that name now,
+or another label may have had it, then the source shows another text for these rows today.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def has_stray_label(changes: TableChanges, fingerprint: Fingerprint) -> bool:
-    """Whether a value of an enum is none of the labels that `fingerprint` has, or in doubt."""
+    """Whether a value of an enum is not a label of `fingerprint`, or is in doubt."""
     enums = dict(fingerprint.enums)
     return any(
         _is_stray(

@@ -1,7 +1,6 @@
-"""Rows of partitions that were detached or dropped: removed by their bounds.
+"""Partitions that were detached or dropped: their rows can be removed by their bounds.
 
-Where no partition that is there may have rows within the bounds of one that is gone, no row within
-them is the source's any more.
+This is safe if no existing partition can have rows within these bounds: then the source has none.
 """
 
 from __future__ import annotations
@@ -23,18 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Removal:
-    """The rows of these partitions are to be removed, once all that committed before `after` is
-    loaded: no more of them come then."""
+    """Rows of partitions to remove once everything that committed before `after` is loaded: then
+    the stream sends no more of them."""
 
     gone: frozenset[int]
     after: Lsn
 
 
 def in_the_way(state: TableState, now: Fingerprint) -> frozenset[int] | None:
-    """Partitions that may have rows within the bounds of one that is gone, unless they are empty.
-
-    None where the rows of one that is gone cannot be told by its bounds.
-    """
+    """Return the partitions that can have rows within the bounds of one that is gone, unless they
+    are empty. None if the bounds of one that is gone do not identify its rows."""
     before = state.fingerprint
     types = _types(state)
     held = {oid: b for oid, b in before.bounds if comparable(b, types)}

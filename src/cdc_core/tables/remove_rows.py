@@ -1,4 +1,4 @@
-"""Remove rows: those of partitions that are gone, found at the destination by their bounds."""
+"""Remove the rows of partitions that are gone; their bounds identify them at the destination."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from cdc_core.values.checkpoint import TableState
     from cdc_core.values.lsn import Lsn
 
-#: Keys held while a table is scanned, and rows staged at a time.
+#: Bytes of keys held while a table is scanned, and rows staged at a time.
 HELD_BYTES = 256 << 20
 STAGED_ROWS = 200_000
 
 
 class UnknownRows(Exception):
-    """A row's value is NULL there, as its column could not hold it: its partition is not known."""
+    """A value is NULL because its column could not hold it, so the row's partition is unknown."""
 
 
 def removals(
     state: TableState, gone: Collection[int], destination: Destination, lsn: Lsn
 ) -> Iterator[LoadBatch]:
-    """Loads that remove the rows of these partitions; every row that is there is older than `lsn`.
+    """Yield loads that remove the rows of these partitions; all rows there are older than `lsn`.
 
-    Each is to be loaded before the next is asked for. Raises `UnknownRows` before the first.
+    Load each before you request the next. Raises `UnknownRows` before the first.
     """
     while True:
         keys, whole = _keys(state, gone, destination)
@@ -56,7 +56,7 @@ def removals(
 def _keys(
     state: TableState, gone: Collection[int], destination: Destination
 ) -> tuple[pa.Table, bool]:
-    """Keys of rows in these partitions, as many as may be held; whether they are all."""
+    """Return keys of rows in these partitions, up to `HELD_BYTES`, and whether these are all."""
     bounds = [found for oid, found in state.fingerprint.bounds if oid in gone]
     names = {c.attnum: c.target for c in state.columns if not c.dropped}
     key = state.target_key

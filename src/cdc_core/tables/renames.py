@@ -1,9 +1,8 @@
-"""Which renames may be done in place, and in which order: the one home of that rule.
+"""Which renames can be done in place, and in which order: the one home of that rule.
 
-A rename is done only into a name that is free. Then it can be done twice: what was renamed is known
-by its old name being gone. Names that go in a circle cannot be told from names that never moved,
-and what has a name that another has too cannot be told from that one, so those tables are read
-again instead.
+A rename is done only onto a free name. So it can safely be done twice: the missing old name shows
+that it was done. A circle of renames cannot be distinguished from no rename, nor can a rename onto
+a name in use; those tables are read again instead.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ Rename = TypeVar("Rename", ColumnRename, TableRename)
 
 @dataclass(frozen=True)
 class Renames(Generic[Rename]):
-    """`possible` in an order in which each new name is free; `blocked` are all others."""
+    """`possible` are in an order in which each new name is free; `blocked` are all others."""
 
     possible: tuple[Rename, ...]
     blocked: tuple[Rename, ...]
 
 
 def in_order(renames: Collection[Rename], held: Collection[str] = ()) -> Renames[Rename]:
-    """Sort renames by what can be done; `held` are names that stay with others."""
+    """Sort renames into possible and blocked ones; `held` are names that others keep."""
     taken = {name.casefold() for name in held}
     shared = [rename for rename in renames if rename.old.casefold() in taken]
     pending = {n: rename for n, rename in enumerate(renames) if rename.old.casefold() not in taken}
@@ -57,7 +56,7 @@ def in_order(renames: Collection[Rename], held: Collection[str] = ()) -> Renames
 def table_renames(
     states: Mapping[int, TableState], targets: Mapping[int, str]
 ) -> Renames[TableRename]:
-    """Renames of tables to new target names, by oid; the names of all other states are held."""
+    """Return the renames of tables to new target names (by oid); other states keep their names."""
     moving = {
         oid: TableRename(states[oid].target, target)
         for oid, target in targets.items()

@@ -1,7 +1,8 @@
-"""Following a table's definition: from the state last loaded to the catalog's now.
+"""Following a table's definition, from the state last loaded to the catalog's description.
 
-The catalog describes now, a Relation message describes then; columns are the same column when their
-`attnum` is. What cannot be followed exactly is a reason to read the table again, never a guess.
+The catalog describes the present, a Relation message the past. Equal column numbers (`attnum`) mean
+the same column. A change that cannot be followed exactly is a reason to read the table again; there
+are no guesses.
 """
 
 from __future__ import annotations
@@ -27,24 +28,24 @@ if TYPE_CHECKING:
     from cdc_core.values.lsn import Lsn
     from cdc_core.values.relation import Column, Relation
 
-#: `text` and `varchar`, whose values print alike; other types that become text may not (`cidr` and
-#: `inet`), though a column goes from one to the other without its rows being rewritten.
+#: `text` and `varchar`, whose values print alike. Other types that become text may print
+#: differently (`cidr` and `inet`), although a column changes type without its rows being rewritten.
 _PRINTS_AS_IT_IS = frozenset({25, 1043})
 
 
 @dataclass(frozen=True)
 class Evolution:
-    """A table's new state, what was changed, and why it must be read again (empty: it need not)."""
+    """A table's new state, the changes, and why it must be read again (empty: it need not)."""
 
     state: TableState
     renames: tuple[ColumnRename, ...] = ()
-    #: Sentences for people, one a change.
+    #: One sentence for each change.
     changes: tuple[str, ...] = ()
     reread: str = ""
 
 
 def first_state(source: SourceTable, target: str, snapshot_lsn: Lsn) -> TableState:
-    """The state of a table that is read for the first time, or anew."""
+    """Return the state of a table that is read for the first time, or from scratch."""
     relation = source.relation
     names = map_columns(relation.column_names)
     return TableState(
@@ -63,10 +64,10 @@ def first_state(source: SourceTable, target: str, snapshot_lsn: Lsn) -> TableSta
 def reread_state(
     before: TableState, source: SourceTable, snapshot_lsn: Lsn
 ) -> tuple[TableState, tuple[ColumnRename, ...]]:
-    """The state of a known table that is read again, and the renames to do before.
+    """Return the state of a known table that is read again, and the renames to do before.
 
-    Columns are followed as in `evolve`; dropped ones stay where they are, but give their name back
-    to a column that was added or renamed to it: the reading replaces their values.
+    Columns are followed as in `evolve`. Dropped columns stay in place, but give up their name to a
+    column that was added or renamed to it, because all values are replaced.
     """
     fresh = first_state(source, before.target, snapshot_lsn)
     live = {c.attnum for c in source.relation.columns}
@@ -78,7 +79,7 @@ def reread_state(
 
 
 def _new_names(before: TableState, relation: Relation) -> set[str]:
-    """Names that columns have which were added or renamed, in small letters."""
+    """Return the names of added and renamed columns, in lower case."""
     names = {c.attnum: c.name for c in before.columns}
     return {c.name.casefold() for c in relation.columns if names.get(c.attnum) != c.name}
 
@@ -189,7 +190,7 @@ def _column_differences(column: ColumnState, current: Column) -> Iterator[tuple[
 
 
 def redefined(tables: Iterable[SourceTable], now: Iterable[SourceTable]) -> set[int]:
-    """Oids of the tables that the catalog describes in another way now, or not any more."""
+    """Return the oids of tables that the catalog now describes differently, or no longer has."""
     described = {table.relation.oid: (table.relation, table.fingerprint) for table in now}
     return {
         table.relation.oid
@@ -205,8 +206,11 @@ class _Followed:
 
 
 def _follow(state: TableState, relation: Relation, gone: Iterable[str] = ()) -> _Followed:
-    """The state's columns as the relation has them now, added ones last; a column keeps its target
-    name until it is renamed. `gone` are columns that the target still has, to be taken over."""
+    """Return the state's columns as the relation has them now, with added columns last.
+
+    A column keeps its target name until it is renamed. `gone` are names of columns that the target
+    table still has and that others take over.
+    """
     now = {column.attnum: column for column in relation.columns}
     # Names are free for others once their column is renamed: two columns may swap theirs.
     renamed = {c.attnum for c in state.columns if c.attnum in now and now[c.attnum].name != c.name}
@@ -239,7 +243,7 @@ def _follow(state: TableState, relation: Relation, gone: Iterable[str] = ()) -> 
 
 
 def has_names(relation: Relation, state: TableState, former: Iterable[FormerColumns]) -> bool:
-    """Whether a Relation message has the columns of one of these moments, by name."""
+    """Whether a Relation message has exactly the column names of the state or of a former set."""
     moments = (state.names, *(moment.names for moment in former))
     return any(tuple(names.values()) == relation.column_names for names in moments)
 
@@ -247,11 +251,11 @@ def has_names(relation: Relation, state: TableState, former: Iterable[FormerColu
 def resolve_columns(
     relation: Relation, state: TableState, former: Sequence[FormerColumns]
 ) -> tuple[ColumnState, ...] | None:
-    """Which column of a state each column of a Relation message is.
+    """Return the column of the state that each column of a Relation message is.
 
-    `former` are the moments before the state that the message may be of, or of one in between;
-    oldest first. None unless the names can be read in one way only: a column may have had any name
-    in between, and some may have come and gone.
+    `former` are earlier column sets, oldest first. The message has one of them, or one from between
+    two of them: a column may have had any name in between, and columns may have been added and
+    dropped. Returns None unless exactly one assignment fits.
     """
     moments = [*(moment.names for moment in former), state.names]
     columns = {column.attnum: column for column in state.columns}
@@ -290,8 +294,8 @@ def resolve_columns(
 
 @dataclass(frozen=True, eq=False)
 class _Ways:
-    """Ways to give numbers to some places, the last of them `number`: how many, two for more, and
-    one of them, by what is `before`."""
+    """Ways to assign numbers to the first places, ending with `number`: their count (2 for more
+    than one), and one of them, linked through `before`."""
 
     number: int
     before: _Ways | None
@@ -312,12 +316,12 @@ def _rising(
     now: AbstractSet[int],
     always: AbstractSet[int],
 ) -> list[tuple[int, ...]]:
-    """Rising numbers, each one that `may_be` at its place, with all that are in `always`; more than
-    one, whichever, where there are more. None of those `now` may be left out below one that is
-    taken: what is there now with a lower number was there when a higher one was.
+    """Return the rising sequences of numbers in which each number `may_be` at its place and which
+    contain all of `always`; at most two if there are several.
 
-    So only those that are not there now are passed over, and a place has as many to choose from as
-    there are of them, and one: the cost is the product of both.
+    A sequence may not skip a number of `now` below one that it contains: a column that exists now
+    existed when a column with a higher number did. So only numbers that are not in `now` can be
+    skipped, and the cost is the number of places times the number of skippable columns.
     """
     # By the index in `numbers` of the last one taken.
     found = {-1: _Ways(0, None, 1)}
@@ -347,18 +351,18 @@ def _column_state(column: Column, target: str) -> ColumnState:
 
 
 def _same_type(one: int, other: int) -> bool:
-    """Whether a column of one type may be of the other later, with its rows as they are."""
+    """Whether a column can change between these types without its rows being rewritten."""
     return one == other or {one, other} <= _PRINTS_AS_IT_IS
 
 
 def _prints_otherwise(old: ColumnState, new: Column) -> bool:
-    """Whether a text in the destination may be another one in the new type."""
+    """Whether the new type may print a value differently from the text in the destination."""
     types = {old.type_oid, new.type_oid}
     return len(types) > 1 and new.arrow_type == pa.string() and not types <= _PRINTS_AS_IT_IS
 
 
 def widens(old: pa.DataType, new: pa.DataType) -> bool:
-    """Whether every value of `old` reads the same in `new`, without touching the rows."""
+    """Whether `new` represents every value of `old` equally."""
     if old == new:
         return True
     order = (pa.int16(), pa.int32(), pa.int64())
