@@ -1,4 +1,4 @@
-"""Rows for `_cdc_unrepresentable`: values that their destination type cannot hold, kept as text."""
+"""Rows for `_cdc_unrepresentable`: the text of values that do not fit their destination type."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from cdc_core.values.merges import StagedRows
 
 
-#: Rows that wait in memory for their load. Beyond it they are staged.
+#: Bytes of rows held in memory until their load. Beyond this they are staged.
 HELD_BYTES = 16 << 20
 
 
 class HeldUnrepresentable:
-    """Rows that wait for their load, by the oid of their table; memory holds a bounded part."""
+    """Rows that wait for their load, by the oid of their table, in limited memory."""
 
     def __init__(self, stage: Callable[[pa.Table], StagedRows]) -> None:
         self._stage = stage
@@ -38,9 +38,9 @@ class HeldUnrepresentable:
     def oids(self) -> Set[int]:
         return self._held.keys() | self._staged.keys()
 
-    def add(self, oid: int, cells: pa.Table) -> None:
-        self._held.setdefault(oid, []).append(cells)
-        if sum(cells.nbytes for held in self._held.values() for cells in held) > HELD_BYTES:
+    def add(self, oid: int, rows: pa.Table) -> None:
+        self._held.setdefault(oid, []).append(rows)
+        if sum(rows.nbytes for held in self._held.values() for rows in held) > HELD_BYTES:
             for table, held in self._held.items():
                 self._staged.setdefault(table, []).append(self._stage(pa.concat_tables(held)))
             self._held.clear()
@@ -50,9 +50,9 @@ class HeldUnrepresentable:
         self._staged.pop(oid, None)
 
     def take(self) -> tuple[pa.Table | StagedRows, ...]:
-        """All of them, as a `LoadBatch` takes them; they are here no more."""
-        held = [cells for of_table in self._held.values() for cells in of_table]
-        staged = [cells for of_table in self._staged.values() for cells in of_table]
+        """Return and forget all rows, in the form of a `LoadBatch`."""
+        held = [rows for of_table in self._held.values() for rows in of_table]
+        staged = [rows for of_table in self._staged.values() for rows in of_table]
         self._held.clear()
         self._staged.clear()
         return (*staged, pa.concat_tables(held)) if held else tuple(staged)
@@ -62,8 +62,8 @@ def warn_of_unrepresentable(progress: Progress, count: int) -> None:
     if count:
         progress.emit(
             Warned(
-                f"{count} values cannot be held by their destination type: "
-                "NULL, and kept as text in _cdc_unrepresentable"
+                f"{count} values do not fit their destination type: "
+                "stored as NULL, original text in _cdc_unrepresentable"
             )
         )
 
@@ -77,11 +77,11 @@ def unrepresentable_rows(
     commit_lsn: npt.NDArray[np.uint64] | int,
     committed_at: npt.NDArray[np.int64] | int,
 ) -> pa.Table:
-    """One row per value; `columns` maps source column names to the target's.
+    """Return one row per value; `columns` maps source column names to the target's.
 
-    LSN and time are one for all rows (a snapshot), or an array by row. The key is a JSON object of
-    target column and text, also where its own values cannot be held; of a table without key it is
-    empty.
+    LSN and time are one value for all rows (a snapshot) or an array by row. The key is a JSON
+    object of target column and text, even if a key value itself is unrepresentable. It is empty for
+    a table without a key.
     """
     found = [value for value in values if value.column in columns]
     named = {name: columns[name] for name in key}
@@ -90,7 +90,7 @@ def unrepresentable_rows(
         if value.column in named:
             odd.setdefault(value.row, {})[named[value.column]] = value.text
     texts = (key_texts(rows, value.row, named) | odd.get(value.row, {}) for value in found)
-    cells = (
+    content = (
         [target] * len(found),
         [columns[value.column] for value in found],
         [json.dumps(identity, ensure_ascii=False) for identity in texts],
@@ -98,7 +98,7 @@ def unrepresentable_rows(
         [_of_row(commit_lsn, value.row) for value in found],
         [_of_row(committed_at, value.row) for value in found],
     )
-    arrays = [pa.array(c, f.type) for c, f in zip(cells, UNREPRESENTABLE_SCHEMA, strict=True)]
+    arrays = [pa.array(c, f.type) for c, f in zip(content, UNREPRESENTABLE_SCHEMA, strict=True)]
     return pa.table(arrays, schema=UNREPRESENTABLE_SCHEMA)
 
 
@@ -107,6 +107,6 @@ def _of_row(of: npt.NDArray[Any] | int, row: int) -> int:
 
 
 def key_texts(rows: pa.Table, row: int, columns: Mapping[str, str]) -> dict[str, str | None]:
-    """A row's key as PostgreSQL's texts, under the target's names; `columns` maps the source's to
-    them."""
+    """Return a row's key as PostgreSQL's texts, under the target's names; `columns` maps source
+    names to target names."""
     return {target: postgres_text(rows.column(name)[row]) for name, target in columns.items()}

@@ -106,5 +106,5 @@ class Catalog(Protocol):
         ...
 
     def drop_publication(self) -> bool:
-        """Drop the publication. False if there is none, or if it belongs to another role and stays."""
+        """Drop the publication; False if there is none, or if another role owns it."""
         ...

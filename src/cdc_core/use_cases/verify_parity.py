@@ -1,4 +1,4 @@
-"""Verify parity: source and destination as they are now, table by table, and mend what differs."""
+"""Verify parity: compare source and destination table by table, and repair rows that differ."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ if TYPE_CHECKING:
     from cdc_core.values.checkpoint import Checkpoint, TableState
     from cdc_core.values.lsn import Lsn
     from cdc_core.values.row_hash import Hashes
-    from cdc_core.verify.parity import Differences, RowHashes
+    from cdc_core.verify.parity import Differences, Digest, RowHashes
 
 Kind = Literal["missing", "extra", "different"]
 
-#: Keys that are named, a table; the counts are always whole.
+#: How many keys are named per table; the counts are always complete.
 KEY_LIMIT = 1000
 
-#: Tables whose reading the source may begin before they are compared.
+#: How many tables the source may start to read ahead.
 EXPECTED_TABLES = 50
 
 
@@ -64,9 +64,9 @@ class DifferingKey:
 
 @dataclass(frozen=True)
 class TableParity:
-    """What was found in a table, before any mending.
+    """The result for one table, before any repair.
 
-    Rows of a table without key cannot be named: there `missing` and `extra` count copies.
+    Rows of a table without a key cannot be named: there `missing` and `extra` count copies.
     """
 
     table: str
@@ -79,12 +79,12 @@ class TableParity:
     keys: tuple[DifferingKey, ...] = ()
     #: Why columns could not be compared, or the table not at all; empty if they could.
     problem: str = ""
-    #: What else people should know: the table is not streamed, or how to mend it.
+    #: A remark: the table is not streamed, or how to repair it.
     note: str = ""
     repaired: bool = False
-    #: Whether both sides could be read; the counts are none otherwise.
+    #: Whether both sides could be read; if not, there are no counts.
     compared: bool = True
-    #: The source refuses to have it read, which an operator can change.
+    #: The source refuses to let it be read; an operator can change that.
     refused: bool = False
 
     @property
@@ -99,13 +99,13 @@ class TableParity:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """`lag_bytes` is the WAL between the checkpoint and the source's state that was compared: what
-    the next `cdc` brings shows as differences."""
+    """`lag_bytes` is the WAL between the checkpoint and the snapshot of the source. Changes in it
+    show as differences; the next `cdc` brings them."""
 
     checkpoint_lsn: Lsn
     source_lsn: Lsn
     tables: Sequence[TableParity]
-    #: Why the stream cannot go on from the checkpoint; empty if it can.
+    #: Why the stream cannot continue from the checkpoint; empty if it can.
     problem: str = ""
 
     @property
@@ -118,8 +118,8 @@ class ParityReport:
 
     @property
     def exit_code(self) -> int:
-        """1 if anything differs or failed; 3 if all else is equal to what an operator must let be
-        read."""
+        """1 if anything differs or failed; 3 if the only problem is tables that an operator must
+        make readable."""
         if self.equal:
             return 0
         refused = all(table.equal or table.refused for table in self.tables)
@@ -130,8 +130,8 @@ class ParityReport:
 class VerifyParity:
     """Compares one snapshot of the source with the destination, while no other run writes to it.
 
-    Each side is read once, and the differing part again to name its keys. Memory does not grow with
-    the tables.
+    Each side is read once, and again where rows differ, to name their keys. Memory does not grow
+    with the tables.
     """
 
     source: ChangeSource
@@ -142,11 +142,11 @@ class VerifyParity:
     key_limit: int = KEY_LIMIT
 
     def run(self, tables: Sequence[str] = (), *, repair: bool = False) -> ParityReport:
-        """Compare the tables that match the globs, every discovered one without any. One that
+        """Compare the tables that match the globs; without globs, every table found. A table that
         cannot be compared does not stop the others.
 
-        With `repair` the rows that differ are made the source's, as of the snapshot, and nothing
-        else is written; the checkpoint's position stays, so the slot's too.
+        With `repair`, rows that differ are rewritten to match the source as of the snapshot, and
+        nothing else is written. The checkpoint's position stays, and so does the slot's.
         """
         with self.source, self.destination:
             checkpoint = require_checkpoint(self.destination.read_checkpoint())
@@ -157,24 +157,33 @@ class VerifyParity:
             )  # fmt: skip
             if broken is not None and repair:
                 raise broken
-            found = self.catalog.tables()
-            chosen = choose_tables(found, tables)
-            started_at = checkpoint.lsn
-            lines = []
+            chosen = choose_tables(self.catalog.tables(), tables)
             with self.snapshots.begin(create_slot=False) as snapshot:
-                expected = 0
-                for number, table in enumerate(chosen):
-                    if not expected:
-                        following = chosen[number : number + EXPECTED_TABLES]
-                        snapshot.expect([(table.relation, WHOLE) for table in following])
-                        expected = len(following)
-                    line, checkpoint = self._table(table, checkpoint, snapshot, repair=repair)
-                    lines.append(line)
-                    # A second reading, to name rows, and one that fails void what is expected.
-                    lost = line.differing or not line.compared
-                    expected = 0 if lost else expected - 1
+                lines = self._compare_all(chosen, checkpoint, snapshot, repair=repair)
                 lsn = snapshot.lsn
-        return ParityReport(started_at, lsn, lines, str(broken) if broken else "")
+        return ParityReport(checkpoint.lsn, lsn, lines, str(broken) if broken else "")
+
+    def _compare_all(
+        self,
+        tables: Sequence[SourceTable],
+        checkpoint: Checkpoint,
+        snapshot: Snapshot,
+        *,
+        repair: bool,
+    ) -> list[TableParity]:
+        lines: list[TableParity] = []
+        expected = 0
+        for number, table in enumerate(tables):
+            if not expected:
+                following = tables[number : number + EXPECTED_TABLES]
+                snapshot.expect([(each.relation, WHOLE) for each in following])
+                expected = len(following)
+            line, checkpoint = self._table(table, checkpoint, snapshot, repair=repair)
+            lines.append(line)
+            # Reading a table twice, to name its rows, cancels what is expected, as an error does.
+            cancelled = line.differing or not line.compared
+            expected = 0 if cancelled else expected - 1
+        return lines
 
     def _table(
         self, table: SourceTable, checkpoint: Checkpoint, snapshot: Snapshot, *, repair: bool
@@ -184,9 +193,9 @@ class VerifyParity:
         try:
             return self._compared(table, checkpoint, snapshot, repair=repair)
         except (SourceUnavailable, DestinationUnavailable):
-            raise  # it would be every table's
+            raise  # every other table would fail too
         except (CdcError, pa.ArrowException) as error:
-            # A privilege is missing, say, or a column that somebody dropped or made another type.
+            # For example a missing privilege, or a column that somebody dropped or changed.
             state = checkpoint.tables.get(table.relation.oid)
             line = TableParity(
                 name,
@@ -196,7 +205,7 @@ class VerifyParity:
                 refused=isinstance(error, OperatorNeeded),
             )
             if repair:
-                # A repair that was begun has marked it to be read again.
+                # An unfinished repair has marked the table to be read again.
                 checkpoint = require_checkpoint(self.destination.read_checkpoint())
             return line, checkpoint
         finally:
@@ -212,18 +221,32 @@ class VerifyParity:
             problem = "not loaded yet; run: pgbronze cdc"
             return TableParity(name, "", rows, missing=rows, problem=problem), checkpoint
         sides = TableSides(snapshot, self.destination, table.relation, state)
-        source, target = sides.digests(lambda count: self.progress.emit(ChunkRead(name, count)))
+        digests = sides.digests(lambda count: self.progress.emit(ChunkRead(name, count)))
+        source, target = digests
         line = TableParity(name, state.target, source.rows, target.rows, note=_note(table, state))
-        mender = None
+        repairing = None
         if repair and source.differing(target).any():
-            refused = _refusal(table, state, sides) or self._moved(table)
+            refused = _refusal(table, state, sides) or self._changed(table)
             if refused:
                 line = replace(line, note=refused)
             else:
-                mender = RepairTable(sides, checkpoint)
-                mender.begin()
+                repairing = RepairTable(sides, checkpoint)
+                repairing.begin()
+        line = self._count_differences(line, sides, digests, repairing)
+        if repairing is None:
+            return line, checkpoint
+        return self._finish(line, table, repairing)
+
+    def _count_differences(
+        self,
+        line: TableParity,
+        sides: TableSides,
+        digests: tuple[Digest, Digest],
+        repairing: RepairTable | None,
+    ) -> TableParity:
+        """Count the rows that differ, name their keys, and repair them."""
         keys: list[DifferingKey] = []
-        for found in sides.differences(source, target):
+        for found in sides.differences(*digests):
             line = replace(
                 line,
                 missing=line.missing + int(found.missing_copies.sum()),
@@ -232,20 +255,22 @@ class VerifyParity:
             )
             if sides.pairing.key and len(keys) < self.key_limit:
                 keys += _named(sides, found, self.key_limit - len(keys))
-            if mender is not None:
-                mender.mend(found)
-        line = replace(line, keys=tuple(keys), problem=_problem(sides))
-        if mender is not None:
-            again, held = sides.digests()
-            if again.differing(held).any() or self._moved(table):
-                note = "the repair did not hold; cdc reads the table again"
-                line, checkpoint = replace(line, note=note), mender.checkpoint
-            else:
-                line, checkpoint = replace(line, repaired=True), mender.finish(table)
-        return line, checkpoint
+            if repairing is not None:
+                repairing.repair(found)
+        return replace(line, keys=tuple(keys), problem=_problem(sides))
 
-    def _moved(self, table: SourceTable) -> str:
-        """Why what was read need not be what the table has: the stream would not bring it."""
+    def _finish(
+        self, line: TableParity, table: SourceTable, repairing: RepairTable
+    ) -> tuple[TableParity, Checkpoint]:
+        """Compare once more, and mark the table as repaired if both sides are equal."""
+        source, target = repairing.sides.digests()
+        if source.differing(target).any() or self._changed(table):
+            note = "the repair did not hold; cdc reads the table again"
+            return replace(line, note=note), repairing.checkpoint
+        return replace(line, repaired=True), repairing.finish(table)
+
+    def _changed(self, table: SourceTable) -> str:
+        """Why the rows read may not be the table's: its definition changed meanwhile."""
         if not redefined([table], self.catalog.tables([table.relation.oid])):
             return ""
         name = table.relation.table
@@ -253,7 +278,7 @@ class VerifyParity:
 
 
 def _failure(name: str, error: Exception) -> str:
-    """Why a table was not compared, with the cure; no text of Arrow's, which may have values."""
+    """Why a table was not compared, and the cure. Omits Arrow's text, which may contain values."""
     again = f"run: pgbronze snapshot {tables_option([name])}"
     match error:
         case DestinationFailed():
@@ -288,7 +313,7 @@ def _problem(sides: TableSides) -> str:
 
 
 def _refusal(table: SourceTable, state: TableState, sides: TableSides) -> str:
-    """Why the rows of the table cannot be mended one by one; empty if they can."""
+    """Why the rows of the table cannot be repaired one by one; empty if they can."""
     name = table.relation.table
     if state.table != name or evolve(state, table).changes:
         return f"not repaired: the definition of {name} changed since; run: pgbronze cdc"
@@ -300,7 +325,7 @@ def _refusal(table: SourceTable, state: TableState, sides: TableSides) -> str:
 
 
 def _named(sides: TableSides, found: Differences, limit: int) -> list[DifferingKey]:
-    """Keys of rows that differ, in no order; at most `limit`."""
+    """Return keys of rows that differ, at most `limit`, in no order."""
     kinds: tuple[tuple[Kind, Hashes, bool], ...] = (
         ("missing", found.missing, True),
         ("extra", found.extra, False),
@@ -312,7 +337,7 @@ def _named(sides: TableSides, found: Differences, limit: int) -> list[DifferingK
         open_keys = np.concatenate([hashes for _, hashes in wanted])
         for rows, hashes in _keys(sides, from_source=from_source):
             if not len(open_keys) or len(named) >= limit:
-                continue  # a snapshot's reading goes to its end
+                continue  # closing a read early would end the snapshot
             first = np.flatnonzero(np.isin(hashes.keys, open_keys))
             _, once = np.unique(hashes.keys[first], return_index=True)
             picked = np.sort(first[once])[: limit - len(named)]
@@ -330,7 +355,7 @@ def _named(sides: TableSides, found: Differences, limit: int) -> list[DifferingK
 
 
 def _keys(sides: TableSides, *, from_source: bool) -> Iterator[tuple[pa.Table, RowHashes]]:
-    """Key columns of every row, under their names at the destination."""
+    """Yield the key columns of every row, under their names at the destination."""
     names = sides.pairing.key_target
     if from_source:
         at_source = [sides.pairing.source[place] for place in sides.pairing.key]

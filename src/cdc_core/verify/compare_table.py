@@ -1,6 +1,6 @@
-"""One table on both sides, read in chunks and as hashes; every reading gives the same rows.
+"""One table on both sides, read in chunks and as hashes; each read yields the same rows.
 
-Knows which column is which (by number, as names may have changed) and nothing of mending.
+Columns are paired by number, because names may have changed.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 #: Rows of differing buckets that are held as hashes at a time, both sides together.
 GROUP_ROWS = 4_000_000
 
-_CELL_COLUMNS = ("column_name", "key", "value_text")
+_VALUE_COLUMNS = ("column_name", "key", "value_text")
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which columns are compared: names at the source and at the destination, in order, and the
-    key's places among them (none: rows are a multiset)."""
+    """The columns to compare: their names at the source and at the destination, in order, and the
+    positions of the key among them (empty: rows are a multiset)."""
 
     source: tuple[str, ...]
     target: tuple[str, ...]
@@ -71,7 +71,7 @@ class TableSides:
     destination: Destination
     relation: Relation
     state: TableState
-    #: Columns of another type at the destination, in words; known once it was read.
+    #: Columns with another type at the destination, in words; known after it was read.
     other_types: dict[str, str] = field(default_factory=dict)
     _recorded: Hashes | None = None
 
@@ -79,7 +79,7 @@ class TableSides:
         self.pairing = Pairing.of(self.relation, self.state)
 
     def digests(self, rows_read: Callable[[int], None] = lambda _: None) -> tuple[Digest, Digest]:
-        """Both sides as they are now, in one reading each; `rows_read` is told the source's."""
+        """Read both sides once; calls `rows_read` with the size of each chunk of the source."""
         source, target, self._recorded = Digest(), Digest(), None
         for chunk, hashes in self.source_chunks():
             source.add(hashes)
@@ -89,9 +89,9 @@ class TableSides:
         return source, target
 
     def differences(self, source: Digest, target: Digest) -> Iterator[Differences]:
-        """Which rows differ, in groups of bounded size; nothing where the digests are equal.
+        """Yield the rows that differ, in groups of limited size; none if the digests are equal.
 
-        Sides may change between two groups only by what the caller itself mends.
+        Between two groups, only repairs by the caller may change the sides.
         """
         for buckets in groups(source, target, GROUP_ROWS):
             yield differences(
@@ -108,7 +108,7 @@ class TableSides:
             yield chunk, hashes
 
     def target_chunks(self) -> Iterator[tuple[pa.Table, RowHashes]]:
-        """Pieces have the paired columns, under their names at the destination."""
+        """Yield chunks with the paired columns, under their names at the destination."""
         types = [canonical_type(self.relation.column(n).arrow_type) for n in self.pairing.source]
         for rows in self.destination.scan(self.state.target, self.pairing.target):
             for name, wanted in zip(self.pairing.target, types, strict=True):
@@ -125,34 +125,32 @@ class TableSides:
         return RowHashes(hash_rows(key, len(rows), as_key=True), contents)
 
     def _marked(self, chunk: RowChunk, hashes: RowHashes) -> RowHashes:
-        """Rows with a value that is neither held nor recorded at the destination become unlike.
-
-        One that is recorded is NULL on both sides, hence equal.
-        """
+        """Change the hashes of rows with an unrepresentable value that the destination did not
+        record. A recorded value is NULL on both sides, hence equal."""
         names = dict(zip(self.pairing.source, self.pairing.target, strict=True))
         values = [value for value in chunk.unrepresentable if value.column in names]
-        cells = unrepresentable_rows(
+        found = unrepresentable_rows(
             self.state.target, names, self.relation.key, chunk.rows, values, 0, 0
         )
-        unknown = ~np.isin(_cell_hashes(cells), self._recorded_cells())
+        unknown = ~np.isin(_value_hashes(found), self._recorded_values())
         rows = np.array([value.row for value in values], np.int64)[unknown]
         contents = hashes.rows.copy()
         contents[rows] = mix(~contents[rows])
         return RowHashes(hashes.keys if self.pairing.key else contents, contents)
 
-    def _recorded_cells(self) -> Hashes:
+    def _recorded_values(self) -> Hashes:
         if self._recorded is None:
-            wanted = ("table_name", *_CELL_COLUMNS)
+            wanted = ("table_name", *_VALUE_COLUMNS)
             parts = [np.empty(0, np.uint64)]
-            for cells in self.destination.scan(UNREPRESENTABLE_TABLE, wanted):
-                own = pc.equal(cells.column(0), self.state.target)
-                parts.append(_cell_hashes(cells.filter(own)))
+            for found in self.destination.scan(UNREPRESENTABLE_TABLE, wanted):
+                own = pc.equal(found.column(0), self.state.target)
+                parts.append(_value_hashes(found.filter(own)))
             self._recorded = np.concatenate(parts)
         return self._recorded
 
 
-def _cell_hashes(cells: pa.Table) -> Hashes:
-    return hash_rows([cells.column(name) for name in _CELL_COLUMNS], len(cells))
+def _value_hashes(found: pa.Table) -> Hashes:
+    return hash_rows([found.column(name) for name in _VALUE_COLUMNS], len(found))
 
 
 def _within(

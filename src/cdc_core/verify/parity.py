@@ -1,8 +1,8 @@
 """Whether two sets of rows are equal, in bounded memory, and in which rows they are not.
 
-Each side is first summed up in buckets by the hash of the row's key; only buckets that differ are
-looked at row by row. Rows come as two hashes, of the key and of the whole (see `row_hash`); without
-a key the row is its own key and copies count.
+Each side is first summed in buckets by the hash of the row's key; only rows in buckets that differ
+are compared one by one. A row is two hashes, of its key and of all its values (see `row_hash`). In
+a table without a key the row is its own key and copies count.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Digest:
         return int(self.counts.sum())
 
     def add(self, hashes: RowHashes) -> None:
-        # In pieces and halves whose sums a float64, which bincount adds in, holds exactly.
+        # bincount adds in float64, which holds the sums of these slices and halves exactly.
         for start in range(0, len(hashes.keys), 1 << 20):
             part = slice(start, start + (1 << 20))
             buckets, rows = bucket_of(hashes.keys[part]), hashes.rows[part]
@@ -77,7 +77,7 @@ class Digest:
 
 
 def groups(source: Digest, target: Digest, rows: int) -> Iterator[npt.NDArray[np.bool_]]:
-    """The differing buckets in groups with about so many rows, each at least one bucket."""
+    """Yield the differing buckets in groups of about `rows` rows, each at least one bucket."""
     group = np.zeros(BUCKETS, np.bool_)
     size = 0
     for bucket in np.flatnonzero(source.differing(target)):

@@ -1,8 +1,8 @@
-"""Repair table: make the rows that differ the source's, as of the snapshot, and no other.
+"""Repair table: rewrite only the rows that differ, to match the source as of the snapshot.
 
-A mended table is at the snapshot as if it had been read whole: its state says so, and the stream
-goes on from there. Until it is, the checkpoint marks it as needing a snapshot, so that a repair
-that was cut short is finished by the next run of `cdc`.
+A repaired table is at the snapshot, as if it had been read completely; the stream continues from
+there. Until the repair is finished, the checkpoint marks the table as needing a snapshot, so that
+the next `cdc` completes an interrupted repair.
 """
 
 from __future__ import annotations
@@ -39,50 +39,50 @@ if TYPE_CHECKING:
 
     Indexes = npt.NDArray[np.int64]
 
-#: Rows mended by one load, and bytes of them.
+#: Rows repaired by one load, and their bytes.
 LOAD_ROWS = 200_000
 LOAD_BYTES = 128 << 20
 
 
 @dataclass
 class RepairTable:
-    """Mends one table; `checkpoint` is what the destination holds now."""
+    """Repairs one table; `checkpoint` is the one that the destination holds."""
 
     sides: TableSides
     checkpoint: Checkpoint
     _rows: list[pa.Table] = field(default_factory=list)
-    _cells: list[pa.Table] = field(default_factory=list)
+    _unrepresentable: list[pa.Table] = field(default_factory=list)
 
     def begin(self) -> None:
         waiting = self.sides.state.needs_snapshot("a repair was cut short")
         self.checkpoint = self.checkpoint.with_table(waiting)
         self.sides.destination.load(EMPTY_BATCH, self.checkpoint)
 
-    def mend(self, found: Differences) -> None:
-        """Take out what is too much, then put in what is missing or different."""
+    def repair(self, found: Differences) -> None:
+        """Delete extra rows, then write missing and different ones."""
         if self.sides.pairing.key:
-            # A merge cannot make one row of several: those go, and one comes back.
-            self._take_out(np.concatenate([found.extra, found.duplicated]), None)
-            self._put_in(np.concatenate([found.missing, found.different]), None)
+            # A merge cannot turn several rows into one: delete them all and write one.
+            self._delete(np.concatenate([found.extra, found.duplicated]), None)
+            self._write(np.concatenate([found.missing, found.different]), None)
         else:
-            self._take_out(found.extra, found.extra_copies)
-            self._put_in(found.missing, found.missing_copies)
+            self._delete(found.extra, found.extra_copies)
+            self._write(found.missing, found.missing_copies)
 
     def finish(self, table: SourceTable) -> Checkpoint:
-        """The table is at the snapshot."""
+        """Mark the table as being at the snapshot; return the checkpoint."""
         streamed = table.published and not table.not_streamed
-        mended = replace(
+        repaired = replace(
             self.sides.state,
             snapshot_lsn=self.sides.snapshot.lsn,
             status=TableStatus.STREAMING if streamed else TableStatus.NOT_STREAMED,
             reason=table.not_streamed,
             fingerprint=table.fingerprint,
         )
-        self.checkpoint = self.checkpoint.with_table(mended)
+        self.checkpoint = self.checkpoint.with_table(repaired)
         self.sides.destination.load(EMPTY_BATCH, self.checkpoint)
         return self.checkpoint
 
-    def _take_out(self, keys: Hashes, copies: Indexes | None) -> None:
+    def _delete(self, keys: Hashes, copies: Indexes | None) -> None:
         wanted = _Wanted(keys, copies)
         names = self.sides.pairing.key_target or self.sides.pairing.target
         while wanted.left:
@@ -98,7 +98,7 @@ class RepairTable:
             if wanted.left == before:
                 return
 
-    def _put_in(self, keys: Hashes, copies: Indexes | None) -> None:
+    def _write(self, keys: Hashes, copies: Indexes | None) -> None:
         wanted = _Wanted(keys, copies)
         for chunk, hashes in self.sides.source_chunks():
             picked = wanted.take(hashes.keys)
@@ -106,19 +106,19 @@ class RepairTable:
                 names = self.sides.pairing
                 rows = chunk.rows.select(list(names.source)).take(pa.array(picked))
                 self._rows.append(rows.rename_columns(list(names.target)))
-                self._keep_cells(chunk, picked)
+                self._keep_unrepresentable(chunk, picked)
             if self._full():
                 self._load(UPSERT)
         self._load(UPSERT)
 
-    def _keep_cells(self, chunk: RowChunk, picked: Indexes) -> None:
+    def _keep_unrepresentable(self, chunk: RowChunk, picked: Indexes) -> None:
         rows = set(picked.tolist())
         values = [value for value in chunk.unrepresentable if value.row in rows]
         if values:
             pairing, snapshot = self.sides.pairing, self.sides.snapshot
             names = dict(zip(pairing.source, pairing.target, strict=True))
             relation, target = self.sides.relation, self.sides.state.target
-            self._cells.append(
+            self._unrepresentable.append(
                 unrepresentable_rows(
                     target, names, relation.key, chunk.rows, values,
                     int(snapshot.lsn), snapshot.taken_at,
@@ -135,9 +135,9 @@ class RepairTable:
         rows = pa.concat_tables(self._rows)
         batch = LoadBatch(
             merges=(self._merge(rows, operation),),
-            unrepresentable=tuple(self._cells),
+            unrepresentable=tuple(self._unrepresentable),
         )
-        self._rows, self._cells = [], []
+        self._rows, self._unrepresentable = [], []
         self.sides.destination.load(batch, self.checkpoint)
 
     def _merge(self, rows: pa.Table, operation: str) -> KeyedMerge | MultisetMerge:
@@ -167,7 +167,7 @@ class RepairTable:
 class _Wanted:
     """Rows still to be picked, one for each hash; `copies` says how often each is loaded.
 
-    All copies of a content are of one load: a later one with the same LSN would count as applied.
+    All copies of a row must be in one load: a later load with the same LSN would count as applied.
     """
 
     def __init__(self, hashes: Hashes, copies: Indexes | None) -> None:
@@ -180,7 +180,8 @@ class _Wanted:
         return len(self._hashes)
 
     def take(self, hashes: Hashes) -> Indexes:
-        """Rows of a chunk that are wanted, as often as they are; they are not wanted again."""
+        """Return the indexes of wanted rows in a chunk, repeated by their copies; these rows are no
+        longer wanted."""
         rows = np.flatnonzero(np.isin(hashes, self._hashes))
         found, first = np.unique(hashes[rows], return_index=True)
         place = np.searchsorted(self._hashes, found)
