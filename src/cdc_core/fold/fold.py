@@ -1,9 +1,8 @@
-"""Folding: all changes of a table in a batch become what is left to apply, one row a key.
+"""Folding: the changes of a table in a batch become the final changes, one row per key.
 
-Columnar throughout. The row index of a `TableChanges` is the order of events; a lineage links an
-event to the event before it of the same row, through changes of key, so that a value which the
-source did
-not send (unchanged TOAST) is found wherever in the batch it was last sent.
+Everything is columnar. The row index of a `TableChanges` is the order of events. A lineage links an
+event to the previous event of the same row, across changes of key. It finds a value that the source
+did not send (unchanged TOAST) where the batch last contained it.
 """
 
 from __future__ import annotations
@@ -48,11 +47,11 @@ def fold(
     dropped: Sequence[str] = (),
     first_ref: int = 0,
 ) -> KeyedMerge | MultisetMerge | None:
-    """What `changes` leave to apply to `target`; None for nothing.
+    """Return the merge of `changes` into `target`; None for no changes.
 
-    `changes.rows` has exactly the target's columns (see `layout.lay_out`); `key` names target
-    columns, none for a multiset. `_cdc_ref` counts from `first_ref`. O(n) without unchanged TOAST,
-    O(n log n) with.
+    `changes.rows` has exactly the target's columns (see `layout.lay_out`). `key` names target
+    columns; empty for a multiset. `_cdc_ref` counts from `first_ref`. O(n) without unchanged TOAST,
+    O(n log n) with it.
     """
     truncations = np.flatnonzero(changes.op == Op.TRUNCATE)
     start = int(truncations[-1]) + 1 if len(truncations) else 0
@@ -136,7 +135,7 @@ def _keyed(
 
 
 def _key_codes(keys: pa.Table, events: Indexes) -> Indexes:
-    """A number for each event's key, equal where the keys are; dense from 0."""
+    """Return a number for each event's key: equal for equal keys, dense from 0."""
     codes: Indexes | None = None
     for column in keys.columns:
         column_codes, count = _codes(column.slice(int(events[0])) if len(events) else column[:0])
@@ -163,17 +162,17 @@ def _codes(column: pa.ChunkedArray) -> tuple[Indexes, int]:
 
 
 def _last_of_each(codes: Indexes, start: int) -> Indexes:
-    """Index of the last event of each code, ascending."""
+    """Return the index of the last event of each code, ascending."""
     if not len(codes):
         return np.empty(0, dtype=np.int64)
     last = np.full(int(codes.max()) + 1, NONE, dtype=np.int64)
     last[codes] = np.arange(start, start + len(codes), dtype=np.int64)
-    # Of rows that changed once they are in order already.
+    # Already in order if each row changed once.
     return last if bool((last[1:] > last[:-1]).all()) else np.sort(last)
 
 
 def _lineage(changes: TableChanges, codes: Indexes, events: Indexes) -> Indexes:
-    """For each event the one before it of the same row, NONE where the batch has none."""
+    """Return for each event the previous event of the same row; NONE if the batch has none."""
     before = np.full(len(changes), NONE, dtype=np.int64)
     order = np.argsort(codes, kind="stable")
     same = codes[order[1:]] == codes[order[:-1]]
@@ -185,10 +184,10 @@ def _lineage(changes: TableChanges, codes: Indexes, events: Indexes) -> Indexes:
 
 
 def _follow(before: Indexes, onward: Mask) -> Indexes:
-    """For each event the nearest in its lineage, itself included, that is not `onward` (or the
-    first).
+    """Return for each event the nearest in its lineage (or itself) that is not `onward`, else the
+    first.
 
-    Pointer doubling: as many rounds as the longest lineage has binary digits.
+    Pointer doubling: the number of rounds is the logarithm of the longest lineage.
     """
     here = np.arange(len(before), dtype=np.int64)
     jump = np.where(onward & (before != NONE), before, here)
@@ -200,7 +199,7 @@ def _follow(before: Indexes, onward: Mask) -> Indexes:
 
 
 def _unchanged_text(target: TargetTable, unresolved: dict[str, Mask], count: int) -> pa.Array:
-    """`_cdc_unchanged` of each row: positions of its unresolved columns as `.3.17.`, or null."""
+    """Return `_cdc_unchanged` of each row: positions of unresolved columns as `.3.17.`, or null."""
     if not unresolved:
         return pa.nulls(count, pa.string())
     positions = [target.schema.get_field_index(name) for name in unresolved]
@@ -224,7 +223,7 @@ class _Hops:
         self.refs = refs
 
     def rows(self, changes: TableChanges, target: TargetTable, key: tuple[str, ...]) -> pa.Table:
-        """The hops as staging rows: their key, all else null."""
+        """Return the hops as rows that have only a key; all else is null."""
         count = len(self.events)
         keys = changes.rows.select(list(key)).take(pa.array(self.events))
         columns = [
@@ -243,10 +242,10 @@ def _hops(
     unresolved: dict[str, Mask],
     first_ref: int,
 ) -> _Hops:
-    """Walk the key changes of every unresolved row back to the key that the target knows.
+    """Follow the key changes of every unresolved row back to the key that the target knows.
 
-    A hop is (the key, the LSN at which the row came to it). Of several hops within one transaction
-    only the last can ever be seen in a target, which holds whole transactions.
+    A hop is a key and the LSN at which the row got it. Of several hops within one transaction, a
+    target can only contain the last, because it holds whole transactions.
     """
     none = np.empty(0, dtype=np.int64)
     wanted = np.zeros(len(final), dtype=np.bool_)

@@ -1,4 +1,4 @@
-"""Laying out changes in a target's columns: versions of a relation become one `TableChanges`."""
+"""Layout of changes in a target's columns: versions of a relation become one `TableChanges`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def lay_out(versions: Versions, target: TargetTable, snapshot_lsn: Lsn) -> TableChanges:
-    """One `TableChanges` with exactly the target's columns, from versions in stream order.
+    """Return one `TableChanges` with exactly the target's columns, from versions in stream order.
 
-    Each version comes with the target column of each of its columns. Changes that committed before
-    `snapshot_lsn` are in the table already and go.
+    Each version is given with the target column of each of its columns. Changes that committed
+    before `snapshot_lsn` are in the table already and are omitted.
     """
     parts = [
         _place(_after(changes, snapshot_lsn), columns, target) for changes, columns in versions
@@ -53,10 +53,10 @@ def lay_out(versions: Versions, target: TargetTable, snapshot_lsn: Lsn) -> Table
 
 
 def _after(changes: TableChanges, snapshot_lsn: Lsn) -> TableChanges:
-    """Without what the snapshot has.
+    """Return the changes that the snapshot does not contain.
 
-    A commit record may start exactly at the snapshot's LSN and is not in the snapshot then. Its
-    changes are marked one byte later, where no record can start, so that they count as newer.
+    A commit record can start exactly at the snapshot's LSN; the snapshot does not contain it. Its
+    changes get an LSN one byte later, where no record can start, so that they count as newer.
     """
     lsn = changes.commit_lsn
     first = int(np.searchsorted(lsn, np.uint64(snapshot_lsn)))

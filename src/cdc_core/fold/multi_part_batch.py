@@ -1,7 +1,7 @@
-"""A batch that comes in parts: each is folded when it comes, and waits for the last one.
+"""A batch in several parts: each part is folded on arrival and waits for the last one.
 
-Memory holds a bounded part of them, whatever the size of a transaction; the rest is staged at the
-destination. Parts that touch different keys are the batch as they are; others are folded again.
+Memory holds a limited amount of them, whatever the size of a transaction; the rest is staged at the
+destination. Parts with different keys are used as they are; others are folded again.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ if TYPE_CHECKING:
 
     Stage = Callable[[pa.Table], StagedRows]
 
-#: Folded rows that wait in memory. Beyond it the largest are staged, down to half of it.
+#: Bytes of folded rows held in memory. Beyond this the largest are staged, down to half of it.
 HELD_BYTES = 48 << 20
-#: So many folded rows, of about so many bytes, are folded again at a time.
+#: Up to this many folded rows, of about this many bytes, are folded again at a time.
 REGROUP_ROWS = 1 << 19
 REGROUP_BYTES = 64 << 20
 
 
 class Entangled(Exception):
-    """Rows that changed their key without all of their values, among others of the same keys: what
-    a part leaves of them is not enough to fold them with the other parts."""
+    """Rows changed their key and the source did not send all of their values, in several parts with
+    the same keys: a folded part does not contain enough to fold it again."""
 
 
 @dataclass
 class _Part:
     merge: Merge
     relation: Relation
-    #: Least and greatest value of the key's first column; None where they have no order.
+    #: Least and greatest value of the key's first column; None if they have no order.
     keys: tuple[object, object] | None
-    #: Of its rows, wherever they are.
+    #: Bytes of its rows, in memory or staged.
     nbytes: int
 
     @property
@@ -84,11 +84,11 @@ class BatchParts:
         return list(self._parts)
 
     def rows_of(self, oid: int) -> int:
-        """Folded rows of a table so far; where the next part's `_cdc_ref` begins."""
+        """Return the number of folded rows of a table: the next part's `_cdc_ref` starts there."""
         return self._rows.get(oid, 0)
 
     def renamed(self, oid: int, target: TargetTable) -> bool:
-        """Whether a part has other names than its table, now `target`, has for the same columns."""
+        """Whether a part uses other names than `target` for the table or its columns."""
         before = [part.merge.target for part in self._parts[oid]]
         names = target.schema.names
         return any(
@@ -99,13 +99,13 @@ class BatchParts:
     def add(self, relation: Relation, merge: Merge) -> None:
         oid = relation.oid
         if merge.truncated_at is not None:
-            self._parts.pop(oid, None)  # but the next `_cdc_ref` stays above those given
+            self._parts.pop(oid, None)  # the row count stays: `_cdc_ref` must not repeat
         part = _Part(merge, relation, _key_range(merge), merge.rows.nbytes)
         self._parts.setdefault(oid, []).append(part)
         self._rows[oid] = self.rows_of(oid) + len(merge.rows)
 
     def make_room(self) -> None:
-        """Stage what memory should not hold while more parts come."""
+        """Stage rows that memory should not hold while more parts arrive."""
         parts = [part for of_table in self._parts.values() for part in of_table]
         held = sum(part.held_bytes for part in parts)
         if held <= HELD_BYTES:
@@ -127,8 +127,10 @@ class BatchParts:
     def take(
         self, oid: int, target: TargetTable, key: tuple[str, ...], dropped: Sequence[str]
     ) -> Merge:
-        """What a table's parts leave to apply to `target`, which may have changed since the first
-        of them; at most one row a key. They are here no more. Raises `Entangled`."""
+        """Return and forget a table's parts as one merge into `target`, at most one row per key.
+
+        `target` may have changed since the first part. Raises `Entangled`.
+        """
         parts = self._parts.pop(oid)
         self._rows.pop(oid)
         as_they_are = all(part.merge.target == target for part in parts)
@@ -193,7 +195,7 @@ def _key_range(merge: Merge) -> tuple[object, object] | None:
 
 
 def _apart(parts: list[_Part]) -> bool:
-    """Whether no key can be in two parts."""
+    """Whether the parts have no key in common."""
     ranges = [part.keys for part in parts if len(part.merge.rows) or part.merge.staged]
     if any(bounds is None or bounds[0] is None for bounds in ranges):
         return False
@@ -203,7 +205,7 @@ def _apart(parts: list[_Part]) -> bool:
 
 
 def _together(merges: Sequence[Merge], target: TargetTable) -> Merge:
-    """One merge of several of different keys, or of a multiset."""
+    """Combine merges with different keys, or of a multiset, into one."""
     rows = pa.concat_tables([merge.rows for merge in merges])
     staged = tuple(chunk for merge in merges for chunk in merge.staged)
     first = merges[0]
@@ -221,10 +223,10 @@ def _together(merges: Sequence[Merge], target: TargetTable) -> Merge:
 
 
 def _relaid(parts: list[_Part], target: TargetTable) -> Iterator[pa.Table]:
-    """Rows of the parts, in order, in the columns of `target`.
+    """Yield the rows of the parts, in order, in the columns of `target`.
 
-    Columns keep their places when a table changes: later ones have new names, wider types, or are
-    more. The rows from before have NULL in those.
+    Columns keep their positions when a table changes. They may have new names or wider types, and
+    columns may be added, in which older rows are NULL.
     """
     for part in parts:
         own = len(part.merge.target.schema)
@@ -244,7 +246,7 @@ def _relaid(parts: list[_Part], target: TargetTable) -> Iterator[pa.Table]:
 
 
 def _shares(rows: pa.Table, key: tuple[str, ...], groups: int) -> Iterator[pa.Table]:
-    """The rows in groups, each key always in the same one, in their order."""
+    """Yield the rows of each group, in order; a key is always in the same group."""
     hashes = hash_rows([rows.column(name) for name in key], len(rows), as_key=True)
     group = (hashes % np.uint64(groups)).astype(np.int64)
     order = np.argsort(group, kind="stable")
@@ -254,7 +256,7 @@ def _shares(rows: pa.Table, key: tuple[str, ...], groups: int) -> Iterator[pa.Ta
 
 
 def _events(rows: pa.Table, relation: Relation, target: TargetTable) -> TableChanges:
-    """Folded rows, parts in order, as the changes that they sum up."""
+    """Return folded rows, in the order of their parts, as changes."""
     deleted = pc.equal(rows.column(OP_COLUMN), DELETE).to_numpy(zero_copy_only=False)
     marks = rows.column(UNCHANGED_COLUMN)
     unchanged = {}

@@ -83,8 +83,8 @@ class _Read:
 class StreamChanges:
     """Change data capture from the checkpoint on.
 
-    Order is the whole of its safety: a batch and its checkpoint become durable in the destination,
-    and only then does the slot move.
+    The order makes it safe: first a batch and its checkpoint become durable in the destination;
+    only then does the slot move.
     """
 
     source: ChangeSource
@@ -93,7 +93,7 @@ class StreamChanges:
     destination: Destination
     first_schema: str = "public"
     freeze_schema: bool = False
-    #: Bytes of WAL that the slot may keep on the source's disk; None: no budget of ours.
+    #: Bytes of WAL that the slot may retain on the source's disk; None: no limit of our own.
     max_retained_wal: int | None = None
     poll_seconds: float = 0.5
     clock: Clock = field(default_factory=SystemClock)
@@ -102,12 +102,12 @@ class StreamChanges:
     def run(
         self, *, follow: bool = False, stop: Callable[[], bool] = lambda: False
     ) -> StreamReport:
-        """Bring every followed table to a commit at or past the WAL position at which this began.
+        """Bring every followed table to a commit at or past the WAL position at the start.
 
-        `stop` ends it cleanly after the batch in hand. Raises `TablesNeedSnapshot` when every other
-        table is up to date, and `OperatorNeeded` when the slot still retains more WAL than it may
-        once all is loaded: a transaction that is open holds it, which is not ours to end. Raises
-        `NeverLoaded` before the first snapshot.
+        `stop` ends the run cleanly after the current batch. Raises `NeverLoaded` before the first
+        snapshot. Raises `TablesNeedSnapshot` once every other table is up to date. Raises
+        `OperatorNeeded` if the slot retains more WAL than allowed although everything is loaded:
+        an open transaction holds it, and only its owner can end that.
         """
         with self.source:
             return self._run(self.source.expect_read(), follow=follow, stop=stop)
@@ -116,7 +116,7 @@ class StreamChanges:
         self, checkpoint: Checkpoint, unread: Mapping[int, str]
     ) -> tuple[Checkpoint, StreamReport]:
         """Read the tables `unread` (by oid, with the reason) and bring all tables to one commit, at
-        or past the WAL position at which this began. Source and destination are open."""
+        or past the current WAL position. Source and destination must be open."""
         until = self.source.current_lsn()
         tables = self._follow(checkpoint, until, unread)
         report = StreamReport(checkpoint.lsn)
@@ -188,18 +188,20 @@ class StreamChanges:
         )
         if broken is not None:
             raise broken
-        # A timeline that goes on from the checkpoint's is the checkpoint's from here on. A full
-        # load that has not ended needs no end any more: what it has not come to is streamed on.
+        # From here on the checkpoint is on the source's timeline, which continues its own. An
+        # unfinished full load ends here: the tables that it did not reach are read by the stream.
         return replace(checkpoint, source=identity, full_load=None)
 
-    def _warn_of_stale(self, tables: FollowedTables, told: frozenset[int]) -> frozenset[int]:
-        """Name the tables that no run brings up to date, once; those named by now."""
+    def _warn_of_stale(
+        self, tables: FollowedTables, named_before: frozenset[int]
+    ) -> frozenset[int]:
+        """Warn once of each table that no run brings up to date; return those named so far."""
         stale = {
             oid: (str(table.relation.table), table.not_streamed)
             for oid, table in tables.sources.items()
             if table.not_streamed
         }
-        if named := sorted(stale[oid] for oid in stale.keys() - told):
+        if named := sorted(stale[oid] for oid in stale.keys() - named_before):
             reasons = "; ".join(f"{name} {why}" for name, why in named)
             again = tables_option(name for name, _ in named)
             self.progress.emit(
@@ -208,12 +210,12 @@ class StreamChanges:
                     f"until then, to bring them up to date: pgbronze snapshot {again}"
                 )
             )
-        return told | stale.keys()
+        return named_before | stale.keys()
 
     def _exceeded(
         self, watch: BudgetWatch, tables: FollowedTables, report: StreamReport
     ) -> OperatorNeeded | None:
-        """Whether the slot retains too much though all is loaded, and read past a new note."""
+        """Return the error if the slot retains too much WAL although everything is loaded."""
         if watch.exceeded() is None:
             return None
         self.source.note_transactions()
@@ -229,9 +231,9 @@ class StreamChanges:
         *,
         idle_seconds: float,
     ) -> None:
-        """Load until `until`; then read what must be read, and drain up to that reading too.
+        """Load up to `until`, then read the tables that need it and load up to their snapshot.
 
-        `idle_seconds`: how long the durable position has stood; a run that ends waits no longer.
+        `idle_seconds`: how long the durable position has not moved; infinite in a run that ends.
         """
         attempts = 1
         while True:
@@ -261,7 +263,7 @@ class StreamChanges:
     def _load_until(
         self, tables: FollowedTables, until: Lsn, report: StreamReport, stop: Callable[[], bool]
     ) -> Lsn:
-        """Load what one reading gives; how far it came."""
+        """Load the batches of one read of the slot; return the position reached."""
         reached = tables.checkpoint.lsn
         read, began = _Read(), self.clock.monotonic()
         folding = BatchFolding(tables, self.destination.stage)
@@ -312,14 +314,15 @@ class StreamChanges:
         self.source.confirm(confirmable(tables.checkpoint))
 
     def _advance(self, tables: FollowedTables, lsn: Lsn) -> None:
-        """Make a position without changes durable, so that an idle database pins no WAL."""
+        """Make a position without changes durable, so that an idle database retains no WAL."""
         self._commit(tables, EMPTY_BATCH, lsn, None)
 
     def _remove_gone(self, tables: FollowedTables, reached: Lsn) -> Lsn:
-        """Remove rows of partitions that are gone; up to where to drain before the others are.
+        """Remove rows of partitions that are gone; return the position to load up to before the
+        others can be removed.
 
-        All changes before `reached` are loaded. Whether another partition has come in their place
-        is seen once more: what it brings commits later.
+        All changes before `reached` are loaded. The catalog is compared once more, in case another
+        partition has taken the place of one that is gone; its rows commit later.
         """
         due = {oid: removal for oid, removal in tables.removals.items() if removal.after <= reached}
         if due:
@@ -343,10 +346,10 @@ class StreamChanges:
         return max((removal.after for removal in tables.removals.values()), default=reached)
 
     def _read_again(self, tables: FollowedTables, report: StreamReport, attempt: int) -> Lsn:
-        """Read new tables, and those that the stream could not follow; the LSN to drain up to.
+        """Read new tables and those that the stream could not follow; return the LSN to load up to.
 
-        Those whose definitions change meanwhile are left to be read once more; one whose reading
-        is refused does not stop the others.
+        Tables whose definitions change meanwhile are read again later. A table that the source
+        refuses does not stop the others.
         """
         for oid, why in tables.to_read.items():
             self.progress.emit(Note(f"reading {tables.sources[oid].relation.table}: {why}"))
@@ -354,7 +357,7 @@ class StreamChanges:
         try:
             lsn = self._read(tables, oids, report)
         except OperatorNeeded as refused:
-            # Of all of them: no snapshot could be taken, say.
+            # It concerns all of them: for example, no snapshot could be taken.
             lsn = tables.checkpoint.lsn
             for oid in oids:
                 tables.set_aside_table(oid, str(refused))
@@ -365,7 +368,7 @@ class StreamChanges:
         return lsn
 
     def _read(self, tables: FollowedTables, oids: Sequence[int], report: StreamReport) -> Lsn:
-        """Read these tables at one LSN, which it returns."""
+        """Read these tables at one LSN and return it."""
         pairs = [(tables.sources[oid], tables.targets[oid]) for oid in oids]
         with self.snapshots.begin(create_slot=False) as snapshot:
             checkpoint, last, counts = read_tables(
@@ -387,7 +390,7 @@ class StreamChanges:
 
 
 def _require_all(tables: FollowedTables) -> None:
-    """Raise what keeps tables from being followed, now that all others are up to date."""
+    """Raise the reason why tables are not followed, now that all others are up to date."""
     if tables.set_aside_names:
         raise TablesNeedSnapshot(
             tables.set_aside_names, frozen=tables.frozen, unfit=bool(tables.unfit)

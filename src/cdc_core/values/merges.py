@@ -1,10 +1,9 @@
-"""What a destination is asked to apply to one of its tables, already folded.
+"""Folded changes for a destination to apply to one of its tables.
 
-Two shapes of change (`KeyedMerge`, `MultisetMerge`) and one of a full load (`Replacement`).
-Applying
-any of them twice, or after a later one, leaves the table as applying it once in order: the guard is
-each target row's `_cdc_lsn`, the commit LSN of the last change that made it. A row without one,
-which somebody else wrote, is older than any change.
+There are two kinds of merge (`KeyedMerge`, `MultisetMerge`), and `Replacement` for a full load.
+Applying one twice, or after a later one, has the same result as applying it once and in order. The
+guard is the `_cdc_lsn` of each target row: the commit LSN of the last change that made it. A row
+without one was written by somebody else and is older than any change.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class TargetTable:
 
 
 class StagedRows(Protocol):
-    """Rows that wait at the destination, out of memory, until a load names them."""
+    """Rows that wait at the destination, not in memory, until a load names them."""
 
     def __len__(self) -> int: ...
 
@@ -66,23 +65,20 @@ class StagedRows(Protocol):
 class KeyedMerge:
     """At most one final change per key.
 
-    More rows of the same columns may be in `staged`, of other keys.
+    `staged` may hold more rows with the same columns and other keys.
 
     `rows` has the target's columns, `METADATA_FIELDS`, `KEYED_CONTROL_FIELDS`:
 
-    - `_cdc_op` = "U": the key's row becomes this one, unless the target's row has a `_cdc_lsn` at
-      or
-      past this row's. `_cdc_unchanged` names the target columns whose value the source did not
-      send,
-      as `.3.17.` (positions in `target.schema`); null for none. Their value is the target row's
-      own,
-      or, where hops refer to this row, that of the latest hop which the target still holds.
-    - "D": the key's row goes, under the same guard.
-    - "H": a hop; its key is an earlier key of the row numbered `_cdc_ref`, and counts only if the
+    - `_cdc_op` = "U": this row replaces the key's row, unless the target's row has a `_cdc_lsn` at
+      or past this row's. `_cdc_unchanged` lists the target columns whose values the source did not
+      send, as `.3.17.` (positions in `target.schema`); null for none. Their value is the target
+      row's own or, if hops refer to this row, that of the latest hop which the target still holds.
+    - "D": the key's row is deleted, under the same guard.
+    - "H": a hop. Its key is an earlier key of the row numbered `_cdc_ref`. It counts only if the
       target's row under that key has a `_cdc_lsn` at or past the hop's (the first hop has 0).
       `_cdc_ref` numbers the "U" rows that have hops; null elsewhere.
 
-    With `truncated_at`, target rows whose `_cdc_lsn` is below it go first.
+    With `truncated_at`, target rows whose `_cdc_lsn` is below it are deleted first.
     """
 
     target: TargetTable
@@ -97,17 +93,19 @@ class KeyedMerge:
 
 @dataclass(frozen=True, eq=False)
 class MultisetMerge:
-    """Inserts and deletes of a table without a key, every one of them, in order.
+    """All inserts and deletes of a table without a key, in order.
 
-    `rows` has the target's columns, `METADATA_FIELDS`, `MULTISET_CONTROL_FIELDS`. `_cdc_op` "U" is
-    one row more of that content, "D" one less; `_cdc_ref` is the order. Rows are equal when every
-    column of `content` is (NULL equals NULL, NaN equals NaN; 0.0 is not -0.0). Let l be the
-    greatest `_cdc_lsn` among the target's rows of a content and c their count (0 when absent, and
-    then l = 0). Events at or before l are applied already; walking the others from c, never below
-    0, gives the new count; all copies then carry the `_cdc_lsn` of the content's last event.
+    `rows` has the target's columns, `METADATA_FIELDS`, `MULTISET_CONTROL_FIELDS`. `_cdc_op` "U"
+    adds one row with this content, "D" removes one; `_cdc_ref` is the order. Rows are equal if
+    every column of `content` is (NULL equals NULL, NaN equals NaN; 0.0 is not -0.0).
+
+    Let l be the greatest `_cdc_lsn` among the target's rows with a content, and c their count (both
+    0 if there are none). Events at or before l are applied already. Counting the others from c,
+    never below 0, gives the new count. All copies then get the `_cdc_lsn` of the last event.
+
     Columns outside `content` are those that the source has dropped: copies in the target keep them.
-    With `truncated_at`, target rows whose `_cdc_lsn` is below it go first. More rows of the same
-    columns may be in `staged`; `_cdc_ref` orders all.
+    With `truncated_at`, target rows whose `_cdc_lsn` is below it are deleted first. `staged` may
+    hold more rows with the same columns; `_cdc_ref` orders all of them.
     """
 
     target: TargetTable
@@ -121,10 +119,10 @@ class MultisetMerge:
 class Replacement:
     """The whole content of a table.
 
-    `rows` yields tables of the target's columns + `METADATA_FIELDS`; what the destination keeps
-    under the names `kept` comes on top. `key` is for destinations that lay out a new table by it;
-    may be empty. Columns that only the table before had stay, and are left out of what is written,
-    so that they get their defaults; but for those that are `gone` (None: all of them).
+    `rows` yields tables with the target's columns and `METADATA_FIELDS`. The rows that the
+    destination keeps under the names in `kept` are added. `key` is for destinations that lay out a
+    new table by it; it may be empty. Columns of the existing table that `target` does not have stay
+    and get their defaults, except those in `gone` (None: all of them).
     """
 
     target: TargetTable
@@ -136,9 +134,9 @@ class Replacement:
 
 @dataclass(frozen=True)
 class ColumnRename:
-    """Done unless the old name is missing or the new one is there: then it was done before.
+    """Skipped if the old name is missing or the new one exists: then it was done before.
 
-    The cells of the column in `UNREPRESENTABLE_TABLE` take the name too.
+    Rows of the column in `UNREPRESENTABLE_TABLE` get the new name too.
     """
 
     table: str
@@ -148,7 +146,7 @@ class ColumnRename:
 
 @dataclass(frozen=True)
 class TableRename:
-    """Done under the same condition as `ColumnRename`."""
+    """Skipped under the same condition as `ColumnRename`."""
 
     old: str
     new: str
@@ -172,7 +170,7 @@ UNREPRESENTABLE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class LoadBatch:
-    """Everything of one batch: applied in the order steps, replacements and merges, checkpoint."""
+    """One batch, applied in this order: steps, replacements and merges, checkpoint."""
 
     merges: tuple[Merge, ...] = ()
     steps: tuple[SchemaStep, ...] = ()
