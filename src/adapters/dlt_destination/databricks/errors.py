@@ -207,7 +207,7 @@ def _reach(cause: BaseException, at: str) -> CdcError | None:
     if transient(cause) or "RequestError" in kinds:
         return DestinationUnavailable(
             f"{at}: {scrubbed(cause)}",
-            f"see that the warehouse of {SECTION} can be reached; run again",
+            f"make sure that the warehouse of {SECTION} can be reached; run again",
         )
     return None
 
