@@ -1,7 +1,7 @@
-"""In-memory parts behind every port, for the tests of services that embed the library.
+"""In-memory implementations of every port, for the tests of services that embed the library.
 
-They keep the ports' contracts (the same suites test them as the real adapters) and can be told to
-fail at any call (`FaultPlan`). Nothing here imports a driver.
+They keep the ports' contracts (the same suites test them as the real adapters) and can fail at
+any call (`FaultPlan`). Nothing here imports a driver.
 """
 
 from adapters.fakes.clock import ManualClock

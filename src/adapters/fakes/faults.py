@@ -13,10 +13,9 @@ class InjectedCrash(BaseException):
 class FaultPlan:
     """Counts the calls that pass it and fails the chosen ones.
 
-    `at` maps the number of a call (from 0, over all names) to what it raises; `named` maps a call's
-    name to what its every occurrence raises. Sweep `at={n: InjectedCrash()}` over n to kill a run
-    at
-    every call.
+    `at` maps the number of a call (from 0, over all names) to the exception that it raises. `named`
+    maps a name to the exception that each call of that name raises. Sweep `at={n: InjectedCrash()}`
+    over n to kill a run at every call.
     """
 
     at: dict[int, BaseException] = field(default_factory=dict)

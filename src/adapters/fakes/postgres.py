@@ -45,7 +45,7 @@ class Table:
     rows: list[Row] = field(default_factory=list)
     definition: int = 0
     storage: int = 0
-    #: Where every row was written anew without events.
+    #: The LSN at which every row was rewritten without events.
     rewritten_at: Lsn = Lsn(0)  # noqa: RUF009
     #: Labels of enums and marks of their last renaming, by number.
     labels: dict[int, tuple[str, str]] = field(default_factory=dict)
@@ -180,7 +180,7 @@ class InMemoryPostgres:
         table.rows = [{new if k == old else k: v for k, v in row.items()} for row in table.rows]
 
     def rewrite(self, oid: int, name: str, type_: pa.DataType, using: Any) -> None:
-        """ALTER COLUMN ... TYPE ... USING: every row changes, and no event tells."""
+        """ALTER COLUMN ... TYPE ... USING: every row changes without an event."""
         table = self.tables[oid]
         columns = tuple(
             replace(c, arrow_type=type_, type_oid=_type_oid(type_)) if c.name == name else c
@@ -198,14 +198,14 @@ class InMemoryPostgres:
         self.write_wal()
 
     def unlogged(self, oid: int, *rows: Row) -> None:
-        """SET UNLOGGED, inserts, SET LOGGED: no event tells of them."""
+        """SET UNLOGGED, inserts, SET LOGGED, all without an event."""
         table = self.tables[oid]
         table.storage += 2
         table.rewritten_at = self.write_wal()
         table.rows += rows
 
     def rename_label(self, oid: int, name: str, old: str, new: str) -> None:
-        """ALTER TYPE ... RENAME VALUE: rows read otherwise, and no event tells."""
+        """ALTER TYPE ... RENAME VALUE: rows get another text without an event."""
         table = self.tables[oid]
         number = next(n for n, (label, _) in table.labels.items() if label == old)
         table.labels[number] = new, str(self.write_wal())

@@ -331,7 +331,7 @@ class InMemorySource:
         )
 
     def _numbered(self, relation: Relation) -> Relation:
-        """With the numbers that the catalog has now: the stream itself tells none."""
+        """Add the column numbers of the catalog; the stream does not contain them."""
         table = self.postgres.tables.get(relation.oid)
         known = {c.name: c.attnum for c in table.relation.columns} if table else {}
         columns = tuple(replace(c, attnum=known.get(c.name, 0)) for c in relation.columns)

@@ -1,4 +1,4 @@
-"""Findings: what `check` has to say of one thing, and the statement or setting that mends it."""
+"""Findings: one result of `check`, with the statement or setting that fixes it."""
 
 from __future__ import annotations
 

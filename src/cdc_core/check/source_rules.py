@@ -31,7 +31,7 @@ RAISES_WAL_LEVEL = 190_000
 LONG_TRANSACTION_SECONDS = 60.0
 SHORT_SENDER_TIMEOUT = 10.0
 LITTLE_WAL_LEFT = 1 << 30
-#: A run may take one in so many of the locks for which the server has room.
+#: A run may take one of every `LOCK_SHARE` locks for which the server has room.
 LOCK_SHARE = 4
 
 _WAL_LEVEL = {
@@ -152,8 +152,8 @@ def continuity_findings(
 
 
 def unknown_history(facts: SourceFacts) -> Iterator[Finding]:
-    """Where checkpoint or cluster could not be read, which has a finding of its own: neither a
-    checkpoint that is missing nor one that the slot continues is to be told of."""
+    """Report only that the slot was not compared: the checkpoint or the cluster could not be read,
+    which has its own finding."""
     subject = f"slot {facts.slot_name}"
     if facts.slot is not None and facts.slot.database != facts.database:
         yield _slot_of_others(subject, facts.slot)

@@ -12,7 +12,7 @@ class Clock(Protocol):
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Return once at least so many seconds have passed."""
+        """Wait for at least this many seconds."""
         ...
 
 

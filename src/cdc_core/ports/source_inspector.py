@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Provider(Enum):
-    """Who runs the server, as far as its settings and roles tell; rights differ by it."""
+    """Who runs the server, judged by its settings and roles; privileges differ."""
 
     SELF = "self-managed"
     RDS = "Amazon RDS or Aurora"

@@ -43,7 +43,7 @@ class CheckSource:
     max_retained_wal: int | None = None
 
     def run(self) -> list[Finding]:
-        """Findings in the order in which they are worth mending: source, tables, destination."""
+        """Return findings in the order in which to fix them: source, tables, destination."""
         facts = self._facts()
         destination = self._destination()
         if isinstance(facts, Finding):

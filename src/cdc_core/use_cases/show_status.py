@@ -33,9 +33,8 @@ class TableLine:
 
 @dataclass(frozen=True)
 class StatusReport:
-    """`lag_bytes` is WAL written since the checkpoint; `lag_seconds` the age of its last commit by
-    the
-    source's clock, 0 when nothing is behind."""
+    """`lag_bytes` is the WAL written since the checkpoint. `lag_seconds` is the age of its last
+    commit by the source's clock; 0 without lag."""
 
     source: SourceIdentity
     slot: SlotState | None

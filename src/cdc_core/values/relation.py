@@ -1,9 +1,8 @@
 """Tables as the source knows them: names, columns, replica identity.
 
-`table` is the user's object; a `Relation` is its description at one moment, from the catalog or
-from
-a Relation message. Column types are Arrow's: how a PostgreSQL type maps is the source adapter's
-rule.
+A table is the user's object. A `Relation` describes it at one moment, and comes from the catalog or
+a Relation message. Column types are Arrow's; the source adapter maps PostgreSQL types to them.
+
 Source: PostgreSQL manual, "Logical Replication Message Formats", `pg_class`, `pg_attribute`.
 """
 
@@ -56,11 +55,11 @@ def tables_option(tables: Iterable[str]) -> str:
 class Column:
     """One column.
 
-    `attnum` is PostgreSQL's column number, 0 where the catalog was not asked (a Relation message
-    does not tell it). `pg_type` is the type as `format_type` prints it, for people. `arrow_type` is
-    what a value becomes. `has_default` tells of a default now (a constant, an expression,
-    identity), or when the column was added, so that rows from before may have a value. A generated
-    column that the stream does not send is not among a relation's.
+    `attnum` is PostgreSQL's column number; 0 if it is not known (a Relation message does not
+    contain it). `pg_type` is the type as `format_type` prints it. `arrow_type` is the type of
+    decoded values. `has_default`: the column has a default (a constant, an expression, identity),
+    or had one when it was added, so that older rows may have a value. A relation does not contain
+    generated columns that the stream omits.
     """
 
     name: str
