@@ -152,8 +152,10 @@ def continuity_findings(
 
 
 def unknown_history(facts: SourceFacts) -> Iterator[Finding]:
-    """Report only that the slot was not compared: the checkpoint or the cluster could not be read,
-    which has its own finding."""
+    """Report on the slot alone, because the checkpoint or the cluster's identity could not be read.
+
+    That failure has a finding of its own, so a missing checkpoint is not reported here.
+    """
     subject = f"slot {facts.slot_name}"
     if facts.slot is not None and facts.slot.database != facts.database:
         yield _slot_of_others(subject, facts.slot)
