@@ -349,7 +349,7 @@ def test_values_that_are_not_utf8_are_refused_and_nothing_is_lost(shop, latin1, 
             line = refused.line
             assert (f"reading by {way.split()[0]}: " in refused.error) == (command == "cdc")
             assert "text that is not UTF-8, in a database of encoding SQL_ASCII" in line
-            assert f"met while reading {where}" in line
+            assert f", while reading {where}" in line
             assert (", at LSN " in line) == (command == "cdc")
             assert "caf" not in line
     mended = line.split("SET x = ")[1].split("), then run")[0]
