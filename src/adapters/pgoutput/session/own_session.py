@@ -36,11 +36,15 @@ _FIRST: Mapping[str, str] = {
     "default_transaction_isolation": "read committed",
 }
 
-#: Changes nothing. Names are qualified, because the role may have any search_path.
+#: Changes nothing. Names are qualified, because the role may have any search_path. The settings are
+#: read one by one: the view `pg_settings` puts all of them into a temporary file where `work_mem`
+#: is small, which `temp_file_limit` may refuse.
 PROOF = f"""
 SELECT pg_catalog.pg_backend_pid()::pg_catalog.text,
   pg_catalog.current_setting('{_NAME}', true),
-  (SELECT source FROM pg_catalog.pg_settings WHERE name = 'client_min_messages'),
+  (SELECT (setting).source
+   FROM (SELECT pg_catalog.pg_show_all_settings() AS setting OFFSET 0) AS settings
+   WHERE (setting).name = 'client_min_messages'),
   pg_catalog.current_setting('neon.timeline_id', true),
   pg_catalog.host(pg_catalog.inet_server_addr()),
   pg_catalog.current_setting('port')
