@@ -51,7 +51,7 @@ def test_a_slot_that_a_second_destination_takes_over(shop):
     second = {"PIPELINE__NAME": "second", "DESTINATION__DUCKDB__CREDENTIALS": "second.duckdb"}
     told = shop.run("snapshot", **second).error
     assert f"WARNING slot {shop.database} has no usable checkpoint in this destination" in told
-    assert "slot_name and pub_name of its own" in told
+    assert "its own sources.pg_replication.slot_name and pub_name" in told
     shop.sql("INSERT INTO t VALUES (1)")
     for command in (["cdc"], ["snapshot", "--tables", "t"]):
         refused = shop.run(*command, code=3).line
