@@ -277,6 +277,7 @@ class Ddl:
         columns[index] = dict(columns[index], name=new)
         commit_metadata(path, replace(metadata, fields=tuple(columns)), "RENAME COLUMN")
         column_rules.renamed(info, old, new)
+        info.cluster_by = [new if c.lower() == old.lower() else c for c in info.cluster_by]
         self._catalog.save_info(path, info)
 
     def _drop_columns(self, name: Name, path: Path, match: re.Match[str]) -> None:
