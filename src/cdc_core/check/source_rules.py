@@ -129,12 +129,12 @@ def continuity_findings(
     elif slot.database != facts.database:
         yield _slot_of_others(subject, slot)
     elif checkpoint is not None and facts.identity is None:
-        yield from unknown_history(facts)
+        yield from unknown_continuity(facts)
     elif checkpoint is None:
         yield warn(
             subject,
-            "exists, but this destination has no checkpoint: pgbronze snapshot drops it and "
-            "creates it anew, so it must be no other pipeline's",
+            "exists, but this destination has no checkpoint: pgbronze snapshot drops and recreates "
+            "it, so no other pipeline may use it",
             "none needed if it is this pipeline's; else set sources.pg_replication.slot_name to "
             "another name",
         )
@@ -151,7 +151,7 @@ def continuity_findings(
         yield ok(subject, f"continues the checkpoint; retains {retained} MB of WAL")
 
 
-def unknown_history(facts: SourceFacts) -> Iterator[Finding]:
+def unknown_continuity(facts: SourceFacts) -> Iterator[Finding]:
     """Report on the slot alone, because the checkpoint or the cluster's identity could not be read.
 
     That failure has a finding of its own, so a missing checkpoint is not reported here.
@@ -164,7 +164,7 @@ def unknown_history(facts: SourceFacts) -> Iterator[Finding]:
     unread = "the source's identity" if facts.identity is None else "the destination's checkpoint"
     yield warn(
         subject,
-        f"{there}; whether changes can go on is not known, as {unread} could not be read",
+        f"{there}; whether changes can continue is not known, because {unread} could not be read",
         "see the line that says fail, then run pgbronze check again",
     )
 

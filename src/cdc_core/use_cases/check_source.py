@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cdc_core.check.findings import Finding, fail, ok
-from cdc_core.check.source_rules import continuity_findings, source_findings, unknown_history
+from cdc_core.check.source_rules import continuity_findings, source_findings, unknown_continuity
 from cdc_core.check.table_rules import passed_over_findings, tables_findings
 from cdc_core.tables.selection import require_schemas
 from cdc_core.values.errors import CdcError, PoolerInFront
@@ -54,7 +54,7 @@ class CheckSource:
         findings += (
             continuity_findings(facts, checkpoint, self.max_retained_wal)
             if destination.read
-            else unknown_history(facts)
+            else unknown_continuity(facts)
         )
         return [*findings, *destination.findings]
 

@@ -55,7 +55,7 @@ def one_line(error: BaseException) -> str:
         case CdcError():
             return str(error)
         case KeyboardInterrupt():
-            return "interrupted; what was loaded is safe, run the same command again to go on"
+            return "interrupted; what was loaded is safe; run the same command again to continue"
         case MemoryError():
             return "out of memory; lower sources.pg_replication.batch_max_rows or batch_max_bytes"
         case ModuleNotFoundError() if error.name:

@@ -38,7 +38,7 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt if number == signal.SIGINT else Interrupted
         asked.set()
         # Warnings are shown even before logging is set up.
-        logger.warning("stopping after the batch in hand; once more to stop at once")
+        logger.warning("stopping after the current batch; signal again to stop at once")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -172,7 +172,7 @@ def test_follow_goes_on_until_sigterm_and_ends_cleanly(shop):
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
         reader.join()
-    assert any("stopping after the batch in hand" in line for line in lines)
+    assert any("stopping after the current batch" in line for line in lines)
     assert "cdc done" in lines[-1]
     shop.run("cdc")
     _assert_equal(shop)

@@ -96,7 +96,7 @@ def test_a_checkpoint_that_cannot_be_read_is_not_a_missing_one(call: str, *, slo
     world.faults = FaultPlan(named={call: DestinationUnavailable("gone")})
     (found,) = (found for found in _findings(world) if found.subject == "slot dlt_cdc_slot")
     assert found.level is Level.WARN
-    assert "not known, as the destination's checkpoint could not be read" in found.sentence
+    assert "not known, because the destination's checkpoint could not be read" in found.sentence
     assert "creates" not in found.sentence + found.cure
 
 
@@ -105,4 +105,4 @@ def test_a_source_without_identity_does_not_continue_the_checkpoint() -> None:
     world.snapshot()
     facts, checkpoint = world.source().facts(), Checkpoint.from_state(world.lake.checkpoint or {})
     (found,) = continuity_findings(replace(facts, identity=None), checkpoint)
-    assert "not known, as the source's identity could not be read" in found.sentence
+    assert "not known, because the source's identity could not be read" in found.sentence

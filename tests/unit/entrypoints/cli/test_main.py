@@ -144,7 +144,7 @@ sys.exit(code)
         assert done.stdout == "still here\n"
         assert done.returncode == 2, done.stderr
         first, last = done.stderr.splitlines()
-        assert first.startswith("stopping after the batch in hand")
+        assert first.startswith("stopping after the current batch")
         assert "LOG_LEVEL" in last
 
 
@@ -153,7 +153,7 @@ def test_first_stop_asks_and_second_insists(caplog):
         assert not stop()
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop()
-        assert "stopping after the batch in hand" in caplog.text
+        assert "stopping after the current batch" in caplog.text
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
