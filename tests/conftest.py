@@ -3,6 +3,8 @@ properties without limits of time, which would tell of the machine and not of th
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -14,6 +16,11 @@ from tests.support.postgres import Server, server_kind, test_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# Without bytecode files every command that a test starts would compile all modules again, for three
+# seconds each.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # The same examples each time; others by `--hypothesis-profile=search`.
 settings.register_profile(
