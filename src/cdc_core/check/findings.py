@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Level(Enum):
-    """FAIL: a run would not work, or not on all tables; WARN: it would, with a difference."""
+    """FAIL: a run would fail, or fail for some tables. WARN: it would work, with a difference."""
 
     OK = "ok"
     WARN = "warn"
@@ -16,8 +16,8 @@ class Level(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line. `cure` is a statement, a setting or a command; empty where all is well. Tables that
-    are fine may share a line: `table` says that this is one."""
+    """One line of output. `cure` is a statement, a setting or a command; empty if all is well. With
+    `table` the line is about a table without problems, and can be shown together with others."""
 
     level: Level
     subject: str

@@ -1,7 +1,8 @@
-"""What would go wrong at the source: facts in, findings out, each with the cure of who runs it.
+"""Rules of `check` for the server, the role and the slot: facts in, findings out.
 
-Pure. Sources: PostgreSQL manual, "Logical Replication", "Configuration Settings", "Replication
-Slots"; the providers' pages on logical replication.
+Each cure fits the provider that runs the server. Sources: PostgreSQL manual, "Logical
+Replication", "Configuration Settings", "Replication Slots"; the providers' pages on logical
+replication.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ STANDBY_DECODING = 16
 #: The first version (`server_version_num`) that raises `effective_wal_level` by itself.
 RAISES_WAL_LEVEL = 190_000
 
-#: A transaction that has been open so long is taken for one that will stay.
+#: A transaction that has been open for this long probably stays open.
 LONG_TRANSACTION_SECONDS = 60.0
 SHORT_SENDER_TIMEOUT = 10.0
 LITTLE_WAL_LEFT = 1 << 30
-#: A run may take one of every `LOCK_SHARE` locks for which the server has room.
+#: A run may take up to one in `LOCK_SHARE` of the server's lock table.
 LOCK_SHARE = 4
 
 _WAL_LEVEL = {
@@ -41,11 +42,11 @@ _WAL_LEVEL = {
     "--database-flags=cloudsql.logical_decoding=on",
     Provider.AZURE: "az postgres flexible-server parameter set --name wal_level --value logical, "
     "then restart",
-    Provider.SUPABASE: "it is logical on every project of Supabase: ask its support",
+    Provider.SUPABASE: "Supabase sets it to logical on every project: ask its support",
     Provider.NEON: "enable Logical Replication in the project's settings (Neon Console)",
 }
 
-#: Names that are key words in some place, all but the unreserved. Manual: "SQL Key Words".
+#: Every key word except the unreserved ones. Manual: "SQL Key Words".
 _KEY_WORDS = frozenset({
     "all", "analyse", "analyze", "and", "any", "array", "as", "asc", "asymmetric",
     "authorization", "between", "bigint", "binary", "bit", "boolean", "both", "case", "cast",
@@ -70,10 +71,10 @@ _KEY_WORDS = frozenset({
     "xmltable",
 })  # fmt: skip
 
-#: What a limit on the WAL of slots is set to, where there is none or the room is used up.
+#: Suggested `max_slot_wal_keep_size` if there is no limit or it is used up.
 _KEPT_WAL = 64 << 30
 
-#: Who may give a role what it lacks, where that is not a superuser.
+#: Who may grant a missing privilege, where no superuser exists.
 _BY = {
     Provider.RDS: ", as the master user",
     Provider.CLOUD_SQL: ", as a member of cloudsqlsuperuser",
@@ -84,7 +85,7 @@ _BY = {
 
 
 def decodes(version: int, wal_level: str, effective: str | None, *, standby: bool) -> bool:
-    """Whether the WAL has, or will have, what logical decoding needs.
+    """Whether the WAL contains, or will contain, what logical decoding needs.
 
     From PostgreSQL 19 on, a primary with `wal_level = replica` raises its `effective_wal_level` at
     the first logical slot, and a standby follows it. `effective` is None on older servers.
@@ -94,7 +95,7 @@ def decodes(version: int, wal_level: str, effective: str | None, *, standby: boo
 
 
 def source_findings(facts: SourceFacts) -> Iterator[Finding]:
-    """Findings on the server, the role and what the stream needs of both; not on tables."""
+    """Yield findings on the server and the role, not on tables."""
     major = facts.version // 10_000
     yield _version(facts, major)
     if facts.standby:
@@ -116,7 +117,7 @@ def source_findings(facts: SourceFacts) -> Iterator[Finding]:
 def continuity_findings(
     facts: SourceFacts, checkpoint: Checkpoint | None, max_retained_wal: int | None = None
 ) -> Iterator[Finding]:
-    """Whether the stream can go on from the destination's checkpoint, and how long it can wait."""
+    """Yield whether the stream can continue from the checkpoint, and how long it can wait."""
     subject = f"slot {facts.slot_name}"
     slot = facts.slot
     if checkpoint is not None and facts.identity is not None:
@@ -135,17 +136,19 @@ def continuity_findings(
             subject,
             "exists, but this destination has no checkpoint: pgbronze snapshot drops and recreates "
             "it, so no other pipeline may use it",
-            "none needed if it is this pipeline's; else set sources.pg_replication.slot_name to "
-            "another name",
+            "none needed if this pipeline created it; otherwise set "
+            "sources.pg_replication.slot_name to another name",
         )
     elif slot.safe_bytes is not None and slot.safe_bytes < LITTLE_WAL_LEFT:
         yield warn(
             subject,
             f"is lost after {slot.safe_bytes >> 20} MB more of WAL",
-            f"run pgbronze cdc now; to have more room: {_keep_more_wal(facts)}",
+            f"run pgbronze cdc now; for more room: {_keep_more_wal(facts)}",
         )
     elif (use := nearest_limit(slot, max_retained_wal)) is not None and use.near:
-        yield warn(subject, str(use), f"run: pgbronze cdc; if it stays: {END_TRANSACTIONS}")
+        yield warn(
+            subject, str(use), f"run: pgbronze cdc; if that does not help: {END_TRANSACTIONS}"
+        )
     else:
         retained = slot.retained_bytes >> 20
         yield ok(subject, f"continues the checkpoint; retains {retained} MB of WAL")
@@ -174,13 +177,13 @@ def _slot_of_others(subject: str, slot: SlotState) -> Finding:
         subject,
         f"belongs to database {slot.database!r}"
         if slot.database
-        else "is a physical slot, which nothing can be decoded from",
+        else "is a physical slot, which cannot be decoded",
         "set sources.pg_replication.slot_name to another name",
     )
 
 
 def set_server(name: str, value: str, facts: SourceFacts) -> str:
-    """How a server parameter is set where the server runs."""
+    """Return how to set a server parameter with this provider."""
     match facts.provider:
         case Provider.SELF:
             return f"ALTER SYSTEM SET {name} = '{value}'; SELECT pg_reload_conf()"
@@ -224,7 +227,7 @@ def _standby(facts: SourceFacts, major: int) -> Finding:
     if not facts.hot_standby_feedback:
         return warn(
             "standby",
-            "without hot_standby_feedback the primary can invalidate the slot",
+            "without hot_standby_feedback, the primary can invalidate the slot",
             set_server("hot_standby_feedback", "on", facts),
         )
     return ok("standby", "decodes")
@@ -271,8 +274,8 @@ def _publication(facts: SourceFacts) -> Finding:
         if facts.standby:
             return warn(
                 subject,
-                "is used as it is: a standby adds no tables to it",
-                "none needed; new tables are followed once its owner adds them, on the primary",
+                "is used as it is: a standby cannot add tables to it",
+                "none needed; new tables are followed once its owner adds them on the primary",
             )
         return warn(
             subject,
@@ -288,7 +291,7 @@ def _publication(facts: SourceFacts) -> Finding:
     if facts.role.create_publications:
         return ok(subject, "does not exist yet; pgbronze snapshot creates it")
     if not all(table.owner for table in facts.tables.values()):
-        # It could not publish them either.
+        # Without ownership it could not publish the tables either.
         return fail(
             subject,
             "does not exist, and the role may not create it (the tables' owner may)",
@@ -303,7 +306,7 @@ def _publication(facts: SourceFacts) -> Finding:
 
 def _slots(facts: SourceFacts) -> Finding:
     free = facts.max_replication_slots - facts.replication_slots
-    # One is temporary: for a snapshot's point, or for reading ahead of the durable position.
+    # One is temporary: it marks a snapshot's LSN, or reads ahead of the durable position.
     needed = 1 if facts.slot is not None else 2
     sentence = f"{free} of {facts.max_replication_slots} free"
     if free >= needed:
@@ -312,8 +315,8 @@ def _slots(facts: SourceFacts) -> Finding:
     return fail(
         "max_replication_slots",
         f"{sentence}; {needed} needed",
-        f"{restart}, then restart PostgreSQL; or have the owner of one that nothing reads any more "
-        "drop it (SELECT slot_name, active FROM pg_replication_slots)",
+        f"{restart}, then restart PostgreSQL; or drop a slot that nothing reads any more "
+        "(SELECT slot_name, active FROM pg_replication_slots)",
     )
 
 
@@ -330,7 +333,7 @@ def _limits(facts: SourceFacts) -> Iterator[Finding]:
     if facts.slot_wal_limit is None:
         yield warn(
             "max_slot_wal_keep_size",
-            "no limit: a slot that nobody reads fills the server's disk (one must fit that disk)",
+            "no limit: a slot that nobody reads fills the server's disk (the limit must fit it)",
             _keep_more_wal(facts),
         )
     else:
@@ -338,7 +341,7 @@ def _limits(facts: SourceFacts) -> Iterator[Finding]:
     if facts.slot_idle_limit is not None:
         yield warn(
             "idle_replication_slot_timeout",
-            f"the slot is lost when no run reads it for {facts.slot_idle_limit:.0f} s",
+            f"the slot is lost if no run reads it for {facts.slot_idle_limit:.0f} s",
             "run pgbronze cdc more often than that, or "
             + set_server("idle_replication_slot_timeout", "7d", facts),
         )
@@ -351,14 +354,14 @@ def _limits(facts: SourceFacts) -> Iterator[Finding]:
 
 
 def _keep_more_wal(facts: SourceFacts) -> str:
-    """A limit that ends no slot: one that retains more than the limit is lost at once."""
+    """Return a limit that invalidates no existing slot: one that retains more is lost at once."""
     wanted = max(_KEPT_WAL, 2 * facts.most_retained, 2 * (facts.slot_wal_limit or 0))
     gigabytes = -(-wanted >> 30)
     return set_server("max_slot_wal_keep_size", f"{gigabytes}GB", facts)
 
 
 def too_many_locks(facts: SourceFacts, relations: int) -> bool:
-    """Whether the readers of a run would take much of the lock table from the applications."""
+    """Whether a run's readers would use a large share of the lock table."""
     return facts.readers * relations * LOCK_SHARE > facts.lock_room
 
 
@@ -371,22 +374,22 @@ def _locks(facts: SourceFacts) -> Finding:
     enough = -(-needed * LOCK_SHARE // facts.max_sessions)
     return warn(
         "max_locks_per_transaction",
-        f"{sentence}, so that statements of others could fail with 'out of shared memory'",
+        f"{sentence}, so other sessions' statements could fail with 'out of shared memory'",
         f"{set_server('max_locks_per_transaction', str(enough), facts)}, then restart PostgreSQL",
     )
 
 
 def _open_transaction(transaction: OpenTransaction) -> Finding:
-    age = f"open for {transaction.seconds:.0f} s; a snapshot waits for its end"
+    age = f"open for {transaction.seconds:.0f} s; a snapshot waits until it ends"
     if transaction.prepared:
         return warn(
             f"prepared transaction {transaction.prepared}",
             age,
-            "have its transaction manager end it; what it is: SELECT * FROM pg_prepared_xacts",
+            "have its transaction manager end it; to see it: SELECT * FROM pg_prepared_xacts",
         )
     return warn(
         f"transaction of backend {transaction.backend_pid}",
         f"{age} ({transaction.application or 'unnamed program'})",
-        "have its program end it; what it does: "
+        "have its program end it; to see what it does: "
         f"SELECT * FROM pg_stat_activity WHERE pid = {transaction.backend_pid}",
     )

@@ -1,4 +1,4 @@
-"""What would go wrong with a table: rights, streaming, names and types; facts in, findings out."""
+"""Rules of `check` for tables: privileges, streaming, names and types; facts in, findings out."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 #: The first version (`server_version_num`) that can publish generated columns.
 SENDS_GENERATED = 180_000
 
-#: What separates sentence and cure in `SourceTable.not_streamed`.
+#: Separates sentence and cure in `SourceTable.not_streamed`.
 _RUN = "; run: "
 
-#: Types whose text names other objects as they are called now. Manual: "Object Identifier Types".
+#: Types whose text contains the current names of other objects. Manual: "Object Identifier Types".
 _NAMES_OF_OTHERS = frozenset({
     "aclitem", "regclass", "regcollation", "regconfig", "regdictionary", "regnamespace", "regoper",
     "regoperator", "regproc", "regprocedure", "regrole", "regtype",
@@ -41,12 +41,12 @@ def tables_findings(
     states: Mapping[int, TableState],
     naming: TableNaming = ANY_DESTINATION,
 ) -> Iterator[Finding]:
-    """At least one finding a table, in their order; `states` are what the checkpoint knows."""
+    """Yield at least one finding per table, in their order; `states` come from the checkpoint."""
     if not tables:
         yield warn(
             "tables",
             "none found: there is nothing to replicate yet",
-            "set sources.pg_replication.schemas, include and exclude so that tables are chosen",
+            "set sources.pg_replication.schemas, include and exclude so that they match tables",
         )
     yield from _unpublished(tables, facts)
     names = {table.relation.oid: table.relation.table for table in tables}
@@ -79,13 +79,13 @@ def _rights(table: SourceTable, known: TableFacts, facts: SourceFacts) -> Iterat
     if not known.schema_usage:
         yield fail(
             str(name),
-            f"the role {facts.role.name} may not use its schema",
+            f"the role {facts.role.name} has no USAGE privilege on its schema",
             f"GRANT USAGE ON SCHEMA {quote(name.schema)} TO {role}",
         )
     if not known.select:
         yield fail(
             str(name),
-            f"the role {facts.role.name} may not read it",
+            f"the role {facts.role.name} has no SELECT privilege on it",
             f"GRANT SELECT ON {qualified(name)} TO {role}",
         )
     if known.hidden_rows:
@@ -103,7 +103,7 @@ def _rights(table: SourceTable, known: TableFacts, facts: SourceFacts) -> Iterat
 
 
 def _unpublished(tables: Sequence[SourceTable], facts: SourceFacts) -> Iterator[Finding]:
-    """One statement for all tables that are another role's, where there is no publication yet."""
+    """Yield one statement for all tables of other roles, if there is no publication yet."""
     publication = facts.publication
     names = [str(table.relation.table) for table in tables if _not_ours_to_publish(table, facts)]
     if names and not publication.exists and facts.role.create_publications:
@@ -119,19 +119,19 @@ def _not_ours_to_publish(table: SourceTable, facts: SourceFacts) -> bool:
     known = facts.tables.get(table.relation.oid)
     if known is None or table.published or known.owner or table.not_streamed:
         return False
-    return not facts.standby  # which publishes nothing, whoever owns the table
+    return not facts.standby  # a standby publishes nothing, whoever owns the table
 
 
 def passed_over_findings(passed_over: Sequence[PassedOver]) -> Iterator[Finding]:
-    """What is in the schemas and no run reads: a line for each reason but dlt's names, of which
-    each table may be one that somebody misses."""
+    """Yield one line per reason for tables that no run reads. Tables with dlt's names get a line
+    each, because somebody may miss one of them."""
     names: dict[Reason, list[str]] = {}
     for one in passed_over:
         if one.reason is Reason.RESERVED:
             yield warn(
                 str(one.table),
                 f"passed over: {one.reason.value}",
-                "none needed if it is dlt's; a table to be replicated needs another name",
+                "none needed if dlt created it; to replicate it, rename it",
             )
         else:
             names.setdefault(one.reason, []).append(str(one.table))
@@ -143,23 +143,25 @@ def _shape(table: SourceTable) -> Iterator[Finding]:
     name = str(table.relation.table)
     if table.not_streamed:
         sentence, _, cure = table.not_streamed.partition(_RUN)
-        cure = cure or f"to bring it up to date: pgbronze snapshot {tables_option([name])}"
-        yield warn(name, f"not streamed, equal after a snapshot only: {sentence}", cure)
+        cure = cure or f"to update it: pgbronze snapshot {tables_option([name])}"
+        yield warn(
+            name, f"not streamed, so it equals the source only after a snapshot: {sentence}", cure
+        )
     names = map_columns(table.relation.column_names)
     renamed = [f"{old} becomes {new}" for old, new in names.items() if old != new]
     if renamed:
         yield warn(
             name,
-            f"column names the destination cannot hold as they are: {'; '.join(renamed)}",
-            "none needed: these names stay",
+            f"column names that the destination cannot hold: {'; '.join(renamed)}",
+            "none needed: these names are kept from now on",
         )
     as_text = [column for column in table.relation.columns if _wide_numeric(column)]
     if as_text:
         columns = ", ".join(f"{c.name} {c.pg_type}" for c in as_text)
         yield warn(
             name,
-            f"kept as STRING, since no DECIMAL holds every digit: {columns}",
-            "none needed; where numbers are wanted, cast it in a view of the destination",
+            f"stored as STRING, because no DECIMAL holds every digit: {columns}",
+            "none needed; if you want numbers, cast it in a view at the destination",
         )
     of_others = [
         c for c in table.relation.columns if c.pg_type.removesuffix("[]") in _NAMES_OF_OTHERS
@@ -168,7 +170,7 @@ def _shape(table: SourceTable) -> Iterator[Finding]:
         columns = ", ".join(f"{c.name} {c.pg_type}" for c in of_others)
         yield warn(
             name,
-            f"columns whose text changes without an event if what they name is renamed: {columns}",
+            f"their text changes without an event when the object they name is renamed: {columns}",
             f"none needed; after a rename: pgbronze verify {tables_option([name])} --repair",
         )
 
@@ -186,8 +188,8 @@ def _name(table: TableName, target: str, first_schema: str) -> Iterator[Finding]
     if target != wanted:
         yield warn(
             str(table),
-            f"its name cannot be kept as {wanted}: it becomes {target}",
-            "none needed: the name stays",
+            f"the destination cannot use the name {wanted}: the table becomes {target}",
+            "none needed: this name is kept from now on",
         )
 
 
@@ -196,9 +198,9 @@ def _locks(table: TableName, known: TableFacts, facts: SourceFacts) -> Iterator[
         role = quote(facts.role.name)
         yield warn(
             str(table),
-            f"every read of it locks {known.relations_locked} relations at a time: the role "
-            f"{facts.role.name} may read all of its partitions only through it",
-            f"GRANT SELECT ON each of its partitions TO {role}, so that each is read by itself",
+            f"each read of it locks {known.relations_locked} relations at a time, because the role "
+            f"{facts.role.name} can read its partitions only through it",
+            f"GRANT SELECT ON each of its partitions TO {role}, so that each is read separately",
         )
 
 
@@ -207,32 +209,33 @@ def _left_out(table: TableName, known: TableFacts, facts: SourceFacts) -> Iterat
     if known.row_filter:
         yield warn(
             str(table),
-            f"publication {publication} has a row filter, which holds for the snapshot too: "
+            f"publication {publication} has a row filter, which applies to the snapshot too: "
             f"WHERE {known.row_filter}",
-            "none needed if that is meant",
+            "none needed if that is intended",
         )
     if known.unlisted_columns:
         yield warn(
             str(table),
-            f"publication {publication} has a column list, which leaves out: "
+            f"publication {publication} has a column list that leaves out: "
             + ", ".join(known.unlisted_columns),
-            "none needed if that is meant",
+            "none needed if that is intended",
         )
     stored = [name for name in known.generated_columns if name not in known.virtual_columns]
     if stored:
         sends = facts.version >= SENDS_GENERATED and facts.publication.exists
         yield warn(
             str(table),
-            f"generated columns are not sent and left out of the destination: {', '.join(stored)}",
+            "generated columns are not sent, so the destination does not have them: "
+            + ", ".join(stored),
             f"ALTER PUBLICATION {quote(publication)} SET (publish_generated_columns = stored)"
             if sends
-            else "none needed (PostgreSQL 18 sends stored ones); compute them in a view of the "
+            else "none needed (PostgreSQL 18 can send stored ones); compute them in a view at the "
             "destination",
         )
     if known.virtual_columns:
         yield warn(
             str(table),
-            "virtual generated columns are never sent and left out of the destination: "
+            "virtual generated columns are never sent, so the destination does not have them: "
             + ", ".join(known.virtual_columns),
-            "none needed; compute them in a view of the destination",
+            "none needed; compute them in a view at the destination",
         )

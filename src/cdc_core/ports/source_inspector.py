@@ -1,4 +1,4 @@
-"""What the source is and allows, as facts without a judgement; changes nothing there.
+"""Facts about the source: version, settings, privileges, tables. Changes nothing there.
 
 Manual: "System Catalogs", `pg_settings`, `pg_roles`, `pg_stat_activity`, `pg_prepared_xacts`.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Provider(Enum):
-    """Who runs the server, judged by its settings and roles; privileges differ."""
+    """Who runs the server, as its settings and roles show. Privileges differ."""
 
     SELF = "self-managed"
     RDS = "Amazon RDS or Aurora"
@@ -29,9 +29,9 @@ class Provider(Enum):
 
 @dataclass(frozen=True)
 class Role:
-    """The role of our connection and what it may do in this database.
+    """The role of our connection and its privileges in this database.
 
-    `replication`: it may use replication slots (as superuser or by the provider's own role, too).
+    `replication`: it may use replication slots, also as a superuser or through a provider's role.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Role:
 
 @dataclass(frozen=True)
 class PublicationFacts:
-    """`manageable`: our role may alter it. `statement` creates it, for the tables of now."""
+    """`manageable`: our role may alter it. `statement` creates it, with today's tables."""
 
     name: str
     exists: bool
@@ -52,12 +52,12 @@ class PublicationFacts:
 
 @dataclass(frozen=True)
 class TableFacts:
-    """What our role may do with a discovered table, and what the stream leaves out of it.
+    """Our role's privileges on a table, and what the stream omits from it.
 
     `hidden_rows`: row level security would hide rows from our role. `generated_columns` are not
-    sent, `virtual_columns` are those of them that no version sends; `unlisted_columns` and
-    `row_filter` (an SQL expression) are the publication's. `relations_locked`: how many relations
-    a session locks while it reads from the table, indexes among them.
+    sent; no version sends those of them in `virtual_columns`. The publication omits
+    `unlisted_columns`, and rows outside `row_filter` (an SQL expression). `relations_locked`: the
+    number of relations, including indexes, that a session locks while it reads the table.
     """
 
     schema_usage: bool
@@ -73,8 +73,10 @@ class TableFacts:
 
 @dataclass(frozen=True)
 class OpenTransaction:
-    """A transaction whose end the creation of a slot waits for. `prepared` is its identifier, of a
-    two-phase commit, else empty; no backend has it then."""
+    """A transaction that the creation of a slot waits for.
+
+    `prepared` is the identifier of a prepared transaction, which has no backend; otherwise empty.
+    """
 
     seconds: float
     backend_pid: int | None = None
@@ -86,8 +88,8 @@ class OpenTransaction:
 class SourceFacts:
     """Sizes in bytes, times in seconds; None: no limit. `version` is `server_version_num`.
 
-    `max_sessions` counts connections and prepared transactions; `readers` are the sessions of a run
-    that read tables side by side.
+    `max_sessions` counts connections and prepared transactions. `readers` is the number of sessions
+    of a run that read tables in parallel.
     """
 
     version: int
@@ -111,7 +113,7 @@ class SourceFacts:
     transactions: Sequence[OpenTransaction]
     #: By oid.
     tables: Mapping[int, TableFacts]
-    #: WAL that the slot retains which retains most: a limit below it would end that slot.
+    #: WAL retained by the slot that retains most. A limit below it would invalidate that slot.
     most_retained: int = 0
     #: From PostgreSQL 19 on; it may be higher than `wal_level`.
     effective_wal_level: str | None = None
@@ -121,15 +123,15 @@ class SourceFacts:
 
     @property
     def lock_room(self) -> int:
-        """The locks for which the server's lock table is made."""
+        """The number of locks that the server's lock table has room for."""
         return self.max_locks_per_transaction * self.max_sessions
 
 
 class SourceInspector(Protocol):
     def facts(self) -> SourceFacts:
-        """Look at the source; takes no lock and needs no privilege beyond connecting.
+        """Return the facts. Takes no lock and needs no privilege except to connect.
 
-        Raises `OperatorNeeded` for a version that is not supported, `SettingsError` or
-        `SourceUnavailable` where there is no connection.
+        Raises `OperatorNeeded` for an unsupported version, `SettingsError` or `SourceUnavailable`
+        without a connection.
         """
         ...

@@ -1,4 +1,4 @@
-"""Looking at the source without taking part: no lock, no slot."""
+"""Read-only access to the source's state: takes no lock, reads no slot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class SourceMonitor(Protocol):
-    """Opened as a context manager; never blocks a run that is under way, nor is it blocked."""
+    """Open it as a context manager. It never blocks a run, and no run blocks it."""
 
     def __enter__(self) -> SourceMonitor: ...
 
@@ -20,15 +20,15 @@ class SourceMonitor(Protocol):
     def identity(self) -> SourceIdentity: ...
 
     def left_timeline(self, timeline: int) -> Lsn | None:
-        """Where the source's WAL left an earlier timeline; None if it never was on it."""
+        """Return where the source's WAL left an earlier timeline; None if it was never on it."""
         ...
 
     def slot(self) -> SlotState | None: ...
 
     def current_lsn(self) -> Lsn:
-        """A position at or past every commit that is durable by now; writes nothing to learn it."""
+        """Return a position at or past every commit that is durable now. Writes nothing."""
         ...
 
     def now(self) -> int:
-        """The source's clock, microseconds since 1970-01-01 UTC."""
+        """Return the source's clock, in microseconds since 1970-01-01 UTC."""
         ...

@@ -1,6 +1,6 @@
-"""Whether slot and checkpoint still speak of the same, unbroken history, and what may be confirmed.
+"""Whether slot and checkpoint belong to the same unbroken WAL, and which LSN may be confirmed.
 
-The one home of these rules. Source: PostgreSQL manual, "pg_replication_slots".
+Source: PostgreSQL manual, "pg_replication_slots".
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RESNAPSHOT = "every table needs a new snapshot; run: pgbronze snapshot"
 
 
 def require_checkpoint(checkpoint: Checkpoint | None) -> Checkpoint:
-    """The checkpoint, or `OperatorNeeded` where no snapshot was taken yet."""
+    """Return the checkpoint; raises `OperatorNeeded` before the first snapshot."""
     if checkpoint is None:
         raise OperatorNeeded(
             "the destination has no checkpoint: no snapshot was taken yet",
@@ -30,14 +30,14 @@ def require_checkpoint(checkpoint: Checkpoint | None) -> Checkpoint:
 
 
 def confirmable(durable: Checkpoint) -> Lsn:
-    """The position to which the slot may move: what the destination has durably committed."""
+    """Return the position that the slot may move to: what the destination has durably committed."""
     return durable.lsn
 
 
 def has_two_phase(slot_name: str) -> OperatorNeeded:
     return OperatorNeeded(
-        f"replication slot {slot_name!r} has two_phase: prepared transactions come before they are "
-        "committed, in messages that are not read",
+        f"replication slot {slot_name!r} has two_phase: it sends prepared transactions before they "
+        "commit, in messages that pgbronze does not read",
         f'run on a replication connection (PostgreSQL 18): ALTER_REPLICATION_SLOT "{slot_name}" '
         f"(TWO_PHASE false); else {RESNAPSHOT}",
     )
@@ -50,10 +50,10 @@ def continuity_break(
     current_lsn: Lsn | None = None,
     left_timeline: Callable[[int], Lsn | None] | None = None,
 ) -> OperatorNeeded | None:
-    """Why the stream cannot go on from the checkpoint; None if it can.
+    """Return why the stream cannot continue from the checkpoint; None if it can.
 
-    `current_lsn` is the source's position and `left_timeline` its method of that name; without
-    them it is not seen that the source is a copy from before the checkpoint.
+    `current_lsn` is the source's position and `left_timeline` its method of that name. Without
+    them, a source that was restored from before the checkpoint is not detected.
     """
     known = checkpoint.source
     name = source.slot_name
@@ -92,23 +92,23 @@ def continuity_break(
         return ContinuityLost(
             f"replication slot {name!r} is at {slot.confirmed_flush_lsn}, past the checkpoint "
             f"{checkpoint.lsn}: it was recreated, or something else read from it",
-            "if another pipeline has it, set sources.pg_replication.slot_name to another; "
+            "if another pipeline uses it, set sources.pg_replication.slot_name to another name; "
             f"{RESNAPSHOT}",
         )
     if known.timeline and source.timeline != known.timeline and left_timeline is not None:
         left = left_timeline(known.timeline)
         if left is None or left < checkpoint.lsn:
-            where = "never was on it" if left is None else f"left it at {left}"
+            where = "was never on it" if left is None else f"left it at {left}"
             return ContinuityLost(
                 f"the checkpoint {checkpoint.lsn} is on timeline {known.timeline}, the source is "
-                f"on {source.timeline} and {where}: it was restored from a copy, or promoted too "
+                f"on {source.timeline} and {where}: it was restored from a backup, or promoted too "
                 "early",
                 f"point sources.pg_replication.credentials at the former server, or {RESNAPSHOT}",
             )
     if current_lsn is not None and current_lsn < checkpoint.lsn:
         return ContinuityLost(
             f"the source's WAL ends at {current_lsn}, before the checkpoint {checkpoint.lsn}: it "
-            "was restored from a copy, or is a standby that has not replayed so far",
+            "was restored from a backup, or is a standby that has not replayed that far",
             f"wait for the standby, or {RESNAPSHOT}",
         )
     return None

@@ -1,6 +1,6 @@
-"""How much WAL a slot may keep on the source's disk, and what to say when that is used up.
+"""How much WAL a slot may retain on the source's disk, and the warnings about it.
 
-The one home of these rules. Source: PostgreSQL manual, "pg_replication_slots" (`safe_wal_size`),
+Source: PostgreSQL manual, "pg_replication_slots" (`safe_wal_size`),
 `max_slot_wal_keep_size`.
 """
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 SETTING = "sources.pg_replication.max_retained_wal"
 SERVER_SETTING = "max_slot_wal_keep_size"
 
-#: From this share on, a warning.
+#: The share of a limit from which on there is a warning.
 NEAR = 0.8
 
-#: What holds WAL back once every change is loaded.
+#: The cure if WAL is still retained after every change was loaded: an open transaction holds it.
 END_TRANSACTIONS = (
-    "end what has been open for long (SELECT pid, xact_start, application_name FROM "
+    "end transactions that have been open for long (SELECT pid, xact_start, application_name FROM "
     "pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY xact_start; "
     "SELECT gid FROM pg_prepared_xacts)"
 )
@@ -32,7 +32,7 @@ END_TRANSACTIONS = (
 
 @dataclass(frozen=True)
 class WalUse:
-    """What a slot retains of one limit, in bytes; `name` is the setting that limits it."""
+    """WAL that a slot retains, and one limit of it, in bytes; `name` is the limit's setting."""
 
     slot: str
     name: str
@@ -55,25 +55,27 @@ class WalUse:
 
 
 def nearest_limit(slot: SlotState, max_retained_wal: int | None) -> WalUse | None:
-    """The limit, ours or the server's, of which most is used; None where there is none, or where
-    the slot is lost already."""
+    """Return the limit (ours or the server's) with the largest share in use.
+
+    None without a limit, or if the slot is lost.
+    """
     uses = () if slot.lost else _uses(slot, max_retained_wal)
     return max(uses, key=lambda use: use.retained / max(1, use.limit), default=None)
 
 
 def budget_warning(slot: SlotState, max_retained_wal: int | None) -> str:
-    """A sentence once most of a limit is used; empty before."""
+    """Return a sentence once most of a limit is used; empty before."""
     use = nearest_limit(slot, max_retained_wal)
     return str(use) if use is not None and use.near else ""
 
 
 def budget_exceeded(slot: SlotState, max_retained_wal: int | None) -> OperatorNeeded | None:
-    """What a run that has loaded everything ends with while the slot still retains too much."""
+    """Return the error for a run that loaded everything while the slot still retains too much."""
     use = nearest_limit(slot, max_retained_wal)
     if use is None or not use.over:
         return None
     return OperatorNeeded(
-        f"{use}, though every change is loaded: a transaction has been open since "
+        f"{use}, although every change is loaded: a transaction has been open since "
         f"{slot.restart_lsn}",
         f"{END_TRANSACTIONS}, then run cdc again; or raise {use.name}",
     )

@@ -1,4 +1,4 @@
-"""Watching, from within a run, how much WAL the slot retains."""
+"""Watch how much WAL the slot retains, during a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class BudgetWatch:
-    """`lasting`: a limit was exceeded at two looks in a row, so that reading on does not help."""
+    """`lasting`: a limit was exceeded twice in a row, so reading further does not help."""
 
     source: ChangeSource
     max_retained_wal: int | None
@@ -26,7 +26,7 @@ class BudgetWatch:
     _warned: bool = False
 
     def warn(self) -> None:
-        """Say so, once, when most of a limit is used."""
+        """Warn once when most of a limit is used."""
         slot = self.source.slot()
         warning = budget_warning(slot, self.max_retained_wal) if slot is not None else ""
         if warning and not self._warned:
@@ -34,7 +34,7 @@ class BudgetWatch:
         self._warned = bool(warning)
 
     def look(self) -> None:
-        """Warn, and note whether a limit is exceeded while all that was committed is loaded."""
+        """Warn, and note whether a limit is exceeded although every committed change is loaded."""
         self.warn()
         now = self.exceeded()
         self.lasting = now if self._last is not None else None
@@ -42,7 +42,7 @@ class BudgetWatch:
 
     @property
     def over(self) -> bool:
-        """Whether a limit was exceeded at the last look."""
+        """Whether a limit was exceeded when last checked."""
         return self._last is not None
 
     def exceeded(self) -> OperatorNeeded | None:

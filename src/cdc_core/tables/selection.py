@@ -1,4 +1,4 @@
-"""Which of the tables found a command is about."""
+"""Which of the tables found a command applies to."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from cdc_core.values.checkpoint import TableState
     from cdc_core.values.relation import TableName
 
-#: Tables of dlt's own, in a database that was a destination once.
+#: Tables that dlt created, in a database that was once a destination.
 DLT_PREFIX = "_dlt"
 
-#: So many schemas are named, at most, to choose from.
+#: An error lists up to this many schemas to choose from.
 _NAMED = 20
 
 
@@ -28,10 +28,10 @@ def require_schemas(
     states: Mapping[int, TableState],
     names: Callable[[Collection[int]], Mapping[int, TableName]],
 ) -> None:
-    """`SettingsError` if one that was chosen is not there; `names` gives tables' names by oid.
+    """Raise `SettingsError` if a chosen schema does not exist; `names` returns table names by oid.
 
-    One that was dropped is another matter, seen by the tables that the checkpoint knows of it:
-    they are followed like any dropped table. One that was renamed has them still.
+    A schema that was dropped is no error: the checkpoint knows its tables, and they are followed
+    like any dropped table. A schema that was renamed still has them.
     """
     absent = [name for name in schemas.chosen if name not in schemas.there]
     if not absent:
@@ -47,7 +47,7 @@ def require_schemas(
             raise SettingsError(
                 f"sources.pg_replication.schemas names {name!r}, which was renamed to {new!r}",
                 f"set sources.pg_replication.schemas = {json.dumps(wanted, ensure_ascii=False)}; "
-                "its tables are then followed on, without being read again",
+                "its tables are then followed further, without being read again",
             )
         if not oids:
             there = ", ".join(schemas.there[:_NAMED]) or "none"
@@ -56,14 +56,14 @@ def require_schemas(
             raise SettingsError(
                 f"sources.pg_replication.schemas names {', '.join(map(repr, unknown))}, which the "
                 "source does not have",
-                f"schemas there: {there}{more}",
+                f"it has these schemas: {there}{more}",
             )
 
 
 def left_out(
     table: TableName, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
 ) -> Reason | None:
-    """Why an ordinary table is passed over; None if it is not."""
+    """Return why a table is passed over; None if it is not."""
     if table.name.startswith(DLT_PREFIX):
         return Reason.RESERVED
     if not table.matches(include) or table.matches(exclude):
@@ -72,7 +72,10 @@ def left_out(
 
 
 def choose_tables(found: Sequence[SourceTable], globs: Sequence[str]) -> list[SourceTable]:
-    """Those that match the globs, all without any; `SettingsError` if a glob matches none."""
+    """Return the tables that match the globs; all tables without globs.
+
+    Raises `SettingsError` for a glob that matches none.
+    """
     vain = [glob for glob in globs if not any(t.relation.table.matches((glob,)) for t in found)]
     if vain:
         raise SettingsError(

@@ -1,4 +1,4 @@
-"""Which destination table each source table has: names once given stay until the source renames."""
+"""The destination table of each source table: a name stays until the source table is renamed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def target_names(
     first_schema: str,
     naming: TableNaming = ANY_DESTINATION,
 ) -> dict[int, str]:
-    """Target of each table by oid, given what is known of tables in the destination.
+    """Return the target of each table by oid, given the states of tables in the destination.
 
-    A table keeps its target. New and renamed tables take names that no other holds, those of
-    dropped tables included, but for one that is there again under its name.
+    A table keeps its target. New and renamed tables get names that no other table has. The target
+    of a dropped table counts as taken, unless a table of that name exists again.
     """
     kept = {
         oid: states[oid].target

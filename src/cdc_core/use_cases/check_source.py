@@ -1,4 +1,4 @@
-"""Check source: find what would go wrong before it does, and change nothing."""
+"""Check source and destination for problems before a run; change nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Reached:
-    """The destination, as far as it was read; without `read` nothing is known of a checkpoint."""
+    """The destination, as far as it could be read. Without `read`, a checkpoint may exist."""
 
     findings: list[Finding] = field(default_factory=list)
     checkpoint: Checkpoint | None = None
@@ -31,9 +31,9 @@ class _Reached:
 
 @dataclass(frozen=True)
 class CheckSource:
-    """Looks at source and destination; what cannot be reached is a finding like any other.
+    """Checks source and destination. A side that cannot be reached is a finding like any other.
 
-    Of the destination it tries whether it may be written, and leaves nothing there.
+    Writes a table to the destination to check its privileges, and drops it.
     """
 
     inspector: SourceInspector
@@ -62,7 +62,7 @@ class CheckSource:
         try:
             return self.inspector.facts()
         except PoolerInFront:
-            raise  # no command goes on
+            raise  # every command ends here
         except CdcError as error:
             return fail("source", error.what, error.cure)
 
@@ -78,7 +78,7 @@ class CheckSource:
         yield from passed_over_findings(passed_over)
 
     def _destination(self) -> _Reached:
-        """The checkpoint before all else: whatever fails after it says nothing about it."""
+        """Read the checkpoint first, so that later failures do not hide it."""
         reached = _Reached()
         try:
             with self.destination as destination:
@@ -104,4 +104,4 @@ class CheckSource:
             destination.try_writing()
         except CdcError as error:
             return fail("destination rights", error.what, error.cure)
-        return ok("destination rights", "a table was made, written and dropped again")
+        return ok("destination rights", "created, wrote and dropped a table")

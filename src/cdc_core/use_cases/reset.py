@@ -1,4 +1,4 @@
-"""Reset: drop what this pipeline made, at the destination and at the source."""
+"""Reset: drop everything that this pipeline created, at the destination and at the source."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reset:
-    """Destructive. The destination goes first: a checkpoint without slot is refused, never
-    followed."""
+    """Destructive. Drops the destination first: a checkpoint without its slot would be refused."""
 
     source: ChangeSource
     catalog: Catalog
     destination: Destination
 
     def run(self) -> list[str]:
-        """What was dropped, for people."""
+        """Drop it all; return what was dropped, in words."""
         with self.source:
             with self.destination:
                 dropped = list(self.destination.drop())

@@ -1,7 +1,7 @@
-"""How source names become destination names: kept where they can be, never merged.
+"""How source names become destination names: kept where possible, never merged.
 
-Pure and deterministic: the same names in the same order give the same mapping, and two names that
-differ at the source differ at the destination, whatever it thinks of upper and lower case.
+The same names in the same order give the same mapping. Two names that differ at the source differ
+at the destination, even if it ignores case.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Key = TypeVar("Key", bound=Hashable)
 
-#: Names that a merge gives to columns of its own. All begin with `_cdc_`.
+#: Columns that a merge computes. All begin with `_cdc_`.
 MERGE_COLUMNS = tuple(
     f"_cdc_{name}"
     for name in (
@@ -34,7 +34,7 @@ MERGE_COLUMNS = tuple(
         "last_lsn", "last_steps", "new_count", "removal",
     )
 )  # fmt: skip
-#: Column names that a table's own columns must not take.
+#: Names that a table's own columns must not have.
 RESERVED_COLUMNS = (
     LSN_COLUMN,
     COMMITTED_AT_COLUMN,
@@ -45,14 +45,14 @@ RESERVED_COLUMNS = (
 )
 RESERVED_TABLES = (UNREPRESENTABLE_TABLE,)
 
-#: A table's name is a folder or file name on the way: no path separators, no dots.
+#: Table names are used as folder and file names: no path separators, no dots.
 FORBIDDEN_IN_TABLES = "./\\\0"
 FORBIDDEN_IN_COLUMNS = "\0"
 
 
 @dataclass(frozen=True)
 class TableNaming:
-    """What a kind of destination cannot call a table: characters, and names that are its own."""
+    """Characters and names that a kind of destination does not accept for a table."""
 
     forbidden: str = FORBIDDEN_IN_TABLES
     reserved: tuple[str, ...] = RESERVED_TABLES
@@ -64,11 +64,11 @@ ANY_DESTINATION = TableNaming()
 def map_names(
     names: Iterable[str], reserved: Collection[str] = (), forbidden: str = ""
 ) -> dict[str, str]:
-    """Destination name of each name, in the names' order.
+    """Return the destination name of each name, in the order of the names.
 
-    A name keeps itself if it can: forbidden characters become `_`, and what clashes (without regard
-    to case) with a reserved name or another name gets `_2`, `_3`, ... A name that needs no change
-    never gives way to one that does.
+    A name stays if possible. Forbidden characters become `_`. A name that clashes with a reserved
+    name or another name (ignoring case) gets `_2`, `_3`, ... A name that needs no change always
+    keeps it.
     """
     return _assign([(name, name) for name in dict.fromkeys(names)], reserved, forbidden)
 
@@ -78,7 +78,7 @@ def map_columns(
     reserved: Collection[str] = RESERVED_COLUMNS,
     forbidden: str = FORBIDDEN_IN_COLUMNS,
 ) -> dict[str, str]:
-    """Destination column of each column of a table."""
+    """Return the destination column of each column of a table."""
     return map_names(names, reserved, forbidden)
 
 
@@ -88,13 +88,14 @@ def map_tables(
     reserved: Collection[str] = RESERVED_TABLES,
     forbidden: str = FORBIDDEN_IN_TABLES,
 ) -> dict[TableName, str]:
-    """Destination table of each table: bare in `first_schema`, else `<schema>__<table>`.
+    """Return the destination table of each table: its bare name in `first_schema`, otherwise
+    `<schema>__<table>`.
 
-    Of two that want the same name (`a__b` of the first schema, `b` of schema `a`) the bare one
-    has it.
+    If two tables want the same name (`a__b` of the first schema, `b` of schema `a`), the bare name
+    wins.
     """
     tables = list(dict.fromkeys(tables))
-    # Those of the first schema first.
+    # Tables of the first schema first.
     tables_in_turn = sorted(tables, key=lambda table: table.schema != first_schema)
     wanted = [(table, _shown(natural_name(table, first_schema))) for table in tables_in_turn]
     mapping = _assign(wanted, reserved, forbidden)
@@ -102,16 +103,16 @@ def map_tables(
 
 
 def natural_name(table: TableName, first_schema: str) -> str:
-    """What the table is called where nothing is in the way."""
+    """Return the table's name at a destination that accepts every name."""
     return table.name if table.schema == first_schema else f"{table.schema}__{table.name}"
 
 
 def is_name_of(
     target: str, table: TableName, first_schema: str, naming: TableNaming = ANY_DESTINATION
 ) -> bool:
-    """Whether the target is the table's natural name, or that name made possible or distinct.
+    """Whether the target is the table's natural name, or that name made valid or distinct.
 
-    A name that the destination was given before it was known to forbid it is one too.
+    A name given before it was known to be invalid counts too.
     """
     natural = _shown(natural_name(table, first_schema))
     names = (_possible(natural, f) for f in (naming.forbidden, FORBIDDEN_IN_TABLES))
@@ -123,7 +124,7 @@ def _possible(name: str, forbidden: str) -> str:
 
 
 def _shown(table: str) -> str:
-    """Not a name like those of dlt's own tables, which no reader is shown."""
+    """Return a name unlike those of dlt's own tables, which readers are not shown."""
     return f"_{table}" if table.casefold().startswith("_dlt") else table
 
 

@@ -1,6 +1,6 @@
-"""Which rows belong to a partition, by its bounds, without asking the source.
+"""Which rows belong to a partition, by its bounds, without a query to the source.
 
-Only for columns whose values the destination has exactly: integers, decimals, dates, timestamps.
+Only for columns whose values the destination holds exactly: integers, decimals, dates, timestamps.
 Source: PostgreSQL manual, "CREATE TABLE", FOR VALUES.
 """
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Bound(NamedTuple):
-    """Of one level of partitions, on one column (its number in the root).
+    """The bound of one level of partitions on one column (its number in the root).
 
-    A value is in it if it is one of `values`, or not below `low` and below `high` where there are
-    none. All as PostgreSQL prints them; a limit of None is none.
+    A value is within it if it is one of `values` or, if that is None, if `low` <= value < `high`.
+    All are in PostgreSQL's text format. A limit of None means no limit.
     """
 
     attnum: int
@@ -44,14 +44,15 @@ def comparable(bounds: Sequence[Bound], types: Mapping[int, pa.DataType]) -> boo
 def disjoint(
     one: Sequence[Bound], other: Sequence[Bound], types: Mapping[int, pa.DataType]
 ) -> bool:
-    """Whether no row is in both; both are `comparable`."""
+    """Whether no row can be within both; both must be `comparable`."""
     return any(_apart(a, b, types[a.attnum]) for a in one for b in other if a.attnum == b.attnum)
 
 
 def rows_within(
     rows: pa.Table, bounds: Sequence[Bound], names: Mapping[int, str]
 ) -> npt.NDArray[np.bool_]:
-    """Rows that are in every bound; `names` are the columns by number, without NULL."""
+    """Return a mask of the rows within every bound; `names` maps column numbers to columns without
+    NULL."""
     found = np.ones(len(rows), np.bool_)
     for bound in bounds:
         column = rows.column(names[bound.attnum])
@@ -66,7 +67,8 @@ def rows_within(
 
 
 def _limits(bound: Bound, type_: pa.DataType) -> bool:
-    """Whether the type compares as PostgreSQL's; `ArrowInvalid` for limits that it cannot hold."""
+    """Whether the type compares as in PostgreSQL. Raises `ArrowInvalid` for limits that it cannot
+    hold."""
     for text in (*(bound.values or ()), bound.low, bound.high):
         if text is not None:
             _scalar(text, type_)

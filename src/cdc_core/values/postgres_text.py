@@ -1,7 +1,7 @@
-"""A value as PostgreSQL's own text: what the output function of its type prints.
+"""A value as PostgreSQL's own text, as the output function of its type prints it.
 
-Manual: "Floating-Point Types", "Date/Time Output" (ISO, in UTC), "bytea Hex Format". Of an array it
-is the JSON that the destination holds.
+Manual: "Floating-Point Types", "Date/Time Output" (ISO, in UTC), "bytea Hex Format". An array is
+the JSON that the destination holds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def postgres_text(scalar: pa.Scalar[Any]) -> str | None:
-    """Text of a value of a table's column; None for NULL."""
+    """Return the text of a value; None for NULL."""
     match scalar.as_py():
         case None:
             return None
@@ -40,7 +40,7 @@ def postgres_text(scalar: pa.Scalar[Any]) -> str | None:
 
 
 def _float(value: float, *, single: bool) -> str:
-    """The shortest digits that give the value again, as `float8out` and `float4out` print them."""
+    """Return the shortest digits that identify the value, as `float8out` and `float4out` do."""
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     number = np.float32(value) if single else np.float64(value)

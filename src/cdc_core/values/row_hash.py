@@ -1,9 +1,9 @@
-"""64-bit hashes of rows, a column at a time: equal rows hash equally wherever they are read.
+"""64-bit hashes of rows, column by column: equal rows have equal hashes wherever they are read.
 
-What is hashed is the value, not its Arrow layout: an int16 and an int64 that hold the same number
-are equal, as are string and large_string, decimals of any precision, and NaNs of any payload. NULL,
-the empty string and zero are three things, and so are 0.0 and -0.0 (but not as keys: PostgreSQL
-takes them for one).
+The hash depends on the value, not on its Arrow layout: an int16 and an int64 that hold the same
+number are equal, as are string and large_string, decimals of any precision and NaNs of any payload.
+NULL, the empty string and zero differ. 0.0 and -0.0 differ too, except in keys, where PostgreSQL
+treats them as equal.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     Hashes = npt.NDArray[np.uint64]
 
-#: Bytes of strings that are spread out at a time; the work needs some six times as much memory.
+#: Bytes of strings that are hashed at a time; this needs about six times as much memory.
 _SLICE_BYTES = 8 << 20
-#: A longer value is hashed on its own, not spread out.
+#: A longer value is hashed on its own.
 _LONG_VALUE = 1 << 20
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -32,7 +32,7 @@ _NAN = np.uint64(0x7FF8000000000000)
 
 
 def hash_rows(columns: Sequence[pa.ChunkedArray], rows: int, *, as_key: bool = False) -> Hashes:
-    """One hash per row over all columns, in their order.
+    """Return one hash per row over all columns, in their order.
 
     `as_key`: -0.0 and 0.0 are equal, as they are to a unique index.
     """
@@ -45,7 +45,7 @@ def hash_rows(columns: Sequence[pa.ChunkedArray], rows: int, *, as_key: bool = F
 
 
 def mix(values: Hashes) -> Hashes:
-    """A permutation of the 64-bit numbers in which every bit of the result depends on all
+    """Permute the 64-bit numbers so that every bit of the result depends on every bit of the input
     (splitmix64)."""
     with np.errstate(over="ignore"):
         values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -54,7 +54,7 @@ def mix(values: Hashes) -> Hashes:
 
 
 def canonical_type(arrow_type: pa.DataType) -> pa.DataType:
-    """The type in which values are compared; equal for types that can hold equal values."""
+    """Return the type in which to compare values; equal for types that can hold equal values."""
     types = pa.types
     if types.is_integer(arrow_type):
         return pa.int64()
@@ -102,7 +102,7 @@ def _valid(array: pa.Array) -> npt.NDArray[np.bool_]:
 
 
 def _words(array: pa.Array, *, as_key: bool) -> Hashes:
-    """Values of a fixed width as 64 bits each."""
+    """Return fixed-width values as 64 bits each."""
     types = pa.types
     if types.is_floating(array.type):
         floats = array.fill_null(0.0).to_numpy(zero_copy_only=False)
@@ -138,7 +138,7 @@ def _hash_bytes(array: pa.LargeBinaryArray) -> Hashes:
 
 
 def _slices(offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Ranges of values of bounded size; a long value always alone."""
+    """Yield ranges of values of limited size; a long value is always alone."""
     long_values = np.flatnonzero(np.diff(offsets) > _LONG_VALUE).tolist()
     start, last = 0, len(offsets) - 1
     for stop in [*long_values, last]:
@@ -153,7 +153,8 @@ def _slices(offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 
 def _hash_spread(data: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int64]) -> Hashes:
-    """Hashes of adjacent values: each is the sum of its 8-byte words, mixed with their places."""
+    """Return hashes of adjacent values: each is the sum of its 8-byte words, mixed with their
+    positions."""
     words = (lengths + 7) >> 3
     ends = np.cumsum(words)
     total = int(ends[-1])
@@ -161,7 +162,7 @@ def _hash_spread(data: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int64]) ->
     start = np.repeat(np.cumsum(lengths) - lengths, words) + (place << 3)
     left = np.repeat(lengths, words) - (place << 3)
     padded = np.concatenate([data, np.zeros(8, np.uint8)])
-    # A word may begin at any byte.
+    # A word can begin at any byte.
     every = np.ndarray((len(padded) - 7,), np.dtype("<u8"), padded, 0, (1,))
     values = every[start]
     short = left < 8

@@ -10,6 +10,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from adapters.pgoutput.session.sql_text import quote
 from cdc_core.values.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -206,10 +207,6 @@ def write(
                     steps.append((kind, table, rows - written))
         done.transactions += 1
     return done
-
-
-def quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _spread(chance: random.Random, total: int) -> list[tuple[str, int]]:

@@ -331,8 +331,8 @@ def test_what_a_publication_leaves_out_is_named(shop):
         pytest.skip("no row filters before PostgreSQL 15")
     shop.sql("CREATE PUBLICATION dlt_cdc_pub FOR TABLE a (id, v) WHERE (id > 5)")
     checked = shop.run("check").out
-    assert "has a row filter, which holds for the snapshot too: WHERE (id > 5)" in checked
-    assert "has a column list, which leaves out: ssn" in checked
+    assert "has a row filter, which applies to the snapshot too: WHERE (id > 5)" in checked
+    assert "has a column list, that leaves out: ssn" in checked
 
 
 def test_tables_that_go_stale_are_warned_of(shop):

@@ -74,7 +74,9 @@ def test_any_name_is_held_or_mapped_as_check_says(
             target = targets[f"{schema}.{table}"]
             stored = lake.read(target)
             assert not list(oracle.differences(source.read(name.as_string()), stored)), target
-            sentence = f": its name cannot be kept as {wanted}: it becomes {target};"
+            sentence = (
+                f": the destination cannot use the name {wanted}: the table becomes {target};"
+            )
             assert (shown(sentence) in checked) == (target != wanted)
         # What has its name already keeps it.
         pipeline.run("snapshot")

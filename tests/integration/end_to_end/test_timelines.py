@@ -69,7 +69,7 @@ def test_restored_copies_and_promoted_servers(server: EmbeddedPostgres, tmp_path
     copy_data(server.data_dir, later)
     copy_data(copy, server.data_dir)
     server.start()
-    with pytest.raises(ContinuityLost, match=r"WAL ends at .* restored from a copy"):
+    with pytest.raises(ContinuityLost, match=r"WAL ends at .* restored from a backup"):
         service.run("cdc")
 
     server.halt()

@@ -109,8 +109,8 @@ CASES = [
             "publication": PublicationFacts("pub", exists=True, manageable=False),
         },
         Level.WARN,
-        "a standby adds no tables to it",
-        "once its owner adds them, on the primary",
+        "a standby cannot add tables to it",
+        "once its owner adds them on the primary",
     ),
     (
         {"tables": {1: replace(TABLE, relations_locked=18_000)}},
@@ -186,7 +186,7 @@ CASES = [
     (
         {"transactions": [OpenTransaction(61.0, 77, "psql")]},
         Level.WARN,
-        "open for 61 s; a snapshot waits for its end (psql)",
+        "open for 61 s; a snapshot waits until it ends (psql)",
         "SELECT * FROM pg_stat_activity WHERE pid = 77",
     ),
     (

@@ -89,14 +89,14 @@ CASES = [
         FACTS,
         {},
         Level.WARN,
-        "none needed: these names stay",
+        "none needed: these names are kept from now on",
     ),
     (
         table("orders", "public", Column("n", pa.string(), 1700, pg_type="numeric")),
         FACTS,
         {},
         Level.WARN,
-        "none needed; where numbers are wanted, cast it in a view of the destination",
+        "none needed; if you want numbers, cast it in a view at the destination",
     ),
     (
         table("orders", "public", Column("of", pa.string(), 2210, pg_type="regclass[]")),
@@ -105,7 +105,7 @@ CASES = [
         Level.WARN,
         "verify --tables public.orders --repair",
     ),
-    (table("a.b"), FACTS, {}, Level.WARN, "none needed: the name stays"),
+    (table("a.b"), FACTS, {}, Level.WARN, "none needed: this name is kept from now on"),
     (table(), replace(FACTS, generated_columns=("total",)), {}, Level.WARN, "PostgreSQL 18"),
     (
         table(),
@@ -121,8 +121,8 @@ CASES = [
         Level.WARN,
         "none needed; compute them",
     ),
-    (table(), replace(FACTS, row_filter="(id > 5)"), {}, Level.WARN, "if that is meant"),
-    (table(), replace(FACTS, unlisted_columns=("ssn",)), {}, Level.WARN, "if that is meant"),
+    (table(), replace(FACTS, row_filter="(id > 5)"), {}, Level.WARN, "if that is intended"),
+    (table(), replace(FACTS, unlisted_columns=("ssn",)), {}, Level.WARN, "if that is intended"),
     (
         replace(table("my table"), not_streamed="is a foreign table"),
         FACTS,

@@ -1109,7 +1109,7 @@ def test_a_copy_from_before_the_checkpoint_is_refused() -> None:
     world.postgres.slot = None
     world.postgres._lsn -= 1
     world.postgres.slot = world.postgres.lsn
-    with pytest.raises(ContinuityLost, match="restored from a copy"):
+    with pytest.raises(ContinuityLost, match="restored from a backup"):
         world.cdc()
 
 
