@@ -13,7 +13,7 @@ from cdc_core.fold.unrepresentable import HeldUnrepresentable
 from cdc_core.full_load.resume import divide_table, keep_ranges
 from cdc_core.full_load.table_reading import TableReading, TablesRead
 from cdc_core.tables.renames import table_renames
-from cdc_core.tables.schema_change import first_state, redefined, reread_state
+from cdc_core.tables.schema_change import redefined, state_when_read
 from cdc_core.values.errors import CdcError, DestinationRefused
 from cdc_core.values.merges import LoadBatch, Replacement, TableRename
 
@@ -127,12 +127,7 @@ class _Reader:
 
     def _prepare(self, table: SourceTable, target: str) -> _Prepared:
         before = self._checkpoint.tables.get(table.relation.oid)
-        renames: tuple[ColumnRename, ...] = ()
-        if before is None:
-            state = first_state(table, target, self._snapshot.lsn)
-        else:
-            named = replace(before, target=target)
-            state, renames = reread_state(named, table, self._snapshot.lsn)
+        state, renames = state_when_read(before, table, target, self._snapshot.lsn)
         ranges = divide_table(
             self._snapshot, table, state, self._destination, self._checkpoint.reading,
             self._progress,

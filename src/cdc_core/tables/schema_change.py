@@ -61,6 +61,18 @@ def first_state(source: SourceTable, target: str, snapshot_lsn: Lsn) -> TableSta
     )
 
 
+def state_when_read(
+    before: TableState | None, source: SourceTable, target: str, snapshot_lsn: Lsn
+) -> tuple[TableState, tuple[ColumnRename, ...]]:
+    """Return the state of a table once it is read, and the renames to do before.
+
+    `before` is None for a table that the checkpoint does not know.
+    """
+    if before is None:
+        return first_state(source, target, snapshot_lsn), ()
+    return reread_state(replace(before, target=target), source, snapshot_lsn)
+
+
 def reread_state(
     before: TableState, source: SourceTable, snapshot_lsn: Lsn
 ) -> tuple[TableState, tuple[ColumnRename, ...]]:

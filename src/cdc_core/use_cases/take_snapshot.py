@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 from cdc_core.fold.unrepresentable import warn_of_unrepresentable
 from cdc_core.full_load.read_tables import READ_ATTEMPTS, read_tables
+from cdc_core.full_load.start import FullLoadStart, unread_tables
 from cdc_core.ports.progress import Listeners, Note, Progress, Warned
-from cdc_core.slot.continuity import confirmable, continuity_break
+from cdc_core.slot.continuity import confirmable
 from cdc_core.tables.selection import choose_tables, require_schemas
 from cdc_core.tables.target_names import target_names
 from cdc_core.use_cases.stream_changes import StreamChanges
-from cdc_core.values.checkpoint import Checkpoint, TableStatus
 from cdc_core.values.errors import DefinitionChanged, TablesLocked, TablesRefused
 from cdc_core.values.merges import EMPTY_BATCH
-from cdc_core.values.naming import is_name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.change_source import ChangeSource, SlotState
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.snapshot_source import Snapshot, SnapshotSource
-    from cdc_core.values.checkpoint import SourceIdentity, TableState
+    from cdc_core.values.checkpoint import Checkpoint
     from cdc_core.values.errors import CdcError
     from cdc_core.values.lsn import Lsn
     from cdc_core.values.merges import LoadBatch
@@ -64,7 +63,7 @@ class TakeSnapshot:
     def run(self, tables: Sequence[str] = ()) -> SnapshotReport:
         """Load the tables that match the globs; without globs, every table found."""
         with self.source, self.destination:
-            start = self._start()
+            start = FullLoadStart.read(self.source, self.destination)
             if tables and start.broken:
                 raise start.broken
             chosen = self._choose(start, tables)
@@ -74,7 +73,8 @@ class TakeSnapshot:
                 self._warn_of_slot(start.slot)
                 self.source.drop_slot()
             with self.snapshots.begin(create_slot=start.over) as snapshot:
-                checkpoint = self._begin(start, chosen, snapshot, all_tables=not tables)
+                live = {table.relation.oid for table in chosen.found}
+                checkpoint = start.first_checkpoint(snapshot.lsn, live, all_tables=not tables)
                 self.progress.emit(
                     Note(f"snapshot at LSN {snapshot.lsn}: {len(chosen.tables)} tables")
                 )
@@ -92,14 +92,7 @@ class TakeSnapshot:
                 raise TablesRefused({names[oid]: error for oid, error in counts.refused.items()})
             return SnapshotReport(lsn, len(chosen.tables), counts.rows, counts.unrepresentable)
 
-    def _start(self) -> _Start:
-        checkpoint = self.destination.read_checkpoint()
-        identity, slot = self.source.identity(), self.source.slot()
-        current, left = self.source.current_lsn(), self.source.left_timeline
-        broken = continuity_break(checkpoint, identity, slot, current, left) if checkpoint else None
-        return _Start(checkpoint, identity, slot, current, broken)
-
-    def _choose(self, start: _Start, globs: Sequence[str]) -> _Chosen:
+    def _choose(self, start: FullLoadStart, globs: Sequence[str]) -> _Chosen:
         """Publish the tables and choose those to read."""
         states = start.checkpoint.tables if start.checkpoint else {}
         require_schemas(self.catalog.schemas_found(), states, self.catalog.names)
@@ -108,8 +101,9 @@ class TakeSnapshot:
         horizon = self.catalog.horizon()
         found = self.catalog.publish()
         names = {table.relation.oid: table.relation.table for table in found}
-        known = self._known(start, all_tables=not globs)
-        targets = target_names(names, known, self.first_schema, self.destination.naming)
+        naming = self.destination.naming
+        known = start.with_targets(self.first_schema, naming, all_tables=not globs)
+        targets = target_names(names, known, self.first_schema, naming)
         chosen = choose_tables(found, globs)
         refused = {table.relation.oid: table.refused for table in chosen if table.refused}
         chosen = [table for table in chosen if not table.refused]
@@ -118,33 +112,10 @@ class TakeSnapshot:
         pairs = [(table, targets[table.relation.oid]) for table in chosen]
         return _Chosen(found, pairs, refused, horizon)
 
-    def _begin(
-        self, start: _Start, chosen: _Chosen, snapshot: Snapshot, *, all_tables: bool
-    ) -> Checkpoint:
-        """Return the checkpoint from which the load starts."""
-        checkpoint = start.checkpoint
-        if checkpoint is None or start.over:
-            checkpoint = Checkpoint(start.identity, snapshot.lsn, self._waiting(start))
-        live = {table.relation.oid for table in chosen.found}
-        return replace(
-            checkpoint,
-            source=start.identity,
-            tables={
-                oid: state if oid in live else state.dropped()
-                for oid, state in checkpoint.tables.items()
-            },
-            full_load=snapshot.lsn if all_tables else checkpoint.full_load,
-        )
-
     def _go_on(self, checkpoint: Checkpoint, found: Sequence[SourceTable]) -> SnapshotReport:
         """Finish the full load of an earlier run: read the tables that it had not read, and bring
         the others to the same commit through the stream."""
-        unread = {
-            table.relation.oid: "the full load had not read it"
-            for table in found
-            if not table.refused
-            and (table.not_streamed or not checkpoint.loaded(table.relation.oid))
-        }
+        unread = unread_tables(checkpoint, found)
         kept = len(found) - len(unread)
         self.progress.emit(
             Note(
@@ -211,61 +182,6 @@ class TakeSnapshot:
                 "a new snapshot, and its own sources.pg_replication.slot_name and pub_name"
             )
         )
-
-    def _waiting(self, start: _Start) -> Mapping[int, TableState]:
-        """Return the tables that the destination has, each waiting to be read, if only the slot is
-        another one; their names are then followed. A copy of the source may use their oids for
-        other tables: then none."""
-        checkpoint = start.checkpoint
-        if checkpoint is None or checkpoint.lsn > start.current:
-            return {}
-        if replace(checkpoint.source, slot_name=start.identity.slot_name) != start.identity:
-            return {}
-        return {
-            oid: state
-            if state.status is TableStatus.DROPPED
-            else state.needs_snapshot("the slot was created again")
-            for oid, state in checkpoint.tables.items()
-        }
-
-    def _known(self, start: _Start, *, all_tables: bool) -> Mapping[int, TableState]:
-        """Return the states whose targets stay. Where every table is read, a changed `schemas`
-        setting gives tables other targets."""
-        checkpoint, identity = start.checkpoint, start.identity
-        if checkpoint is None or (checkpoint.source.system_id, checkpoint.source.database) != (
-            identity.system_id,
-            identity.database,
-        ):
-            return {}
-        return {
-            oid: state
-            for oid, state in checkpoint.tables.items()
-            if not all_tables
-            or is_name_of(state.target, state.table, self.first_schema, self.destination.naming)
-        }
-
-
-@dataclass(frozen=True)
-class _Start:
-    """Source and destination before a run."""
-
-    checkpoint: Checkpoint | None
-    identity: SourceIdentity
-    slot: SlotState | None
-    current: Lsn
-    #: Why slot and checkpoint do not fit together.
-    broken: CdcError | None
-
-    @property
-    def over(self) -> bool:
-        """Whether the run starts over, with a new slot."""
-        return self.checkpoint is None or self.broken is not None
-
-    @property
-    def unfinished(self) -> Checkpoint | None:
-        """The checkpoint of a full load that can be continued."""
-        full_load = self.checkpoint is not None and self.checkpoint.full_load
-        return self.checkpoint if full_load and not self.broken else None
 
 
 @dataclass(frozen=True)
