@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from adapters.fakes import FaultPlan, InjectedCrash
 from adapters.fakes.source import InMemorySnapshot
 from cdc_core.values.checkpoint import Checkpoint, PartialReading
-from tests.unit.cdc_core.use_cases.test_convergence import COLUMNS, World
+from tests.support.fake_world import COLUMNS, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable

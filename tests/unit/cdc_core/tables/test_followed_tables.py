@@ -16,7 +16,7 @@ from cdc_core.values.checkpoint import Checkpoint, TableStatus
 from cdc_core.values.errors import OperatorNeeded, SettingsError, TablesNeedSnapshot
 from cdc_core.values.lsn import Lsn
 from cdc_core.values.relation import ReplicaIdentity
-from tests.unit.cdc_core.use_cases.test_convergence import COLUMNS, World, build
+from tests.support.fake_world import COLUMNS, World, build
 from tests.unit.cdc_core.use_cases.test_follow import Following, insert
 
 

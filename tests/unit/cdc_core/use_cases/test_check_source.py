@@ -12,7 +12,7 @@ from cdc_core.check.source_rules import continuity_findings
 from cdc_core.use_cases.check_source import CheckSource
 from cdc_core.values.checkpoint import Checkpoint
 from cdc_core.values.errors import DestinationFailed, DestinationUnavailable, OperatorNeeded
-from tests.unit.cdc_core.use_cases.test_convergence import World, build
+from tests.support.fake_world import World, build
 
 
 def _findings(world: World) -> list[Finding]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -16,11 +15,8 @@ from hypothesis import strategies as st
 
 from adapters.fakes import (
     FaultPlan,
-    InjectedCrash,
     InMemoryDestination,
-    InMemoryPostgres,
     InMemorySource,
-    Lake,
 )
 from adapters.fakes.source import Chunk, InMemorySnapshot
 from cdc_core.fold import multi_part_batch
@@ -39,117 +35,24 @@ from cdc_core.values.errors import (
 )
 from cdc_core.values.lsn import Lsn
 from cdc_core.values.relation import ReplicaIdentity
+from tests.support.fake_world import (
+    CHANGES,
+    COLUMNS,
+    NAME_CHANGES,
+    World,
+    assert_no_column_is_doubled,
+    build,
+    change_names,
+    change_schema,
+    row_of,
+    touch,
+    work,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cdc_core.values.relation import Relation
-
-COLUMNS = {"id": pa.int64(), "n": pa.int32(), "big": pa.string()}
-
-
-@dataclass
-class World:
-    postgres: InMemoryPostgres = field(
-        default_factory=lambda: InMemoryPostgres(schemas=("public", "a__b"))
-    )
-    lake: Lake = field(default_factory=Lake)
-    random: random.Random = field(default_factory=lambda: random.Random(0))
-    batch_transactions: int = 1000
-    part_events: int | None = None
-    range_rows: int | None = None
-    faults: FaultPlan = field(default_factory=FaultPlan)
-
-    def source(self) -> InMemorySource:
-        return InMemorySource(
-            self.postgres,
-            schemas=("public", "a__b"),
-            faults=self.faults,
-            batch_transactions=self.batch_transactions,
-            part_events=self.part_events,
-            chunk_rows=3,
-            range_rows=self.range_rows,
-        )
-
-    def snapshot(self, *globs: str) -> None:
-        source = self.source()
-        TakeSnapshot(source, source, source, InMemoryDestination(self.lake, self.faults)).run(globs)
-
-    def cdc(self, *, freeze: bool = False) -> None:
-        source = self.source()
-        destination = InMemoryDestination(self.lake, self.faults)
-        StreamChanges(source, source, source, destination, freeze_schema=freeze).run()
-
-    def crashing(self, call: int, action: str) -> bool:
-        """Run with a crash at a port call; whether it was reached."""
-        self.faults = FaultPlan(at={call: InjectedCrash()})
-        try:
-            getattr(self, action)()
-        except InjectedCrash:
-            self.postgres.writer = None
-            return True
-        finally:
-            self.faults = FaultPlan()
-        return False
-
-    def assert_equal(self) -> None:
-        for table in self.postgres.tables.values():
-            target = table.relation.table.name
-            wanted = Counter(_row(row) for row in table.rows)
-            names = table.relation.column_names
-            found = Counter(_row(row) for row in self.lake.rows(target, *names))
-            assert found == wanted, target
-
-
-def _row(row: dict[str, object]) -> tuple[tuple[str, object], ...]:
-    return tuple(sorted(row.items()))
-
-
-def work(world: World, oids: list[int], transactions: int) -> None:
-    """Random transactions: inserts, updates, TOAST, key changes and swaps, deletes, truncates."""
-    chance = world.random
-    for _ in range(transactions):
-        with world.postgres.transaction() as tx:
-            for _ in range(chance.randint(1, 6)):
-                one_statement(world, tx, chance.choice(oids))
-        if chance.random() < 0.2:
-            world.postgres.write_wal()
-
-
-def one_statement(world: World, tx, oid: int) -> None:
-    chance = world.random
-    table = world.postgres.tables[oid]
-    keyed = bool(table.relation.key)
-    row = chance.choice(table.rows) if table.rows else None
-    free = [n for n in range(8) if not any(r["id"] == n for r in table.rows)]
-    kind = chance.random()
-    if row is None or kind < 0.35:
-        if keyed and not free:
-            return
-        key = chance.choice(free) if keyed else chance.randrange(3)
-        tx.insert(oid, id=key, n=chance.randrange(3), big=chance.choice(["x" * 9, "y", None]))
-    elif kind < 0.55:
-        tx.update(oid, dict(row), n=chance.randrange(3))
-    elif kind < 0.65:
-        tx.update(oid, dict(row), big=chance.choice(["z" * 9, None]))
-    elif kind < 0.80 and free:
-        tx.update(oid, dict(row), id=chance.choice(free))
-    elif kind < 0.97:
-        tx.delete(oid, **row)
-    else:
-        tx.truncate(oid)
-
-
-def build(seed: int, batch_transactions: int = 1000) -> tuple[World, list[int]]:
-    world = World(random=random.Random(seed), batch_transactions=batch_transactions)
-    oids = [
-        world.postgres.create_table("keyed", COLUMNS, toasted=("big",), labels=("y",)),
-        world.postgres.create_table("other", COLUMNS, toasted=("big",)),
-        world.postgres.create_table("heap", COLUMNS, key=(), labels=("y",)),
-    ]
-    world.postgres.published.update(oids)
-    work(world, oids, 5)
-    return world, oids
 
 
 @settings(max_examples=120)
@@ -285,7 +188,7 @@ def test_a_table_that_changes_between_the_parts_of_a_batch_is_followed(
     change_schema(world, oids[table], change)
     for _ in range(3):
         with world.postgres.transaction() as tx:
-            _touch(world, tx, oids[table])
+            touch(world, tx, oids[table])
     world.cdc()
     world.assert_equal()
 
@@ -387,51 +290,6 @@ def test_a_new_table_never_takes_the_name_of_another(action: str) -> None:
     assert world.lake.rows("keyed") == before["keyed"]
 
 
-def change_schema(world: World, oid: int, change: str) -> None:
-    postgres = world.postgres
-    match change:
-        case "add":
-            postgres.add_column(oid, "extra", pa.string())
-        case "add with default":
-            postgres.add_column(oid, "extra", pa.string(), default="d")
-        case "drop":
-            postgres.drop_column(oid, "n")
-        case "rename":
-            postgres.rename_column(oid, "big", "large")
-            postgres.tables[oid].toasted = frozenset({"large"})
-        case "rename key":
-            postgres.rename_column(oid, "id", "key")
-        case "widen":
-            postgres.rewrite(oid, "n", pa.int64(), lambda n: n)
-        case "rewrite":
-            postgres.rewrite(oid, "n", pa.string(), lambda n: f"<{n}>")
-        case "rewrite in place":
-            postgres.rewrite(oid, "n", pa.int32(), lambda n: None if n is None else n * 10)
-        case "rename label":
-            postgres.rename_label(oid, "big", "y", "why")
-        case "rename table":
-            postgres.rename_table(oid, "renamed")
-        case "drop and add":
-            postgres.drop_column(oid, "big")
-            postgres.add_column(oid, "big", pa.string())
-            postgres.tables[oid].toasted = frozenset()
-        case "drop and rename":
-            postgres.drop_column(oid, "n")
-            postgres.rename_column(oid, "big", "n")
-            postgres.tables[oid].toasted = frozenset({"n"})
-        case "swap":
-            postgres.rename_column(oid, "n", "spare")
-            postgres.rename_column(oid, "big", "n")
-            postgres.rename_column(oid, "spare", "big")
-            postgres.tables[oid].toasted = frozenset({"n"})
-
-
-CHANGES = (
-    "add", "add with default", "drop", "rename", "rename key", "widen", "rewrite",
-    "rewrite in place", "rename label", "rename table", "drop and add", "drop and rename", "swap",
-)  # fmt: skip
-
-
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("table", [0, 2], ids=["keyed", "heap"])
 def test_schema_changes_are_followed(change: str, table: int) -> None:
@@ -440,14 +298,14 @@ def test_schema_changes_are_followed(change: str, table: int) -> None:
     work(world, oids, 4)
     change_schema(world, oids[table], change)
     with world.postgres.transaction() as tx:
-        _touch(world, tx, oids[table])
+        touch(world, tx, oids[table])
     world.cdc()
     world.assert_equal()
     assert [f for f in world.lake.tables if f.startswith("renamed")] == (
         ["renamed"] if change == "rename table" else []
     )
     with world.postgres.transaction() as tx:
-        _touch(world, tx, oids[table])
+        touch(world, tx, oids[table])
     world.cdc()
     world.assert_equal()
 
@@ -462,10 +320,10 @@ def test_a_crash_while_a_schema_change_is_followed_is_cured(change: str) -> None
         work(world, oids, 3)
         change_schema(world, oids[0], change)
         with world.postgres.transaction() as tx:
-            _touch(world, tx, oids[0])
+            touch(world, tx, oids[0])
         reached = world.crashing(call, "cdc")
         with world.postgres.transaction() as tx:
-            _touch(world, tx, oids[0])
+            touch(world, tx, oids[0])
         world.cdc()
         world.assert_equal()
         call += 1
@@ -482,7 +340,7 @@ def test_a_table_whose_reading_is_refused_does_not_stop_the_others() -> None:
         world.cdc()
     world.faults = FaultPlan()
     other = world.postgres.tables[oids[1]]
-    assert Counter(map(_row, other.rows)) == Counter(map(_row, world.lake.rows("other")))
+    assert Counter(map(row_of, other.rows)) == Counter(map(row_of, world.lake.rows("other")))
     world.snapshot("public.keyed")
     world.cdc()
     world.assert_equal()
@@ -542,7 +400,7 @@ def test_a_table_that_may_not_be_read_does_not_stop_a_snapshot(
     for other in oids[:place] + oids[place + 1 :]:
         table = world.postgres.tables[other]
         found = world.lake.rows(table.relation.table.name)
-        assert Counter(map(_row, table.rows)) == Counter(map(_row, found))
+        assert Counter(map(row_of, table.rows)) == Counter(map(row_of, found))
     # The stream goes on for the others, and for this one once it may be read.
     work(world, oids, 3)
     world.cdc()
@@ -565,7 +423,7 @@ def test_a_table_that_a_snapshot_read_is_not_read_again_for_changes_before_it(ch
     world.snapshot("public.keyed")
     for oid in oids:
         with world.postgres.transaction() as tx:
-            _touch(world, tx, oid)
+            touch(world, tx, oid)
     world.faults.calls.clear()
     world.cdc()
     assert "snapshot.begin" not in world.faults.calls
@@ -636,57 +494,6 @@ def test_a_followed_table_that_may_not_be_published_again(between: str) -> None:
     world.assert_equal()
 
 
-def _touch(world: World, tx, oid: int) -> None:
-    """A statement that fits whatever columns the table has."""
-    table = world.postgres.tables[oid]
-    if table.rows:
-        tx.delete(oid, **table.rows[0])
-    key = table.relation.key[0] if table.relation.key else table.relation.column_names[0]
-    types = {c.name: c.arrow_type for c in table.relation.columns}
-    row = {name: "v" if t == pa.string() else 1 for name, t in types.items()}
-    row[key] = 90 + len(world.postgres.wal)
-    tx.insert(oid, **row)
-
-
-def change_names(world: World, oids: list[int], change: str) -> None:
-    """Renames of tables and columns, also into names that others had."""
-    keyed, other, _ = oids
-    postgres = world.postgres
-    match change:
-        case "swap tables":
-            postgres.rename_table(keyed, "spare")
-            postgres.rename_table(other, "keyed")
-            postgres.rename_table(keyed, "other")
-        case "follow on":
-            postgres.rename_table(other, "further")
-            postgres.rename_table(keyed, "other")
-        case "take a dropped table's name":
-            postgres.drop_table(other)
-            postgres.rename_table(keyed, "other")
-        case "replace by a new table":
-            postgres.rename_table(keyed, "keyed_old")
-            new = postgres.create_table("keyed", COLUMNS, toasted=("big",))
-            postgres.published.add(new)
-        case "rename and rewrite":
-            postgres.rename_column(keyed, "big", "large")
-            postgres.tables[keyed].toasted = frozenset({"large"})
-            postgres.rewrite(keyed, "n", pa.string(), lambda n: f"<{n}>")
-        case _:
-            change_schema(world, keyed, change)
-
-
-NAME_CHANGES = (
-    "swap tables", "follow on", "take a dropped table's name", "replace by a new table",
-    "rename and rewrite", "rename", "swap", "rename table", "rename key", "drop and rename",
-)  # fmt: skip
-
-
-def assert_no_column_is_doubled(world: World) -> None:
-    for table in world.postgres.tables.values():
-        stored = world.lake.tables[table.relation.table.name].columns
-        assert {*stored} == {*table.relation.column_names, "_cdc_lsn", "_cdc_committed_at"}
-
-
 @pytest.mark.parametrize("action", ["cdc", "snapshot"])
 @pytest.mark.parametrize("change", NAME_CHANGES)
 def test_names_follow_the_source_and_nothing_is_doubled(change: str, action: str) -> None:
@@ -697,13 +504,13 @@ def test_names_follow_the_source_and_nothing_is_doubled(change: str, action: str
     live = [oid for oid in oids if oid in world.postgres.tables]
     for oid in live:
         with world.postgres.transaction() as tx:
-            _touch(world, tx, oid)
+            touch(world, tx, oid)
     getattr(world, action)()
     world.assert_equal()
     assert_no_column_is_doubled(world)
     for oid in live:
         with world.postgres.transaction() as tx:
-            _touch(world, tx, oid)
+            touch(world, tx, oid)
     world.cdc()
     world.assert_equal()
 
@@ -721,7 +528,7 @@ def test_a_crash_while_names_are_followed_is_cured(change: str, action: str) -> 
         reached = world.crashing(call, action)
         for oid in (oid for oid in oids if oid in world.postgres.tables):
             with world.postgres.transaction() as tx:
-                _touch(world, tx, oid)
+                touch(world, tx, oid)
         world.cdc()
         world.assert_equal()
         assert_no_column_is_doubled(world)
@@ -818,7 +625,7 @@ def test_a_table_that_the_destination_lost_is_read_again(change: str) -> None:
         if change != "none":
             change_schema(world, oids[0], change)
         with world.postgres.transaction() as tx:
-            _touch(world, tx, oids[0])
+            touch(world, tx, oids[0])
         reached = world.crashing(call, "cdc")
         work(world, oids[1:], 2)
         world.cdc()
@@ -856,7 +663,7 @@ def test_a_new_table_that_was_read_alone_is_not_taken_for_the_one_that_had_its_n
     world.assert_equal()
     for oid in (keyed, new):
         with world.postgres.transaction() as tx:
-            _touch(world, tx, oid)
+            touch(world, tx, oid)
     world.cdc()
     world.assert_equal()
 
@@ -866,7 +673,7 @@ def test_values_that_a_reading_could_not_hold_are_counted_in_the_warning() -> No
     world.snapshot()
     world.postgres.rewrite(oids[0], "n", pa.string(), str)
     with world.postgres.transaction() as tx:
-        _touch(world, tx, oids[1])
+        touch(world, tx, oids[1])
     source = world.source()
     begin = source.begin
 
@@ -997,7 +804,7 @@ def test_a_frozen_table_is_set_aside_and_the_others_go_on(change: str, mended: s
     work(world, oids[2:], 3)
     change_names(world, oids, change)
     with world.postgres.transaction() as tx:
-        _touch(world, tx, oids[0])
+        touch(world, tx, oids[0])
     for _ in range(2):
         work(world, oids[2:], 2)
         with pytest.raises(TablesNeedSnapshot, match=re.escape(FROZEN[change])) as told:
@@ -1006,7 +813,7 @@ def test_a_frozen_table_is_set_aside_and_the_others_go_on(change: str, mended: s
         # As it was, and the others are up to date.
         assert world.lake.rows("keyed") == held
         heap = world.postgres.tables[oids[2]]
-        assert Counter(map(_row, heap.rows)) == Counter(map(_row, world.lake.rows("heap")))
+        assert Counter(map(row_of, heap.rows)) == Counter(map(row_of, world.lake.rows("heap")))
     if mended == "by evolve":
         world.cdc()
     else:

@@ -42,7 +42,7 @@ from cdc_core.values.errors import (
 )
 from cdc_core.values.lsn import Lsn
 from cdc_core.values.relation import ReplicaIdentity
-from tests.unit.cdc_core.use_cases.test_convergence import COLUMNS, World, build, work
+from tests.support.fake_world import COLUMNS, World, build, work
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from cdc_core.use_cases.stream_changes import IDLE_BYTES, IDLE_SECONDS, LOOK_SEC
 from cdc_core.values.errors import OperatorNeeded, TablesNeedSnapshot
 from cdc_core.values.lsn import Lsn
 from cdc_core.values.relation import ReplicaIdentity
-from tests.unit.cdc_core.use_cases.test_convergence import COLUMNS, World, build, work
+from tests.support.fake_world import COLUMNS, World, build, work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,7 +16,7 @@ from cdc_core.use_cases.take_snapshot import TakeSnapshot
 from cdc_core.values.checkpoint import Checkpoint
 from cdc_core.values.errors import OperatorNeeded, TablesNeedSnapshot
 from cdc_core.values.relation import ReplicaIdentity
-from tests.unit.cdc_core.use_cases.test_convergence import World, build, change_schema, work
+from tests.support.fake_world import World, build, change_schema, work
 
 if TYPE_CHECKING:
     from cdc_core.use_cases.take_snapshot import SnapshotReport

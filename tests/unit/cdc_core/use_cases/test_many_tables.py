@@ -9,7 +9,7 @@ from adapters.fakes.source import InMemorySnapshot
 from cdc_core.full_load import read_tables
 from cdc_core.use_cases import verify_parity
 from cdc_core.use_cases.verify_parity import VerifyParity
-from tests.unit.cdc_core.use_cases.test_convergence import COLUMNS, World
+from tests.support.fake_world import COLUMNS, World
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from adapters.fakes import FaultPlan, InjectedCrash
 from cdc_core.use_cases.stream_changes import LOOK_SECONDS
 from cdc_core.values.errors import CdcError
-from tests.unit.cdc_core.use_cases.test_convergence import World, assert_no_column_is_doubled
+from tests.support.fake_world import World, assert_no_column_is_doubled
 from tests.unit.cdc_core.use_cases.test_follow import Following
 
 if TYPE_CHECKING:

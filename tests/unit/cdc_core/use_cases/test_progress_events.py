@@ -7,7 +7,7 @@ from cdc_core.ports.progress import BatchLoaded, ChunkRead, TableFinished, Table
 from cdc_core.use_cases.stream_changes import StreamChanges
 from cdc_core.use_cases.take_snapshot import TakeSnapshot
 from cdc_core.values.changes import Operations
-from tests.unit.cdc_core.use_cases.test_convergence import COLUMNS, World
+from tests.support.fake_world import COLUMNS, World
 
 
 def world_with_a_table() -> tuple[World, int]:

@@ -26,7 +26,7 @@ from cdc_core.values.errors import (
     WriterBusy,
 )
 from cdc_core.verify import compare_table, repair_table
-from tests.unit.cdc_core.use_cases.test_convergence import COLUMNS, World, build, work
+from tests.support.fake_world import COLUMNS, World, build, work
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
