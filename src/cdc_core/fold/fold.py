@@ -13,14 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cdc_core.fold.row_layout import arrange, keyed_schema, multiset_schema, values_of
 from cdc_core.values.changes import Op
 from cdc_core.values.lsn import Lsn
 from cdc_core.values.merges import (
+    COMMITTED_AT_COLUMN,
     DELETE,
     HOP,
-    KEYED_CONTROL_FIELDS,
-    METADATA_FIELDS,
-    MULTISET_CONTROL_FIELDS,
+    LSN_COLUMN,
+    OP_COLUMN,
+    REF_COLUMN,
+    UNCHANGED_COLUMN,
     UPSERT,
     KeyedMerge,
     MultisetMerge,
@@ -28,10 +31,11 @@ from cdc_core.values.merges import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
+    from cdc_core.fold.row_layout import Values
     from cdc_core.values.changes import TableChanges
 
     Indexes = npt.NDArray[np.int64]
@@ -74,11 +78,11 @@ def _multiset(
     first_ref: int,
 ) -> MultisetMerge:
     rows = _take(changes.rows, events, len(changes))
-    control = [
-        _operations(changes.op[events] == Op.DELETE),
-        pa.array(np.arange(first_ref, first_ref + len(events), dtype=np.int64)),
-    ]
-    table = _staged(target, rows, changes, events, control, MULTISET_CONTROL_FIELDS)
+    control = {
+        OP_COLUMN: _operations(changes.op[events] == Op.DELETE),
+        REF_COLUMN: pa.array(np.arange(first_ref, first_ref + len(events), dtype=np.int64)),
+    }
+    table = _staged(multiset_schema(target), rows, changes, events, control)
     return MultisetMerge(target, table, content, truncated_at)
 
 
@@ -96,12 +100,8 @@ def _keyed(
     masks = {name: mask for name, mask in changes.unchanged.items() if mask[events].any()}
     if not masks:
         rows = _take(changes.rows, final, len(changes))
-        control = [
-            _operations(deleted),
-            pa.nulls(len(final), pa.string()),
-            pa.nulls(len(final), pa.int64()),
-        ]
-        table = _staged(target, rows, changes, final, control, KEYED_CONTROL_FIELDS)
+        control: dict[str, Values] = {OP_COLUMN: _operations(deleted)}
+        table = _staged(keyed_schema(target), rows, changes, final, control)
         return KeyedMerge(target, key, table, truncated_at)
 
     before = _lineage(changes, codes, events)
@@ -121,12 +121,12 @@ def _keyed(
 
     hops = _hops(changes, before, final, unresolved, first_ref)
     rows = pa.table(taken, schema=target.schema)
-    control = [
-        _operations(deleted),
-        _unchanged_text(target, unresolved, len(final)),
-        hops.references,
-    ]
-    table = _staged(target, rows, changes, final, control, KEYED_CONTROL_FIELDS)
+    control = {
+        OP_COLUMN: _operations(deleted),
+        UNCHANGED_COLUMN: _unchanged_text(target, unresolved, len(final)),
+        REF_COLUMN: hops.references,
+    }
+    table = _staged(keyed_schema(target), rows, changes, final, control)
     if len(hops.events):
         table = pa.concat_tables([table, hops.rows(changes, target, key)])
     return KeyedMerge(
@@ -224,15 +224,13 @@ class _Hops:
 
     def rows(self, changes: TableChanges, target: TargetTable, key: tuple[str, ...]) -> pa.Table:
         """Return the hops as rows that have only a key; all else is null."""
-        count = len(self.events)
         keys = changes.rows.select(list(key)).take(pa.array(self.events))
-        columns = [
-            keys.column(field.name) if field.name in key else pa.nulls(count, field.type)
-            for field in target.schema
-        ]
-        columns += [pa.array(self.lsns), pa.nulls(count, METADATA_FIELDS[1].type)]
-        columns += [pa.array([HOP] * count), pa.nulls(count, pa.string()), pa.array(self.refs)]
-        return pa.table(columns, schema=_staging_schema(target, KEYED_CONTROL_FIELDS))
+        control = {
+            LSN_COLUMN: pa.array(self.lsns),
+            OP_COLUMN: pa.scalar(HOP),
+            REF_COLUMN: pa.array(self.refs),
+        }
+        return arrange(keyed_schema(target), values_of(keys) | control, len(self.events))
 
 
 def _hops(
@@ -289,19 +287,15 @@ def _operations(deleted: Mask) -> pa.Array:
     return pc.if_else(pa.array(deleted), DELETE, UPSERT)
 
 
-def _staging_schema(target: TargetTable, control: Sequence[pa.Field]) -> pa.Schema:
-    return pa.schema([*target.schema, *METADATA_FIELDS, *control])
-
-
 def _staged(
-    target: TargetTable,
+    schema: pa.Schema,
     rows: pa.Table,
     changes: TableChanges,
     indexes: Indexes,
-    control: list[pa.Array],
-    control_fields: Sequence[pa.Field],
+    control: Mapping[str, Values],
 ) -> pa.Table:
-    committed_at = pa.array(changes.committed_at[indexes]).cast(METADATA_FIELDS[1].type)
-    lsn = pa.array(changes.commit_lsn[indexes].astype(np.int64))
-    columns = [*rows.columns, lsn, committed_at, *control]
-    return pa.table(columns, schema=_staging_schema(target, control_fields))
+    metadata = {
+        LSN_COLUMN: pa.array(changes.commit_lsn[indexes].astype(np.int64)),
+        COMMITTED_AT_COLUMN: pa.array(changes.committed_at[indexes]),
+    }
+    return arrange(schema, values_of(rows) | metadata | {**control}, len(indexes))

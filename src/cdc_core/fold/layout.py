@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from cdc_core.fold.row_layout import arrange
 from cdc_core.values.changes import TableChanges
 
 if TYPE_CHECKING:
@@ -79,20 +80,12 @@ def _place(
     changes: TableChanges, columns: Sequence[ColumnState], target: TargetTable
 ) -> TableChanges:
     names = [column.target for column in columns]
-    sources = {name: changes.rows.column(i) for i, name in enumerate(names)}
-    count = len(changes)
-    placed = [
-        sources[field.name].cast(field.type)
-        if field.name in sources
-        else pa.chunked_array([pa.nulls(count, field.type)])
-        for field in target.schema
-    ]
+    values = {name: changes.rows.column(i) for i, name in enumerate(names)}
     by_source = dict(zip(changes.relation.column_names, names, strict=True))
     unchanged = {by_source[name]: mask for name, mask in changes.unchanged.items()}
-    rows = pa.table(placed, schema=target.schema)
     return TableChanges(
         relation=changes.relation,
-        rows=rows,
+        rows=arrange(target.schema, values, len(changes)),
         op=changes.op,
         commit_lsn=changes.commit_lsn,
         committed_at=changes.committed_at,

@@ -15,13 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cdc_core.fold.fold import fold
+from cdc_core.fold.row_layout import keyed_schema
 from cdc_core.values.changes import Op, TableChanges
 from cdc_core.values.merges import (
     COMMITTED_AT_COLUMN,
     DELETE,
-    KEYED_CONTROL_FIELDS,
     LSN_COLUMN,
-    METADATA_FIELDS,
     OP_COLUMN,
     UNCHANGED_COLUMN,
     KeyedMerge,
@@ -155,8 +154,7 @@ class BatchParts:
         relation, truncated_at = parts[-1].relation, parts[0].merge.truncated_at
         total = sum(len(part.merge.rows) + sum(map(len, part.merge.staged)) for part in parts)
         if not total:
-            schema = pa.schema([*target.schema, *METADATA_FIELDS, *KEYED_CONTROL_FIELDS])
-            return KeyedMerge(target, key, schema.empty_table(), truncated_at)
+            return KeyedMerge(target, key, keyed_schema(target).empty_table(), truncated_at)
         groups = max(-(-total // REGROUP_ROWS), sum(p.nbytes for p in parts) // REGROUP_BYTES)
         merges: list[KeyedMerge] = []
         if groups <= 1:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
+from cdc_core.fold.row_layout import arrange, loaded_schema, metadata_of
 from cdc_core.fold.unrepresentable import unrepresentable_rows
 from cdc_core.ports.progress import ChunkRead, TableFinished, TableStarted
 from cdc_core.ports.snapshot_source import WHOLE
 from cdc_core.values.errors import CdcError, SourceUnavailable
-from cdc_core.values.merges import METADATA_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import pyarrow as pa
 
     from cdc_core.fold.unrepresentable import HeldUnrepresentable
     from cdc_core.ports.catalog import SourceTable
@@ -78,17 +78,12 @@ class TableReading:
     def rows(self, page_range: str) -> Iterator[pa.Table]:
         """Yield the rows of a page range, with the target's columns and `METADATA_FIELDS`."""
         relation, state, snapshot = self.table.relation, self.state, self.snapshot
-        target, names = state.target_table, state.target_names
-        schema = pa.schema([*target.schema, *METADATA_FIELDS])
+        names = state.target_names
+        schema, metadata = loaded_schema(state.target_table), metadata_of(snapshot)
         for chunk in self._chunks(page_range):
             rows = chunk.rows
             count = len(rows)
-            sources = {names[column]: rows.column(column) for column in relation.column_names}
-            columns = [sources.get(f.name, pa.nulls(count, f.type)) for f in target.schema]
-            columns += [
-                pa.repeat(pa.scalar(int(snapshot.lsn), pa.int64()), count),
-                pa.repeat(pa.scalar(snapshot.taken_at, METADATA_FIELDS[1].type), count),
-            ]
+            values = {names[column]: rows.column(column) for column in relation.column_names}
             if chunk.unrepresentable:
                 found = unrepresentable_rows(
                     state.target, names, relation.key, rows, chunk.unrepresentable,
@@ -98,7 +93,7 @@ class TableReading:
                 self.counts.unrepresentable += len(found)
             self.counts.rows += count
             self.progress.emit(ChunkRead(str(relation.table), count))
-            yield pa.table(columns, schema=schema)
+            yield arrange(schema, values | metadata, count)
 
     def _chunks(self, page_range: str) -> Iterator[RowChunk]:
         """Yield chunks of the source; an error that concerns this table alone is noted."""

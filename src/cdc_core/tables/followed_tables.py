@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
+from cdc_core.fold.row_layout import keyed_schema, multiset_schema
 from cdc_core.tables.gone_partitions import Removal, in_the_way
 from cdc_core.tables.lost_tables import lost_tables
 from cdc_core.tables.renames import table_renames
@@ -17,9 +16,6 @@ from cdc_core.values.checkpoint import Checkpoint, FormerColumns, TableState, Ta
 from cdc_core.values.fingerprint import ITSELF
 from cdc_core.values.lsn import ZERO_LSN, Lsn
 from cdc_core.values.merges import (
-    KEYED_CONTROL_FIELDS,
-    METADATA_FIELDS,
-    MULTISET_CONTROL_FIELDS,
     KeyedMerge,
     LoadBatch,
     Merge,
@@ -417,6 +413,6 @@ def _what_became(state: TableState, now: TableName | None) -> str:
 def _empty_merge(state: TableState) -> Merge:
     """Return a merge without rows: the destination's table gets the state's columns."""
     target, key = state.target_table, state.target_key
-    control = KEYED_CONTROL_FIELDS if key else MULTISET_CONTROL_FIELDS
-    rows = pa.schema([*target.schema, *METADATA_FIELDS, *control]).empty_table()
-    return KeyedMerge(target, key, rows) if key else MultisetMerge(target, rows, ())
+    if key:
+        return KeyedMerge(target, key, keyed_schema(target).empty_table())
+    return MultisetMerge(target, multiset_schema(target).empty_table(), ())

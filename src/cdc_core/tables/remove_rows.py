@@ -7,13 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from cdc_core.values.merges import (
-    DELETE,
-    KEYED_CONTROL_FIELDS,
-    METADATA_FIELDS,
-    KeyedMerge,
-    LoadBatch,
-)
+from cdc_core.fold.row_layout import arrange, keyed_schema, values_of
+from cdc_core.values.merges import DELETE, LSN_COLUMN, OP_COLUMN, KeyedMerge, LoadBatch
 from cdc_core.values.partition_bounds import rows_within
 
 if TYPE_CHECKING:
@@ -79,14 +74,5 @@ def _keys(
 
 
 def _deletes(state: TableState, keys: pa.Table, lsn: Lsn) -> pa.Table:
-    fields = [*state.target_table.schema, *METADATA_FIELDS, *KEYED_CONTROL_FIELDS]
-    count = len(keys)
-    values = {name: keys.column(name) for name in keys.column_names}
-    lsn_field, at, op, *_ = fields[-len(METADATA_FIELDS) - len(KEYED_CONTROL_FIELDS) :]
-    values[lsn_field.name] = pa.repeat(pa.scalar(int(lsn), lsn_field.type), count)
-    values[op.name] = pa.repeat(pa.scalar(DELETE, op.type), count)
-    assert at.nullable
-    return pa.table(
-        [values.get(field.name, pa.nulls(count, field.type)) for field in fields],
-        schema=pa.schema(fields),
-    )
+    control = {LSN_COLUMN: pa.scalar(int(lsn)), OP_COLUMN: pa.scalar(DELETE)}
+    return arrange(keyed_schema(state.target_table), values_of(keys) | control, len(keys))

@@ -13,14 +13,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from cdc_core.fold.row_layout import (
+    arrange,
+    keyed_schema,
+    metadata_of,
+    multiset_schema,
+    values_of,
+)
 from cdc_core.fold.unrepresentable import unrepresentable_rows
 from cdc_core.values.checkpoint import TableStatus
 from cdc_core.values.merges import (
     DELETE,
     EMPTY_BATCH,
-    KEYED_CONTROL_FIELDS,
-    METADATA_FIELDS,
-    MULTISET_CONTROL_FIELDS,
+    OP_COLUMN,
+    REF_COLUMN,
     UPSERT,
     KeyedMerge,
     LoadBatch,
@@ -141,27 +147,16 @@ class RepairTable:
         self.sides.destination.load(batch, self.checkpoint)
 
     def _merge(self, rows: pa.Table, operation: str) -> KeyedMerge | MultisetMerge:
-        state, snapshot = self.sides.state, self.sides.snapshot
-        target, key, count = state.target_table, state.target_key, len(rows)
-        columns = {name: rows.column(name) for name in rows.column_names}
-        values = [
-            columns[f.name].cast(f.type) if f.name in columns else pa.nulls(count, f.type)
-            for f in target.schema
-        ]
-        values += [
-            pa.repeat(pa.scalar(int(snapshot.lsn), pa.int64()), count),
-            pa.repeat(pa.scalar(snapshot.taken_at, METADATA_FIELDS[1].type), count),
-            pa.repeat(pa.scalar(operation), count),
-        ]
-        if not key:
-            schema = pa.schema([*target.schema, *METADATA_FIELDS, *MULTISET_CONTROL_FIELDS])
-            staged = pa.table([*values, pa.array(np.arange(count))], schema=schema)
-            gone = state.dropped_columns
-            content = tuple(name for name in target.schema.names if name not in gone)
-            return MultisetMerge(target, staged, content)
-        schema = pa.schema([*target.schema, *METADATA_FIELDS, *KEYED_CONTROL_FIELDS])
-        values += [pa.nulls(count, pa.string()), pa.nulls(count, pa.int64())]
-        return KeyedMerge(target, key, pa.table(values, schema=schema))
+        state, count = self.sides.state, len(rows)
+        target, key = state.target_table, state.target_key
+        values = values_of(rows) | metadata_of(self.sides.snapshot)
+        values[OP_COLUMN] = pa.scalar(operation)
+        if key:
+            return KeyedMerge(target, key, arrange(keyed_schema(target), values, count))
+        values[REF_COLUMN] = pa.array(np.arange(count))
+        gone = state.dropped_columns
+        content = tuple(name for name in target.schema.names if name not in gone)
+        return MultisetMerge(target, arrange(multiset_schema(target), values, count), content)
 
 
 class _Wanted:
