@@ -43,7 +43,12 @@ def source_settings(settings: Settings) -> SourceSettings:
 
     source = dict(settings.source)
     alike = {f.name: source[f.name] for f in fields(SourceSettings) if f.name in source}
-    return SourceSettings(conninfo=settings.source.dsn, **alike)
+    return SourceSettings(
+        conninfo=settings.source.dsn,
+        read_again=lambda: settings.read_again("source").source.dsn,
+        redact=log.redact.add_token,
+        **alike,
+    )
 
 
 def _destination(settings: Settings) -> Destination:
@@ -61,7 +66,7 @@ def _destination(settings: Settings) -> Destination:
 
 def _destination_keys_again(settings: Settings) -> Mapping[str, Any]:
     """Read the destination's settings again, and redact a new secret from output too."""
-    again = settings.read_again()
+    again = settings.read_again("destination")
     log.redact.add(again.secret_values())
     return again.destination_keys()
 

@@ -71,9 +71,7 @@ def load_settings(
                 _check_duckdb(settings.duckdb.credentials, settings.pipeline.dataset_name)
             case "delta":
                 _check_delta(settings.filesystem.bucket_url)
-    settings._load_again = partial(
-        load_settings, overrides, environ=environ, scope=scope, needs_source=False
-    )
+    settings._load_again = partial(load_settings, overrides, environ=environ, scope=scope)
     return settings
 
 

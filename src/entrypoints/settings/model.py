@@ -15,6 +15,7 @@ from adapters.dlt_destination.register import DESTINATIONS
 from cdc_core.values.errors import SettingsError
 from entrypoints.settings import connection_string
 from entrypoints.settings.types import (
+    Command,
     ConnectionOptions,
     ConnectionString,
     Count,
@@ -90,6 +91,9 @@ class PipelineSettings(_Section):
 class SourceSettings(_Section):
     credentials: Annotated[SecretStr | None, ConnectionString] = Field(
         default=None, description="connection string"
+    )
+    password_command: Command = Field(
+        default=(), description="command that prints the password, for each connection"
     )
     plugin_name: Literal["pgoutput"] = Field(default="pgoutput", description="plug-in of the slot")
     slot_name: SlotName = Field(default="dlt_cdc_slot", description="replication slot")
@@ -210,11 +214,16 @@ class Settings(BaseModel):
     pipeline: PipelineSettings = PipelineSettings()
     sources: _Sources = _Sources()
     destination: _Destinations = _Destinations()
-    _load_again: Callable[[], Settings] | None = PrivateAttr(default=None)
+    _load_again: Callable[..., Settings] | None = PrivateAttr(default=None)
 
-    def read_again(self) -> Settings:
-        """Read the providers again, for a token that was replaced; self if there were none."""
-        return self if self._load_again is None else self._load_again()
+    def read_again(self, side: Literal["source", "destination"]) -> Settings:
+        """Read the providers again, for a secret of one side that was replaced; self if there were
+        none."""
+        if self._load_again is None:
+            return self
+        return self._load_again(
+            needs_source=side == "source", needs_destination=side == "destination"
+        )
 
     @property
     def source(self) -> SourceSettings:

@@ -6,6 +6,7 @@ A message is the end of a sentence that begins with the setting's name. It never
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -55,6 +56,22 @@ def _listed(text: str) -> Any:
     if text.startswith("[") or any(name.startswith(("{", '"', "'")) for name in names):
         raise ValueError(_A_LIST)
     return names
+
+
+def _command(value: Any) -> Any:
+    """Accept a list, or JSON. A text would need the rules of a shell to become a list."""
+    if isinstance(value, str):
+        import json
+
+        with suppress(json.JSONDecodeError):
+            value = json.loads(value)
+    if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
+        raise ValueError('must be a list of texts: ["program", "argument"]')
+    if not value or not value[0].strip():
+        raise ValueError("names no program")
+    if any("\0" in part for part in value):
+        raise ValueError("holds a NUL character")
+    return value
 
 
 def _table(value: Any) -> Any:
@@ -174,6 +191,7 @@ def _host_name(value: str) -> str:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_names), AfterValidator(_distinct)]
 OneOrMoreNames = Annotated[Names, Field(min_length=1)]
+Command = Annotated[tuple[str, ...], BeforeValidator(_command)]
 Identifier = Annotated[str, AfterValidator(_identifier)]
 PipelineName = Annotated[str, AfterValidator(_pipeline_name)]
 DatasetName = Annotated[str, AfterValidator(_dataset_name)]

@@ -33,6 +33,7 @@ NO_VARIABLES = {
     "duckdb-credentials": "of another destination",
     "bucket-url": "of another destination",
     "plugin-name": "there is one",
+    "password-command": "a job reads its secrets from the scope",
     "session-timezone": "there is one, UTC",
 }
 HOSTILE_USERS = (

@@ -88,6 +88,8 @@ def test_the_source_adapter_gets_every_field_that_it_names_alike(monkeypatch):
     own = {field.name for field in fields(found)} - {*SourceSettings.model_fields}
     assert own == {
         "conninfo",
+        "read_again",
+        "redact",
         "connect_timeout_seconds",
         "lock_timeout_seconds",
         "statement_timeout_seconds",

@@ -12,17 +12,12 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from adapters.pgoutput.session.connection import (
-    WATCH_CLIENTS,
-    parameters_of,
-    secrets_in,
-    session_statement,
-)
+from adapters.pgoutput.session.connection import WATCH_CLIENTS, logged_in, session_statement
 from adapters.pgoutput.session.own_session import PROOF, require_own_session
-from adapters.pgoutput.session.source_errors import DECODING, connection_refused
+from adapters.pgoutput.session.source_errors import DECODING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import pyarrow as pa
 
@@ -39,20 +34,10 @@ class ArrowSession:
     """
 
     def __init__(self, settings: SourceSettings, server_major: int) -> None:
-        import adbc_driver_postgresql
-        from adbc_driver_manager import AdbcConnection, Error
-
-        parameters = parameters_of(settings)
         self._database: Any = None
         self._connection: Any = None
         self._statement: Any = None
-        try:
-            self._database = adbc_driver_postgresql.connect(make_conninfo(**parameters))  # type: ignore[arg-type]
-            self._connection = AdbcConnection(self._database)
-        except Error as error:
-            self.close()
-            refused = psycopg.OperationalError(_said(error))
-            raise connection_refused(refused, secrets_in(parameters), "connecting") from None
+        logged_in(settings, self._open, "connecting")
         try:
             require_own_session(self.row(PROOF), None)
             self.row(session_statement(server_major))
@@ -61,6 +46,17 @@ class ArrowSession:
         except BaseException:
             self.close()
             raise
+
+    def _open(self, parameters: Mapping[str, object]) -> None:
+        import adbc_driver_postgresql
+        from adbc_driver_manager import AdbcConnection, Error
+
+        try:
+            self._database = adbc_driver_postgresql.connect(make_conninfo(**parameters))  # type: ignore[arg-type]
+            self._connection = AdbcConnection(self._database)
+        except Error as error:
+            self.close()
+            raise psycopg.OperationalError(_said(error)) from None
 
     def execute(self, statement: str) -> None:
         """Run a statement and ignore its rows."""

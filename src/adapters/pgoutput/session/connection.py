@@ -10,22 +10,28 @@ import hashlib
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
+from adapters.pgoutput.session.login import CREDENTIALS_KEY, secrets_in
 from adapters.pgoutput.session.own_session import PROOF, require_own_session, startup_options
-from adapters.pgoutput.session.settings import CREDENTIALS_KEY
-from adapters.pgoutput.session.source_errors import connection_refused, source_errors
-from cdc_core.values.errors import OperatorNeeded, SettingsError
+from adapters.pgoutput.session.password_command import PASSWORD_COMMAND_KEY
+from adapters.pgoutput.session.source_errors import (
+    connection_refused,
+    login_rejected,
+    source_errors,
+)
+from cdc_core.values.errors import OperatorNeeded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from psycopg.pq.abc import PGresult
 
     from adapters.pgoutput.session.settings import SourceSettings
+
+T = TypeVar("T")
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -91,19 +97,13 @@ def connect(settings: SourceSettings, *, replication: bool = False) -> Connectio
     (privilege or WAL sender missing, server too old) or `SourceUnavailable`; and `PoolerInFront`
     before it sets anything.
     """
-    parameters = parameters_of(settings)
-    if replication:
-        parameters["replication"] = "database"
+
+    def opened(parameters: Mapping[str, object]) -> Connection:
+        mode = {"replication": "database"} if replication else {}
+        return psycopg.connect(autocommit=True, prepare_threshold=None, **parameters, **mode)  # type: ignore[arg-type]
+
     doing = "opening a replication connection" if replication else "connecting"
-    try:
-        connection: Connection = psycopg.connect(
-            autocommit=True,
-            prepare_threshold=None,
-            **parameters,  # type: ignore[arg-type]
-        )
-    except psycopg.Error as error:
-        # Do not chain the driver's error: its text may contain a secret.
-        raise connection_refused(error, secrets_in(parameters), doing) from None
+    connection = logged_in(settings, opened, doing)
     try:
         with source_errors("checking the session"):
             answer = _run(connection, PROOF)
@@ -150,28 +150,34 @@ def _pid_space() -> str:
     return "|".join(parts)
 
 
-def parameters_of(settings: SourceSettings) -> dict[str, object]:
-    """libpq's connection parameters, including secrets."""
-    try:
-        given = conninfo_to_dict(settings.conninfo)
-    except psycopg.Error:
-        raise SettingsError(
-            f"{CREDENTIALS_KEY} is not a connection string",
-            "write postgresql://user:password@host:5432/database, special characters as %XX",
-        ) from None
+def logged_in(
+    settings: SourceSettings, opened: Callable[[Mapping[str, object]], T], doing: str
+) -> T:
+    """The session that `opened` opens with libpq's connection parameters, including secrets.
+
+    If PostgreSQL rejects the credentials, asks for them once more. `doing` completes "while ...".
+    """
+    first = True
+    while True:
+        given = settings.login.parameters()
+        try:
+            return opened(_parameters(settings, given))
+        except psycopg.Error as error:
+            if not (first and login_rejected(error) and settings.login.renewed(given)):
+                key = PASSWORD_COMMAND_KEY if settings.password_command else CREDENTIALS_KEY
+                # Do not chain the driver's error: its text may contain a secret.
+                raise connection_refused(error, secrets_in(given), doing, key) from None
+        first = False
+
+
+def _parameters(settings: SourceSettings, given: Mapping[str, str]) -> dict[str, object]:
+    """libpq's connection parameters: the given ones, and ours."""
     parameters: dict[str, object] = {**_LIBPQ, **given}
     parameters.setdefault("connect_timeout", settings.connect_timeout_seconds)
     parameters["application_name"] = application_name()
     options = given.get("options") or os.environ.get("PGOPTIONS", "")
-    parameters["options"] = startup_options(str(options))
+    parameters["options"] = startup_options(options)
     return parameters
-
-
-def secrets_in(parameters: Mapping[str, object]) -> tuple[str, ...]:
-    """Values that no message may contain."""
-    return tuple(
-        str(parameters[name]) for name in ("password", "sslpassword") if parameters.get(name)
-    )
 
 
 def session_statement(server_major: int) -> str:

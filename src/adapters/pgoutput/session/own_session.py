@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from adapters.pgoutput.session.settings import CREDENTIALS_KEY
+from adapters.pgoutput.session.login import CREDENTIALS_KEY
 from cdc_core.values.errors import PoolerInFront
 
 if TYPE_CHECKING:

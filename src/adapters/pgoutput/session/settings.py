@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-#: The setting for the connection string, for messages.
-CREDENTIALS_KEY = "sources.pg_replication.credentials"
+from adapters.pgoutput.session.login import Login
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True)
 class SourceSettings:
-    """Settings of one source; `conninfo` is libpq's (URI or keywords) and a secret.
+    """Settings of one source. For `conninfo`, a secret, and how it is replaced, see `Login`.
 
     `include` and `exclude` are globs over `schema.table`. A batch ends with the first transaction
     that reaches `batch_max_rows` messages, `batch_max_bytes`, or, from a walsender,
@@ -36,3 +40,11 @@ class SourceSettings:
     statement_timeout_seconds: float = 60.0
     #: PostgreSQL 17 and newer: the slot is synchronised to standbys.
     failover: bool = False
+    password_command: tuple[str, ...] = field(default=(), repr=False)
+    read_again: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+    redact: Callable[[str], None] = field(default=lambda _: None, repr=False, compare=False)
+
+    @cached_property
+    def login(self) -> Login:
+        """The credentials that the sessions of these settings share."""
+        return Login(self.conninfo, self.password_command, self.read_again, self.redact)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from adapters.pgoutput.session.login import CREDENTIALS_KEY
 from adapters.pgoutput.session.own_session import pooler_in_front
-from adapters.pgoutput.session.settings import CREDENTIALS_KEY
 from adapters.pgoutput.session.sql_text import quote
 from adapters.redaction import Redactor
 from cdc_core.slot.continuity import RESNAPSHOT
@@ -135,8 +135,19 @@ def described(error: psycopg.Error) -> str:
     return f"SQLSTATE {state}"
 
 
-def connection_refused(error: psycopg.Error, secrets: tuple[str, ...], doing: str) -> CdcError:
-    """Our error for a connection that could not be opened."""
+def login_rejected(error: psycopg.Error) -> bool:
+    """Whether PostgreSQL rejected the credentials of a connection."""
+    return _AUTHENTICATION.search(_one_line(str(error))) is not None
+
+
+def connection_refused(
+    error: psycopg.Error,
+    secrets: tuple[str, ...],
+    doing: str,
+    password_key: str = CREDENTIALS_KEY,
+) -> CdcError:
+    """Our error for a connection that could not be opened. `password_key` is the setting that
+    gives the password."""
     # Match the whole text: redaction could remove a word that is also the password.
     text = _one_line(str(error))
     said = Redactor(secrets)(text)
@@ -170,7 +181,10 @@ def connection_refused(error: psycopg.Error, secrets: tuple[str, ...], doing: st
             f"correct options in {CREDENTIALS_KEY} (or PGOPTIONS): options='-c name=value', in a "
             "URL options=-c%20name%3Dvalue",
         )
-    if any(found.search(text) for found in (_AUTHENTICATION, _TLS, _WRONG_VALUE)):
+    if _AUTHENTICATION.search(text):
+        keys = " or ".join(dict.fromkeys([password_key, CREDENTIALS_KEY]))
+        return SettingsError(f"PostgreSQL refuses the connection: {said}", f"correct {keys}")
+    if _TLS.search(text) or _WRONG_VALUE.search(text):
         return SettingsError(
             f"PostgreSQL refuses the connection: {said}", f"correct {CREDENTIALS_KEY}"
         )

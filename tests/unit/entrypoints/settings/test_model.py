@@ -320,7 +320,7 @@ def test_a_rotated_secret_is_found_where_the_first_one_was(tmp_path):
     }
     settings = load_settings(overrides, needs_source=False)
     secrets.write_text(text.format("second"))
-    keys = settings.read_again().databricks.credentials.for_dlt()
+    keys = settings.read_again("destination").databricks.credentials.for_dlt()
     assert keys["access_token"] == "second"
     assert keys["server_hostname"] == "host.example.com"
     assert settings.databricks.credentials.for_dlt()["access_token"] == "first"
@@ -328,7 +328,7 @@ def test_a_rotated_secret_is_found_where_the_first_one_was(tmp_path):
 
 def test_settings_that_no_provider_gave_stay():
     made = Settings()
-    assert made.read_again() is made
+    assert made.read_again("destination") is made
 
 
 def test_a_rotated_secret_is_read_from_the_scope_again():
@@ -347,4 +347,29 @@ def test_a_rotated_secret_is_read_from_the_scope_again():
     }
     settings = load_settings(overrides, environ=ENVIRON, scope=Scope)
     found["value"] = "second"
-    assert settings.read_again().databricks.credentials.for_dlt()["client_secret"] == "second"
+    assert (
+        settings.read_again("destination").databricks.credentials.for_dlt()["client_secret"]
+        == "second"
+    )
+
+
+def test_the_sources_secret_is_read_from_the_scope_again():
+    """Of the source alone: what the destination needs may be gone by then."""
+    found = {"value": "postgresql://app:first@db/shop"}
+
+    class Scope(_Scope):
+        def get(self, key):
+            return found["value"] if key == CREDENTIALS else super().get(key)
+
+    environ = {"PIPELINE__DESTINATION": "duckdb"}
+    settings = load_settings(environ=environ, scope=Scope)
+    found["value"] = "postgresql://app:second@db/shop"
+    environ["PIPELINE__DESTINATION"] = "databricks"
+    assert settings.source.dsn == "postgresql://app:first@db/shop"
+    assert settings.read_again("source").source.dsn == "postgresql://app:second@db/shop"
+
+
+@pytest.mark.parametrize("text", ['["aws", "rds", "a, b"]', ["aws", "rds", "a, b"]])
+def test_a_password_command_is_a_list(text):
+    settings = load_settings({"sources.pg_replication.password_command": text}, environ=ENVIRON)
+    assert settings.source.password_command == ("aws", "rds", "a, b")
