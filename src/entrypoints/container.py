@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.source_inspector import SourceInspector
     from cdc_core.ports.source_monitor import SourceMonitor
     from cdc_core.use_cases.check_source import CheckSource
+    from cdc_core.use_cases.plan_run import PlanRun
     from cdc_core.use_cases.reset import Reset
     from cdc_core.use_cases.show_status import ShowStatus
     from cdc_core.use_cases.stream_changes import StreamChanges
@@ -142,6 +143,16 @@ def _check_source(settings: Settings, **parts: Any) -> CheckSource:
     )
 
 
+def _plan_run(settings: Settings, **parts: Any) -> PlanRun:
+    from cdc_core.use_cases.plan_run import PlanRun
+
+    return PlanRun(
+        first_schema=settings.source.schemas[0],
+        freeze_schema=settings.pipeline.schema_changes == "freeze",
+        **parts,
+    )
+
+
 def _verify_parity(**parts: Any) -> VerifyParity:
     from cdc_core.use_cases.verify_parity import VerifyParity
 
@@ -202,6 +213,14 @@ class Container(containers.DeclarativeContainer):
     check_source: providers.Provider[CheckSource] = providers.Factory(
         _check_source,
         settings,
+        inspector=source_inspector,
+        catalog=catalog,
+        destination=destination,
+    )
+    plan_run: providers.Provider[PlanRun] = providers.Factory(
+        _plan_run,
+        settings,
+        monitor=source_monitor,
         inspector=source_inspector,
         catalog=catalog,
         destination=destination,

@@ -108,6 +108,9 @@ class DltDestination:
     def naming(self) -> TableNaming:
         return self._store.naming
 
+    def column_type(self, column: pa.Field) -> str:
+        return self._store.column_type(column)
+
     def __enter__(self) -> Self:
         with self._failures("opening"):
             self._open()

@@ -54,6 +54,10 @@ class TableStore(Protocol):
         """Return dlt's destination factory; its clients know the run."""
         ...
 
+    def column_type(self, column: pa.Field) -> str:
+        """Return the name of the type that a column gets."""
+        ...
+
     def columns(self, client: Any) -> MutableMapping[str, pa.Schema]:
         """Return the columns of every table in the dataset except dlt's own; {} without a dataset.
 

@@ -85,6 +85,9 @@ class InMemoryDestination:
     #: Whether the checkpoint speaks of rows that are kept, or soon will.
     _keeps: bool = False
 
+    def column_type(self, column: pa.Field) -> str:
+        return str(column.type)
+
     def __enter__(self) -> Self:
         self.faults.pass_by("destination.open")
         return self

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from cdc_core.check.findings import Finding, fail, fine_table, ok, warn
 from cdc_core.check.source_rules import quote, too_many_locks
 from cdc_core.ports.catalog import Reason
+from cdc_core.tables.losses import is_wide_numeric, names_other_objects
 from cdc_core.tables.target_names import target_names
+from cdc_core.values.errors import CdcError, OperatorNeeded
 from cdc_core.values.naming import ANY_DESTINATION, TableNaming, map_columns, natural_name
 from cdc_core.values.relation import tables_option
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from cdc_core.ports.catalog import PassedOver, SourceTable
     from cdc_core.ports.source_inspector import SourceFacts, TableFacts
     from cdc_core.values.checkpoint import TableState
-    from cdc_core.values.relation import Column, TableName
+    from cdc_core.values.relation import TableName
+
+    _Rights = Callable[[SourceTable, TableFacts, SourceFacts], Iterator[Finding]]
 
 #: The first version (`server_version_num`) that can publish generated columns.
 SENDS_GENERATED = 180_000
@@ -73,7 +75,35 @@ def _streams(table: SourceTable, target: str) -> str:
     return f"streams {how}, to {target}"
 
 
+def read_refusals(tables: Iterable[SourceTable], facts: SourceFacts) -> dict[int, CdcError]:
+    """Return the errors of the tables that the role may not read, by oid."""
+    return _errors(tables, facts, _read_rights)
+
+
+def publish_refusals(tables: Iterable[SourceTable], facts: SourceFacts) -> dict[int, CdcError]:
+    """Return the errors of the tables that the role may not publish, by oid."""
+    return _errors(tables, facts, _publish_rights)
+
+
+def _errors(
+    tables: Iterable[SourceTable], facts: SourceFacts, rights: _Rights
+) -> dict[int, CdcError]:
+    found: dict[int, CdcError] = {}
+    for table in tables:
+        known = facts.tables.get(table.relation.oid)
+        for finding in rights(table, known, facts) if known else ():
+            error = OperatorNeeded(finding.sentence, finding.cure)
+            found.setdefault(table.relation.oid, error)
+    return found
+
+
 def _rights(table: SourceTable, known: TableFacts, facts: SourceFacts) -> Iterator[Finding]:
+    yield from _read_rights(table, known, facts)
+    if facts.publication.exists:  # else all tables share one finding
+        yield from _publish_rights(table, known, facts)
+
+
+def _read_rights(table: SourceTable, known: TableFacts, facts: SourceFacts) -> Iterator[Finding]:
     name = table.relation.table
     role = quote(facts.role.name)
     if not known.schema_usage:
@@ -94,7 +124,15 @@ def _rights(table: SourceTable, known: TableFacts, facts: SourceFacts) -> Iterat
             f"row level security hides rows from the role {facts.role.name}",
             f"ALTER ROLE {role} BYPASSRLS",
         )
-    if facts.publication.exists and _not_ours_to_publish(table, facts):
+
+
+def _publish_rights(
+    table: SourceTable,
+    known: TableFacts,  # noqa: ARG001 - as `_read_rights`
+    facts: SourceFacts,
+) -> Iterator[Finding]:
+    if _not_ours_to_publish(table, facts):
+        name = table.relation.table
         yield fail(
             str(name),
             f"the role {facts.role.name} does not own it, so it cannot publish it",
@@ -155,7 +193,7 @@ def _shape(table: SourceTable) -> Iterator[Finding]:
             f"column names that the destination cannot hold: {'; '.join(renamed)}",
             "none needed: these names are kept from now on",
         )
-    as_text = [column for column in table.relation.columns if _wide_numeric(column)]
+    as_text = [column for column in table.relation.columns if is_wide_numeric(column)]
     if as_text:
         columns = ", ".join(f"{c.name} {c.pg_type}" for c in as_text)
         yield warn(
@@ -163,9 +201,7 @@ def _shape(table: SourceTable) -> Iterator[Finding]:
             f"stored as STRING, because no DECIMAL holds every digit: {columns}",
             "none needed; if you want numbers, cast it in a view at the destination",
         )
-    of_others = [
-        c for c in table.relation.columns if c.pg_type.removesuffix("[]") in _NAMES_OF_OTHERS
-    ]
+    of_others = [column for column in table.relation.columns if names_other_objects(column)]
     if of_others:
         columns = ", ".join(f"{c.name} {c.pg_type}" for c in of_others)
         yield warn(
@@ -173,14 +209,6 @@ def _shape(table: SourceTable) -> Iterator[Finding]:
             f"their text changes without an event when the object they name is renamed: {columns}",
             f"none needed; after a rename: pgbronze verify {tables_option([name])} --repair",
         )
-
-
-def _wide_numeric(column: Column) -> bool:
-    return (
-        column.pg_type.startswith("numeric")
-        and column.arrow_type == pa.string()
-        and (not column.pg_type.endswith("[]"))
-    )
 
 
 def _name(table: TableName, target: str, first_schema: str) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from cdc_core.ports.progress import BatchLoaded, Listeners, Note, Progress, Warn
 from cdc_core.slot.continuity import confirmable, continuity_break, require_checkpoint
 from cdc_core.slot.watch_budget import BudgetWatch
 from cdc_core.tables.fold_batch import BatchFolding
-from cdc_core.tables.followed_tables import FollowedTables
+from cdc_core.tables.follow import follow_tables
 from cdc_core.tables.remove_rows import UnknownRows, removals
 from cdc_core.values.changes import Operations
 from cdc_core.values.errors import (
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.change_source import ChangeSource
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.snapshot_source import SnapshotSource
+    from cdc_core.tables.followed_tables import FollowedTables
     from cdc_core.values.changes import ChangeBatch
     from cdc_core.values.checkpoint import Checkpoint
     from cdc_core.values.lsn import Lsn
@@ -128,20 +129,16 @@ class StreamChanges:
     def _follow(
         self, checkpoint: Checkpoint, until: Lsn, unread: Mapping[int, str] | None = None
     ) -> FollowedTables:
-        tables = FollowedTables(
+        return follow_tables(
             checkpoint,
-            self.first_schema,
             self.catalog,
-            self.source.current_lsn,
-            self.freeze_schema,
-            self.destination.naming,
+            self.destination,
+            first_schema=self.first_schema,
+            position=self.source.current_lsn,
+            until=until,
+            freeze=self.freeze_schema,
+            unread=unread,
         )
-        tables.refresh(until)
-        tables.read_lost(self.destination.columns, checkpoint.tables)
-        for oid, why in (unread or {}).items():
-            tables.read_again(oid, why)
-        tables.forget_kept_ranges()
-        return tables
 
     def _run(self, until: Lsn, *, follow: bool, stop: Callable[[], bool]) -> StreamReport:
         with self.destination:

@@ -61,6 +61,13 @@ Exit codes: 0 done, 1 failed (run again), 2 command line or setting wrong,
         action="store_true",
         help="print a line for every table, including those without a finding",
     )
+    plan = command(
+        "plan",
+        "show what the next run would do with each table and column; changes nothing",
+        "pgbronze plan",
+        "pgbronze plan --json",
+    )
+    _json(plan)
     snapshot = command(
         "snapshot",
         "full load: read the tables at one LSN and replace them in the destination",

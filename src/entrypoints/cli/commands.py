@@ -155,6 +155,17 @@ def check(chosen: argparse.Namespace) -> int:
     return report.show_check(lines, every_table=chosen.all)
 
 
+def plan(chosen: argparse.Namespace) -> int:
+    from entrypoints.output.plan import plan_as_json, show_plan
+
+    found = _container(chosen).plan_run().run()
+    if chosen.json:
+        _print_json(plan_as_json(found))
+    else:
+        show_plan(found)
+    return 0
+
+
 def status(chosen: argparse.Namespace) -> int:
     from entrypoints.output import report
 
@@ -285,6 +296,7 @@ def _print_json(document: Any) -> None:
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "demo": demo,
     "check": check,
+    "plan": plan,
     "snapshot": snapshot,
     "cdc": cdc,
     "status": status,

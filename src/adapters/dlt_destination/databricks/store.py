@@ -157,6 +157,9 @@ class DatabricksStore:
 
     # Reading definitions and rows.
 
+    def column_type(self, column: pa.Field) -> str:
+        return SPARK.sql_type(column.type)
+
     def columns(self, client: Any) -> TablesByName[pa.Schema]:
         """Return columns from `information_schema`, which lags behind definitions; tables that this
         run has defined or described are up to date."""

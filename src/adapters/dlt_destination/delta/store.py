@@ -31,7 +31,7 @@ from adapters.dlt_destination.files import kept_files
 from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS, gathered
 from adapters.dlt_destination.settings import local_folder
 from adapters.dlt_destination.sql import merge_sql
-from adapters.dlt_destination.sql.dialect import DUCKDB
+from adapters.dlt_destination.sql.dialect import DUCKDB, SPARK
 from adapters.dlt_destination.store import Refusal, probe_name
 from adapters.dlt_destination.table_steps import (
     Run,
@@ -145,6 +145,9 @@ class DeltaStore:
             destination_name="filesystem",
             **self._options,
         )
+
+    def column_type(self, column: pa.Field) -> str:
+        return SPARK.sql_type(column.type)
 
     def columns(self, client: Any) -> MutableMapping[str, pa.Schema]:
         return SchemasOnDemand(self._tables(client), lambda table: self._schema(client, table))

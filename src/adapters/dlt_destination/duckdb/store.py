@@ -89,6 +89,9 @@ class DuckDbStore:
             destination_name="duckdb",
         )
 
+    def column_type(self, column: pa.Field) -> str:
+        return DUCKDB.sql_type(column.type)
+
     def columns(self, client: Any) -> dict[str, pa.Schema]:
         rows = client.sql_client.execute_sql(
             "SELECT c.table_name, c.column_name, c.data_type FROM information_schema.columns AS c "

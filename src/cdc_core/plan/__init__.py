@@ -1,0 +1,1 @@
+"""What the next run would do: the values of a plan, and the definitions that it would send."""
