@@ -112,7 +112,9 @@ class ChangeSourceContract:
             assert source.slot() is None
             assert source.drop_slot() is False
 
-    def test_reading_past_a_note_lets_go_of_wal(self, db: SourceUnderTest, orders: int) -> None:
+    def test_reading_past_a_noted_position_releases_wal(
+        self, db: SourceUnderTest, orders: int
+    ) -> None:
         with db.change_source() as source:
             position = source.create_slot()
             with db.transaction() as tx:
@@ -279,7 +281,7 @@ class ChangeSourceContract:
         assert not any(mask.any() for mask in table.unchanged.values())
         assert table.moved_from.tolist() == [-1] * 4
 
-    def test_what_was_rolled_back_never_comes(self, db: SourceUnderTest, orders: int) -> None:
+    def test_rolled_back_changes_never_arrive(self, db: SourceUnderTest, orders: int) -> None:
         with db.change_source() as source:
             point = source.create_slot()
             roll_back(db, lambda tx: tx.insert(orders, 1, "a"))
@@ -357,7 +359,7 @@ class ChangeSourceContract:
             assert confirmed(source) == point
             assert stream(source.read(point, until, {orders})) == stream(first)
 
-    def test_a_reading_may_begin_at_the_end_of_any_batch(
+    def test_a_read_may_begin_at_the_end_of_any_batch(
         self, db: SourceUnderTest, orders: int
     ) -> None:
         with db.change_source(small_batches=True) as source:
@@ -395,7 +397,7 @@ class ChangeSourceContract:
             assert confirmed(source) == until
             assert told(source.read(until, source.current_lsn(), {orders})) == []
 
-    def test_confirming_between_the_batches_of_a_reading(
+    def test_confirming_between_the_batches_of_a_read(
         self, db: SourceUnderTest, orders: int
     ) -> None:
         with db.change_source(small_batches=True) as source:
@@ -422,7 +424,7 @@ class ChangeSourceContract:
             with pytest.raises(ContinuityLost, match=db.slot_name):
                 source.confirm(until)
 
-    def test_every_shape_of_a_table_comes_apart(self, db: SourceUnderTest, orders: int) -> None:
+    def test_every_shape_of_a_table_can_be_split(self, db: SourceUnderTest, orders: int) -> None:
         with db.change_source() as source:
             point = source.create_slot()
             with db.transaction() as tx:

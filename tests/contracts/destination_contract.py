@@ -477,7 +477,7 @@ class DestinationContract:
             pieces = list(destination.scan("orders", ["id", "note", "doc", "_cdc_lsn"]))
             assert sum(len(piece) for piece in pieces) == 0
 
-    def test_a_replacement_in_many_pieces(self, opened: Callable[[], Destination]) -> None:
+    def test_a_replacement_in_many_chunks(self, opened: Callable[[], Destination]) -> None:
         schema = pa.schema([*ORDERS.schema, *METADATA_FIELDS])
         piece = pa.table(
             [
@@ -704,7 +704,7 @@ class DestinationContract:
         with self.load(opened, batch) as destination:
             assert content(destination, "orders", "id", "note") == [(1, "n12"), (5, "s")]
 
-    def test_columns_of_tables_are_told(self, opened: Callable[[], Destination]) -> None:
+    def test_columns_returns_the_columns_of_tables(self, opened: Callable[[], Destination]) -> None:
         with opened() as destination:
             assert not destination.columns(["orders", "t0"])
             row = keyed(ORDERS, [{"id": 1, "_cdc_lsn": 10}])
@@ -724,7 +724,9 @@ class DestinationContract:
         with self.load(opened, LoadBatch(merges=merges)) as destination:
             assert dict(destination.tables()) == {target.name: 1 for target in targets}
 
-    def test_unrepresentable_cells_are_kept_once(self, opened: Callable[[], Destination]) -> None:
+    def test_unrepresentable_values_are_stored_once(
+        self, opened: Callable[[], Destination]
+    ) -> None:
         cells = [
             {
                 "table_name": "orders",
@@ -744,7 +746,7 @@ class DestinationContract:
             expected = sorted([tuple(cell[n] for n in names) for cell in cells], key=repr)
             assert content(destination, UNREPRESENTABLE_TABLE, *names) == expected
 
-    def test_cells_may_be_staged_while_a_load_takes_the_rows_that_have_them(
+    def test_unrepresentable_values_may_be_staged_while_rows_are_written(
         self, opened: Callable[[], Destination]
     ) -> None:
         def cells(text: str) -> pa.Table:
@@ -772,7 +774,7 @@ class DestinationContract:
             assert content(destination, UNREPRESENTABLE_TABLE, "value_text") == texts
             assert content(destination, "orders", "id") == [(1,)]
 
-    def test_unrepresentable_cells_follow_names(self, opened: Callable[[], Destination]) -> None:
+    def test_unrepresentable_values_follow_renames(self, opened: Callable[[], Destination]) -> None:
         names, odd = UNREPRESENTABLE_SCHEMA.names, 'it\'s \\ "so"'
         odd_table = 'it\'s "so"'  # no table's name has a backslash: `naming` maps it
 

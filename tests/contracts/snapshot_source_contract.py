@@ -124,7 +124,7 @@ class SnapshotSourceContract:
             assert rows(snapshot, empty) == []
             assert rows(snapshot, heap) == first == [(1, "twin", None)] * 2
 
-    def test_pieces_have_the_columns_and_types_of_the_relation(
+    def test_chunks_have_the_columns_and_types_of_the_relation(
         self, db: SourceUnderTest, orders: Relation
     ) -> None:
         with db.snapshot_source().begin(create_slot=False) as snapshot:
@@ -144,7 +144,7 @@ class SnapshotSourceContract:
         with db.snapshot_source().begin(create_slot=False) as snapshot:
             assert [row[0] for row in rows(snapshot, orders)] == [0, 1, 2, 3, 4]
 
-    def test_a_reading_may_be_left_early_at_the_end(
+    def test_a_read_may_be_abandoned_at_the_end(
         self, db: SourceUnderTest, orders: Relation
     ) -> None:
         for create in (True, False):

@@ -30,7 +30,7 @@ class SecretsContract:
     def refusing(self, folder: Path) -> Secrets:
         raise NotImplementedError
 
-    def test_a_secret_is_told_as_it_is_and_as_often_as_asked(self, tmp_path: Path) -> None:
+    def test_a_secret_is_returned_unchanged_each_time(self, tmp_path: Path) -> None:
         store = self.holding(tmp_path)
         assert [store.get(KEY), store.get(KEY)] == [SECRET, SECRET]
 

@@ -126,7 +126,7 @@ CASES: Mapping[int, tuple[str, Sequence[str]]] = {
     10: (
         "Slot and state disagree",
         [
-            f"{UNIT}/slot/test_continuity.py::test_every_break_says_what_happened_and_what_mends_it",
+            f"{UNIT}/slot/test_continuity.py::test_every_break_names_what_happened_and_its_cure",
             f"{CLI}/test_bad_states.py::test_slot_dropped",
             f"{CLI}/test_bad_states.py::test_slot_recreated",
             f"{CLI}/test_bad_states.py::test_slot_of_another_database",
@@ -138,7 +138,7 @@ CASES: Mapping[int, tuple[str, Sequence[str]]] = {
     11: (
         "Idle databases",
         [
-            f"{PG}/test_readers.py::test_an_idle_reading_advances_past_foreign_wal",
+            f"{PG}/test_readers.py::test_an_idle_read_advances_past_other_databases_wal",
             f"{CLI}/test_slot_states.py::test_what_other_databases_write_does_not_pin_wal",
             f"{RUNS}/test_follow.py::test_an_idle_position_is_made_durable_now_and_then",
         ],
@@ -166,7 +166,7 @@ CASES: Mapping[int, tuple[str, Sequence[str]]] = {
         [
             f"{PG}/test_large_transactions.py::"
             "test_large_transactions_tell_the_same_in_blocks_and_whole",
-            f"{PG}/test_readers.py::test_a_transaction_beyond_the_limit_comes_in_parts",
+            f"{PG}/test_readers.py::test_a_transaction_beyond_the_limit_arrives_in_parts",
             f"{PG}/test_readers.py::test_a_server_that_refuses_bulk_is_streamed",
         ],
     ),
@@ -220,7 +220,7 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
             f"{PG}/test_catalog.py::test_fingerprints_tell_that_a_label_was_renamed",
         ],
         "8. Loud, never silent": [
-            f"{UNIT}/slot/test_continuity.py::test_every_break_says_what_happened_and_what_mends_it",
+            f"{UNIT}/slot/test_continuity.py::test_every_break_names_what_happened_and_its_cure",
             f"{PG}/test_readers.py::test_a_dropped_slot_is_history_lost",
             f"{PG}/test_readers.py::test_a_publication_that_was_missing_is_history_lost",
         ],
@@ -229,10 +229,10 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "The process group is killed": [
             f"{END}/test_equality.py::test_killed_at_any_moment_and_run_again_is_equal",
             f"{INTEGRATION}/destination/test_crashes.py::test_killed_at_random_moments",
-            f"{END}/test_killed_snapshot.py::test_a_killed_snapshot_goes_on",
+            f"{END}/test_killed_snapshot.py::test_a_killed_snapshot_continues",
         ],
         "A killed snapshot keeps the parts of a large table whose rows are unchanged": [
-            f"{END}/test_killed_snapshot.py::test_a_killed_snapshot_goes_on_within_a_table",
+            f"{END}/test_killed_snapshot.py::test_a_killed_snapshot_continues_within_a_table",
             f"{PG}/test_snapshot_parts.py::test_vacuum_changes_no_rows",
             f"{UNIT}/full_load/test_resume.py::test_any_changes_between_any_kills",
         ],
@@ -255,7 +255,7 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "Safe on the source": {
         "Least privilege": [
             f"{END}/test_least_privilege.py::test_what_the_page_grants_is_enough",
-            f"{END}/test_least_privilege.py::test_a_role_that_looks_after_the_publication",
+            f"{END}/test_least_privilege.py::test_a_role_that_manages_the_publication",
         ],
         "A DBA's publication is used as it is": [
             f"{PG}/test_catalog.py::test_a_publication_of_another_owner_is_used_as_it_is",
@@ -274,7 +274,7 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
             f"{CLI}/test_bad_states.py::test_connection_refused",
             f"{CLI}/test_bad_states.py::test_destination_cannot_hold_a_value",
             f"{CLI}/test_bad_states.py::test_table_that_breaks_a_constraint_of_the_simulation",
-            "tests/unit/adapters/pgoutput/wire/test_wire_decoder.py::test_no_error_tells_a_value",
+            "tests/unit/adapters/pgoutput/wire/test_wire_decoder.py::test_no_error_contains_a_value",
         ],
         "TLS": [
             f"{INTEGRATION}/tls/test_tls.py::test_whole_runs_with_the_certificate_verified",
@@ -287,14 +287,14 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "`check` finds problems before they do harm, and its cures work": [
             f"{UNIT}/check/test_source_rules.py::test_what_is_wrong_is_found_with_its_cure",
             f"{INTEGRATION}/verify/test_check.py::test_every_cure_for_a_role_without_rights_works",
-            f"{INTEGRATION}/verify/test_check.py::test_a_provider_is_told_by_what_the_server_has",
+            f"{INTEGRATION}/verify/test_check.py::test_a_provider_is_recognized_by_the_servers_settings",
             f"{INTEGRATION}/verify/test_check.py"
             "::test_the_destination_is_written_to_and_left_as_it_was",
         ],
         "`verify` names the keys that differ, and `--repair` rewrites only those rows": [
             f"{INTEGRATION}/verify/test_verify.py"
-            "::test_what_was_loaded_is_equal_and_what_was_damaged_is_named_and_mended",
-            f"{RUNS}/test_verify_parity.py::test_differing_keys_are_named_and_mended",
+            "::test_loaded_rows_are_equal_and_damaged_rows_are_named_and_repaired",
+            f"{RUNS}/test_verify_parity.py::test_differing_keys_are_named_and_repaired",
         ],
         "Bad settings, arguments and states": [
             "tests/unit/entrypoints/test_bad_input.py::test_bad_source_setting",

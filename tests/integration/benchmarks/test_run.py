@@ -30,7 +30,7 @@ def test_command_measures_and_keeps_results(tmp_path, capsys):
     assert "pgbronze cdc --follow" in capsys.readouterr().out
 
 
-def test_growth_is_told_of_whole_runs_and_of_imported_ones(tmp_path):
+def test_growth_is_reported_for_whole_runs_and_imported_ones(tmp_path):
     path = tmp_path / "results.json"
     main(["growth-cdc", *SMALL, "--json", str(path)])
     (case,) = read_report(path).cases

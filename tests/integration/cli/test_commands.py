@@ -160,7 +160,7 @@ def test_cleanup_asks(shop, answer, code):
     assert kept == [(0 if code == 0 else 1,)]
 
 
-def test_follow_goes_on_until_sigterm_and_ends_cleanly(shop):
+def test_follow_runs_until_sigterm_and_ends_cleanly(shop):
     shop.run("simulate", "10", "0", "0")
     shop.run("snapshot")
     with shop.spawn("cdc", "--follow") as process:

@@ -120,7 +120,7 @@ def test_certificates_may_be_left_unchecked(warehouse: Warehouse, tmp_path: Path
     load(changed(warehouse, _tls_trusted_ca_file=None, _tls_no_verify=True), tmp_path)
 
 
-def test_a_warehouse_that_goes_away_is_waited_for_up_to_a_limit(
+def test_an_unreachable_warehouse_is_retried_up_to_a_limit(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:
     warehouse.add_fault("SELECT|CREATE", "http", times=1000)

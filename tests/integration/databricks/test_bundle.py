@@ -101,7 +101,7 @@ def test_jobs_are_serverless_and_one_at_a_time(name: str, version: str) -> None:
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_failures_and_long_runs_are_told_and_nothing_else(name: str) -> None:
+def test_only_failures_and_long_runs_notify(name: str) -> None:
     hook = {"id": "0481e838-0a59-4eff-9541-a4ca6f149574"}
     job = jobs("prod", **GIVEN, notify=["ops@example.com"], notify_webhooks=[hook])[name]
     told = ("on_failure", "on_duration_warning_threshold_exceeded")

@@ -63,7 +63,7 @@ def test_opening_a_session_is_tried_again(
         assert destination.read_checkpoint() is None
 
 
-def test_a_warehouse_that_forgot_all_sessions_is_asked_anew(
+def test_a_warehouse_that_forgot_all_sessions_gets_the_statement_again(
     opened: Callable[[], Destination],
 ) -> None:
     """As after its restart: more sessions are of no use then than a statement is tried times."""

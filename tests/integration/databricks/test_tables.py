@@ -137,7 +137,7 @@ def test_a_replacement_keeps_what_others_set_on_the_table(
     assert clustering(warehouse, "orders") == ["id"]
 
 
-def test_a_new_column_comes_before_the_metadata_columns(
+def test_a_new_column_is_placed_before_the_metadata_columns(
     opened: Callable[[], Destination], warehouse: Warehouse
 ) -> None:
     """Of a table without columns too."""

@@ -93,7 +93,9 @@ def test_the_checkpoint_is_in_it(
         assert content(destination, "a", "n") == content(destination, "b", "n") == [(2,)]
 
 
-def test_nothing_is_tried_in_vain(opened: Callable[[], Destination], warehouse: Warehouse) -> None:
+def test_nothing_is_attempted_that_cannot_work(
+    opened: Callable[[], Destination], warehouse: Warehouse
+) -> None:
     with opened() as destination:
         destination.load(snapshot(1), checkpoint(1))
         destination.load(changes(2), checkpoint(2))
@@ -102,7 +104,7 @@ def test_nothing_is_tried_in_vain(opened: Callable[[], Destination], warehouse: 
     assert not any(text.startswith("ALTER") for text in texts)
 
 
-def test_tables_made_before_are_told_of_transactions_once(
+def test_existing_tables_are_enabled_for_transactions_once(
     opened: Callable[[], Destination], warehouse: Warehouse, tmp_path: Path
 ) -> None:
     settings = PipelineSettings("pgbronze", "bronze", tmp_path / "before")
@@ -146,7 +148,7 @@ def test_a_table_whose_types_changed_is_replaced_before_it(
         ("CREATE TABLE .*`a`", "DELTA_UNSUPPORTED_FEATURES_FOR_WRITE"),
     ],
 )
-def test_a_workspace_without_it_is_told_of_the_setting(
+def test_a_workspace_without_it_gets_an_error_with_the_setting(
     opened: Callable[[], Destination], warehouse: Warehouse, pattern: str, error_class: str
 ) -> None:
     warehouse.add_fault(pattern, "error", error_class=error_class)

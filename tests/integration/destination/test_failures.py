@@ -70,7 +70,7 @@ def failing(base: type, fails: Callable[[str], bool], error: Exception, *, after
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("table", [TABLES[0].name, TABLES[-1].name])
-def test_a_failed_table_is_told_in_one_line_and_mended_by_loading_again(
+def test_a_failed_table_is_reported_in_one_line_and_fixed_by_loading_again(
     store: Store,
     settings: PipelineSettings,
     table: str,
@@ -130,7 +130,7 @@ def test_an_interrupt_while_a_table_is_loaded_is_one(
         assert whole.read_checkpoint() == checkpoint(20)
 
 
-def test_a_work_folder_that_is_swept_before_it_is_locked_is_made_anew(
+def test_a_work_folder_that_is_swept_before_it_is_locked_is_created_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the making of its lock and the locking, another run may take it for a dead one's."""

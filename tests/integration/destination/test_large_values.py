@@ -86,7 +86,7 @@ def expected(ids: Iterable[int], lsn: int, size: int = LARGE) -> dict[int, tuple
     return {n: (lsn, digest(text(n + lsn, size))) for n in ids}
 
 
-def test_large_values_are_loaded_merged_and_read_in_pieces(
+def test_large_values_are_loaded_merged_and_read_in_chunks(
     store: Store, settings: PipelineSettings
 ) -> None:
     with DltDestination(store(), settings) as destination:
@@ -159,7 +159,7 @@ def test_a_machine_with_too_little_memory_is_named(
         assert destination.read_checkpoint() is None
 
 
-def test_a_scan_of_duckdb_that_meets_large_rows_behind_small_ones_goes_on(
+def test_a_scan_of_duckdb_continues_when_it_meets_large_rows(
     settings: PipelineSettings, tmp_path: Path
 ) -> None:
     small, large, place = range(30_000), range(30_000, 30_060), str(tmp_path / "lake.duckdb")

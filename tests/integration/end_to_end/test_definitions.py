@@ -43,7 +43,7 @@ def followed(database: str, sql: psycopg.Connection, tmp_path: Path) -> Followed
     return Followed(database, sql, LocalLake("duckdb", tmp_path))
 
 
-def test_a_label_that_is_added_and_keeps_its_name_costs_no_reading(followed: Followed) -> None:
+def test_an_added_label_causes_no_read(followed: Followed) -> None:
     followed.execute(
         "CREATE TYPE e AS ENUM ('a'); CREATE DOMAIN d AS e",
         "CREATE TABLE t (id int PRIMARY KEY, e e, d d); INSERT INTO t VALUES (1, 'a', 'a')",
@@ -127,7 +127,7 @@ def test_unlogged_for_a_time(followed: Followed, column: str) -> None:
     assert followed.cdc("t", "o") == []
 
 
-def test_partitions_that_are_kept_up_cost_no_reading(followed: Followed) -> None:
+def test_maintained_partitions_are_not_read_again(followed: Followed) -> None:
     followed.execute(
         "CREATE TABLE p (id int PRIMARY KEY, v text) PARTITION BY RANGE (id)",
         *(
@@ -154,7 +154,7 @@ def test_partitions_that_are_kept_up_cost_no_reading(followed: Followed) -> None
 
 
 @pytest.mark.parametrize("kind", ["duckdb", "delta", "databricks"])
-def test_old_partitions_go_without_a_reading(
+def test_old_partitions_are_removed_without_reading_the_table(
     database: str,
     sql: psycopg.Connection,
     kind: str,

@@ -45,7 +45,7 @@ sys.exit(main(["snapshot"]))
 LOADS = 4
 
 
-def test_a_killed_snapshot_goes_on(postgres: Server, tmp_path: Path) -> None:
+def test_a_killed_snapshot_continues(postgres: Server, tmp_path: Path) -> None:
     lake = LocalLake("delta", tmp_path)
     loads = tmp_path / "lakehouse" / "bronze" / "_dlt_loads"
     with postgres.database() as dsn, psycopg.connect(dsn, autocommit=True) as connection:
@@ -113,7 +113,7 @@ VACUUM ANALYZE large;
 
 
 @pytest.mark.parametrize("kind", ["duckdb", "delta", "databricks"])
-def test_a_killed_snapshot_goes_on_within_a_table(
+def test_a_killed_snapshot_continues_within_a_table(
     postgres: Server, tmp_path: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:
     """With the parts whose rows are the same; the others are read again, and `cdc` follows."""

@@ -114,7 +114,7 @@ def written(sql: psycopg.Connection) -> list[tuple[object, ...]]:
     ).fetchall()
 
 
-def test_a_role_that_looks_after_the_publication(
+def test_a_role_that_manages_the_publication(
     database: str, sql: psycopg.Connection, role: str, tmp_path: Path
 ) -> None:
     owner = f"{role}_owner"

@@ -128,7 +128,7 @@ def test_a_step_is_decoded_while_the_one_before_it_is_taken(
     assert len(told) == 120 + 2 + 120
 
 
-def test_steps_that_end_before_the_end_have_told_whole_transactions(
+def test_steps_that_end_early_contain_whole_transactions(
     steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bulk_steps, "MOST_RESTART_BYTES", 50_000)

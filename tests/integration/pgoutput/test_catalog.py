@@ -575,7 +575,7 @@ def test_a_publication_of_our_own_is_completed(catalog: PgCatalog, sql: psycopg.
     assert row == (True, True, True)
 
 
-def test_a_role_that_owns_nothing_is_told_what_to_run(
+def test_a_role_that_owns_nothing_gets_the_statement_to_run(
     settings: SourceSettings, sql: psycopg.Connection, reader: str
 ) -> None:
     sql.execute("CREATE TABLE t (id int PRIMARY KEY)")

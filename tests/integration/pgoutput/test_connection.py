@@ -288,7 +288,7 @@ def test_refused_connections(
             error = error.__cause__
 
 
-def test_a_role_without_replication_is_told_so(
+def test_a_role_without_replication_gets_an_error(
     settings: SourceSettings, sql: psycopg.Connection, database: str
 ) -> None:
     role = "plain_" + database.rpartition("_")[2]
@@ -307,14 +307,14 @@ def test_a_role_without_replication_is_told_so(
     sql.execute(f"DROP ROLE {role}")
 
 
-def test_a_data_error_tells_no_value(sql: psycopg.Connection) -> None:
+def test_a_data_error_contains_no_value(sql: psycopg.Connection) -> None:
     with pytest.raises(CdcError) as told, source_errors("testing"):
         sql.execute("SELECT 'a secret value'::int")
     assert "secret" not in str(told.value)
     assert "22P02" in str(told.value)
 
 
-def test_the_monitor_looks_without_lock(settings: SourceSettings) -> None:
+def test_the_monitor_takes_no_lock(settings: SourceSettings) -> None:
     with PgSourceMonitor(settings) as monitor, PgChangeSource(settings) as source:
         assert monitor.slot() is None
         start = source.create_slot()

@@ -98,7 +98,7 @@ def test_both_readers_tell_the_same(
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("limits", [{"batch_max_rows": 7}, {"batch_max_bytes": 4000}])
-def test_batches_are_whole_transactions_and_a_reading_may_start_at_any_of_them(
+def test_batches_are_whole_transactions_and_a_read_may_start_at_any_of_them(
     reader: str,
     limits: dict[str, int],
     settings: SourceSettings,
@@ -143,7 +143,7 @@ def test_a_batch_of_the_stream_ends_with_the_transaction_in_which_its_time_is_ov
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_transaction_beyond_the_limit_comes_in_parts(
+def test_a_transaction_beyond_the_limit_arrives_in_parts(
     reader: str, settings: SourceSettings, catalog: PgCatalog, sql: psycopg.Connection
 ) -> None:
     tables = prepared(catalog, sql)
@@ -223,7 +223,7 @@ def test_the_format_is_chosen_while_a_published_table_is_locked(
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_reading_left_half_way_is_read_again(
+def test_a_read_that_was_abandoned_starts_again(
     reader: str, settings: SourceSettings, catalog: PgCatalog, sql: psycopg.Connection
 ) -> None:
     tables = prepared(catalog, sql)
@@ -241,7 +241,7 @@ def test_a_reading_left_half_way_is_read_again(
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_an_idle_reading_advances_past_foreign_wal(
+def test_an_idle_read_advances_past_other_databases_wal(
     reader: str,
     settings: SourceSettings,
     catalog: PgCatalog,
@@ -299,7 +299,7 @@ def test_commits_that_were_not_flushed_yet_count(
             assert len(told) == i + 1
 
 
-def test_a_table_that_joins_is_told_from_the_same_position(
+def test_a_table_that_joins_is_sent_from_the_same_position(
     settings: SourceSettings, catalog: PgCatalog, sql: psycopg.Connection
 ) -> None:
     tables = sorted(prepared(catalog, sql))

@@ -147,7 +147,7 @@ def test_the_restart_point_moves_where_that_lets_go_of_much(
         assert after > restart
 
 
-def test_a_slot_moves_where_no_stream_is_to_be_had(
+def test_a_slot_moves_without_a_walsender(
     source: PgChangeSource,
     sql: psycopg.Connection,
     settings: SourceSettings,

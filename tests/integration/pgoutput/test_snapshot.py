@@ -138,7 +138,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("parallelism", [1, 3])
-def test_a_table_comes_in_pieces_by_several_readers_and_may_be_left_half_way(
+def test_several_readers_share_a_table_and_may_be_closed_early(
     settings: SourceSettings,
     catalog: PgCatalog,
     sql: psycopg.Connection,

@@ -94,7 +94,7 @@ def test_vacuum_changes_no_rows(
         assert same(snapshot, large, parts, horizon) == [*parts][1:]
 
 
-def test_a_horizon_of_long_ago_tells_nothing(
+def test_an_old_horizon_proves_nothing(
     begin: Callable[[], AbstractContextManager[CopySnapshot]], large: Relation
 ) -> None:
     """Numbers of transactions come round: what is old would look new, and what is new old."""

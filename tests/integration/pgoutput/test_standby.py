@@ -159,7 +159,7 @@ def _tell_running_transactions(dsn: str, done: threading.Event) -> None:
             connection.execute("SELECT pg_log_standby_snapshot()")
 
 
-def test_a_promoted_standby_goes_on_with_the_synchronised_slot(
+def test_a_promoted_standby_continues_with_the_synchronized_slot(
     primary: EmbeddedPostgres, standby: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     """`failover = true`: the slot is on the standby, and it had all that was loaded."""

@@ -48,7 +48,7 @@ def test_snapshot_then_changes(
         assert slot.confirmed_flush_lsn == batches[-1].end_lsn
 
 
-def test_following_streams_from_the_second_reading_on(
+def test_following_streams_from_the_second_read_on(
     settings: SourceSettings, catalog: PgCatalog, sql: psycopg.Connection
 ) -> None:
     sql.execute("CREATE TABLE t (id int PRIMARY KEY)")

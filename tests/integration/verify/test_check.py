@@ -98,7 +98,7 @@ PROVIDERS = {
 
 @pytest.mark.parametrize("mark", PROVIDERS)
 @pytest.mark.parametrize("pipeline", ["duckdb"], indirect=True)
-def test_a_provider_is_told_by_what_the_server_has(
+def test_a_provider_is_recognized_by_the_servers_settings(
     pipeline: Pipeline, sql: psycopg.Connection, role: str, mark: str
 ) -> None:
     sql.execute(f"CREATE ROLE {mark}".encode())

@@ -74,9 +74,7 @@ INSERT INTO t {MANY}
         (PARTITIONED, "ALTER TABLE t ALTER a TYPE bigint"),
     ],
 )
-def test_a_table_changes_between_two_ranges_of_its_reading(
-    pipeline, sql, monkeypatch, table, change
-):
+def test_a_table_changes_between_two_of_its_page_ranges(pipeline, sql, monkeypatch, table, change):
     """None of its locks holds that off: it is noticed, and this table alone is read once more."""
     sql.execute(table)
     sql.execute("CREATE TABLE other (id int PRIMARY KEY); INSERT INTO other VALUES (1)")

@@ -22,7 +22,7 @@ INSERT INTO heap VALUES (9, 'twin', 'NaN'), (9, 'twin', 'NaN'), (NULL, NULL, NUL
 """
 
 
-def test_what_was_loaded_is_equal_and_what_was_damaged_is_named_and_mended(
+def test_loaded_rows_are_equal_and_damaged_rows_are_named_and_repaired(
     pipeline: Pipeline, sql: psycopg.Connection
 ) -> None:
     sql.execute(TABLES)

@@ -185,7 +185,7 @@ class TestTypes:
             "ts": "timestamp",
         }
 
-    def test_large_results_come_in_pieces(self, sql: Sql) -> None:
+    def test_large_results_arrive_in_segments(self, sql: Sql) -> None:
         cursor = sql.connection.cursor()
         cursor.execute("SELECT id, repeat('x', 100) AS s FROM range(300000)")
         table = cursor.fetchall_arrow()
@@ -594,7 +594,7 @@ class TestTables:
         assert sql("SELECT * FROM `order`") == [{"Ünï": 1, "MiXed": 2}]
 
     @pytest.mark.parametrize("name", ["ünï-cøde", "a$b%20c", "x#y?z*[q]{r}", "per.cent;', ("])
-    def test_odd_names_of_tables_and_files(
+    def test_unusual_names_of_tables_and_files(
         self, sql: Sql, stage: Callable[..., str], warehouse: Warehouse, name: str
     ) -> None:
         if "." in name:

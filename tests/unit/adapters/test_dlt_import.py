@@ -58,14 +58,14 @@ def _run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_right_dlt_comes(way, tmp_path):
+def test_the_right_dlt_is_imported(way, tmp_path):
     # Not in the working folder, which is on the search path by itself.
     done = _run(in_the_way(way, tmp_path) + PROOF + AFTERWARDS[way])
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("use", [EMBEDDED, READER], ids=["destination", "reader"])
-def test_the_right_dlt_comes_without_being_asked_for(use, tmp_path):
+def test_the_right_dlt_is_imported_without_an_explicit_import(use, tmp_path):
     way = in_the_way("hook and stub together", tmp_path)
     done = _run(way + use.format(str(tmp_path)) + PROOF)
     assert done.returncode == 0, done.stderr

@@ -45,14 +45,14 @@ def test_ratios_are_of_medians_and_peaks_are_the_highest():
     assert figure("c", "x", "", 1, [_run(1, 5.0), _run(1, 70.4)]).peak_mb == 70
 
 
-def test_rows_lost_by_a_contender_are_told():
+def test_rows_lost_by_a_contender_are_reported():
     lost = figure("c", "x", "events", 1000, [_run(1.0, rows_out=999)])
     assert lost.note == "gave 999 of 1,000 rows"
     assert "gave 999 of 1,000 rows" in as_text(Report({}, [CaseResult("c", "", [lost])]))
     assert figure("c", "x", "", 1000, [_run(1.0, rows_out=1000)]).note == ""
 
 
-def test_exponents_of_growth_are_told_with_and_without_the_fixed_cost():
+def test_exponents_of_growth_are_reported_with_and_without_the_fixed_cost():
     whole = [
         Figure("c", "x", "", n, 1, 2.0 + n / 1000, cpu_seconds=1.5 + n / 500, server_cpu_seconds=k)
         for n, k in ((0, 0.5), (1000, 1.5), (2000, 4.5), (4000, 16.5), (8000, 64.5))
@@ -81,7 +81,7 @@ def test_memory_counts_the_whole_process_tree(tmp_path):
     assert weigh([sys.executable, "-c", parent], tmp_path).peak_mb > 150
 
 
-def test_memory_of_a_process_too_short_to_be_looked_at(tmp_path, monkeypatch):
+def test_memory_of_a_very_short_process(tmp_path, monkeypatch):
     monkeypatch.setattr(MemoryWatch, "_watch", lambda self: None)
     assert weigh(["true"], tmp_path).peak_mb > 0
 
@@ -93,7 +93,7 @@ def test_a_command_that_fails_or_hangs_is_no_measurement(tmp_path):
         weigh([sys.executable, "-c", "import time; time.sleep(30)"], tmp_path, limit_seconds=0.5)
 
 
-def test_a_peer_that_cannot_be_had_is_named_with_its_reason(tmp_path):
+def test_a_peer_that_cannot_be_installed_is_named_with_its_reason(tmp_path):
     bench = Bench(None, tmp_path, tmp_path, 1000, say=lambda _: None)
     future = Environment("none", (), python=(3, 99))
 
@@ -178,7 +178,7 @@ def test_commands_in_the_docs_are_understood():
         assert set(chosen.cases) <= CASES.keys()
 
 
-def test_cases_measured_once_are_told_as_provisional():
+def test_cases_measured_once_are_marked_provisional():
     marks = f"{document.BEGIN}{document.END}"
     machine = {"cores": 2, "machine": "x", "postgresql": "18", "python": "3.11"}
     single = CaseResult("snapshot", "", [figure("snapshot", "ours", "", 1, [_run(1.0)])])

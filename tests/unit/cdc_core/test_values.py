@@ -148,7 +148,7 @@ BEFORE = Fingerprint(
         (replace(BEFORE, attributes=(Attributes(31, "x", original=True),)), ""),
     ],
 )
-def test_what_leaves_no_row_events_asks_for_a_reading(now: Fingerprint, reason: str) -> None:
+def test_changes_without_row_events_cause_a_read(now: Fingerprint, reason: str) -> None:
     assert reason in now.reread_reason(BEFORE)
     assert bool(now.reread_reason(BEFORE)) is bool(reason)
 

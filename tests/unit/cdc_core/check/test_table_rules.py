@@ -39,7 +39,7 @@ def test_a_table_without_a_problem_has_one_line() -> None:
     assert found.sentence == "streams by key (id), to orders"
 
 
-def test_a_multiset_is_told_as_one() -> None:
+def test_a_table_without_key_is_reported_as_a_multiset() -> None:
     keyless = table()
     keyless = replace(keyless, relation=replace(keyless.relation, key=()))
     assert "as a multiset" in findings(keyless)[0].sentence

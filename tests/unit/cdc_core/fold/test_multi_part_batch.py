@@ -64,7 +64,7 @@ def test_a_truncate_alone_follows_the_table_to_its_new_name() -> None:
     assert taken.rows.schema == STAGED
 
 
-def test_parts_of_the_same_keys_are_folded_again_in_pieces_of_bounded_size(
+def test_parts_with_the_same_keys_are_folded_again_in_bounded_chunks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(multi_part_batch, "REGROUP_BYTES", 100_000)

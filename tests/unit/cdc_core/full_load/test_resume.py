@@ -115,7 +115,7 @@ def test_a_part_that_changed_since_is_read_again(
     world.assert_equal()
 
 
-def test_a_table_that_is_another_now_is_read_anew(read: list[str]) -> None:
+def test_a_replaced_table_is_read_again(read: list[str]) -> None:
     world, oid = large_table()
     killed(world)
     world.postgres.add_column(oid, "more", pa.string(), default="given")
@@ -136,7 +136,7 @@ def test_parts_that_are_gone_from_the_destination_are_read_again(read: list[str]
     world.assert_equal()
 
 
-def test_the_stream_goes_on_with_a_table_that_a_full_load_left(read: list[str]) -> None:
+def test_the_stream_reads_a_table_that_a_full_load_left_out(read: list[str]) -> None:
     world, _ = large_table()
     killed(world)
     read.clear()
@@ -146,7 +146,7 @@ def test_the_stream_goes_on_with_a_table_that_a_full_load_left(read: list[str]) 
     assert not world.lake.kept
 
 
-def test_what_is_kept_of_a_table_that_is_dropped_goes() -> None:
+def test_kept_rows_of_a_dropped_table_are_removed() -> None:
     world, oid = large_table()
     other = world.postgres.create_table("small", COLUMNS)
     killed(world)

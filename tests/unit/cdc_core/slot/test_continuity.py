@@ -29,7 +29,7 @@ SLOT = SlotState(
 
 @pytest.mark.parametrize("confirmed", [1, 499, 500])
 @pytest.mark.parametrize("status", ["reserved", "extended", "unreserved"])
-def test_a_slot_at_or_behind_the_checkpoint_goes_on(confirmed: int, status: str) -> None:
+def test_a_slot_at_or_behind_the_checkpoint_continues(confirmed: int, status: str) -> None:
     slot = replace(SLOT, confirmed_flush_lsn=Lsn(confirmed), wal_status=status)
     assert continuity_break(CHECKPOINT, SOURCE, slot) is None
 
@@ -49,7 +49,7 @@ def test_a_slot_at_or_behind_the_checkpoint_goes_on(confirmed: int, status: str)
         (SOURCE, replace(SLOT, confirmed_flush_lsn=Lsn(501)), "0/1F5, past the checkpoint 0/1F4"),
     ],
 )
-def test_every_break_says_what_happened_and_what_mends_it(
+def test_every_break_names_what_happened_and_its_cure(
     source: SourceIdentity, slot: SlotState | None, told: str
 ) -> None:
     broken = continuity_break(CHECKPOINT, source, slot)

@@ -111,7 +111,7 @@ def test_a_run_that_follows_ends_once_it_lasts() -> None:
     assert len(run.progress.warnings) == 1
 
 
-def test_a_run_that_follows_through_a_backlog_goes_on() -> None:
+def test_following_continues_after_a_backlog() -> None:
     run = Run()
     run.write(1, 5 * BUDGET)
     run.cdc(follow=True, stop=lambda: run.clock.now > 10 * LOOK_SECONDS)

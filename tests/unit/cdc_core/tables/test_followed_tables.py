@@ -132,7 +132,7 @@ def test_a_frozen_schema_refuses_every_change_of_a_known_table(change: str) -> N
     world.assert_equal()
 
 
-def test_a_reading_that_was_refused_is_tried_once_a_run() -> None:
+def test_a_refused_read_is_tried_once_per_run() -> None:
     world, oids = loaded()
     world.postgres.rewrite(oids[0], "n", pa.string(), str)
     world.faults = FaultPlan(named={"snapshot.read": OperatorNeeded("permission denied")})
@@ -161,7 +161,7 @@ def test_a_dropped_table_is_noted_once() -> None:
     assert loads(world) == 0
 
 
-def test_values_that_cannot_be_held_are_told_of_rows_that_bring_them() -> None:
+def test_unrepresentable_values_belong_to_the_rows_that_bring_them() -> None:
     world, oids = loaded()
     keyed = oids[0]
     with world.postgres.transaction() as tx:
@@ -207,7 +207,7 @@ def test_values_that_cannot_be_held_are_told_of_rows_that_bring_them() -> None:
 
 
 @pytest.mark.parametrize("change", ["table", "column"])
-def test_values_told_before_their_table_was_renamed_are_not_left_under_its_old_name(
+def test_unrepresentable_values_follow_a_rename_of_their_table(
     change: str,
 ) -> None:
     world, (keyed, *_) = loaded()

@@ -36,9 +36,7 @@ def table(*columns: Column, unsent: tuple[int, ...] = (), last_column: int = 0) 
         (CIDR, CIDR, False),
     ],
 )
-def test_a_type_that_may_print_otherwise_asks_for_a_reading(
-    old: int, new: int, reread: bool
-) -> None:
+def test_a_type_that_may_print_differently_is_read_again(old: int, new: int, reread: bool) -> None:
     before = first_state(table(Column("c", pa.string(), old, 5, attnum=2)), "t", Lsn(1))
     evolution = evolve(before, table(Column("c", pa.string(), new, 9, attnum=2)))
     assert evolution.reread == ("type of column c changed" if reread else "")

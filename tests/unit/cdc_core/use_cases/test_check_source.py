@@ -43,7 +43,7 @@ def test_a_lost_slot_is_a_failure() -> None:
     assert check(world)["slot dlt_cdc_slot"] is Level.FAIL
 
 
-def test_a_source_that_cannot_be_looked_at_is_a_failure_and_the_destination_is_looked_at() -> None:
+def test_an_unreachable_source_is_a_failure_and_the_destination_is_still_checked() -> None:
     world, _ = build(1)
     refused = OperatorNeeded("PostgreSQL 12 is not supported", "upgrade it to 14 or newer")
     world.faults = FaultPlan(named={"source.facts": refused})

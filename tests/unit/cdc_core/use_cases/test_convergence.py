@@ -140,7 +140,7 @@ def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small_memory")
 @pytest.mark.parametrize("seed", range(25))
-def test_a_batch_that_comes_in_parts_ends_as_one_that_is_whole(seed: int) -> None:
+def test_a_batch_in_parts_ends_like_a_whole_one(seed: int) -> None:
     world, oids = build(seed, batch_transactions=1 + seed % 5)
     world.part_events = 1 + seed % 4
     world.snapshot()
@@ -158,7 +158,7 @@ def test_a_batch_that_comes_in_parts_ends_as_one_that_is_whole(seed: int) -> Non
 
 @pytest.mark.usefixtures("small_memory")
 @pytest.mark.parametrize("seed", range(2))
-def test_a_crash_within_a_batch_that_comes_in_parts_is_cured(seed: int) -> None:
+def test_a_crash_within_a_batch_in_parts_is_recovered(seed: int) -> None:
     call = 0
     reached = True
     while reached:
@@ -193,7 +193,7 @@ def test_a_table_that_changes_between_the_parts_of_a_batch_is_followed(
     world.assert_equal()
 
 
-def test_tables_named_are_read_again_and_the_stream_goes_on_for_all() -> None:
+def test_named_tables_are_read_again_and_the_stream_continues_for_all() -> None:
     world, oids = build(1)
     world.snapshot()
     work(world, oids, 5)
@@ -330,7 +330,7 @@ def test_a_crash_while_a_schema_change_is_followed_is_cured(change: str) -> None
     assert call > 8
 
 
-def test_a_table_whose_reading_is_refused_does_not_stop_the_others() -> None:
+def test_a_table_that_cannot_be_read_does_not_stop_the_others() -> None:
     world, oids = build(14)
     world.snapshot()
     work(world, oids, 3)
@@ -592,7 +592,7 @@ def test_tables_that_are_not_streamed_and_exchange_names_are_read_again() -> Non
 
 
 @pytest.mark.parametrize("action", ["cdc", "snapshot"])
-def test_a_new_tables_reading_that_did_not_count_leaves_no_column(action: str) -> None:
+def test_a_discarded_read_of_a_new_table_leaves_no_column(action: str) -> None:
     call, reached = 0, True
     while reached:
         world, oids = build(26, batch_transactions=2)
@@ -668,7 +668,7 @@ def test_a_new_table_that_was_read_alone_is_not_taken_for_the_one_that_had_its_n
     world.assert_equal()
 
 
-def test_values_that_a_reading_could_not_hold_are_counted_in_the_warning() -> None:
+def test_unrepresentable_values_of_a_read_are_counted_in_the_warning() -> None:
     world, oids = build(23)
     world.snapshot()
     world.postgres.rewrite(oids[0], "n", pa.string(), str)
@@ -723,7 +723,9 @@ def test_a_column_added_while_the_run_reads() -> None:
 @pytest.mark.parametrize("moment", ["before the snapshot", "after the snapshot"])
 @pytest.mark.parametrize("action", ["cdc", "snapshot"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_definition_that_changes_around_a_reading(change: str, action: str, moment: str) -> None:
+def test_a_definition_that_changes_while_the_table_is_read(
+    change: str, action: str, moment: str
+) -> None:
     world, _ = build(7)
     world.snapshot()
     new = world.postgres.create_table("new", COLUMNS, toasted=("big",), labels=("y",))
@@ -822,7 +824,7 @@ def test_a_frozen_table_is_set_aside_and_the_others_go_on(change: str, mended: s
     world.assert_equal()
 
 
-def test_a_frozen_table_goes_on_when_the_change_was_undone() -> None:
+def test_a_frozen_table_continues_once_the_change_is_undone() -> None:
     world, oids = build(8)
     world.snapshot()
     world.postgres.add_column(oids[0], "extra", pa.string())
@@ -882,7 +884,7 @@ def test_history_that_is_gone_is_refused() -> None:
     world.assert_equal()
 
 
-def test_a_promoted_source_goes_on_where_it_has_all_that_was_loaded() -> None:
+def test_a_promoted_source_continues_if_it_has_everything_that_was_loaded() -> None:
     world, oids = build(9)
     world.snapshot()
     work(world, oids, 3)

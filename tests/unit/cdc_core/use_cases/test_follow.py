@@ -156,7 +156,7 @@ def test_an_idle_position_is_made_durable_now_and_then() -> None:
     assert all(IDLE_SECONDS <= step <= IDLE_SECONDS + 1.5 for step in steps)
 
 
-def test_much_foreign_wal_moves_the_position() -> None:
+def test_other_databases_wal_moves_the_position() -> None:
     world, _ = world_after_snapshot()
     before = world.postgres.slot
     seen = []
@@ -176,7 +176,7 @@ def test_much_foreign_wal_moves_the_position() -> None:
     assert seen[1] >= before + IDLE_BYTES
 
 
-def test_new_tables_are_looked_for_now_and_then() -> None:
+def test_following_finds_new_tables() -> None:
     world, _ = world_after_snapshot()
     pauses = int(LOOK_SECONDS / 0.5)
 

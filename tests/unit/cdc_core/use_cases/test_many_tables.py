@@ -47,7 +47,7 @@ def test_each_group_asks_the_catalog_for_its_own_tables(monkeypatch: pytest.Monk
     assert [count for count in asked if count is not None] == [3] * (TABLES // 3)
 
 
-def test_verify_tells_the_source_what_it_will_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_announces_what_it_will_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A source opens its sessions once then; a window of tables, so that one that differs, which
     is read again and voids it, costs no more than the window."""
     expected: list[int] = []

@@ -76,7 +76,7 @@ def test_equal_tables_are_equal() -> None:
 
 
 @pytest.mark.usefixtures("small_pieces")
-def test_differing_keys_are_named_and_mended() -> None:
+def test_differing_keys_are_named_and_repaired() -> None:
     world, *_ = loaded()
     table = world.lake.tables["keyed"]
     table.rows = [row for row in table.rows if row["id"] not in (1, 4)]
@@ -112,7 +112,7 @@ def test_rows_that_are_equal_are_not_written() -> None:
 
 
 @pytest.mark.usefixtures("small_pieces")
-def test_copies_in_a_table_without_key_are_counted_and_mended() -> None:
+def test_copies_in_a_table_without_key_are_counted_and_repaired() -> None:
     world, *_ = loaded(9)
     table = world.lake.tables["heap"]
     table.rows = table.rows[3:] + [{**table.rows[0], "big": "stray"}] * 4
@@ -133,7 +133,7 @@ def test_a_key_that_is_doubled_in_the_destination() -> None:
     world.assert_equal()
 
 
-def test_a_table_that_vanished_from_the_destination_is_mended() -> None:
+def test_a_table_that_vanished_from_the_destination_is_repaired() -> None:
     world, *_ = loaded()
     del world.lake.tables["keyed"]
     found = line(verify(world, key_limit=2), "keyed")
@@ -185,7 +185,7 @@ def differing_ids(world: World, oid: int) -> set[int]:
 
 @settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), behind=st.booleans(), small=st.booleans())
-def test_verify_names_exactly_what_differs_and_repair_mends_it(
+def test_verify_names_exactly_the_differences_and_repair_removes_them(
     seed: int, behind: bool, small: bool
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -281,7 +281,7 @@ def test_renamed_columns_are_compared_by_number() -> None:
     assert verify(world).equal
 
 
-def test_rows_are_not_mended_over_another_definition() -> None:
+def test_rows_are_not_repaired_under_another_definition() -> None:
     world, keyed, _ = loaded()
     world.postgres.add_column(keyed, "late", pa.string())
     world.lake.tables["keyed"].rows.pop()
@@ -290,7 +290,7 @@ def test_rows_are_not_mended_over_another_definition() -> None:
     assert "run: pgbronze cdc" in found.note
 
 
-def test_rows_are_not_mended_under_a_former_name() -> None:
+def test_rows_are_not_repaired_under_a_former_name() -> None:
     """The name may be another table's by now, after a run that did not end."""
     world, keyed, _ = loaded()
     world.postgres.rename_table(keyed, "renamed")
@@ -308,7 +308,7 @@ def test_a_table_that_is_not_loaded_is_not_equal() -> None:
     assert "not loaded" in found.problem
 
 
-def test_another_type_at_the_destination_is_told() -> None:
+def test_another_type_at_the_destination_is_reported() -> None:
     world, *_ = loaded()
     table = world.lake.tables["keyed"]
     table.columns["n"] = pa.string()

@@ -203,7 +203,7 @@ def test_broken_pipe_is_no_traceback():
     assert "Traceback" not in done.stderr
 
 
-def test_a_reader_that_goes_away_is_told_by_tables_too():
+def test_tables_too_survive_a_closed_pipe():
     code = (
         "from entrypoints.cli.boundary import guarded\n"
         "from entrypoints.output.terminal import console\n"
@@ -219,12 +219,12 @@ def test_a_reader_that_goes_away_is_told_by_tables_too():
     assert done.stderr == "pgbronze: the reader of the output went away\n"
 
 
-def test_without_standard_error_the_exit_code_tells_it_alone():
+def test_without_standard_error_only_the_exit_code_reports_it():
     done = _in_a_shell("slot show 2>&-")
     assert (done.returncode, done.stdout) == (2, "")
 
 
-def test_an_interrupt_that_comes_out_as_a_drivers_error_is_one_all_the_same(capsys):
+def test_an_interrupt_inside_a_driver_is_still_an_interrupt(capsys):
     def work() -> int:
         try:
             signal.raise_signal(signal.SIGTERM)

@@ -47,7 +47,7 @@ def test_locals_of_harmless_types_show_and_values_do_not():
     assert str(NUMBER) not in told
 
 
-def test_text_of_foreign_errors_is_left_out_and_causes_are_told():
+def test_text_of_other_errors_is_omitted_and_causes_are_reported():
     told = _traceback()
     assert "\nValueError\nwhich led to:\n" in told
     assert told.endswith("SourceUnavailable: PostgreSQL went away; run again")

@@ -45,7 +45,7 @@ LASTING = [
 
 
 @pytest.mark.parametrize("error", [*AWAY, *CONFLICTS, *SESSIONS, *LASTING], ids=repr)
-def test_errors_are_told_apart(error: Exception) -> None:
+def test_errors_are_distinguished(error: Exception) -> None:
     assert away(error) == (error in AWAY)
     assert session_lost(error) == (error in SESSIONS)
     assert transient(error) == (error not in LASTING)
@@ -88,7 +88,7 @@ def test_conflicts_are_counted_and_absence_is_timed() -> None:
     assert sent(AWAY[0], retry_policy) > 3
 
 
-def test_what_comes_in_the_end_is_returned() -> None:
+def test_the_last_result_is_returned() -> None:
     answers = iter([AWAY[0], CONFLICTS[0], "done"])
 
     def send() -> str:

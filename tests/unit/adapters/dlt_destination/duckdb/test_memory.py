@@ -216,7 +216,7 @@ def test_a_users_limit_leaves_checkpoints_to_duckdb(log: Path) -> None:
         assert limit_of(connection) == 200
 
 
-def test_a_scan_that_wants_more_memory_goes_on_where_it_was(
+def test_a_scan_that_needs_more_memory_continues_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = 10 * VECTOR_ROWS
@@ -243,7 +243,7 @@ def test_a_scan_that_wants_more_memory_goes_on_where_it_was(
     assert next(failures, None) is None
 
 
-def test_no_room_for_what_is_spilled_is_not_mended_by_memory(tmp_path: Path) -> None:
+def test_more_memory_does_not_help_a_full_disk(tmp_path: Path) -> None:
     with duckdb.connect(config={"temp_directory": str(tmp_path / "spilled")}) as connection:
         connection.execute("SET memory_limit = '20MB'; SET max_temp_directory_size = '1MB'")
         with pytest.raises(duckdb.OutOfMemoryException) as told:

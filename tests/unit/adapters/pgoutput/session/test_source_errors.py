@@ -122,7 +122,7 @@ def test_an_error_of_a_statement(error: type[psycopg.Error], kind: type[CdcError
     assert "reading" in str(told.value)
 
 
-def test_a_session_tells_who_has_it() -> None:
+def test_a_session_knows_its_holder() -> None:
     name = application_name()
     assert name.startswith("pgbronze/")
     assert len(name.encode()) <= 63

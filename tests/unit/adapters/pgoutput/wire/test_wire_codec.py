@@ -147,7 +147,7 @@ UNREPRESENTABLE = [
 
 
 @pytest.mark.parametrize(("oid", "typmod", "odd", "good"), UNREPRESENTABLE)
-def test_what_the_type_cannot_hold_is_null_and_told(
+def test_unrepresentable_values_are_null_and_reported(
     oid: int, typmod: int, odd: list[str], good: str | None
 ) -> None:
     decoded = decode(oid, [good, *odd, None, good], typmod)
@@ -353,7 +353,7 @@ def test_random_text_is_decoded_or_refused(oid: int, texts: list[bytes]) -> None
             continue
 
 
-def test_large_columns_are_decoded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_columns_are_decoded_in_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_module, "CHUNK_BYTES", 25)
     dates = ["2024-01-01", None, "infinity", "2024-01-02"] * 5
     decoded = decode(1082, dates)

@@ -173,7 +173,7 @@ def test_full_identity_with_primary_key_fills_unchanged_values() -> None:
     assert changes.unchanged == {}
 
 
-def test_full_identity_of_a_root_over_a_leaf_that_tells_its_key_alone() -> None:
+def test_full_identity_of_a_root_over_a_leaf_that_sends_only_its_key() -> None:
     changes = decode(
         relation("f", ALL_KEY),
         encoder.update(OID, ["2", UNCHANGED, None], old=["1", None, None]),
@@ -215,7 +215,7 @@ def test_a_whole_old_row_under_a_key_identity_leaves_only_the_key() -> None:
     assert values(changes) == [("D", 1, None, None), ("U", 2, "big", "y"), ("D", 2, None, None)]
 
 
-def test_an_unchanged_key_comes_from_the_old_key() -> None:
+def test_an_unchanged_key_is_copied_from_the_old_key() -> None:
     columns = [(True, "id", 25, -1), (True, "more", 25, -1), (False, "b", 25, -1)]
     changes = decode(
         relation("d", columns),
@@ -321,7 +321,7 @@ def test_the_catalog_is_asked_for_a_key_after_each_relation_message() -> None:
     assert asked == [OID, OID]
 
 
-def test_a_value_that_does_not_read_is_told_with_its_transactions() -> None:
+def test_a_value_that_cannot_be_decoded_is_reported_with_its_transaction() -> None:
     bad = encoder.insert(OID, ["hidden", "x", "y"])
     told = refused(*transaction(relation(), GOOD), *transaction(GOOD, bad, lsn=0x1000000A0))
     assert "'public.t.id' of type integer" in told
@@ -505,7 +505,7 @@ def test_offsets_outside_of_the_buffer_are_refused(offsets: list[int]) -> None:
         decoder().decode(b"12345678", np.array(offsets, dtype=np.int64))
 
 
-def test_no_error_tells_a_value() -> None:
+def test_no_error_contains_a_value() -> None:
     for bad in (["hidden", "x", "y"], ["1", b"hidden\xff", "y"]):
         with pytest.raises(DecodeError) as caught:
             decoder().decode(*encoder.stream([*HEAD, encoder.insert(OID, bad), *TAIL]))

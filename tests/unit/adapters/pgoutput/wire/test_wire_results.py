@@ -113,7 +113,7 @@ ODD_DATES = {
 }
 
 
-def test_dates_out_of_range_are_told_as_postgresql_prints_them() -> None:
+def test_dates_out_of_range_keep_postgresqls_text() -> None:
     found = decode([(1082, -1)], [[day] for day in (0, *ODD_DATES, None)])
     assert found.rows.column(0).to_pylist() == [date(2000, 1, 1)] + [None] * (len(ODD_DATES) + 1)
     assert [odd.text for odd in found.unrepresentable] == list(ODD_DATES.values())
@@ -121,7 +121,7 @@ def test_dates_out_of_range_are_told_as_postgresql_prints_them() -> None:
 
 
 @pytest.mark.parametrize(("oid", "zone"), [(1114, ""), (1184, "+00")])
-def test_timestamps_out_of_range_are_told_as_postgresql_prints_them(oid: int, zone: str) -> None:
+def test_timestamps_out_of_range_keep_postgresqls_text(oid: int, zone: str) -> None:
     day = 86_400_000_000
     first_after = ((datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)) + 1
     odd = {

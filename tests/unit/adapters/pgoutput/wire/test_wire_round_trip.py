@@ -225,7 +225,7 @@ def assert_figures(decoded: DecodedBatch, piece: list[bytes], after: int | None)
 
 @settings(max_examples=60)
 @given(streams())
-def test_pieces_of_a_table_join_without_a_seam(
+def test_page_ranges_of_a_table_cover_it_exactly(
     stream: tuple[list[list[bytes]], dict[int, tuple[str, ...]]],
 ) -> None:
     transactions, keys = stream
