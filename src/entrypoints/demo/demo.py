@@ -104,13 +104,13 @@ class _Steps:
     def step(self, name: str) -> Iterator[list[str]]:
         from entrypoints.output.terminal import console
 
-        told: list[str] = []
+        shown: list[str] = []
         start = time.perf_counter()
         with console().status(f"{name} …"):
-            yield told
+            yield shown
         took = time.perf_counter() - start
         self.seconds += took
-        console().print(f"  [green]✓[/] {name}: {' '.join(told)} [dim]({took:.1f} s)[/]")
+        console().print(f"  [green]✓[/] {name}: {' '.join(shown)} [dim]({took:.1f} s)[/]")
 
 
 @dataclass(frozen=True)
@@ -155,38 +155,38 @@ def run_demo() -> int:
     out.print("[bold]pgbronze demo[/]: PostgreSQL to a lake, exactly")
     out.print()
     with ExitStack() as running:
-        with steps.step("start PostgreSQL") as told:
+        with steps.step("start PostgreSQL") as shown:
             server = running.enter_context(EmbeddedPostgres())
             settings = _settings(server.dsn, file)
             source = running.enter_context(connect(source_settings(settings)))
-            told.append(f"version {source.info.server_version // 10_000}, port {server.port}")
+            shown.append(f"version {source.info.server_version // 10_000}, port {server.port}")
         container = Container.from_settings(settings)
         running.callback(container.shutdown_resources)
-        with steps.step("make tables") as told:
+        with steps.step("create tables") as shown:
             source.execute(b"SELECT setseed(0.5)")
             create_tables(source, "public")
             done = write(source, "public", inserts=ROWS, updates=0, deletes=0, seed=1)
-            told.append(f"{len(TABLES)} tables, {done.inserts:,} rows")
-        with steps.step("snapshot") as told:
+            shown.append(f"{len(TABLES)} tables, {done.inserts:,} rows")
+        with steps.step("snapshot") as shown:
             taken = container.take_snapshot().run()
-            told.append(f"{taken.rows:,} rows at LSN {taken.lsn}")
-        with steps.step("change rows at the source") as told:
+            shown.append(f"{taken.rows:,} rows at LSN {taken.lsn}")
+        with steps.step("change rows at the source") as shown:
             for statement in CHANGES.values():
                 with source.transaction():
                     source.execute(statement.encode())
             done = write(source, "public", inserts=300, updates=300, deletes=100, seed=2)
-            told.append(f"{done.inserts} inserts, {done.updates} updates, {done.deletes} deletes")
+            shown.append(f"{done.inserts} inserts, {done.updates} updates, {done.deletes} deletes")
         for what in CHANGES:
             out.print(f"      [dim]- {what}[/]")
-        with steps.step("cdc") as told:
+        with steps.step("cdc") as shown:
             report = container.stream_changes().run()
-            told.append(f"{report.changes:,} changes of {report.transactions} transactions")
-            told.append(f"up to LSN {report.lsn}")
-        with steps.step("compare every cell") as told:
+            shown.append(f"{report.changes:,} changes of {report.transactions} transactions")
+            shown.append(f"up to LSN {report.lsn}")
+        with steps.step("compare every cell") as shown:
             compared = [_compare(source, file, name) for name in TABLES]
             differing = sum(found.differing for found in compared)
             cells = sum(found.cells for found in compared)
-            told.append(f"{cells:,} cells read from both sides, {differing} differ")
+            shown.append(f"{cells:,} cells read from both sides, {differing} differ")
     _show(compared)
     if differing:
         raise DestinationFailed(f"{differing} cells differ between source and destination")

@@ -112,11 +112,11 @@ def _is_json(text: str) -> bool:
     return text.lstrip().startswith("{")
 
 
-def _json_object(text: str, told: str) -> dict[str, Any]:
+def _json_object(text: str, subject: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(text)
     except json.JSONDecodeError:
-        raise ValueError(f"{told} not a JSON object") from None
+        raise ValueError(f"{subject} not a JSON object") from None
     return found
 
 
@@ -184,13 +184,13 @@ def _check(pairs: Iterable[tuple[str, Any]], *, may_show_keys: bool = False) -> 
         if key not in KEYWORDS and key not in ("ssl", "requiressl"):
             near = get_close_matches(key, KEYWORDS, 1)
             if near:
-                told = f"{key!r}; did you mean {near[0]!r}?"
+                shown = f"{key!r}; did you mean {near[0]!r}?"
             else:
-                told = repr(key) if may_show_keys else "one that libpq does not know"
-            raise ValueError(f"has an unknown parameter: {told}")
+                shown = repr(key) if may_show_keys else "one that libpq does not know"
+            raise ValueError(f"has an unknown parameter: {shown}")
         if not isinstance(value, str | int) or isinstance(value, bool):
-            told = f"has a value of {key} that is neither text nor a number"
-            raise ValueError(told)  # noqa: TRY004 - pydantic collects ValueErrors
+            shown = f"has a value of {key} that is neither text nor a number"
+            raise ValueError(shown)  # noqa: TRY004 - pydantic collects ValueErrors
         if "\0" in str(value):
             raise ValueError("holds a NUL character")
         match key:

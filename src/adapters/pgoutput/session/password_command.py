@@ -43,8 +43,8 @@ def password_of(
     if code:
         line = Redactor([*secrets, *output.decode(errors="replace").split()])(_last_line(said))
         ended = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
-        told = f": {line}" if line else ""
-        raise SettingsError(f"the password command {name!r} failed ({ended}){told}", cure)
+        reason = f": {line}" if line else ""
+        raise SettingsError(f"the password command {name!r} failed ({ended}){reason}", cure)
     try:
         password = output.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
