@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from adapters.dlt_destination.columns import all_fields, plain, same, widens
 from adapters.dlt_destination.dlt.errors import root_cause, settings_error
@@ -27,6 +28,7 @@ from adapters.dlt_destination.table_steps import (
 )
 from cdc_core.values.checkpoint import Checkpoint
 from cdc_core.values.errors import CdcError, DestinationFailed, DestinationRefused
+from cdc_core.values.history import SORT_COLUMN
 from cdc_core.values.merges import (
     COMMITTED_AT_COLUMN,
     LSN_COLUMN,
@@ -200,6 +202,15 @@ class DltDestination:
             else:
                 found = {table: known[table] for table in tables if table in known}
             return {table: schema.names for table, schema in found.items() if schema is not None}
+
+    def last_numbers(self, logs: Collection[str]) -> Mapping[str, int]:
+        found: dict[str, int] = {}
+        for log in logs:
+            for chunk in self.scan(log, [SORT_COLUMN]):
+                last = pc.max(chunk.column(0)).as_py()
+                if last is not None:
+                    found[log] = max(last, found.get(log, last))
+        return found
 
     def tables(self) -> Mapping[str, int]:
         with self._failures("counting rows"), self._opened_client() as client:

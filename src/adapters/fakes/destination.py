@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
 from adapters.fakes.faults import FaultPlan
+from adapters.fakes.history import (
+    append_to_log,
+    log_difference,
+    merge_versions,
+    time_of,
+    truncate_log,
+    version_difference,
+)
+from adapters.fakes.rows import Row, content_of, key_of, marked
 from cdc_core.values.checkpoint import Checkpoint
+from cdc_core.values.history import (
+    LOG_FIELDS,
+    SORT_COLUMN,
+    VERSION_FIELDS,
+    LogAppend,
+    LogTruncate,
+    Moment,
+)
 from cdc_core.values.merges import (
+    COMMITTED_AT_COLUMN,
     DELETE,
+    DELETED_AT_COLUMN,
+    DELETED_AT_FIELD,
     HOP,
     LSN_COLUMN,
     METADATA_FIELDS,
-    UNCHANGED_COLUMN,
     UNREPRESENTABLE_SCHEMA,
     UNREPRESENTABLE_TABLE,
     UPSERT,
@@ -30,9 +48,10 @@ from cdc_core.values.merges import (
 from cdc_core.values.naming import ANY_DESTINATION, TableNaming
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-Row = dict[str, Any]
+    from cdc_core.values.history import HistoryDifference, HistoryStep
 
 
 @dataclass
@@ -127,12 +146,21 @@ class InMemoryDestination:
         for step in batch.steps:
             self.faults.pass_by("destination.step")
             self._step(step)
+        for history in batch.history:
+            self.faults.pass_by("destination.history")
+            self._keep_history(history)
         for replacement in batch.replacements:
             rows = [row for name in replacement.kept for row in self.lake.kept[name]]
             rows += [row for part in replacement.rows for row in part.to_pylist()]
+            if replacement.history is not None:
+                self._compare(replacement.target, replacement.key, rows, replacement.history)
             self.faults.pass_by("destination.replace")
-            table = self._table(replacement.target)
+            deleted = replacement.soft_deletes
+            table = self._table(replacement.target, soft_deletes=deleted is not None)
             names = {*replacement.target.schema.names, *(f.name for f in METADATA_FIELDS)}
+            if deleted is not None:
+                names.add(DELETED_AT_COLUMN)
+                rows += marked_as_deleted(table.rows, rows, replacement.key, deleted)
             gone = replacement.gone
             table.columns = {
                 name: kind
@@ -141,8 +169,11 @@ class InMemoryDestination:
             }
             table.rows = [{name: row.get(name) for name in table.columns} for row in rows]
         for merge in batch.merges:
+            soft_deletes = isinstance(merge, KeyedMerge) and merge.soft_deletes
+            if isinstance(merge, KeyedMerge) and merge.history is not None:
+                self._compare(merge.target, merge.key, _all_rows(merge), merge.history, scoped=True)
             self.faults.pass_by("destination.merge")
-            table = self._table(merge.target)
+            table = self._table(merge.target, soft_deletes=soft_deletes)
             if isinstance(merge, KeyedMerge):
                 table.rows = merge_keyed(table.rows, merge)
             else:
@@ -174,6 +205,11 @@ class InMemoryDestination:
         held = self.lake.tables
         return {table: list(held[table].columns) for table in tables if table in held}
 
+    def last_numbers(self, logs: Collection[str]) -> Mapping[str, int]:
+        self.faults.pass_by("destination.last_numbers")
+        held = {log: self.lake.tables[log].rows for log in logs if log in self.lake.tables}
+        return {log: max(row[SORT_COLUMN] for row in rows) for log, rows in held.items() if rows}
+
     def tables(self) -> Mapping[str, int]:
         self.faults.pass_by("destination.tables")
         return {name: len(table.rows) for name, table in self.lake.tables.items()}
@@ -204,14 +240,54 @@ class InMemoryDestination:
         self.faults.pass_by("destination.volumes")
         return None
 
-    def _table(self, target: TargetTable) -> LakeTable:
-        columns = {f.name: f.type for f in [*target.schema, *METADATA_FIELDS]}
-        table = self.lake.tables.setdefault(target.name, LakeTable(dict(columns)))
-        for name, type_ in columns.items():
-            if name not in table.columns:
+    def _keep_history(self, step: HistoryStep) -> None:
+        if isinstance(step, LogAppend):
+            current = self.lake.tables.get(step.table.name)
+            rows = current.rows if current else []
+            append_to_log(self._history(step.name, step.table, LOG_FIELDS), rows, step)
+        elif isinstance(step, LogTruncate):
+            truncate_log(self._history(step.name, step.table, LOG_FIELDS), step)
+        else:
+            merge_versions(self._history(step.name, step.table, VERSION_FIELDS), step)
+
+    def _compare(
+        self,
+        target: TargetTable,
+        key: Sequence[str],
+        rows: Sequence[Row],
+        difference: HistoryDifference,
+        *,
+        scoped: bool = False,
+    ) -> None:
+        columns = target.schema.names
+        scope = {key_of(row, key) for row in rows} if scoped else None
+        new = [row for row in rows if row.get("_cdc_op", UPSERT) == UPSERT]
+        if difference.log is not None:
+            self.faults.pass_by("destination.history")
+            log = self._history(difference.log, target, LOG_FIELDS)
+            log_difference(log, new, columns, key, difference, scope)
+        if difference.versions is not None:
+            self.faults.pass_by("destination.history")
+            versions = self._history(difference.versions, target, VERSION_FIELDS)
+            version_difference(versions, new, columns, key, difference, scope)
+
+    def _history(self, name: str, table: TargetTable, own: Sequence[pa.Field]) -> list[Row]:
+        """Return the rows of a history table, which has every column of `table`."""
+        columns = {f.name: f.type for f in table.schema}
+        columns |= {f.name: f.type for f in own}
+        return self._created(name, columns).rows
+
+    def _table(self, target: TargetTable, *, soft_deletes: bool = False) -> LakeTable:
+        fields = [*METADATA_FIELDS, DELETED_AT_FIELD] if soft_deletes else METADATA_FIELDS
+        return self._created(target.name, {f.name: f.type for f in [*target.schema, *fields]})
+
+    def _created(self, name: str, columns: dict[str, pa.DataType]) -> LakeTable:
+        table = self.lake.tables.setdefault(name, LakeTable(dict(columns)))
+        for column, type_ in columns.items():
+            if column not in table.columns:
                 for row in table.rows:
-                    row[name] = None
-            table.columns[name] = type_
+                    row[column] = None
+            table.columns[column] = type_
         return table
 
     def _step(self, step: ColumnRename | TableRename) -> None:
@@ -239,6 +315,11 @@ class InMemoryDestination:
         return [cell for cell in cells.rows if cell["table_name"] == table] if cells else []
 
 
+def _lsn(row: Row) -> int:
+    """A row that somebody else wrote may have none; then it is older than any change."""
+    return row[LSN_COLUMN] or 0
+
+
 def _all_rows(merge: KeyedMerge | MultisetMerge) -> list[Row]:
     tables = [merge.rows, *(piece.read() for piece in merge.staged)]
     return [row for table in tables for row in table.to_pylist()]
@@ -247,34 +328,60 @@ def _all_rows(merge: KeyedMerge | MultisetMerge) -> list[Row]:
 def merge_keyed(rows: list[Row], merge: KeyedMerge) -> list[Row]:
     """The table after a `KeyedMerge`."""
     names = merge.target.schema.names
-    held = {_key(row, merge.key): row for row in rows}
+    held = {key_of(row, merge.key): row for row in rows}
     result = dict(held)
     if merge.truncated_at is not None:
-        result = {k: r for k, r in held.items() if _lsn(r) >= merge.truncated_at}
+        older = [k for k, r in held.items() if _lsn(r) < merge.truncated_at]
+        for key in older:
+            if not merge.soft_deletes:
+                del result[key]
+            elif held[key].get(DELETED_AT_COLUMN) is None:
+                assert merge.truncated_time is not None
+                at = Moment(merge.truncated_at, merge.truncated_time)
+                result[key] = _deleted(held[key], at.lsn, time_of(at))
     staged = _all_rows(merge)
     hops: dict[int, list[Row]] = {}
     for row in staged:
         if row["_cdc_op"] == HOP:
             hops.setdefault(row["_cdc_ref"], []).append(row)
     for row in staged:
-        key = _key(row, merge.key)
+        key = key_of(row, merge.key)
         current = held.get(key)
         if row["_cdc_op"] == HOP or (current and _lsn(current) >= row[LSN_COLUMN]):
             continue
         if row["_cdc_op"] == DELETE:
-            result.pop(key, None)
+            if not merge.soft_deletes:
+                result.pop(key, None)
+            elif key in result:
+                result[key] = _deleted(result[key], row[LSN_COLUMN], row[COMMITTED_AT_COLUMN])
             continue
         fresh = {name: row[name] for name in [*names, *(f.name for f in METADATA_FIELDS)]}
-        marked = [names[int(p)] for p in (row[UNCHANGED_COLUMN] or "").split(".") if p]
         source = current
         for hop in sorted(hops.get(row["_cdc_ref"], ()), key=lambda h: -int(h[LSN_COLUMN])):
-            earlier = held.get(_key(hop, merge.key))
+            earlier = held.get(key_of(hop, merge.key))
             if earlier is not None and _lsn(earlier) >= hop[LSN_COLUMN]:
                 source = earlier
                 break
-        fresh.update({name: source[name] if source else None for name in marked})
+        fresh.update({name: source[name] if source else None for name in marked(row, names)})
         result[key] = fresh
     return list(result.values())
+
+
+def marked_as_deleted(
+    held: Sequence[Row], new: Sequence[Row], key: Sequence[str], at: Moment
+) -> list[Row]:
+    """The rows of a table that a `Replacement` with soft deletes keeps."""
+    present = {key_of(row, key) for row in new}
+    gone = [row for row in held if key_of(row, key) not in present]
+    return [
+        _deleted(row, at.lsn, time_of(at)) if row.get(DELETED_AT_COLUMN) is None else row
+        for row in gone
+    ]
+
+
+def _deleted(row: Row, lsn: int, at: dt.datetime | None) -> Row:
+    stamps = {LSN_COLUMN: int(lsn), COMMITTED_AT_COLUMN: at, DELETED_AT_COLUMN: at}
+    return {**row, **stamps}
 
 
 def merge_multiset(rows: list[Row], merge: MultisetMerge) -> list[Row]:
@@ -285,10 +392,10 @@ def merge_multiset(rows: list[Row], merge: MultisetMerge) -> list[Row]:
         rows = [row for row in rows if _lsn(row) >= merge.truncated_at]
     events: dict[tuple[Any, ...], list[Row]] = {}
     for row in sorted(_all_rows(merge), key=lambda r: int(r["_cdc_ref"])):
-        events.setdefault(_content(row, merge.content), []).append(row)
+        events.setdefault(content_of(row, merge.content), []).append(row)
     copies: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        copies.setdefault(_content(row, merge.content), []).append(row)
+        copies.setdefault(content_of(row, merge.content), []).append(row)
     for content, walk in events.items():
         present = copies.get(content, [])
         applied = max(map(_lsn, present), default=0)
@@ -304,19 +411,3 @@ def merge_multiset(rows: list[Row], merge: MultisetMerge) -> list[Row]:
         pool = [*present, *added][:count]
         copies[content] = [{**{name: row.get(name) for name in names}, **stamp} for row in pool]
     return [row for group in copies.values() for row in group]
-
-
-def _lsn(row: Row) -> int:
-    """A row that somebody else wrote may have none; then it is older than any change."""
-    return row[LSN_COLUMN] or 0
-
-
-def _key(row: Row, names: Sequence[str]) -> tuple[Any, ...]:
-    return tuple(
-        "NaN" if isinstance(v := row[name], float) and math.isnan(v) else v for name in names
-    )
-
-
-def _content(row: Row, names: Sequence[str]) -> tuple[Any, ...]:
-    """As a key, but -0.0 is another value than 0.0."""
-    return tuple(repr(v) if isinstance(v := row[name], float) else v for name in names)

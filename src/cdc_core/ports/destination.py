@@ -61,11 +61,13 @@ class Destination(Protocol):
     def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:
         """Apply the batch, then the checkpoint; return only when both are durable.
 
-        Missing tables and columns are created. Columns that the batch does not have stay, and are
-        NULL in the rows written. After `DestinationUnavailable` or `DestinationFailed`, some tables
-        of the batch may be applied and others not; the checkpoint is the previous one until the
-        same changes are loaded again. Raises `DestinationRefused` if the destination refuses the
-        definitions or rows of single tables; it checks definitions before it accepts rows.
+        The history of a table (`cdc_core.values.history`) is written before the table, in steps of
+        its own; some of it may remain after an error. Missing tables and columns are created.
+        Columns that the batch does not have stay, and are NULL in the rows written. After
+        `DestinationUnavailable` or `DestinationFailed`, some tables of the batch may be applied and
+        others not; the checkpoint is the previous one until the same changes are loaded again.
+        Raises `DestinationRefused` if the destination refuses the definitions or rows of single
+        tables; it checks definitions before it accepts rows.
         """
         ...
 
@@ -77,6 +79,10 @@ class Destination(Protocol):
         The answer may be out of date, unless it has to be `current`; that may take a query for each
         table.
         """
+        ...
+
+    def last_numbers(self, logs: Collection[str]) -> Mapping[str, int]:
+        """Return the greatest `_sort_by` of each of these logs that exists and has images."""
         ...
 
     def tables(self) -> Mapping[str, int]:

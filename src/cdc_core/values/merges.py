@@ -9,13 +9,18 @@ without one was written by somebody else and is older than any change.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
+
+# Merges consist of these: whoever imports one, imports them from here too.
+from cdc_core.values.target_table import StagedRows as StagedRows  # noqa: PLC0414, TC001
+from cdc_core.values.target_table import TargetTable as TargetTable  # noqa: PLC0414, TC001
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from cdc_core.values.history import HistoryDifference, HistoryStep, Moment
     from cdc_core.values.lsn import Lsn
 
 #: Metadata columns of every destination table, after the table's own.
@@ -25,6 +30,10 @@ METADATA_FIELDS = (
     pa.field(LSN_COLUMN, pa.int64(), nullable=False),
     pa.field(COMMITTED_AT_COLUMN, pa.timestamp("us", tz="UTC")),
 )
+#: The third metadata column, of tables with soft deletes alone: when the row was deleted. It is not
+#: in the rows that a destination receives.
+DELETED_AT_COLUMN = "_cdc_deleted_at"
+DELETED_AT_FIELD = pa.field(DELETED_AT_COLUMN, pa.timestamp("us", tz="UTC"))
 
 #: Control columns, in staging only.
 OP_COLUMN = "_cdc_op"
@@ -41,24 +50,6 @@ MULTISET_CONTROL_FIELDS = (
 )
 
 UPSERT, DELETE, HOP = "U", "D", "H"
-
-
-@dataclass(frozen=True)
-class TargetTable:
-    """A destination table: its name there and its own columns, metadata columns left out."""
-
-    name: str
-    schema: pa.Schema
-
-
-class StagedRows(Protocol):
-    """Rows that wait at the destination, not in memory, until a load names them."""
-
-    def __len__(self) -> int: ...
-
-    def read(self) -> pa.Table:
-        """The rows as they were staged."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +70,16 @@ class KeyedMerge:
       `_cdc_ref` numbers the "U" rows that have hops; null elsewhere.
 
     With `truncated_at`, target rows whose `_cdc_lsn` is below it are deleted first.
+
+    With `soft_deletes` the target has `DELETED_AT_FIELD` after its other metadata columns. A row is
+    deleted by setting `_cdc_deleted_at` and `_cdc_committed_at` to the time of the delete, and
+    `_cdc_lsn` to its LSN; all else stays. "D" marks the key's row, live or not, and adds none if
+    there is none. TRUNCATE (at `truncated_time`, in microseconds since 1970-01-01 UTC) marks only
+    live rows, whose `_cdc_deleted_at` is null. "U" sets `_cdc_deleted_at` to null. The guards are
+    the same.
+
+    With `history`, the rows are content that was read: see `HistoryDifference`. None has
+    `_cdc_unchanged`, and there are no hops and no `truncated_at`.
     """
 
     target: TargetTable
@@ -89,6 +90,9 @@ class KeyedMerge:
     unchanged_columns: tuple[str, ...] = ()
     has_hops: bool = False
     staged: tuple[StagedRows, ...] = ()
+    soft_deletes: bool = False
+    truncated_time: int | None = None
+    history: HistoryDifference | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +127,12 @@ class Replacement:
     destination keeps under the names in `kept` are added. `key` is for destinations that lay out a
     new table by it; it may be empty. Columns of the existing table that `target` does not have stay
     and get their defaults, except those in `gone` (None: all of them).
+
+    With `soft_deletes` the table has `DELETED_AT_FIELD` after its other metadata columns, null in
+    the new rows. Rows whose key is not among the new ones stay: those that are live are marked as
+    deleted at this moment, as in `KeyedMerge`, the others are not changed. All in one atomic step.
+
+    With `history`, the history tables get the difference, before the table changes.
     """
 
     target: TargetTable
@@ -130,6 +140,8 @@ class Replacement:
     key: tuple[str, ...] = ()
     gone: frozenset[str] | None = frozenset()
     kept: tuple[str, ...] = ()
+    soft_deletes: Moment | None = None
+    history: HistoryDifference | None = None
 
 
 @dataclass(frozen=True)
@@ -170,10 +182,15 @@ UNREPRESENTABLE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class LoadBatch:
-    """One batch, applied in this order: steps, replacements and merges, checkpoint."""
+    """One batch, applied in this order: steps, history, replacements and merges, checkpoint.
+
+    Within `history`, values for the same table are applied in order. Each replacement and merge
+    writes its own `history` before its table.
+    """
 
     merges: tuple[Merge, ...] = ()
     steps: tuple[SchemaStep, ...] = ()
+    history: tuple[HistoryStep, ...] = ()
     replacements: tuple[Replacement, ...] = ()
     #: Rows of `UNREPRESENTABLE_SCHEMA`.
     unrepresentable: tuple[pa.Table | StagedRows, ...] = ()

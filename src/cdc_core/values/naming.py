@@ -10,8 +10,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from cdc_core.values.history import BASE_COLUMN, END_LSN_COLUMN
 from cdc_core.values.merges import (
     COMMITTED_AT_COLUMN,
+    DELETED_AT_COLUMN,
     LSN_COLUMN,
     OP_COLUMN,
     REF_COLUMN,
@@ -41,6 +43,9 @@ RESERVED_COLUMNS = (
     OP_COLUMN,
     UNCHANGED_COLUMN,
     REF_COLUMN,
+    DELETED_AT_COLUMN,
+    END_LSN_COLUMN,
+    BASE_COLUMN,
     *MERGE_COLUMNS,
 )
 RESERVED_TABLES = (UNREPRESENTABLE_TABLE,)

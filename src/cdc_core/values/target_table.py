@@ -1,0 +1,27 @@
+"""A table of the destination, and rows that wait there for a load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class TargetTable:
+    """A destination table: its name there and its own columns, metadata columns left out."""
+
+    name: str
+    schema: pa.Schema
+
+
+class StagedRows(Protocol):
+    """Rows that wait at the destination, not in memory, until a load names them."""
+
+    def __len__(self) -> int: ...
+
+    def read(self) -> pa.Table:
+        """The rows as they were staged."""
+        ...
