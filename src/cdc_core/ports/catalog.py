@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
+from cdc_core.values.table_rules import NO_RULES
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from cdc_core.values.errors import CdcError
     from cdc_core.values.fingerprint import Fingerprint
     from cdc_core.values.relation import Relation, TableName
+    from cdc_core.values.table_rules import TableRules
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class SourceTable:
     locked: bool = False
     #: Why PostgreSQL refused to add it to the publication, with the statement to run.
     refused: CdcError | None = None
+    #: What the settings say about it; the rules of its columns are in `relation`.
+    rules: TableRules = NO_RULES
 
 
 class Reason(Enum):

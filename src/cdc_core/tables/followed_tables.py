@@ -9,7 +9,7 @@ from cdc_core.fold.row_layout import keyed_schema, multiset_schema
 from cdc_core.tables.gone_partitions import Removal, in_the_way
 from cdc_core.tables.lost_tables import lost_tables
 from cdc_core.tables.renames import table_renames
-from cdc_core.tables.schema_change import evolve
+from cdc_core.tables.schema_change import RULES_CHANGED, evolve, rules_changed
 from cdc_core.tables.selection import require_schemas
 from cdc_core.tables.target_names import target_names
 from cdc_core.values.checkpoint import Checkpoint, FormerColumns, TableState, TableStatus
@@ -239,6 +239,8 @@ class FollowedTables:
                 self._must_read(states, known, f"it leaves the stream ({table.not_streamed})")
         elif known.status is TableStatus.STREAMING:
             self._evolve(states, known, table)
+        elif rules_changed(known, table):
+            self._must_read(states, known, RULES_CHANGED)
         elif not table.not_streamed:
             self.to_read.setdefault(oid, "it can be streamed now")
 

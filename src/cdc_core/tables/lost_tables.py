@@ -74,6 +74,7 @@ def _reason(before: TableState, state: TableState, held: Collection[str] | None)
         names = {column.target, now[column.attnum]}
         # A column under both names, or under neither, was renamed in between: which values are
         # its own is not known.
-        if not column.dropped and len(names.intersection(held)) != 1:
+        sent = column.rule.is_stored and not column.dropped
+        if sent and len(names.intersection(held)) != 1:
             return f"the destination has no column {column.target} of it as it was loaded"
     return ""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cdc_core.values.fingerprint import Fingerprint
     from cdc_core.values.lsn import Lsn
     from cdc_core.values.relation import Column, Relation
+    from cdc_core.values.table_rules import ColumnRule
 
 #: `text` and `varchar`, whose values print alike. Other types that become text may print
 #: differently (`cidr` and `inet`), although a column changes type without its rows being rewritten.
@@ -58,6 +59,7 @@ def first_state(source: SourceTable, target: str, snapshot_lsn: Lsn) -> TableSta
         status=TableStatus.NOT_STREAMED if source.not_streamed else TableStatus.STREAMING,
         reason=source.not_streamed,
         fingerprint=source.fingerprint,
+        rules=source.rules,
     )
 
 
@@ -86,7 +88,7 @@ def reread_state(
     wanted = _new_names(before, source.relation)
     kept = tuple(c for c in before.columns if c.attnum in live or c.target.casefold() not in wanted)
     gone = tuple(c.target for c in before.columns if c not in kept)
-    followed = _follow(replace(before, columns=kept), source.relation, gone)
+    followed = _follow(replace(before, columns=kept), source, gone)
     return replace(fresh, columns=followed.columns), followed.renames.possible
 
 
@@ -110,7 +112,7 @@ def evolve(
     as in `Fingerprint.reread_reason`, `until` as in `Fingerprint.following`.
     """
     relation, old, new = source.relation, state.fingerprint, source.fingerprint
-    followed = _follow(state, relation)
+    followed = _follow(state, source)
     known = _Known(
         state,
         relation,
@@ -120,6 +122,7 @@ def evolve(
     differences = list(known.differences(old))
     changes = [change for change, _ in differences if change]
     reasons = [
+        RULES_CHANGED if rules_changed(state, source) else "",
         new.reread_reason(old, settled),
         "columns took one another's names" if followed.renames.blocked else "",
         *(reason for _, reason in differences),
@@ -157,6 +160,8 @@ class _Known:
             if added.attnum in self.before:
                 continue
             yield f"column {added.name} added", ""
+            if not added.rule.is_read:
+                continue
             if added.has_default:
                 yield "", f"column {added.name} was added with a default"
             if added.attnum in old.unsent:
@@ -171,7 +176,7 @@ class _Known:
 
     def returned_name(self, columns: Iterable[ColumnState]) -> str:
         """A dropped column's name is another column's now, which must not show the old values."""
-        gone = {column.target.casefold() for column in columns if column.dropped}
+        gone = {c.target.casefold() for c in columns if c.dropped and c.rule.is_stored}
         taken = gone & _new_names(self.state, self.relation)
         return f"column {min(taken)} was dropped, and another one has its name" if taken else ""
 
@@ -194,11 +199,28 @@ def _column_differences(column: ColumnState, current: Column) -> Iterator[tuple[
         yield f"column {column.name} renamed to {current.name}", ""
     if (current.type_oid, current.typmod) != (column.type_oid, column.typmod):
         keeps = widens(column.arrow_type, current.arrow_type)
-        reread = not keeps or _prints_otherwise(column, current)
+        reread = column.rule.is_stored and (not keeps or _prints_otherwise(column, current))
         yield (
             f"column {current.name} changed type to {current.pg_type}",
             f"type of column {current.name} changed" if reread else "",
         )
+
+
+RULES_CHANGED = "its rules changed"
+
+
+def rules_changed(state: TableState, source: SourceTable) -> bool:
+    """Whether the table was loaded under other rules than it has now."""
+    now = {column.attnum: column.rule for column in source.relation.columns}
+    return state.rules != source.rules or any(
+        column.rule is not now.get(column.attnum, _rule_once_dropped(column, source))
+        for column in state.columns
+    )
+
+
+def _rule_once_dropped(column: ColumnState, source: SourceTable) -> ColumnRule:
+    """The rule of a column that the source has dropped; one that is not stored never returns."""
+    return source.rules.rule_for(column.name) if column.rule.is_stored else column.rule
 
 
 def redefined(tables: Iterable[SourceTable], now: Iterable[SourceTable]) -> set[int]:
@@ -217,12 +239,13 @@ class _Followed:
     renames: Renames[ColumnRename]
 
 
-def _follow(state: TableState, relation: Relation, gone: Iterable[str] = ()) -> _Followed:
+def _follow(state: TableState, source: SourceTable, gone: Iterable[str] = ()) -> _Followed:
     """Return the state's columns as the relation has them now, with added columns last.
 
     A column keeps its target name until it is renamed. `gone` are names of columns that the target
     table still has and that others take over.
     """
+    relation = source.relation
     now = {column.attnum: column for column in relation.columns}
     # Names are free for others once their column is renamed: two columns may swap theirs.
     renamed = {c.attnum for c in state.columns if c.attnum in now and now[c.attnum].name != c.name}
@@ -239,10 +262,11 @@ def _follow(state: TableState, relation: Relation, gone: Iterable[str] = ()) -> 
     for column in state.columns:
         current = now.get(column.attnum)
         if current is None:
-            columns.append(replace(column, dropped=True))
+            rule = _rule_once_dropped(column, source)
+            columns.append(replace(column, dropped=True, rule=rule))
             continue
         target = name_of(current) if column.attnum in renamed else column.target
-        if target != column.target:
+        if target != column.target and column.rule.is_stored:
             renames.append(ColumnRename(state.target, column.target, target))
         columns.append(_column_state(current, target))
     known = {column.attnum for column in state.columns}
@@ -358,8 +382,9 @@ def _rising(
 
 def _column_state(column: Column, target: str) -> ColumnState:
     return ColumnState(
-        column.attnum, column.name, target, column.type_oid, column.typmod, column.arrow_type
-    )
+        column.attnum, column.name, target, column.type_oid, column.typmod, column.arrow_type,
+        rule=column.rule,
+    )  # fmt: skip
 
 
 def _same_type(one: int, other: int) -> bool:

@@ -18,6 +18,7 @@ from cdc_core.values.fingerprint import Fingerprint
 from cdc_core.values.lsn import Lsn
 from cdc_core.values.merges import TargetTable
 from cdc_core.values.relation import TableName
+from cdc_core.values.table_rules import NO_RULES, ColumnRule, TableRules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +67,7 @@ class ColumnState:
     typmod: int
     arrow_type: pa.DataType
     dropped: bool = False
+    rule: ColumnRule = ColumnRule.KEEP
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ class TableState:
     reason: str = ""
     fingerprint: Fingerprint = field(default_factory=Fingerprint)
     former: tuple[FormerColumns, ...] = ()
+    #: The rules under which it was loaded.
+    rules: TableRules = NO_RULES
 
     @property
     def names(self) -> dict[int, str]:
@@ -108,14 +112,26 @@ class TableState:
 
     @property
     def target_names(self) -> dict[str, str]:
-        """The target column of each column that the source still has, by its name there."""
-        return {column.name: column.target for column in self.columns if not column.dropped}
+        """The target column of each stored column that the source still has, by its name there."""
+        return {column.name: column.target for column in self.stored if not column.dropped}
+
+    @property
+    def sent(self) -> dict[str, ColumnState]:
+        """The columns that the source still has, by their names there."""
+        return {column.name: column for column in self.columns if not column.dropped}
+
+    @property
+    def stored(self) -> tuple[ColumnState, ...]:
+        """The columns that the destination has."""
+        return tuple(column for column in self.columns if column.rule.is_stored)
 
     @cached_property
     def target_table(self) -> TargetTable:
-        """The destination table with every column that the source table ever had, in order."""
-        schema = pa.schema([(column.target, column.arrow_type) for column in self.columns])
-        return TargetTable(self.target, schema)
+        """The destination table with every column that the source table ever had, in order, but
+        for those that are excluded."""
+        schema = pa.schema([(column.target, column.arrow_type) for column in self.stored])
+        variants = (c.target for c in self.columns if c.rule is ColumnRule.VARIANT)
+        return TargetTable(self.target, schema, frozenset(variants))
 
     @property
     def target_key(self) -> tuple[str, ...]:
@@ -126,7 +142,7 @@ class TableState:
     @property
     def dropped_columns(self) -> tuple[str, ...]:
         """Target columns that the source no longer has."""
-        return tuple(column.target for column in self.columns if column.dropped)
+        return tuple(column.target for column in self.stored if column.dropped)
 
     def needs_snapshot(self, reason: str) -> TableState:
         """Return this state, marked as waiting to be read again for `reason`."""
@@ -273,7 +289,16 @@ def _table_to_state(state: TableState) -> dict[str, Any]:
         "name": state.table.name,
         "target": state.target,
         "columns": [
-            [c.attnum, c.name, c.target, c.type_oid, c.typmod, str(c.arrow_type), c.dropped]
+            [
+                c.attnum,
+                c.name,
+                c.target,
+                c.type_oid,
+                c.typmod,
+                str(c.arrow_type),
+                c.dropped,
+                *([] if c.rule is ColumnRule.KEEP else [c.rule.value]),
+            ]
             for c in state.columns
         ],
         "key": list(state.key),
@@ -282,6 +307,7 @@ def _table_to_state(state: TableState) -> dict[str, Any]:
         "reason": state.reason,
         "fingerprint": state.fingerprint.to_text(),
         "former": [[list(f.names.items()), f.last, str(f.until)] for f in state.former],
+        "rules": {} if state.rules == NO_RULES else state.rules.to_state(),
     }
 
 
@@ -290,10 +316,7 @@ def _table_from_state(state: Mapping[str, Any]) -> TableState:
         oid=state["oid"],
         table=TableName(state["schema"], state["name"]),
         target=state["target"],
-        columns=tuple(
-            ColumnState(attnum, name, target, type_oid, typmod, _arrow_type(arrow_type), dropped)
-            for attnum, name, target, type_oid, typmod, arrow_type, dropped in state["columns"]
-        ),
+        columns=tuple(_column_from_state(*column) for column in state["columns"]),
         key=tuple(state["key"]),
         snapshot_lsn=Lsn.parse(state["snapshot_lsn"]),
         status=TableStatus(state["status"]),
@@ -304,12 +327,29 @@ def _table_from_state(state: Mapping[str, Any]) -> TableState:
             FormerColumns(dict(names), last, Lsn.parse(until))
             for names, last, until in state.get("former", ())
         ),
+        rules=TableRules.from_state(state.get("rules", {})),
     )
+
+
+def _column_from_state(
+    attnum: int,
+    name: str,
+    target: str,
+    type_oid: int,
+    typmod: int,
+    arrow_type: str,
+    dropped: bool,
+    rule: str = ColumnRule.KEEP.value,
+) -> ColumnState:
+    found = _arrow_type(arrow_type)
+    return ColumnState(attnum, name, target, type_oid, typmod, found, dropped, ColumnRule(rule))
 
 
 @lru_cache(maxsize=1024)
 def _arrow_type(text: str) -> pa.DataType:
     """Inverse of `str(arrow_type)` for the types that cross the ports."""
+    if text.startswith("list<"):
+        return pa.list_(_arrow_type(text.partition(": ")[2][:-1]))
     if text.startswith("decimal128("):
         precision, scale = text[len("decimal128(") : -1].split(",")
         return pa.decimal128(int(precision), int(scale))

@@ -93,6 +93,10 @@ class SettingsError(CdcError):
     retryable = False
 
 
+class RulesError(SettingsError):
+    """A rule for single tables does not fit the table that it matches; no command continues."""
+
+
 class PoolerInFront(SettingsError):
     """The source's address is that of a connection pooler, whose sessions are not ours alone."""
 

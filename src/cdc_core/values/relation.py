@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
 from glob import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from cdc_core.values.table_rules import ColumnRule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,6 +62,10 @@ class Column:
     decoded values. `has_default`: the column has a default (a constant, an expression, identity),
     or had one when it was added, so that older rows may have a value. A relation does not contain
     generated columns that the stream omits.
+
+    `rule` says how its values are read and stored; `arrow_type` is then the type of what is stored.
+    `logical` is what its text means to a destination with a type for it, `element_type` the type of
+    an array's elements there.
     """
 
     name: str
@@ -69,6 +75,9 @@ class Column:
     attnum: int = 0
     pg_type: str = ""
     has_default: bool = False
+    rule: ColumnRule = ColumnRule.KEEP
+    logical: Literal["json"] | None = None
+    element_type: pa.DataType | None = None
 
 
 @dataclass(frozen=True)

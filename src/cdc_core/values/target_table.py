@@ -11,10 +11,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TargetTable:
-    """A destination table: its name there and its own columns, metadata columns left out."""
+    """A destination table: its name there and its own columns, metadata columns left out.
+
+    `variants` are text columns whose JSON is stored in the destination's own type.
+    """
 
     name: str
     schema: pa.Schema
+    variants: frozenset[str] = frozenset()
 
 
 class StagedRows(Protocol):

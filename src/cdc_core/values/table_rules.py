@@ -1,0 +1,93 @@
+"""What the settings say about one table: history, deletes, layout, and a rule for each column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cdc_core.values.masks import Hasher
+
+History: TypeAlias = Literal["log", "scd2"]
+Deletes: TypeAlias = Literal["hard", "soft"]
+ClusterBy: TypeAlias = tuple[str, ...] | Literal["auto"]
+
+
+class ColumnRule(Enum):
+    """How the values of a column are read and stored."""
+
+    KEEP = "keep"
+    #: Neither read nor stored.
+    EXCLUDE = "exclude"
+    #: Not read; NULL in the column's type.
+    NULL = "null"
+    #: Read as text, stored as a keyed hash of it.
+    HASH = "hash"
+    #: Read as text, stored with all but the last four characters replaced.
+    LAST4 = "last4"
+    #: JSON in the destination's own type.
+    VARIANT = "variant"
+    #: An array in the destination's own type.
+    ARRAY = "array"
+
+    @property
+    def is_read(self) -> bool:
+        return self not in (ColumnRule.EXCLUDE, ColumnRule.NULL)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether values are read as PostgreSQL's own text, whatever their type."""
+        return self in (ColumnRule.HASH, ColumnRule.LAST4)
+
+    @property
+    def is_stored(self) -> bool:
+        return self is not ColumnRule.EXCLUDE
+
+
+@dataclass(frozen=True)
+class TableRules:
+    """The rules of one table. Those of its columns are in its relation (`Column.rule`).
+
+    `cluster_by` names columns of the source; empty: the key. `key_mark` changes with the mask key,
+    and is empty unless a column is hashed; the key cannot be found from it. Two values are equal if
+    they make the same of the table.
+    """
+
+    history: tuple[History, ...] = ()
+    deletes: Deletes = "hard"
+    cluster_by: ClusterBy = ()
+    key_mark: str = ""
+    #: Hashes the columns with `ColumnRule.HASH`; None without such a column.
+    hasher: Hasher | None = field(default=None, compare=False, repr=False)
+    #: The rule for a column of this name, for columns that the source has dropped since.
+    rule_for: Callable[[str], ColumnRule] = field(
+        default=lambda _: ColumnRule.KEEP, compare=False, repr=False
+    )
+
+    def to_state(self) -> dict[str, Any]:
+        """Plain JSON types, without the key."""
+        return {
+            "history": list(self.history),
+            "deletes": self.deletes,
+            "cluster_by": self.cluster_by if self.cluster_by == "auto" else list(self.cluster_by),
+            "key_mark": self.key_mark,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> TableRules:
+        """Inverse of `to_state`; an empty mapping stands for no rules."""
+        if not state:
+            return NO_RULES
+        cluster_by = state["cluster_by"]
+        return cls(
+            tuple(state["history"]),
+            state["deletes"],
+            cluster_by if cluster_by == "auto" else tuple(cluster_by),
+            state["key_mark"],
+        )
+
+
+NO_RULES = TableRules()
