@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.snapshot_source import SnapshotSource
     from cdc_core.ports.source_inspector import SourceInspector
     from cdc_core.ports.source_monitor import SourceMonitor
+    from cdc_core.tables.table_rules import RuleSet
     from cdc_core.use_cases.check_source import CheckSource
     from cdc_core.use_cases.plan_run import PlanRun
     from cdc_core.use_cases.reset import Reset
@@ -50,6 +51,16 @@ def source_settings(settings: Settings) -> SourceSettings:
         redact=log.redact.add_token,
         **alike,
     )
+
+
+def rule_set(settings: Settings) -> RuleSet:
+    """Return the rules for single tables."""
+    from cdc_core.tables.table_rules import RuleSet
+    from cdc_core.values.masks import Hasher
+
+    key = settings.source.mask_key
+    hasher = Hasher(key.get_secret_value().encode()) if key is not None else None
+    return RuleSet([rule.value() for rule in settings.source.tables], hasher)
 
 
 def _destination(settings: Settings) -> Destination:
@@ -104,9 +115,10 @@ def _snapshot_source(settings: Settings) -> SnapshotSource:
 
 def _catalog(settings: Settings) -> Iterator[Catalog]:
     from adapters.pgoutput.catalog.catalog import PgCatalog
+    from cdc_core.tables.catalog_with_rules import CatalogWithRules
 
     catalog = PgCatalog(source_settings(settings))
-    yield catalog
+    yield CatalogWithRules(catalog, rule_set(settings))
     catalog.close()
 
 

@@ -71,6 +71,10 @@ class DltProviders:
         value = self._values.get(tuple(key.split(".")))
         return None if value is None else str(value)
 
+    def value(self, key: str) -> Any:
+        """Return the value of a dotted key, of any type; None if it is not set."""
+        return self._values.get(tuple(key.split(".")))
+
     def origin(self, key: str) -> str | None:
         """Return the origin of a dotted key's value, for messages; None if it is not set."""
         path = tuple(key.split("."))

@@ -5,54 +5,22 @@ Rules are read in order. Of those that match a table, a later one wins key by ke
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from cdc_core.values.errors import RulesError
-from cdc_core.values.table_rules import ColumnRule, TableRules
+from cdc_core.values.table_rules import MASK_KEY, ColumnRule, Rule, TableRules, rule_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from cdc_core.ports.catalog import SourceTable
     from cdc_core.values.masks import Hasher
     from cdc_core.values.relation import Column, TableName
-    from cdc_core.values.table_rules import ClusterBy, Deletes, History
-
-    Mask: TypeAlias = Literal["hash", "null", "last4"]
-
-SETTING = "sources.pg_replication.tables"
-MASK_KEY = "sources.pg_replication.mask_key"
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One entry of the settings. `match` are globs over `schema.table`. A key that is None says
-    nothing. Column names in `exclude_columns`, `include_columns` and `mask` may be globs."""
-
-    match: tuple[str, ...]
-    history: tuple[History, ...] | None = None
-    deletes: Deletes | None = None
-    exclude_columns: tuple[str, ...] | None = None
-    include_columns: tuple[str, ...] | None = None
-    mask: Mapping[str, Mask] | None = None
-    json: Literal["string", "variant"] | None = None
-    arrays: Literal["json", "array"] | None = None
-    cluster_by: ClusterBy | None = None
-
-    def settings(self) -> Iterator[tuple[str, Any]]:
-        """Yield the keys that it sets, with their values."""
-        for key in fields(self):
-            if key.name != "match" and (value := getattr(self, key.name)) is not None:
-                yield key.name, value
-
-
-def rule_name(number: int, match: Sequence[str]) -> str:
-    """How messages name a rule; `number` counts from 1."""
-    return f"rule {number} of {SETTING} (match {', '.join(match)})"
+    from cdc_core.values.table_rules import Mask
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,51 @@
-"""What the settings say about one table: history, deletes, layout, and a rule for each column."""
+"""Rules for single tables: the entries of the settings, and what they make of one table."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from cdc_core.values.masks import Hasher
 
 History: TypeAlias = Literal["log", "scd2"]
 Deletes: TypeAlias = Literal["hard", "soft"]
+Mask: TypeAlias = Literal["hash", "null", "last4"]
 ClusterBy: TypeAlias = tuple[str, ...] | Literal["auto"]
+
+
+SETTING = "sources.pg_replication.tables"
+MASK_KEY = "sources.pg_replication.mask_key"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One entry of the settings. `match` are globs over `schema.table`. A key that is None says
+    nothing. Column names in `exclude_columns`, `include_columns` and `mask` may be globs."""
+
+    match: tuple[str, ...]
+    history: tuple[History, ...] | None = None
+    deletes: Deletes | None = None
+    exclude_columns: tuple[str, ...] | None = None
+    include_columns: tuple[str, ...] | None = None
+    mask: Mapping[str, Mask] | None = None
+    json: Literal["string", "variant"] | None = None
+    arrays: Literal["json", "array"] | None = None
+    cluster_by: ClusterBy | None = None
+
+    def settings(self) -> Iterator[tuple[str, Any]]:
+        """Yield the keys that it sets, with their values."""
+        for key in fields(self):
+            if key.name != "match" and (value := getattr(self, key.name)) is not None:
+                yield key.name, value
+
+
+def rule_name(number: int, match: Sequence[str]) -> str:
+    """How messages name a rule; `number` counts from 1."""
+    return f"rule {number} of {SETTING} (match {', '.join(match)})"
 
 
 class ColumnRule(Enum):

@@ -18,8 +18,10 @@ from adapters.dlt_destination.settings import local_folder
 from adapters.secrets.databricks_scope import DatabricksSecretScope
 from adapters.secrets.dlt_providers import DltProviders
 from cdc_core.values.errors import SettingsError
+from cdc_core.values.table_rules import SETTING, rule_name
 from entrypoints.settings.environment import on_databricks, workspace_is_known
-from entrypoints.settings.model import CLIENT_SECRET, CREDENTIALS, SECTIONS, Settings
+from entrypoints.settings.model import CLIENT_SECRET, CREDENTIALS, MASK_KEY, SECTIONS, Settings
+from entrypoints.settings.table_rules import problem_of
 from entrypoints.settings.wording import cure, missing, problem_text, shown
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ def load_settings(
     absent = on_databricks(environ) and settings.source.credentials is None
     if needs_source and (scope is not None or absent):
         wanted.append(CREDENTIALS)
+    if needs_source and settings.source.mask_key_secret is not None:
+        wanted.append(MASK_KEY)
     if needs_destination and settings.databricks.client_secret_key is not None:
         wanted.append(CLIENT_SECRET)
     if wanted:
@@ -63,6 +67,8 @@ def load_settings(
         settings = _validated(DltProviders.find(SECTIONS, environ, {**(overrides or {}), **found}))
     if needs_source and settings.source.credentials is None:
         raise SettingsError(missing(CREDENTIALS), cure(CREDENTIALS))
+    if needs_source:
+        _check_rules(settings)
     if needs_destination:
         match settings.pipeline.destination:
             case "databricks":
@@ -79,6 +85,8 @@ def databricks_scope(settings: Settings) -> Secrets:
     """Return the secret scope that the settings name."""
     source = settings.source
     keys = {CREDENTIALS: source.pg_connection_string}
+    if source.mask_key_secret is not None:
+        keys[MASK_KEY] = source.mask_key_secret
     if settings.databricks.client_secret_key is not None:
         keys[CLIENT_SECRET] = settings.databricks.client_secret_key
     return DatabricksSecretScope(source.dlt_scope, keys)
@@ -152,10 +160,28 @@ def _check_delta(bucket_url: str) -> None:
         )
 
 
+def _check_rules(settings: Settings) -> None:
+    """Refuse what is wrong with a rule whatever tables it matches."""
+    for number, rule in enumerate(settings.source.tables, start=1):
+        name = rule_name(number, rule.match)
+        if rule.exclude_columns is not None and rule.include_columns is not None:
+            raise SettingsError(
+                f"{name} has both include_columns and exclude_columns", "use one of the two"
+            )
+        if rule.json_ == "variant" and settings.pipeline.destination == "delta":
+            raise SettingsError(
+                f'{name}: json is "variant", but the destination delta has no such type',
+                'set json = "string" in that rule',
+            )
+
+
 def _first_of(error: ValidationError, providers: DltProviders) -> SettingsError:
     """Word the first problem as one line, with the number of others."""
     problems = error.errors(include_url=False, include_input=True)
     problem = problems[0]
+    if found := problem_of(providers.value(SETTING), problem):
+        origin = providers.origin(SETTING) or "the settings"
+        return SettingsError(f"{found[0]}, in {origin}", found[1])
     location = [str(part) for part in problem["loc"]]
     # Parts after a list's or a union's are pydantic's own.
     key = ".".join(part for part in location if not part.isdigit() and "[" not in part)

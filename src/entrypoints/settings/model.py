@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 from adapters.dlt_destination.register import DESTINATIONS
 from cdc_core.values.errors import SettingsError
 from entrypoints.settings import connection_string
+from entrypoints.settings.table_rules import TableRules  # noqa: TC001 - pydantic evaluates it
 from entrypoints.settings.types import (
     Command,
     ConnectionOptions,
@@ -47,6 +48,7 @@ else:
     DestinationName = Literal[tuple(DESTINATIONS)]
 
 CREDENTIALS = "sources.pg_replication.credentials"
+MASK_KEY = "sources.pg_replication.mask_key"
 CLIENT_SECRET = "destination.databricks.credentials.client_secret"  # noqa: S105 - its key
 
 #: Our sections. An unknown key in one of them is an error; all other sections are ignored.
@@ -124,10 +126,15 @@ class SourceSettings(_Section):
     slot_wait_seconds: Annotated[Number, Field(ge=0)] = Field(
         default=0.0, description="seconds to wait for another run that holds the slot"
     )
+    tables: TableRules = Field(default=(), description="rules for single tables, as JSON")
+    mask_key: Secret | None = Field(default=None, description="key of the masks by hash")
     dlt_scope: Text = Field(default="dlt_scope", description="Databricks: the secret scope")
     pg_connection_string: Text = Field(
         default="pg_connection_string",
         description="Databricks: the connection string's key in the scope",
+    )
+    mask_key_secret: Text | None = Field(
+        default=None, description="Databricks: the mask key's key in the scope"
     )
 
     @property
@@ -253,7 +260,7 @@ class Settings(BaseModel):
         if self.source.credentials is not None:
             found |= connection_string.secrets_in(self.source.dsn)
         databricks = self.databricks.credentials
-        for secret in (databricks.access_token, databricks.client_secret):
+        for secret in (self.source.mask_key, databricks.access_token, databricks.client_secret):
             if secret is not None:
                 found.add(secret.get_secret_value())
         for options in (

@@ -8,7 +8,7 @@ from typing import Any
 from adapters.secrets.dlt_providers import environment_name
 
 #: Keys whose values are never shown.
-SECRET_KEYS = re.compile(r"credentials|token|secret|password|http_headers")
+SECRET_KEYS = re.compile(r"credentials|token|secret|password|http_headers|mask_key")
 
 
 def missing(key: str) -> str:

@@ -121,7 +121,7 @@ BAD_OTHERS = [
     ("PIPELINE__NAM", "x", "did you mean 'name'"),
     ("PIPELINE__DATASET", "x", "did you mean 'dataset_name'"),
     (f"{SOURCE}SLOT", "x", "did you mean 'slot_name'"),
-    (f"{SOURCE}TABLES", "x", "unknown setting sources.pg_replication.tables"),
+    (f"{SOURCE}TABLE", "x", "did you mean 'tables'"),
     ("DESTINATION__DUCKDB__CREDENTIAL", "x", "did you mean 'credentials'"),
     ("DESTINATION__FILESYSTEM__BUCKET", "x", "did you mean 'bucket_url'"),
     (f"{DATABRICKS}HTTPPATH", "x", "did you mean 'http_path'"),

@@ -30,6 +30,7 @@ def test_every_setting_is_an_option_of_its_own_or_a_secret():
     assert len(set(options)) == len(options)
     assert set(_leaves(Settings)) - set(options) == {
         "sources.pg_replication.credentials",
+        "sources.pg_replication.mask_key",
         "destination.duckdb.create_indexes",
         "destination.databricks.create_indexes",
         *(
