@@ -240,7 +240,9 @@ class ChangeSourceContract:
         for table in found:
             assert table.rows.column_names == list(table.relation.column_names)
             assert table.rows.schema.types == [c.arrow_type for c in table.relation.columns]
-            assert len(table.rows) == len(table.op) == len(table.moved_from)
+            assert len(table.rows) == len(table.op) == len(table.moved_from) == len(table.xid)
+        xids = [xid for table in found for xid in table.xid.tolist()]
+        assert len({*zip(xids, lsns, strict=True)}) == len({*xids}) == 4
 
     def test_unchanged_values_and_moved_keys_are_marked(
         self, db: SourceUnderTest, orders: int
@@ -279,7 +281,7 @@ class ChangeSourceContract:
         assert table.relation.identity is ReplicaIdentity.FULL
         assert table.relation.key == ()
         assert not any(mask.any() for mask in table.unchanged.values())
-        assert table.moved_from.tolist() == [-1] * 4
+        assert table.moved_from.tolist() == [-1, -1, 1, -1]
 
     def test_rolled_back_changes_never_arrive(self, db: SourceUnderTest, orders: int) -> None:
         with db.change_source() as source:

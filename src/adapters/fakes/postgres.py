@@ -37,6 +37,7 @@ class Transaction:
     end_lsn: Lsn
     committed_at: int
     events: tuple[Event, ...]
+    xid: int
 
 
 @dataclass
@@ -226,7 +227,8 @@ class InMemoryPostgres:
         commit_lsn = self.write_wal(8)
         end_lsn = self.write_wal(56)
         if writer.events:
-            self.wal.append(Transaction(commit_lsn, end_lsn, self.now, tuple(writer.events)))
+            xid = 700 + len(self.wal)
+            self.wal.append(Transaction(commit_lsn, end_lsn, self.now, tuple(writer.events), xid))
 
     def fingerprint(self, oid: int) -> Fingerprint:
         table = self.tables[oid]

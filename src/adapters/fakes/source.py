@@ -503,7 +503,7 @@ def _changes(pairs: Sequence[tuple[Transaction, Event]]) -> TableChanges:
         if event.old is not None:
             old_key = {name: event.old[name] for name in relation.key} or event.old
             add(transaction, Op.DELETE, old_key)
-            came_from = len(rows) - 1 if relation.key else -1
+            came_from = len(rows) - 1
             op = op if relation.key else Op.INSERT
         for name in event.unchanged:
             unchanged.setdefault(name, []).append(len(rows))
@@ -518,6 +518,7 @@ def _changes(pairs: Sequence[tuple[Transaction, Event]]) -> TableChanges:
         op=np.array(ops, np.uint8),
         commit_lsn=np.array([int(t.commit_lsn) for t in owners], np.uint64),
         committed_at=np.array([t.committed_at for t in owners], np.int64),
+        xid=np.array([t.xid for t in owners], np.uint32),
         moved_from=np.array(moved, np.int64),
         unchanged=masks,
     )

@@ -43,6 +43,7 @@ def lay_out(versions: Versions, target: TargetTable, snapshot_lsn: Lsn) -> Table
         op=np.concatenate([part.op for part in parts]),
         commit_lsn=np.concatenate([part.commit_lsn for part in parts]),
         committed_at=np.concatenate([part.committed_at for part in parts]),
+        xid=np.concatenate([part.xid for part in parts]),
         moved_from=np.concatenate(moved),
         unchanged={
             name: np.concatenate(
@@ -71,6 +72,7 @@ def _after(changes: TableChanges, snapshot_lsn: Lsn) -> TableChanges:
         op=changes.op[first:],
         commit_lsn=(lsn + at_snapshot.astype(np.uint64))[first:],
         committed_at=changes.committed_at[first:],
+        xid=changes.xid[first:],
         moved_from=np.where(moved >= 0, moved - first, -1),
         unchanged={name: mask[first:] for name, mask in changes.unchanged.items()},
     )
@@ -89,6 +91,7 @@ def _place(
         op=changes.op,
         commit_lsn=changes.commit_lsn,
         committed_at=changes.committed_at,
+        xid=changes.xid,
         moved_from=changes.moved_from,
         unchanged=unchanged,
     )

@@ -269,6 +269,7 @@ def _events(rows: pa.Table, relation: Relation, target: TargetTable) -> TableCha
         np.where(deleted, np.uint8(Op.DELETE), np.uint8(Op.UPDATE)),
         rows.column(LSN_COLUMN).to_numpy().astype(np.uint64),
         committed_at.to_numpy(),
+        np.zeros(len(rows), np.uint32),
         np.full(len(rows), -1, dtype=np.int64),
         {name: mask for name, mask in unchanged.items() if mask.any()},
     )

@@ -59,8 +59,10 @@ class TableChanges:
       (every column under REPLICA IDENTITY FULL), the rest null. A TRUNCATE row is all null.
     - An UPDATE never changes the key: one that does arrives as DELETE of the old key followed by an
       UPDATE of the new one, whose `moved_from` is the index of that DELETE (-1 for all other rows).
-    - Of a relation without key (a multiset) an update is a DELETE of the old row and an INSERT.
-    - `op` uint8, `commit_lsn` uint64, `committed_at` int64 (microseconds since 1970-01-01 UTC).
+    - Of a relation without key (a multiset) an update is a DELETE of the old row and an INSERT,
+      whose `moved_from` is the index of that DELETE.
+    - `op` uint8, `commit_lsn` uint64, `committed_at` int64 (microseconds since 1970-01-01 UTC),
+      `xid` uint32 (of the top-level transaction).
     - `unchanged`: column name -> bool mask of rows whose value the source did not send.
     """
 
@@ -69,6 +71,7 @@ class TableChanges:
     op: npt.NDArray[np.uint8]
     commit_lsn: npt.NDArray[np.uint64]
     committed_at: npt.NDArray[np.int64]
+    xid: npt.NDArray[np.uint32]
     moved_from: npt.NDArray[np.int64]
     unchanged: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
     #: Values that their Arrow type cannot hold, null in `rows`.
@@ -79,11 +82,15 @@ class TableChanges:
 
     @property
     def operations(self) -> Operations:
-        """An update of the key counts as one update; without a key, as a delete and an insert."""
+        """An update counts as one, also of the key and of a row without a key."""
         of = np.bincount(self.op, minlength=Op.UPDATE + 1)
-        moves = np.count_nonzero(self.moved_from >= 0)
+        moved = self.moved_from >= 0
+        new = int(np.count_nonzero(moved & (self.op == Op.INSERT)))
         return Operations(
-            int(of[Op.INSERT]), int(of[Op.UPDATE]), int(of[Op.DELETE] - moves), int(of[Op.TRUNCATE])
+            int(of[Op.INSERT]) - new,
+            int(of[Op.UPDATE]) + new,
+            int(of[Op.DELETE]) - int(np.count_nonzero(moved)),
+            int(of[Op.TRUNCATE]),
         )
 
 

@@ -260,6 +260,7 @@ def _decode_version(
         np.concatenate(ops),
         transactions.commit_lsns[transaction],
         transactions.committed_at[transaction],
+        transactions.xids[transaction],
         np.concatenate(moves),
         {name: _joined(masks, first_row) for name, masks in unchanged.items()},
         tuple(unrepresentable),

@@ -100,6 +100,7 @@ class OpenTransaction:
 
     commit_lsn: int
     committed_at: int
+    xid: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +118,7 @@ class Transactions:
     commit_lsns: npt.NDArray[np.uint64]
     end_lsns: npt.NDArray[np.uint64]
     committed_at: Positions
+    xids: npt.NDArray[np.uint32]
     of_message: Positions
 
     def __len__(self) -> int:
@@ -127,7 +129,9 @@ class Transactions:
         """The transaction without a Commit so far."""
         if len(self.commits) == len(self):
             return None
-        return OpenTransaction(int(self.commit_lsns[-1]), int(self.committed_at[-1]))
+        return OpenTransaction(
+            int(self.commit_lsns[-1]), int(self.committed_at[-1]), int(self.xids[-1])
+        )
 
 
 def read_transactions(messages: Messages, opened: OpenTransaction | None = None) -> Transactions:
@@ -154,10 +158,11 @@ def read_transactions(messages: Messages, opened: OpenTransaction | None = None)
     if bool((committed_at > np.iinfo(np.int64).max - EPOCH_MICROSECONDS).any()):
         raise DecodeError("a Begin message has a commit time out of range")
     committed_at = committed_at + EPOCH_MICROSECONDS
-    lsns = commit_lsns.view(np.uint64)
+    lsns, xids = commit_lsns.view(np.uint64), messages.oid(at + 17).astype(np.uint32)
     if opened is not None:
         lsns = np.concatenate([np.array([opened.commit_lsn], np.uint64), lsns])
         committed_at = np.concatenate([np.array([opened.committed_at], np.int64), committed_at])
+        xids = np.concatenate([np.array([opened.xid], np.uint32), xids])
     if bool((lsns[: len(commits)] != messages.int64(end_at + 2).view(np.uint64)).any()):
         raise DecodeError("a Commit message does not belong to the open transaction")
     return Transactions(
@@ -165,6 +170,7 @@ def read_transactions(messages: Messages, opened: OpenTransaction | None = None)
         lsns,
         messages.int64(end_at + 10).view(np.uint64),
         committed_at,
+        xids,
         np.cumsum(began) - 1 + head,
     )
 

@@ -33,8 +33,8 @@ NONE = -1
 class Rows:
     """Rows that are not decoded yet: one entry of `columns` per column, and each row's operation.
 
-    `source` is the index of each row's event. `moved_from` is the index of the row with the old
-    key, or -1.
+    `source` is the index of each row's event. `moved_from` is the index of the update's old row, or
+    -1.
     """
 
     columns: list[Values]
@@ -161,9 +161,8 @@ class RowReader:
         old_places = np.flatnonzero(deletes | twofold)
         op[first[old_places]] = Op.DELETE
         moved_from = np.full(total, NONE, dtype=np.int64)
-        if self.relation.key:
-            moved_from[last[twofold]] = first[twofold]
-        else:
+        moved_from[last[twofold]] = first[twofold]
+        if not self.relation.key:
             op[last[twofold]] = Op.INSERT
 
         new_places = np.flatnonzero(new_row != NONE)

@@ -259,6 +259,7 @@ def table_of(ops: list[Op], ids: list[int | None], lsns: list[int]) -> TableChan
         np.array(ops, np.uint8),
         np.array(lsns, np.uint64),
         np.arange(count, dtype=np.int64),
+        np.zeros(count, np.uint32),
         np.full(count, -1, np.int64),
     )
 

@@ -45,6 +45,7 @@ def test_labels(type_oid: int, values: list[str | None], stray: bool) -> None:
         np.full(3, Op.INSERT, np.uint8),
         np.array([10, 15, 20], np.uint64),
         np.zeros(3, np.int64),
+        np.zeros(3, np.uint32),
         np.full(3, -1, np.int64),
     )
     assert has_stray_label(changes, KNOWN) is stray

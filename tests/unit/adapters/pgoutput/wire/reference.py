@@ -42,6 +42,7 @@ class Table:
     ops: str = ""
     commit_lsns: list[int] = field(default_factory=list)
     committed_at: list[int] = field(default_factory=list)
+    xids: list[int] = field(default_factory=list)
     moved_from: list[int] = field(default_factory=list)
     unchanged: list[set[str]] = field(default_factory=list)
 
@@ -81,7 +82,7 @@ class ReferenceDecoder:
         self.keys = keys
         self.shapes: dict[int, Shape] = {}
         #: Commit LSN and time of the last transaction begun, and whether it is dropped.
-        self.transaction = (0, 0, False)
+        self.transaction = (0, 0, 0, False)
 
     def decode(
         self,
@@ -91,7 +92,7 @@ class ReferenceDecoder:
     ) -> list[Table]:
         tables: list[Table] = []
         current: dict[int, Table] = {}
-        lsn, at, dropped = self.transaction
+        lsn, at, xid, dropped = self.transaction
 
         def table(oid: int) -> Table | None:
             if dropped or (wanted is not None and oid not in wanted):
@@ -113,6 +114,7 @@ class ReferenceDecoder:
             into.ops += op
             into.commit_lsns.append(lsn)
             into.committed_at.append(at)
+            into.xids.append(xid)
             into.moved_from.append(moved_from)
             into.unchanged.append(
                 {column[1] for column, v in zip(shape.columns, values, strict=True) if v is ...}
@@ -123,8 +125,9 @@ class ReferenceDecoder:
             match message[:1]:
                 case b"B":
                     lsn, at = cursor.take("Q"), cursor.take("q") + EPOCH
+                    xid = cursor.take("I")
                     dropped = after is not None and lsn < after
-                    self.transaction = lsn, at, dropped
+                    self.transaction = lsn, at, xid, dropped
                 case b"R":
                     shape = self._shape(cursor)
                     if self.shapes.get(shape.oid) != shape:
@@ -162,7 +165,7 @@ class ReferenceDecoder:
             add(into, kind, new)
         elif not shape.key:
             add(into, "D", old)
-            add(into, "I", new)
+            add(into, "I", new, len(into.rows) - 1)
         elif any(old[i] != new[i] for i in shape.key):
             add(into, "D", self._visible(shape, tag, old))
             add(into, "U", new, len(into.rows) - 1)

@@ -145,7 +145,11 @@ def streams(draw: st.DrawFn) -> tuple[list[list[bytes]], dict[int, tuple[str, ..
                 body.append(encoder.truncate(oids, draw(st.integers(0, 3))))
             else:
                 body.append(draw(operation(shapes[oid])))
-        messages = [encoder.begin(lsn, time), *body, encoder.commit(lsn, lsn + 8, time)]
+        messages = [
+            encoder.begin(lsn, time, 2**32 - 1 - lsn),
+            *body,
+            encoder.commit(lsn, lsn + 8, time),
+        ]
         transactions.append(messages)
         lsn += 8
     return transactions, keys
@@ -170,6 +174,7 @@ def assert_same(actual: list[TableChanges], expected: list[Table]) -> None:
             assert repr(table.rows.to_pylist()) == repr(reference.rows)
         assert table.commit_lsn.tolist() == reference.commit_lsns
         assert table.committed_at.tolist() == reference.committed_at
+        assert table.xid.tolist() == reference.xids
         assert table.moved_from.tolist() == reference.moved_from
         unchanged = [
             {name for name, mask in table.unchanged.items() if mask[row]}
