@@ -244,12 +244,15 @@ class InMemorySource:
     def publish(self) -> Sequence[SourceTable]:
         self.faults.pass_by("catalog.publish")
         self.postgres.publication = True
-        for table in self._tables():
+        found = self._tables()
+        for table in found:
             if table.not_streamed:
                 self.postgres.published.discard(table.relation.oid)
             elif table.relation.oid not in self.postgres.locked | self.postgres.refused:
                 self.postgres.published.add(table.relation.oid)
         self.faults.pass_by("catalog.publish.done")
+        # A table that was created since is not among them.
+        oids = {table.relation.oid for table in found}
         waiting = self.postgres.locked - self.postgres.published
         refused = self.postgres.refused - self.postgres.published
         return [
@@ -257,6 +260,7 @@ class InMemorySource:
             if t.relation.oid in refused
             else replace(t, locked=t.relation.oid in waiting)
             for t in self._tables()
+            if t.relation.oid in oids
         ]
 
     def horizon(self) -> int:

@@ -216,6 +216,10 @@ class FollowedTables:
             known = self.durable.tables.get(oid)
             if known is not None:
                 self.checkpoint = self.checkpoint.with_table(known.needs_snapshot(why))
+        # The durable checkpoint may not say yet that these have to be read. Their changes are left
+        # out of the next load, so its checkpoint must.
+        for oid, why in list(self.to_read.items()):
+            self.read_again(oid, why)
         self._changed = True
         self.refresh()
         return True

@@ -13,7 +13,12 @@ from cdc_core.tables.followed_tables import FollowedTables
 from cdc_core.use_cases.stream_changes import LOOK_SECONDS, StreamChanges
 from cdc_core.values.changes import Op, Unrepresentable
 from cdc_core.values.checkpoint import Checkpoint, TableStatus
-from cdc_core.values.errors import OperatorNeeded, SettingsError, TablesNeedSnapshot
+from cdc_core.values.errors import (
+    DestinationRefused,
+    OperatorNeeded,
+    SettingsError,
+    TablesNeedSnapshot,
+)
 from cdc_core.values.lsn import Lsn
 from cdc_core.values.relation import ReplicaIdentity
 from tests.support.fake_world import COLUMNS, World, build
@@ -319,3 +324,21 @@ def test_a_table_that_is_elsewhere_is_said_to_be_there() -> None:
         "public.other: it is archive.other now, which schemas, include and exclude leave out; "
         "its data stays"
     ) in run.progress.notes
+
+
+def test_a_table_to_be_read_stays_marked_when_the_destination_refuses_another() -> None:
+    """Its changes are left out of the next load; a run that dies after that load must not lose
+    them."""
+    world, oids = loaded()
+    assert world.lake.checkpoint is not None
+    checkpoint = Checkpoint.from_state(world.lake.checkpoint)
+    with world.source() as source:
+        tables = FollowedTables(checkpoint, "public", source, source.current_lsn)
+        tables.refresh()
+        tables.read_again(oids[0], "keys changed all over a large transaction")
+        assert tables.set_aside_refused(DestinationRefused({"other": "a constraint"}))
+    statuses = {oid: state.status for oid, state in tables.checkpoint.tables.items()}
+    assert statuses[oids[0]] is TableStatus.NEEDS_SNAPSHOT
+    assert statuses[oids[1]] is TableStatus.NEEDS_SNAPSHOT
+    assert statuses[oids[2]] is TableStatus.STREAMING
+    assert tables.to_read == {oids[0]: "keys changed all over a large transaction"}
