@@ -41,6 +41,8 @@ from cdc_core.values.merges import (
     TargetTable,
 )
 
+from cdc_core.values.runs import RUN_TABLES_TABLE, RUNS_TABLE
+
 if TYPE_CHECKING:
     from collections.abc import (
         Callable,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
         MutableMapping,
         Sequence,
     )
+    from datetime import datetime
     from pathlib import Path
 
     from adapters.dlt_destination.dlt.packages import Packages
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.store import Refusal, TableStore
     from cdc_core.values.merges import SchemaStep
     from cdc_core.values.naming import TableNaming
+    from cdc_core.values.runs import RunReceipt, RunTable
 
 #: Folders in the work folder: files of the current batch, and staged rows. The two staging folders
 #: alternate, because rows for the next load are staged while the current load reads its own.
@@ -214,7 +218,9 @@ class DltDestination:
 
     def tables(self) -> Mapping[str, int]:
         with self._failures("counting rows"), self._opened_client() as client:
-            return self._store.count(client, sorted(self._known_columns(client)))
+            own = (RUNS_TABLE, RUN_TABLES_TABLE)
+            names = sorted(name for name in self._known_columns(client) if name not in own)
+            return self._store.count(client, names)
 
     def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         with self._failures(f"reading table {table!r}"), self._opened_client() as client:
@@ -224,6 +230,25 @@ class DltDestination:
             # A query needs a column even if the caller only counts rows.
             for chunk in self._store.scan(client, table, columns or (LSN_COLUMN,)):
                 yield chunk if columns else chunk.select([])
+
+    @property
+    def statements(self) -> int:
+        return self._store.statements
+
+    def write_receipt(
+        self,
+        receipt: RunReceipt,
+        tables: Sequence[RunTable],
+        *,
+        forget_before: datetime | None = None,
+    ) -> None:
+        with self._failures("writing a receipt"), self._opened_client() as client:
+            if client.is_storage_initialized():
+                self._store.write_receipt(client, receipt, tables, forget_before)
+
+    def receipts(self, limit: int) -> Sequence[RunReceipt]:
+        with self._failures("reading receipts"), self._opened_client() as client:
+            return self._store.receipts(client, limit) if client.is_storage_initialized() else ()
 
     def try_writing(self) -> None:
         with self._failures("trying to write"):

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     import pyarrow as pa
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from cdc_core.values.errors import CdcError
     from cdc_core.values.merges import SchemaStep, TargetTable
     from cdc_core.values.naming import TableNaming
+    from cdc_core.values.runs import RunReceipt, RunTable
 
 
 #: The only column of the table that `TableStore.try_writing` makes and drops.
@@ -49,6 +51,9 @@ class TableStore(Protocol):
     section: str
     #: Names that a table cannot have.
     naming: TableNaming
+
+    #: Statements sent so far, or commits.
+    statements: int
 
     def factory(self, run: Run) -> Any:
         """Return dlt's destination factory; its clients know the run."""
@@ -118,6 +123,18 @@ class TableStore(Protocol):
     def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]: ...
 
     def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]: ...
+
+    def write_receipt(
+        self,
+        client: Any,
+        receipt: RunReceipt,
+        tables: Sequence[RunTable],
+        forget_before: datetime | None,
+    ) -> None:
+        """As `RunLog.write_receipt`, in a dataset that exists."""
+        ...
+
+    def receipts(self, client: Any, limit: int) -> Sequence[RunReceipt]: ...
 
     def try_writing(self, client: Any, file: Path) -> None:
         """Do what a load does, on a table of its own: create it, write the file's row, drop it.

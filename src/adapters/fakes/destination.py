@@ -50,6 +50,9 @@ from cdc_core.values.naming import ANY_DESTINATION, TableNaming
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from cdc_core.values.runs import RunReceipt, RunTable
 
     from cdc_core.values.history import HistoryDifference, HistoryStep
 
@@ -67,6 +70,8 @@ class Lake:
     tables: dict[str, LakeTable] = field(default_factory=dict)
     checkpoint: dict[str, Any] | None = None
     kept: dict[str, list[Row]] = field(default_factory=dict)
+    receipts: list[RunReceipt] = field(default_factory=list)
+    run_tables: list[RunTable] = field(default_factory=list)
 
     def rows(self, table: str, *columns: str) -> list[Row]:
         """A table's rows; all columns but the metadata ones unless some are named."""
@@ -103,6 +108,8 @@ class InMemoryDestination:
     _staged: list[InMemoryRows] = field(default_factory=list)
     #: Whether the checkpoint speaks of rows that are kept, or soon will.
     _keeps: bool = False
+    #: Loads so far.
+    statements: int = 0
 
     def column_type(self, column: pa.Field) -> str:
         return str(column.type)
@@ -142,6 +149,7 @@ class InMemoryDestination:
 
     def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:
         self.faults.pass_by("destination.load")
+        self.statements += 1
         before, self._staged = self._staged, []
         for step in batch.steps:
             self.faults.pass_by("destination.step")
@@ -229,9 +237,36 @@ class InMemoryDestination:
         self.faults.pass_by("destination.drop")
         self.lake.tables.clear()
         self.lake.kept.clear()
+        self.lake.receipts.clear()
+        self.lake.run_tables.clear()
         self.lake.checkpoint = None
         self.faults.pass_by("destination.drop.done")
         return ["dataset"]
+
+    def write_receipt(
+        self,
+        receipt: RunReceipt,
+        tables: Sequence[RunTable],
+        *,
+        forget_before: datetime | None = None,
+    ) -> None:
+        self.faults.pass_by("destination.write_receipt")
+        lake = self.lake
+        if lake.checkpoint is None and not lake.tables:
+            return
+        known = {(each.run_id, each.seq) for each in lake.receipts}
+        if (receipt.run_id, receipt.seq) not in known:
+            lake.receipts.append(receipt)
+            lake.run_tables += tables
+        if forget_before is not None:
+            lake.receipts = [each for each in lake.receipts if each.ended_at >= forget_before]
+            known = {(each.run_id, each.seq) for each in lake.receipts}
+            lake.run_tables = [each for each in lake.run_tables if (each.run_id, each.seq) in known]
+
+    def receipts(self, limit: int) -> Sequence[RunReceipt]:
+        self.faults.pass_by("destination.receipts")
+        newest = sorted(self.lake.receipts, key=lambda each: (each.ended_at, each.seq))
+        return newest[::-1][:limit]
 
     def try_writing(self) -> None:
         self.faults.pass_by("destination.try_writing")

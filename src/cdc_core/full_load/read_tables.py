@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cdc_core.fold.unrepresentable import HeldUnrepresentable
 from cdc_core.full_load.resume import divide_table, keep_ranges
 from cdc_core.full_load.table_reading import TableReading, TablesRead
+from cdc_core.ports.progress import Checkpointed
 from cdc_core.tables.renames import table_renames
 from cdc_core.tables.schema_change import redefined, state_when_read
 from cdc_core.values.errors import CdcError, DestinationRefused
@@ -185,6 +186,7 @@ class _Reader:
         )
         batch = LoadBatch(steps=tuple(steps), replacements=replacements)
         self._destination.load(batch, checkpoint)
+        self._progress.emit(Checkpointed(checkpoint))
         self._checkpoint = checkpoint
         return [reading.state for reading in readings]
 

@@ -92,7 +92,7 @@ class TableReading:
                 self.unrepresentable.add(state.oid, found)
                 self.counts.unrepresentable += len(found)
             self.counts.rows += count
-            self.progress.emit(ChunkRead(str(relation.table), count))
+            self.progress.emit(ChunkRead(str(relation.table), count, rows.nbytes))
             yield arrange(schema, values | metadata, count)
 
     def _chunks(self, page_range: str) -> Iterator[RowChunk]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from cdc_core.ports.run_log import RunLog
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from cdc_core.values.naming import TableNaming
 
 
-class Destination(Protocol):
+class Destination(RunLog, Protocol):
     """Open it (as a context manager) before use; opening removes whatever a killed run left.
 
     All calls come from one thread. A call changes each table in one atomic step: a reader sees the
@@ -86,7 +88,8 @@ class Destination(Protocol):
         ...
 
     def tables(self) -> Mapping[str, int]:
-        """Return the row count of each table in the dataset, by name, without dlt's own tables."""
+        """Return the row count of each table in the dataset, by name, without dlt's own tables and
+        those of `RunLog`."""
         ...
 
     def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cdc_core.ports.change_source import SlotState
     from cdc_core.values.changes import Operations
+    from cdc_core.values.checkpoint import Checkpoint
     from cdc_core.values.lsn import Lsn
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A run of `command` (snapshot, cdc or verify) has reached source and destination."""
+
+    command: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +35,11 @@ class TableStarted:
 
 @dataclass(frozen=True, slots=True)
 class ChunkRead:
-    """A chunk of `rows` rows of `table` was read from the source."""
+    """A chunk of `rows` rows of `table` was read from the source, `size` bytes in memory."""
 
     table: str
     rows: int
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,46 @@ class BatchLoaded:
 
 
 @dataclass(frozen=True, slots=True)
+class TableRepaired:
+    """Rows of `table` that differed were rewritten, counted by what was done to them."""
+
+    table: str
+    operations: Operations
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointed:
+    """The checkpoint that a run starts from (None: there is none yet), or that is durable now."""
+
+    checkpoint: Checkpoint | None
+
+
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """Every change that committed before `source_lsn` is durable. That was the source's position
+    `as_of`, in microseconds since 1970-01-01 UTC by the clock of this machine."""
+
+    source_lsn: Lsn
+    as_of: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotObserved:
+    """The slot (None: it does not exist) and the source's position at this moment."""
+
+    slot: SlotState | None
+    source_lsn: Lsn
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """The end of a run that `RunStarted` began; `error` is empty without one."""
+
+    exit_code: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """A line for people."""
 
@@ -73,7 +123,20 @@ class Warned:
     message: str
 
 
-Event: TypeAlias = TableStarted | ChunkRead | TableFinished | BatchLoaded | Note | Warned
+Event: TypeAlias = (
+    RunStarted
+    | TableStarted
+    | ChunkRead
+    | TableFinished
+    | TableRepaired
+    | BatchLoaded
+    | Checkpointed
+    | CaughtUp
+    | SlotObserved
+    | RunEnded
+    | Note
+    | Warned
+)
 
 
 class Progress(Protocol):
@@ -97,6 +160,9 @@ class Listeners:
 
     def add(self, listener: Progress) -> None:
         self._listeners.append(listener)
+
+    def remove(self, listener: Progress) -> None:
+        self._listeners.remove(listener)
 
     def emit(self, event: Event) -> None:
         for listener in self._listeners:

@@ -10,7 +10,16 @@ from cdc_core.fold.unrepresentable import warn_of_unrepresentable
 from cdc_core.full_load.read_tables import READ_ATTEMPTS, read_tables
 from cdc_core.ports.change_source import ReadAgain
 from cdc_core.ports.clock import Clock, SystemClock
-from cdc_core.ports.progress import BatchLoaded, Listeners, Note, Progress, Warned
+from cdc_core.ports.progress import (
+    BatchLoaded,
+    CaughtUp,
+    Checkpointed,
+    Listeners,
+    Note,
+    Progress,
+    Warned,
+)
+from cdc_core.runs.recorder import RunRecorder
 from cdc_core.slot.continuity import confirmable, continuity_break, require_checkpoint
 from cdc_core.slot.watch_budget import BudgetWatch
 from cdc_core.tables.fold_batch import BatchFolding
@@ -99,6 +108,7 @@ class StreamChanges:
     poll_seconds: float = 0.5
     clock: Clock = field(default_factory=SystemClock)
     progress: Progress = field(default_factory=Listeners)
+    runs: RunRecorder = field(default_factory=RunRecorder)
 
     def run(
         self, *, follow: bool = False, stop: Callable[[], bool] = lambda: False
@@ -141,14 +151,18 @@ class StreamChanges:
         )
 
     def _run(self, until: Lsn, *, follow: bool, stop: Callable[[], bool]) -> StreamReport:
-        with self.destination:
+        with (
+            self.destination,
+            self.runs.run("cdc", self.source, self.destination, follow=follow) as run,
+        ):
             checkpoint = self._start()
             tables = self._follow(checkpoint, until)
             report = StreamReport(checkpoint.lsn)
             watch = BudgetWatch(self.source, self.max_retained_wal, self.progress)
             watch.warn()
             stale = self._warn_of_stale(tables, frozenset())
-            self._drain(tables, until, report, stop, idle_seconds=0.0 if follow else math.inf)
+            idle = 0.0 if follow else math.inf
+            self._drain(tables, until, report, stop, idle_seconds=idle, after_batch=run.tick)
             looked, batches = self.clock.monotonic(), report.batches
             position, moved = tables.checkpoint.lsn, self.clock.monotonic()
             while follow and not stop() and watch.lasting is None:
@@ -162,7 +176,8 @@ class StreamChanges:
                     stale = self._warn_of_stale(tables, stale)
                     watch.look()
                 idle = math.inf if watch.over else self.clock.monotonic() - moved
-                self._drain(tables, until, report, stop, idle_seconds=idle)
+                self._drain(tables, until, report, stop, idle_seconds=idle, after_batch=run.tick)
+                run.tick()
                 if tables.checkpoint.lsn > position:
                     position, moved = tables.checkpoint.lsn, self.clock.monotonic()
             if follow:
@@ -176,6 +191,7 @@ class StreamChanges:
 
     def _start(self) -> Checkpoint:
         source, found = self.source, self.destination.read_checkpoint()
+        self.progress.emit(Checkpointed(found))
         if found is None and source.slot() is None:
             raise NeverLoaded
         checkpoint = require_checkpoint(found)
@@ -227,16 +243,17 @@ class StreamChanges:
         stop: Callable[[], bool],
         *,
         idle_seconds: float,
+        after_batch: Callable[[], None] = lambda: None,
     ) -> None:
         """Load up to `until`, then read the tables that need it and load up to their snapshot.
 
         `idle_seconds`: how long the durable position has not moved; infinite in a run that ends.
         """
-        attempts = 1
+        attempts, as_of = 1, int(self.clock.utc_now().timestamp() * 1e6)
         while True:
             try:
                 self._load_definitions(tables)
-                reached = self._load_until(tables, until, report, stop)
+                reached = self._load_until(tables, until, report, stop, after_batch)
             except ReadAgain:
                 continue
             except DestinationRefused as refused:
@@ -251,6 +268,8 @@ class StreamChanges:
             if tables.removals and not stop():
                 until = max(until, self._remove_gone(tables, reached))
                 continue
+            if reached >= until:
+                self.progress.emit(CaughtUp(until, as_of))
             behind = reached - tables.checkpoint.lsn
             if behind > 0 and (behind >= IDLE_BYTES or idle_seconds >= IDLE_SECONDS):
                 self._advance(tables, reached)
@@ -258,7 +277,12 @@ class StreamChanges:
             return
 
     def _load_until(
-        self, tables: FollowedTables, until: Lsn, report: StreamReport, stop: Callable[[], bool]
+        self,
+        tables: FollowedTables,
+        until: Lsn,
+        report: StreamReport,
+        stop: Callable[[], bool],
+        after_batch: Callable[[], None],
     ) -> Lsn:
         """Load the batches of one read of the slot; return the position reached."""
         reached = tables.checkpoint.lsn
@@ -286,6 +310,7 @@ class StreamChanges:
                 )
             )  # fmt: skip
             read, began = _Read(), now
+            after_batch()
             if stop():
                 break
         return reached
@@ -301,6 +326,7 @@ class StreamChanges:
         if load is not None:
             self.destination.load(load, tables.checkpoint)
             tables.durable = tables.checkpoint
+            self.progress.emit(Checkpointed(tables.checkpoint))
 
     def _commit(
         self, tables: FollowedTables, load: LoadBatch, lsn: Lsn, committed_at: int | None
@@ -308,6 +334,7 @@ class StreamChanges:
         tables.checkpoint = tables.checkpoint.advanced(lsn, committed_at)
         self.destination.load(load, tables.checkpoint)
         tables.durable = tables.checkpoint
+        self.progress.emit(Checkpointed(tables.checkpoint))
         self.source.confirm(confirmable(tables.checkpoint))
 
     def _advance(self, tables: FollowedTables, lsn: Lsn) -> None:
@@ -374,6 +401,7 @@ class StreamChanges:
             )  # fmt: skip
             lsn = snapshot.lsn
         self.destination.load(last, checkpoint)
+        self.progress.emit(Checkpointed(checkpoint))
         unread = counts.unsteady | counts.refused.keys()
         tables.mark_read(checkpoint, {*oids} - unread)
         report.unrepresentable += counts.unrepresentable

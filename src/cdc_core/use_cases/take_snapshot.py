@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from cdc_core.fold.unrepresentable import warn_of_unrepresentable
 from cdc_core.full_load.read_tables import READ_ATTEMPTS, read_tables
 from cdc_core.full_load.start import FullLoadStart, unread_tables
-from cdc_core.ports.progress import Listeners, Note, Progress, Warned
+from cdc_core.ports.progress import Checkpointed, Listeners, Note, Progress, Warned
+from cdc_core.runs.recorder import RunRecorder
 from cdc_core.slot.continuity import confirmable
 from cdc_core.tables.selection import choose_tables, require_schemas
 from cdc_core.tables.target_names import target_names
@@ -59,11 +60,17 @@ class TakeSnapshot:
     destination: Destination
     first_schema: str = "public"
     progress: Progress = field(default_factory=Listeners)
+    runs: RunRecorder = field(default_factory=RunRecorder)
 
     def run(self, tables: Sequence[str] = ()) -> SnapshotReport:
         """Load the tables that match the globs; without globs, every table found."""
-        with self.source, self.destination:
+        with (
+            self.source,
+            self.destination,
+            self.runs.run("snapshot", self.source, self.destination),
+        ):
             start = FullLoadStart.read(self.source, self.destination)
+            self.progress.emit(Checkpointed(start.checkpoint))
             if tables and start.broken:
                 raise start.broken
             chosen = self._choose(start, tables)
@@ -84,6 +91,7 @@ class TakeSnapshot:
             if not tables:
                 checkpoint = _complete(checkpoint.advanced(lsn, taken_at), counts, chosen.horizon)
             self.destination.load(last, checkpoint)
+            self.progress.emit(Checkpointed(checkpoint))
             self.source.confirm(confirmable(checkpoint))
             self._read_unsteady(checkpoint, counts)
             warn_of_unrepresentable(self.progress, counts.unrepresentable)
@@ -128,7 +136,9 @@ class TakeSnapshot:
             progress=self.progress,
         )  # fmt: skip
         checkpoint, report = stream.catch_up(checkpoint, unread)
-        self.destination.load(EMPTY_BATCH, replace(checkpoint, full_load=None))
+        checkpoint = replace(checkpoint, full_load=None)
+        self.destination.load(EMPTY_BATCH, checkpoint)
+        self.progress.emit(Checkpointed(checkpoint))
         return SnapshotReport(
             checkpoint.lsn, len(found), report.rows_read, report.unrepresentable, kept
         )
@@ -153,6 +163,7 @@ class TakeSnapshot:
                 pairs = [(table, targets[table.relation.oid]) for table in chosen]
                 checkpoint, last, again = self._read(snapshot, pairs, checkpoint)
             self.destination.load(last, checkpoint)
+            self.progress.emit(Checkpointed(checkpoint))
             counts.unsteady = again.unsteady
             counts.refused |= again.refused
             counts.unrepresentable += again.unrepresentable

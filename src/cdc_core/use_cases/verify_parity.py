@@ -11,16 +11,20 @@ import pyarrow as pa
 
 from cdc_core.fold.unrepresentable import key_texts
 from cdc_core.ports.progress import (
+    Checkpointed,
     ChunkRead,
     Listeners,
     Progress,
     TableFinished,
+    TableRepaired,
     TableStarted,
 )
 from cdc_core.ports.snapshot_source import WHOLE
+from cdc_core.runs.recorder import RunRecorder
 from cdc_core.slot.continuity import continuity_break, require_checkpoint
 from cdc_core.tables.schema_change import evolve, redefined
 from cdc_core.tables.selection import choose_tables
+from cdc_core.values.changes import Operations
 from cdc_core.values.checkpoint import TableStatus
 from cdc_core.values.errors import (
     CdcError,
@@ -117,6 +121,12 @@ class ParityReport:
         return all(table.equal for table in self.tables)
 
     @property
+    def summary(self) -> str:
+        """Which tables differ, in one line; empty if none does."""
+        names = ", ".join(table.table for table in self.tables if not table.equal)
+        return f"not equal to the source: {names}" if names else ""
+
+    @property
     def exit_code(self) -> int:
         """1 if anything differs or failed; 3 if the only problem is tables that an operator must
         make readable."""
@@ -140,6 +150,7 @@ class VerifyParity:
     destination: Destination
     progress: Progress = field(default_factory=Listeners)
     key_limit: int = KEY_LIMIT
+    runs: RunRecorder = field(default_factory=RunRecorder)
 
     def run(self, tables: Sequence[str] = (), *, repair: bool = False) -> ParityReport:
         """Compare the tables that match the globs; without globs, every table found. A table that
@@ -148,19 +159,31 @@ class VerifyParity:
         With `repair`, rows that differ are rewritten to match the source as of the snapshot, and
         nothing else is written. The checkpoint's position stays, and so does the slot's.
         """
-        with self.source, self.destination:
-            checkpoint = require_checkpoint(self.destination.read_checkpoint())
-            source = self.source
-            broken = continuity_break(
-                checkpoint, source.identity(), source.slot(), source.current_lsn(),
-                source.left_timeline,
-            )  # fmt: skip
-            if broken is not None and repair:
-                raise broken
-            chosen = choose_tables(self.catalog.tables(), tables)
-            with self.snapshots.begin(create_slot=False) as snapshot:
-                lines = self._compare_all(chosen, checkpoint, snapshot, repair=repair)
-                lsn = snapshot.lsn
+        with (
+            self.source,
+            self.destination,
+            self.runs.run("verify", self.source, self.destination) as run,
+        ):
+            report = self._run(tables, repair=repair)
+            run.exit_code = report.exit_code
+            run.error = report.summary
+            return report
+
+    def _run(self, tables: Sequence[str], *, repair: bool) -> ParityReport:
+        found = self.destination.read_checkpoint()
+        self.progress.emit(Checkpointed(found))
+        checkpoint = require_checkpoint(found)
+        source = self.source
+        broken = continuity_break(
+            checkpoint, source.identity(), source.slot(), source.current_lsn(),
+            source.left_timeline,
+        )  # fmt: skip
+        if broken is not None and repair:
+            raise broken
+        chosen = choose_tables(self.catalog.tables(), tables)
+        with self.snapshots.begin(create_slot=False) as snapshot:
+            lines = self._compare_all(chosen, checkpoint, snapshot, repair=repair)
+            lsn = snapshot.lsn
         return ParityReport(checkpoint.lsn, lsn, lines, str(broken) if broken else "")
 
     def _compare_all(
@@ -217,11 +240,14 @@ class VerifyParity:
         name = str(table.relation.table)
         state = checkpoint.tables.get(table.relation.oid)
         if state is None:
-            rows = sum(len(chunk.rows) for chunk in snapshot.read(table.relation))
+            rows = 0
+            for chunk in snapshot.read(table.relation):
+                self._read(name, chunk.rows)
+                rows += len(chunk.rows)
             problem = "not loaded yet; run: pgbronze cdc"
             return TableParity(name, "", rows, missing=rows, problem=problem), checkpoint
         sides = TableSides(snapshot, self.destination, table.relation, state)
-        digests = sides.digests(lambda count: self.progress.emit(ChunkRead(name, count)))
+        digests = sides.digests(lambda rows: self._read(name, rows))
         source, target = digests
         line = TableParity(name, state.target, source.rows, target.rows, note=_note(table, state))
         repairing = None
@@ -236,6 +262,9 @@ class VerifyParity:
         if repairing is None:
             return line, checkpoint
         return self._finish(line, table, repairing)
+
+    def _read(self, table: str, rows: pa.Table) -> None:
+        self.progress.emit(ChunkRead(table, len(rows), rows.nbytes))
 
     def _count_differences(
         self,
@@ -267,6 +296,8 @@ class VerifyParity:
         if source.differing(target).any() or self._changed(table):
             note = "the repair did not hold; cdc reads the table again"
             return replace(line, note=note), repairing.checkpoint
+        done = Operations(inserts=line.missing, updates=line.different, deletes=line.extra)
+        self.progress.emit(TableRepaired(line.table, done))
         return replace(line, repaired=True), repairing.finish(table)
 
     def _changed(self, table: SourceTable) -> str:

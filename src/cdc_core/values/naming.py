@@ -20,6 +20,7 @@ from cdc_core.values.merges import (
     UNCHANGED_COLUMN,
     UNREPRESENTABLE_TABLE,
 )
+from cdc_core.values.runs import RUN_TABLES_TABLE, RUNS_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterable, Sequence
@@ -48,7 +49,7 @@ RESERVED_COLUMNS = (
     BASE_COLUMN,
     *MERGE_COLUMNS,
 )
-RESERVED_TABLES = (UNREPRESENTABLE_TABLE,)
+RESERVED_TABLES = (UNREPRESENTABLE_TABLE, RUNS_TABLE, RUN_TABLES_TABLE)
 
 #: Table names are used as folder and file names: no path separators, no dots.
 FORBIDDEN_IN_TABLES = "./\\\0"

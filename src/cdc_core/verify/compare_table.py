@@ -78,12 +78,14 @@ class TableSides:
     def __post_init__(self) -> None:
         self.pairing = Pairing.of(self.relation, self.state)
 
-    def digests(self, rows_read: Callable[[int], None] = lambda _: None) -> tuple[Digest, Digest]:
-        """Read both sides once; calls `rows_read` with the size of each chunk of the source."""
+    def digests(
+        self, chunk_read: Callable[[pa.Table], None] = lambda _: None
+    ) -> tuple[Digest, Digest]:
+        """Read both sides once; calls `chunk_read` with each chunk of the source."""
         source, target, self._recorded = Digest(), Digest(), None
         for chunk, hashes in self.source_chunks():
             source.add(hashes)
-            rows_read(len(chunk.rows))
+            chunk_read(chunk.rows)
         for _, hashes in self.target_chunks():
             target.add(hashes)
         return source, target

@@ -33,13 +33,18 @@ _FILES = re.compile(
 _INFORMATION_SCHEMA = re.compile(r"\binformation_schema\s*\.", re.IGNORECASE)
 
 
-def split_block(text: str) -> list[str]:
-    """The statements of a block. Only queries and changes of rows may be in it."""
-    body = re.fullmatch(r"BEGIN\s+ATOMIC\b(.*)\bEND", text, re.IGNORECASE | re.DOTALL)
+def split_script(text: str) -> list[str]:
+    """The statements of `BEGIN [ATOMIC] … END`, without declarations and control flow."""
+    body = re.fullmatch(r"BEGIN(?:\s+ATOMIC)?\b(.*)\bEND", text, re.IGNORECASE | re.DOTALL)
     if body is None:
-        raise errors.syntax_error("BEGIN ATOMIC without END")
+        raise errors.syntax_error("BEGIN without END")
     pieces = re.findall(r"(?:[^;'`\"]|'(?:[^'\\]|\\.)*'|`[^`]*`|\"[^\"]*\")+", body[1])
-    found = [piece.strip() for piece in pieces if piece.strip()]
+    return [piece.strip() for piece in pieces if piece.strip()]
+
+
+def split_block(text: str) -> list[str]:
+    """The statements of a transaction. Only queries and changes of rows may be in it."""
+    found = split_script(text)
     for statement in found:
         if not _ALLOWED.match(statement):
             _refuse("COMMAND", f"{statement.split()[0].upper()} is not supported")

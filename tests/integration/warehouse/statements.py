@@ -122,6 +122,11 @@ class Statements:
         text = clean(text)
         if not text:
             raise errors.syntax_error("the statement is empty")
+        if self._scripts and re.match(r"BEGIN\b(?!\s+ATOMIC)", text, _FLAGS):
+            result = DONE
+            for statement in atomic.split_script(text):
+                result = self.execute(session, statement)
+            return result
         gate = self._catalog.gate
         with gate.exclusive() if _ALONE.match(text) else gate.shared():
             if re.match(r"BEGIN\s+ATOMIC\b", text, _FLAGS):

@@ -42,6 +42,7 @@ class SharedSqlClient(DatabricksSqlClient):
         self._login: Login | None = None
         self._block: MultiTableTransaction | None = None
         self._sessions = sessions
+        self.retry_policy = sessions.retry_policy
 
     def open_connection(self) -> None:  # type: ignore[override]
         """Does nothing: each statement borrows a session."""
@@ -66,7 +67,7 @@ class SharedSqlClient(DatabricksSqlClient):
     def _patiently(self, send: Callable[[], T]) -> T:
         """Return the result of `send`. After a refusal, an upload is sent once more to a new URL,
         and a statement after a new login: once, or again whenever the previous login had worked."""
-        retry_policy = self._sessions.retry_policy
+        retry_policy = self.retry_policy
         addresses, logins = 1, retry_policy.attempts
         while True:
             try:
@@ -122,6 +123,7 @@ class SharedSqlClient(DatabricksSqlClient):
 
     def _send(self, query: str, parameters: Any) -> Any:
         cursor = self._connection().cursor()
+        self._sessions.count()
         try:
             with statement_named(cursor):
                 cursor.execute(query, parameters)

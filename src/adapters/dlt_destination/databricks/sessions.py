@@ -10,6 +10,7 @@ and new ones are opened with credentials that are read again. Source: `databrick
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +53,9 @@ class Sessions:
     def __init__(self, retry_policy: RetryPolicy, credentials: Callable[[], Any]) -> None:
         """`credentials` reads dlt's credentials again for each login."""
         self.retry_policy = retry_policy
+        self._sent = itertools.count(1)
+        #: Statements sent so far.
+        self.sent = 0
         self._credentials = credentials
         self._login: Login | None = None
         self._proven = False
@@ -60,6 +64,10 @@ class Sessions:
         self._lock = threading.Lock()
         self._known: dict[str, Any] = {}
         self._asking = threading.RLock()
+
+    def count(self) -> None:
+        """Count a statement that is sent."""
+        self.sent = next(self._sent)
 
     def login(self) -> Login:
         """Return the login for new sessions."""

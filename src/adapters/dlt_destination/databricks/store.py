@@ -28,6 +28,7 @@ from adapters.dlt_destination.databricks.multi_table_transaction import (
 )
 from adapters.dlt_destination.databricks.refusals import refusal_of
 from adapters.dlt_destination.databricks.retry import transient
+from adapters.dlt_destination.databricks.run_log import WarehouseRunLog
 from adapters.dlt_destination.databricks.sessions import Sessions
 from adapters.dlt_destination.databricks.unity_names import (
     FORBIDDEN_BY_CATALOG,
@@ -56,9 +57,11 @@ from cdc_core.values.merges import (
     MultisetMerge,
 )
 from cdc_core.values.naming import FORBIDDEN_IN_TABLES, TableNaming
+from cdc_core.values.runs import RUNS_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from adapters.dlt_destination.databricks.retry import RetryPolicy
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.store import Refusal
     from cdc_core.values.errors import CdcError
     from cdc_core.values.merges import SchemaStep, TargetTable
+    from cdc_core.values.runs import RunReceipt, RunTable
 
 #: Rows per fetch: the connector combines them in memory, however large they are.
 FETCH_ROWS = 2048
@@ -537,6 +541,25 @@ class DatabricksStore:
                 table,
                 ", ".join(carried.lost),
             )
+
+    # Receipts of runs.
+
+    @property
+    def statements(self) -> int:
+        return self.sessions.sent
+
+    def write_receipt(
+        self,
+        client: Any,
+        receipt: RunReceipt,
+        tables: Sequence[RunTable],
+        forget_before: datetime | None,
+    ) -> None:
+        missing = self._shown is not None and RUNS_TABLE not in self._shown
+        WarehouseRunLog(client).write_receipt(receipt, tables, forget_before, missing=missing)
+
+    def receipts(self, client: Any, limit: int) -> Sequence[RunReceipt]:
+        return WarehouseRunLog(client).receipts(limit)
 
     # Write test, datasets, volumes, errors.
 

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import MutableMapping
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 
 from adapters.dlt_destination.columns import all_fields, with_columns
 from adapters.dlt_destination.delta.column_order import order_columns
+from adapters.dlt_destination.delta.run_log import DeltaRunLog
 from adapters.dlt_destination.dlt.errors import root_cause
 from adapters.dlt_destination.dlt.filesystem_client import storage_options
 from adapters.dlt_destination.dlt.state_keeping import StateInFiles
@@ -46,10 +48,12 @@ from cdc_core.values.naming import FORBIDDEN_IN_TABLES, RESERVED_TABLES, TableNa
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
 
     from adapters.dlt_destination.sql.merge_sql import MergeRules
     from cdc_core.values.errors import CdcError
     from cdc_core.values.merges import SchemaStep, TargetTable
+    from cdc_core.values.runs import RunReceipt, RunTable
 
 #: Rows of a row group, the least that a reader holds. delta-rs's default is eight times as large.
 ROW_GROUP_ROWS = 128 * 1024
@@ -128,6 +132,7 @@ class DeltaStore:
         credentials: Any = None,
         **options: Mapping[str, Any] | None,
     ) -> None:
+        self.statements = 0
         self._bucket_url = bucket_url
         self._credentials = credentials
         self._options = {name: dict(table) for name, table in options.items() if table is not None}
@@ -271,6 +276,7 @@ class DeltaStore:
 
     def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
         for step in steps:
+            self.statements += 1
             match step:
                 case StagedReplacement():
                     self._replace(client, table, step)
@@ -374,6 +380,22 @@ class DeltaStore:
     def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         dataset = self._open(client, table).to_pyarrow_dataset()
         yield from gathered(_batches(dataset, columns), SCAN_ROWS, SCAN_BYTES)
+
+    def write_receipt(
+        self,
+        client: Any,
+        receipt: RunReceipt,
+        tables: Sequence[RunTable],
+        forget_before: datetime | None,
+    ) -> None:
+        self._run_log(client).write_receipt(receipt, tables, forget_before)
+
+    def receipts(self, client: Any, limit: int) -> Sequence[RunReceipt]:
+        return self._run_log(client).receipts(limit)
+
+    def _run_log(self, client: Any) -> DeltaRunLog:
+        place = partial(_location, client)
+        return DeltaRunLog(place, storage_options(client), PROPERTIES, _keep_up)
 
     def try_writing(self, client: Any, file: Path) -> None:
         from deltalake import write_deltalake

@@ -18,7 +18,7 @@ from adapters.dlt_destination.columns import all_fields, plain, with_columns
 from adapters.dlt_destination.dlt.duckdb_client import OpensFile, absent_file, database_file
 from adapters.dlt_destination.dlt.errors import root_cause
 from adapters.dlt_destination.dlt.state_keeping import StateInTables
-from adapters.dlt_destination.duckdb import transaction_sql
+from adapters.dlt_destination.duckdb import run_log, transaction_sql
 from adapters.dlt_destination.duckdb.memory import (
     VECTOR_ROWS,
     MemoryLimit,
@@ -51,9 +51,11 @@ from cdc_core.values.naming import ANY_DESTINATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
 
     from cdc_core.values.errors import CdcError
     from cdc_core.values.merges import SchemaStep, TargetTable
+    from cdc_core.values.runs import RunReceipt, RunTable
 
 #: The name of the incoming rows in a statement.
 ROWS = "pgbronze_rows"
@@ -74,6 +76,7 @@ class DuckDbStore:
 
     def __init__(self, credentials: Any = None) -> None:
         self.memory = MemoryLimit()
+        self.statements = 0
         self._credentials = credentials
         self._temporary: TemporaryDirectory[str] | None = None
 
@@ -179,6 +182,7 @@ class DuckDbStore:
             alone = len(statements) == 1
             with nullcontext() if alone else client.sql_client.begin_transaction():
                 for statement in statements:
+                    self.statements += 1
                     connection.execute(statement)
         finally:
             connection.unregister(ROWS)
@@ -217,6 +221,7 @@ class DuckDbStore:
         statements = [s for step in steps for s in self._statements(client, table, step)]
         with client.sql_client.begin_transaction():
             for statement in statements:
+                self.statements += 1
                 client.sql_client.execute_sql(statement)
 
     def _statements(self, client: Any, table: str, step: Step) -> list[str]:
@@ -320,6 +325,18 @@ class DuckDbStore:
             else:
                 return
 
+    def write_receipt(
+        self,
+        client: Any,
+        receipt: RunReceipt,
+        tables: Sequence[RunTable],
+        forget_before: datetime | None,
+    ) -> None:
+        run_log.write_receipt(client, receipt, tables, forget_before)
+
+    def receipts(self, client: Any, limit: int) -> Sequence[RunReceipt]:
+        return run_log.receipts(client, limit)
+
     def try_writing(self, client: Any, file: Path) -> None:
         if (absent := absent_file(client)) is not None:
             _try_beside(absent, file)
@@ -386,6 +403,7 @@ class DuckDbStore:
         )
 
     def _run(self, client: Any, statement: str) -> None:
+        self.statements += 1
         self.memory.within(
             client.sql_client.native_connection, lambda: client.sql_client.execute_sql(statement)
         )

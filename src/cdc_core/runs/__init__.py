@@ -1,0 +1,1 @@
+"""What runs report about themselves: counts, positions and receipts."""
