@@ -15,6 +15,8 @@ from dependency_injector import containers, providers
 from cdc_core.ports.clock import Clock, SystemClock
 from cdc_core.ports.progress import Listeners
 from entrypoints.output import log
+from entrypoints.runtime.error_boundary import outcome
+from entrypoints.runtime.memory import peak_memory
 from entrypoints.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.snapshot_source import SnapshotSource
     from cdc_core.ports.source_inspector import SourceInspector
     from cdc_core.ports.source_monitor import SourceMonitor
+    from cdc_core.runs.recorder import RunRecorder
     from cdc_core.tables.table_rules import RuleSet
     from cdc_core.use_cases.check_source import CheckSource
     from cdc_core.use_cases.plan_run import PlanRun
@@ -122,6 +125,21 @@ def _catalog(settings: Settings) -> Iterator[Catalog]:
     catalog.close()
 
 
+def _run_recorder(settings: Settings, **parts: Any) -> RunRecorder:
+    from importlib.metadata import version
+
+    from cdc_core.runs.recorder import RunRecorder
+
+    return RunRecorder(
+        receipts=settings.pipeline.receipts,
+        keep_days=settings.pipeline.receipts_keep_days,
+        version=version("pgbronze"),
+        describe=outcome,
+        peak_memory=peak_memory,
+        **parts,
+    )
+
+
 def _take_snapshot(settings: Settings, **parts: Any) -> TakeSnapshot:
     from cdc_core.use_cases.take_snapshot import TakeSnapshot
 
@@ -196,6 +214,11 @@ class Container(containers.DeclarativeContainer):
     catalog: providers.Provider[Catalog] = providers.Resource(_catalog, settings)
     destination: providers.Provider[Destination] = providers.Factory(_destination, settings)
 
+    #: It writes the receipts of runs; override it with `RunRecorder()` for none.
+    runs: providers.Provider[RunRecorder] = providers.Factory(
+        _run_recorder, settings, clock=clock, progress=progress
+    )
+
     take_snapshot: providers.Provider[TakeSnapshot] = providers.Factory(
         _take_snapshot,
         settings,
@@ -204,6 +227,7 @@ class Container(containers.DeclarativeContainer):
         snapshots=snapshot_source,
         destination=destination,
         progress=progress,
+        runs=runs,
     )
     stream_changes: providers.Provider[StreamChanges] = providers.Factory(
         _stream_changes,
@@ -214,6 +238,7 @@ class Container(containers.DeclarativeContainer):
         destination=destination,
         clock=clock,
         progress=progress,
+        runs=runs,
     )
     show_status: providers.Provider[ShowStatus] = providers.Factory(
         _show_status,
@@ -244,6 +269,7 @@ class Container(containers.DeclarativeContainer):
         snapshots=snapshot_source,
         destination=destination,
         progress=progress,
+        runs=runs,
     )
     reset: providers.Provider[Reset] = providers.Factory(
         _reset, source=change_source, catalog=catalog, destination=destination

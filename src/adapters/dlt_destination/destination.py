@@ -40,7 +40,6 @@ from cdc_core.values.merges import (
     TableRename,
     TargetTable,
 )
-
 from cdc_core.values.runs import RUN_TABLES_TABLE, RUNS_TABLE
 
 if TYPE_CHECKING:

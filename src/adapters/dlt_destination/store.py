@@ -52,8 +52,10 @@ class TableStore(Protocol):
     #: Names that a table cannot have.
     naming: TableNaming
 
-    #: Statements sent so far, or commits.
-    statements: int
+    @property
+    def statements(self) -> int:
+        """Return how many statements were sent so far, or commits were made."""
+        ...
 
     def factory(self, run: Run) -> Any:
         """Return dlt's destination factory; its clients know the run."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 
 
 @dataclass
@@ -12,8 +11,6 @@ class ManualClock:
 
     now: float = 0.0
     sleeps: list[float] = field(default_factory=list)
-    #: The time of day at `now` 0.
-    epoch: datetime = datetime(2030, 1, 1, tzinfo=UTC)
 
     def monotonic(self) -> float:
         return self.now
@@ -24,6 +21,3 @@ class ManualClock:
 
     def pass_time(self, seconds: float) -> None:
         self.now += max(0.0, seconds)
-
-    def utc_now(self) -> datetime:
-        return self.epoch + timedelta(seconds=self.now)

@@ -52,9 +52,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from cdc_core.values.runs import RunReceipt, RunTable
-
     from cdc_core.values.history import HistoryDifference, HistoryStep
+    from cdc_core.values.runs import RunReceipt, RunTable
 
 
 @dataclass

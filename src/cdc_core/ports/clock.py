@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import Protocol
 
 
@@ -16,10 +15,6 @@ class Clock(Protocol):
         """Wait for at least this many seconds."""
         ...
 
-    def utc_now(self) -> datetime:
-        """Return the time of day in UTC; it may be set back."""
-        ...
-
 
 class SystemClock:
     def monotonic(self) -> float:
@@ -27,6 +22,3 @@ class SystemClock:
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
-
-    def utc_now(self) -> datetime:
-        return datetime.now(UTC)

@@ -86,11 +86,11 @@ class Checkpointed:
 
 @dataclass(frozen=True, slots=True)
 class CaughtUp:
-    """Every change that committed before `source_lsn` is durable. That was the source's position
-    `as_of`, in microseconds since 1970-01-01 UTC by the clock of this machine."""
+    """Every change that committed before `source_lsn` is durable. The source was there
+    `seconds_ago`."""
 
     source_lsn: Lsn
-    as_of: int
+    seconds_ago: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -17,7 +17,6 @@ from cdc_core.values.runs import RunReceipt, RunTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from datetime import datetime
 
     from cdc_core.ports.change_source import ChangeSource
     from cdc_core.ports.run_log import RunLog
@@ -49,6 +48,7 @@ class RunRecorder:
     version: str = ""
     clock: Clock = field(default_factory=SystemClock)
     describe: Callable[[BaseException], tuple[int, str]] = _describe
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
     peak_memory: Callable[[], int | None] = lambda: None
     new_id: Callable[[], str] = lambda: uuid4().hex
 
@@ -85,7 +85,7 @@ class RecordedRun:
         *,
         follow: bool,
     ) -> None:
-        self.tally = Tally()
+        self.tally = Tally(lambda: int(recorder.now().timestamp() * 1e6))
         #: The outcome of a run that ends without an error.
         self.exit_code = 0
         self.error = ""
@@ -96,7 +96,7 @@ class RecordedRun:
         self._follow = follow
         self._id = recorder.new_id()
         self._seq = 0
-        self._started_at = recorder.clock.utc_now()
+        self._started_at = recorder.now()
         self._from: int | None = None
         self._statements = 0
         self._warned = False
@@ -145,7 +145,7 @@ class RecordedRun:
         if not recorder.receipts:
             return
         self._written = recorder.clock.monotonic()
-        ended_at = recorder.clock.utc_now()
+        ended_at = recorder.now()
         forget = exit_code is not None or self._written - self._forgot >= FORGET_SECONDS
         before = ended_at - timedelta(days=recorder.keep_days) if forget else None
         try:
@@ -189,7 +189,7 @@ class RecordedRun:
             batches=counts.batches,
             statements=self._log.statements - self._statements,
             lag_bytes=tally.lag_bytes,
-            lag_seconds=tally.lag_seconds(int(ended_at.timestamp() * 1e6)),
+            lag_seconds=tally.lag_seconds,
             retained_wal_bytes=tally.slot.retained_bytes if tally.slot else None,
             peak_memory_bytes=self._recorder.peak_memory(),
             version=self._recorder.version,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,16 @@ from cdc_core.ports.progress import (
 from cdc_core.values.changes import Operations
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from cdc_core.ports.change_source import SlotState
     from cdc_core.ports.progress import Event
     from cdc_core.values.checkpoint import Checkpoint, TableState
     from cdc_core.values.lsn import Lsn
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
 
 
 @dataclass
@@ -51,9 +56,10 @@ class Counts:
 
 
 class Tally:
-    """A listener; one run at a time."""
+    """A listener; one run at a time. `now` returns microseconds since 1970-01-01 UTC."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], int] = _now) -> None:
+        self._now = now
         self.counts = Counts()
         #: Where the checkpoint stood at the start; None without one.
         self.first_lsn: Lsn | None = None
@@ -82,10 +88,10 @@ class Tally:
                 self._load(event)
             case Checkpointed(checkpoint):
                 self._move_to(checkpoint)
-            case CaughtUp(source_lsn, as_of):
+            case CaughtUp(source_lsn, seconds_ago):
                 self._note_source(source_lsn)
                 self._caught_up = source_lsn
-                self._note_state(as_of)
+                self._note_state(self._now() - int(seconds_ago * 1e6))
             case SlotObserved(slot, source_lsn):
                 self.slot = slot
                 self._note_source(source_lsn)
@@ -107,13 +113,13 @@ class Tally:
             return None
         return max(0, self.source_lsn - self.checkpoint.lsn)
 
-    def lag_seconds(self, now: int) -> float | None:
-        """Return how old the destination's state is, at `now` in microseconds since 1970-01-01 UTC;
-        0 if the source wrote nothing since."""
+    @property
+    def lag_seconds(self) -> float | None:
+        """Return how old the destination's state is; 0 if the source wrote nothing since."""
         if self.lag_bytes is None or self._as_of is None:
             return None
         written = self.source_lsn != self._caught_up and self.lag_bytes > 0
-        return max(0.0, (now - self._as_of) / 1e6) if written else 0.0
+        return max(0.0, (self._now() - self._as_of) / 1e6) if written else 0.0
 
     def _load(self, batch: BatchLoaded) -> None:
         counts = self.counts

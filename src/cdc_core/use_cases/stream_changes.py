@@ -249,7 +249,7 @@ class StreamChanges:
 
         `idle_seconds`: how long the durable position has not moved; infinite in a run that ends.
         """
-        attempts, as_of = 1, int(self.clock.utc_now().timestamp() * 1e6)
+        attempts, began = 1, self.clock.monotonic()
         while True:
             try:
                 self._load_definitions(tables)
@@ -269,7 +269,7 @@ class StreamChanges:
                 until = max(until, self._remove_gone(tables, reached))
                 continue
             if reached >= until:
-                self.progress.emit(CaughtUp(until, as_of))
+                self.progress.emit(CaughtUp(until, self.clock.monotonic() - began))
             behind = reached - tables.checkpoint.lsn
             if behind > 0 and (behind >= IDLE_BYTES or idle_seconds >= IDLE_SECONDS):
                 self._advance(tables, reached)

@@ -90,6 +90,16 @@ Exit codes: 0 done, 1 failed (run again), 2 command line or setting wrong,
         "pgbronze status --json",
     )
     _json(status)
+    runs = command(
+        "runs",
+        "show the last runs from the table _cdc_runs, newest first",
+        "pgbronze runs",
+        "pgbronze runs --limit 100 --json",
+    )
+    runs.add_argument(
+        "--limit", type=_count, default=20, metavar="N", help="number of runs (default: 20)"
+    )
+    _json(runs)
     verify = command(
         "verify",
         "compare source and destination, table by table; exit 1 if a row differs",

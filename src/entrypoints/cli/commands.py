@@ -177,6 +177,18 @@ def status(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def runs(chosen: argparse.Namespace) -> int:
+    from entrypoints.output.runs import runs_as_json, show_runs
+
+    with _container(chosen, needs_source=False).destination() as destination:
+        found = destination.receipts(chosen.limit)
+    if chosen.json:
+        _print_json(runs_as_json(found))
+    else:
+        show_runs(found)
+    return 0
+
+
 def verify(chosen: argparse.Namespace) -> int:
     container = _container(chosen)
     return when_free(
@@ -300,6 +312,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "snapshot": snapshot,
     "cdc": cdc,
     "status": status,
+    "runs": runs,
     "verify": verify,
     "simulate": simulate,
     "cleanup": cleanup,

@@ -19,6 +19,8 @@ from cdc_core.ports.change_source import SlotState
 from cdc_core.values.errors import CdcError
 from cdc_core.values.lsn import Lsn
 from cdc_core.values.relation import TableName
+from entrypoints.output.log import redact
+from entrypoints.output.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,6 +72,11 @@ def one_line(error: BaseException) -> str:
                 f"unexpected {_kind(error)} at {_place(error)}; run again, "
                 "with LOG_LEVEL=DEBUG for the traceback if it stays"
             )
+
+
+def outcome(error: BaseException) -> tuple[int, str]:
+    """Return an error's exit code and its line as the command prints it, without secrets."""
+    return exit_code(error), printable(redact(one_line(error)))
 
 
 def silence_hooks() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import resource
+import sys
 from contextlib import suppress
 
 #: New objects before the collector searches for cycles. Imports create several hundred thousand
@@ -15,6 +17,12 @@ def collect_rarely() -> None:
     """Call this before heavy imports."""
     _, *older = gc.get_threshold()
     gc.set_threshold(_COLLECT_EVERY, *older)
+
+
+def peak_memory() -> int:
+    """Return the most memory that this process has had, in bytes."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 def prepare_arrow() -> None:

@@ -88,6 +88,10 @@ class PipelineSettings(_Section):
     schema_changes: Literal["evolve", "freeze"] = Field(
         default="evolve", description="freeze: set a table aside when its definition changes"
     )
+    receipts: bool = Field(default=True, description="write each run into the table _cdc_runs")
+    receipts_keep_days: Annotated[Count, Field(le=36_500)] = Field(
+        default=90, description="days after which rows of _cdc_runs are deleted"
+    )
 
 
 class SourceSettings(_Section):

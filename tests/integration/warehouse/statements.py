@@ -122,7 +122,7 @@ class Statements:
         text = clean(text)
         if not text:
             raise errors.syntax_error("the statement is empty")
-        if self._scripts and re.match(r"BEGIN\b(?!\s+ATOMIC)", text, _FLAGS):
+        if re.match(r"BEGIN\b(?!\s+ATOMIC)", text, _FLAGS):
             result = DONE
             for statement in atomic.split_script(text):
                 result = self.execute(session, statement)

@@ -123,9 +123,10 @@ class WarehouseRunLog:
     def _forgetting(self, before: datetime) -> list[str]:
         runs, tables = self._name(RUNS_TABLE), self._name(RUN_TABLES_TABLE)
         old = f"ended_at < {_literal(before)}"
+        same = "r.run_id = t.run_id AND r.seq = t.seq"
+        of_old_runs = f"EXISTS (SELECT 1 FROM {runs} AS r WHERE {same} AND r.{old})"
         return [
-            f"DELETE FROM {tables} AS t WHERE EXISTS (SELECT 1 FROM {runs} AS r "
-            f"WHERE r.run_id = t.run_id AND r.seq = t.seq AND r.{old})",
+            f"DELETE FROM {tables} AS t WHERE {of_old_runs}",
             f"DELETE FROM {runs} WHERE {old}",
         ]
 

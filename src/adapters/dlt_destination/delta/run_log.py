@@ -34,7 +34,7 @@ class DeltaRunLog:
     def __init__(
         self,
         place: Callable[[str], str],
-        options: Mapping[str, str] | None,
+        options: dict[str, str] | None,
         properties: Mapping[str, str],
         keep_up: Callable[[Any], None],
     ) -> None:
@@ -68,7 +68,7 @@ class DeltaRunLog:
             self._place(table),
             rows,
             mode="append",
-            configuration=dict(self._properties),
+            configuration={**self._properties},
             storage_options=self._options,
         )
         delta = self._open(table)

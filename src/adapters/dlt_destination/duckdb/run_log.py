@@ -41,11 +41,10 @@ def write_receipt(
 def receipts(client: Any, limit: int) -> list[RunReceipt]:
     import duckdb
 
-    connection = client.sql_client.native_connection
+    newest = f"ORDER BY ended_at DESC, seq DESC LIMIT {limit}"
     try:
-        found = connection.execute(
-            f"SELECT * FROM {_name(client, RUNS_TABLE)} ORDER BY ended_at DESC, seq DESC LIMIT ?",
-            [limit],
+        found = client.sql_client.native_connection.sql(
+            f"SELECT * FROM {_name(client, RUNS_TABLE)} {newest}"
         )
     except duckdb.CatalogException:
         return []
