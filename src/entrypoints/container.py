@@ -52,6 +52,7 @@ def source_settings(settings: Settings) -> SourceSettings:
         conninfo=settings.source.dsn,
         read_again=lambda: settings.read_again("source").source.dsn,
         redact=log.redact.add_token,
+        text_format=any(rule.reads_text for rule in settings.source.tables),
         **alike,
     )
 

@@ -27,6 +27,7 @@ from cdc_core.values.changes import ChangeBatch, Op, TableChanges, Unrepresentab
 from cdc_core.values.checkpoint import SourceIdentity
 from cdc_core.values.errors import CdcError, ContinuityLost, OperatorNeeded, WriterBusy
 from cdc_core.values.lsn import Lsn
+from cdc_core.values.postgres_text import postgres_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     from cdc_core.ports.snapshot_source import SnapshotSource
     from cdc_core.ports.source_inspector import SourceInspector
     from cdc_core.ports.source_monitor import SourceMonitor
-    from cdc_core.values.relation import Relation, TableName
+    from cdc_core.values.relation import Column, Relation, TableName
+    from cdc_core.values.table_rules import ColumnRules
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,7 @@ class InMemorySource:
         until: Lsn,
         tables: Collection[int],
         stop: Callable[[], bool] = lambda: False,
+        rules: Mapping[int, ColumnRules] | None = None,
     ) -> Iterator[ChangeBatch]:
         self._pass_by("read")
         slot, end = self._require_slot(), max(after, self.postgres.lsn)
@@ -196,14 +199,17 @@ class InMemorySource:
         wanted = [t for t in self.postgres.wal if t.end_lsn > max(after, slot) and t.end_lsn <= end]
         for start in range(0, len(wanted), self.batch_transactions):
             chosen = wanted[start : start + self.batch_transactions]
-            yield from self._parts(chosen, frozenset(tables))
+            yield from self._parts(chosen, frozenset(tables), rules or {})
             self.faults.pass_by("source.read.next")
             if stop():
                 return
         yield ChangeBatch((), max(end, until))
 
     def _parts(
-        self, transactions: Sequence[Transaction], tables: frozenset[int]
+        self,
+        transactions: Sequence[Transaction],
+        tables: frozenset[int],
+        rules: Mapping[int, ColumnRules],
     ) -> Iterator[ChangeBatch]:
         """A batch of these transactions, whole or in parts."""
         batch = [(one, event) for one in transactions for event in one.events]
@@ -211,7 +217,11 @@ class InMemorySource:
         starts = range(0, max(1, len(batch)), size)
         for start in starts:
             part = _batch(
-                batch[start : start + size], transactions, tables, complete=start == starts[-1]
+                batch[start : start + size],
+                transactions,
+                tables,
+                rules,
+                complete=start == starts[-1],
             )
             numbered = [replace(t, relation=self._numbered(t.relation)) for t in part.tables]
             yield replace(part, tables=numbered)
@@ -464,6 +474,7 @@ def _batch(
     events: Sequence[tuple[Transaction, Event]],
     transactions: Sequence[Transaction],
     tables: frozenset[int],
+    rules: Mapping[int, ColumnRules],
     *,
     complete: bool,
 ) -> ChangeBatch:
@@ -478,7 +489,7 @@ def _batch(
             versions[event.oid] = versions.get(event.oid, 0) + 1
         groups.setdefault((event.oid, versions[event.oid]), []).append((transaction, event))
     return ChangeBatch(
-        tables=[_changes(pairs) for pairs in groups.values()],
+        tables=[_changes(pairs, rules.get(oid, {})) for (oid, _), pairs in groups.items()],
         end_lsn=transactions[-1].end_lsn,
         last_commit_lsn=transactions[-1].commit_lsn,
         last_committed_at=transactions[-1].committed_at,
@@ -487,8 +498,8 @@ def _batch(
     )
 
 
-def _changes(pairs: Sequence[tuple[Transaction, Event]]) -> TableChanges:
-    relation = pairs[0][1].relation
+def _changes(pairs: Sequence[tuple[Transaction, Event]], rules: ColumnRules) -> TableChanges:
+    relation = pairs[0][1].relation.under(rules)
     rows: list[Row] = []
     ops: list[int] = []
     owners: list[Transaction] = []
@@ -529,7 +540,18 @@ def _changes(pairs: Sequence[tuple[Transaction, Event]]) -> TableChanges:
 
 
 def _table(relation: Relation, rows: Sequence[dict[str, Any]]) -> pa.Table:
+    if not relation.columns_read:
+        return pa.table({"": pa.nulls(len(rows))}).select([])
     return pa.table(
-        [pa.array([row.get(c.name) for row in rows], c.arrow_type) for c in relation.columns],
-        schema=pa.schema([(c.name, c.arrow_type) for c in relation.columns]),
+        [
+            _values(column, [row.get(column.name) for row in rows])
+            for column in relation.columns_read
+        ],
+        schema=pa.schema([(c.name, c.arrow_type) for c in relation.columns_read]),
     )
+
+
+def _values(column: Column, values: Sequence[Any]) -> pa.Array:
+    if column.rule.reads_text:
+        values = [postgres_text(pa.scalar(value)) for value in values]
+    return pa.array(values, column.arrow_type)

@@ -13,22 +13,20 @@ from cdc_core.values.changes import TableChanges
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cdc_core.values.checkpoint import ColumnState
+    from cdc_core.fold.row_layout import RowLayout
     from cdc_core.values.lsn import Lsn
     from cdc_core.values.merges import TargetTable
 
-    Versions = Sequence[tuple[TableChanges, Sequence[ColumnState]]]
+    Versions = Sequence[tuple[TableChanges, RowLayout]]
 
 
 def lay_out(versions: Versions, target: TargetTable, snapshot_lsn: Lsn) -> TableChanges:
     """Return one `TableChanges` with exactly the target's columns, from versions in stream order.
 
-    Each version is given with the target column of each of its columns. Changes that committed
-    before `snapshot_lsn` are in the table already and are omitted.
+    Each version is given with its layout. Changes that committed before `snapshot_lsn` are in the
+    table already and are omitted.
     """
-    parts = [
-        _place(_after(changes, snapshot_lsn), columns, target) for changes, columns in versions
-    ]
+    parts = [_place(_after(changes, snapshot_lsn), layout, target) for changes, layout in versions]
     if len(parts) == 1:
         return parts[0]
     masks = {name for part in parts for name in part.unchanged}
@@ -78,13 +76,13 @@ def _after(changes: TableChanges, snapshot_lsn: Lsn) -> TableChanges:
     )
 
 
-def _place(
-    changes: TableChanges, columns: Sequence[ColumnState], target: TargetTable
-) -> TableChanges:
-    names = [column.target for column in columns]
-    values = {name: changes.rows.column(i) for i, name in enumerate(names)}
-    by_source = dict(zip(changes.relation.column_names, names, strict=True))
-    unchanged = {by_source[name]: mask for name, mask in changes.unchanged.items()}
+def _place(changes: TableChanges, layout: RowLayout, target: TargetTable) -> TableChanges:
+    values = layout.values(changes.rows)
+    unchanged = {
+        layout.columns[name].target: mask
+        for name, mask in changes.unchanged.items()
+        if layout.columns[name].rule.is_read
+    }
     return TableChanges(
         relation=changes.relation,
         rows=arrange(target.schema, values, len(changes)),

@@ -1,14 +1,17 @@
 """The one row layout: the target's columns, metadata columns, control columns, else NULL.
 
-The stream, full loads, repairs and removals all make their rows here.
+The stream, full loads, comparisons, repairs and removals all make their rows here. The rules of
+columns apply here and nowhere else: no value leaves this module unmasked that a rule masks.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from cdc_core.values.masks import last4
 from cdc_core.values.merges import (
     COMMITTED_AT_COLUMN,
     KEYED_CONTROL_FIELDS,
@@ -16,16 +19,63 @@ from cdc_core.values.merges import (
     METADATA_FIELDS,
     MULTISET_CONTROL_FIELDS,
 )
+from cdc_core.values.table_rules import ColumnRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import TypeAlias
 
     from cdc_core.ports.snapshot_source import Snapshot
+    from cdc_core.values.checkpoint import ColumnState, TableState
+    from cdc_core.values.masks import Hasher
     from cdc_core.values.merges import TargetTable
 
     #: The values of one column; a scalar is the value of every row.
     Values: TypeAlias = pa.Array | pa.ChunkedArray | pa.Scalar[Any]
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """Which target column each column of the source is, by its name there, with its rule.
+
+    `hasher` hashes the columns with that rule.
+    """
+
+    columns: Mapping[str, ColumnState]
+    hasher: Hasher | None = None
+
+    @classmethod
+    def of(cls, state: TableState, hasher: Hasher | None) -> RowLayout:
+        """The layout of a table whose columns have the names of `state`."""
+        return cls(state.sent, hasher)
+
+    def values(self, rows: pa.Table) -> dict[str, Values]:
+        """Return the values of target columns, by name, under the column rules.
+
+        `rows` has columns of the source. A column without values is NULL.
+        """
+        return {
+            self.columns[name].target: self._ruled(rows.column(name), self.columns[name])
+            for name in rows.column_names
+            if name in self.columns and self.columns[name].rule.is_read
+        }
+
+    def shown(self, name: str) -> str | None:
+        """Return the target column that has a source column's values as they are; None if none."""
+        column = self.columns.get(name)
+        if column is None or column.rule.reads_text or not column.rule.is_read:
+            return None
+        return column.target
+
+    def _ruled(self, values: pa.ChunkedArray, column: ColumnState) -> pa.ChunkedArray:
+        match column.rule:
+            case ColumnRule.HASH:
+                assert self.hasher is not None
+                return self.hasher(values)
+            case ColumnRule.LAST4:
+                return last4(values)
+            case _:
+                return values
 
 
 def keyed_schema(target: TargetTable) -> pa.Schema:

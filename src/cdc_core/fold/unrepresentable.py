@@ -12,11 +12,12 @@ from cdc_core.values.merges import UNREPRESENTABLE_SCHEMA
 from cdc_core.values.postgres_text import postgres_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+    from collections.abc import Callable, Iterable, Sequence, Set
 
     import numpy as np
     import numpy.typing as npt
 
+    from cdc_core.fold.row_layout import RowLayout
     from cdc_core.ports.progress import Progress
     from cdc_core.values.changes import Unrepresentable
     from cdc_core.values.merges import StagedRows
@@ -70,29 +71,32 @@ def warn_of_unrepresentable(progress: Progress, count: int) -> None:
 
 def unrepresentable_rows(
     target: str,
-    columns: Mapping[str, str],
+    layout: RowLayout,
     key: Sequence[str],
     rows: pa.Table,
     values: Iterable[Unrepresentable],
     commit_lsn: npt.NDArray[np.uint64] | int,
     committed_at: npt.NDArray[np.int64] | int,
 ) -> pa.Table:
-    """Return one row per value; `columns` maps source column names to the target's.
+    """Return one row per value of `rows`, which has columns of the source, unless a rule hides it.
 
     LSN and time are one value for all rows (a snapshot) or an array by row. The key is a JSON
-    object of target column and text, even if a key value itself is unrepresentable. It is empty for
-    a table without a key.
+    object of target column and text, as the destination has it, even if a key value itself is
+    unrepresentable. It is empty for a table without a key.
     """
-    found = [value for value in values if value.column in columns]
-    named = {name: columns[name] for name in key}
+    shown = [(value, column) for value in values if (column := layout.shown(value.column))]
+    found = [value for value, _ in shown]
+    named = {name: layout.columns[name].target for name in key}
     odd: dict[int, dict[str, str | None]] = {}
     for value in found:
         if value.column in named:
             odd.setdefault(value.row, {})[named[value.column]] = value.text
-    texts = (key_texts(rows, value.row, named) | odd.get(value.row, {}) for value in found)
+    owners = pa.array([value.row for value in found], pa.int64())
+    keys = pa.table(layout.values(rows.select(list(named)).take(owners)))
+    texts = (key_texts(keys, n) | odd.get(value.row, {}) for n, value in enumerate(found))
     content = (
         [target] * len(found),
-        [columns[value.column] for value in found],
+        [column for _, column in shown],
         [json.dumps(identity, ensure_ascii=False) for identity in texts],
         [value.text for value in found],
         [_of_row(commit_lsn, value.row) for value in found],
@@ -106,7 +110,6 @@ def _of_row(of: npt.NDArray[Any] | int, row: int) -> int:
     return of if isinstance(of, int) else int(of[row])
 
 
-def key_texts(rows: pa.Table, row: int, columns: Mapping[str, str]) -> dict[str, str | None]:
-    """Return a row's key as PostgreSQL's texts, under the target's names; `columns` maps source
-    names to target names."""
-    return {target: postgres_text(rows.column(name)[row]) for name, target in columns.items()}
+def key_texts(keys: pa.Table, row: int) -> dict[str, str | None]:
+    """Return a row of key columns as PostgreSQL's texts, by name."""
+    return {name: postgres_text(keys.column(name)[row]) for name in keys.column_names}

@@ -97,5 +97,5 @@ def keep_ranges(
 
 def _description(table: SourceTable, state: TableState) -> str:
     """Return a hash of the table's definition and of its columns at the destination."""
-    described = (table.relation, table.fingerprint, state.columns)
+    described = (table.relation, table.fingerprint, table.rules, state.columns)
     return hashlib.sha256(repr(described).encode()).hexdigest()[:32]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cdc_core.fold.row_layout import arrange, loaded_schema, metadata_of
+from cdc_core.fold.row_layout import RowLayout, arrange, loaded_schema, metadata_of
 from cdc_core.fold.unrepresentable import unrepresentable_rows
 from cdc_core.ports.progress import ChunkRead, TableFinished, TableStarted
 from cdc_core.ports.snapshot_source import WHOLE
@@ -78,22 +78,21 @@ class TableReading:
     def rows(self, page_range: str) -> Iterator[pa.Table]:
         """Yield the rows of a page range, with the target's columns and `METADATA_FIELDS`."""
         relation, state, snapshot = self.table.relation, self.state, self.snapshot
-        names = state.target_names
+        layout = RowLayout.of(state, self.table.rules.hasher)
         schema, metadata = loaded_schema(state.target_table), metadata_of(snapshot)
         for chunk in self._chunks(page_range):
             rows = chunk.rows
             count = len(rows)
-            values = {names[column]: rows.column(column) for column in relation.column_names}
             if chunk.unrepresentable:
                 found = unrepresentable_rows(
-                    state.target, names, relation.key, rows, chunk.unrepresentable,
+                    state.target, layout, relation.key, rows, chunk.unrepresentable,
                     int(snapshot.lsn), snapshot.taken_at,
                 )  # fmt: skip
                 self.unrepresentable.add(state.oid, found)
                 self.counts.unrepresentable += len(found)
             self.counts.rows += count
             self.progress.emit(ChunkRead(str(relation.table), count, rows.nbytes))
-            yield arrange(schema, values | metadata, count)
+            yield arrange(schema, layout.values(rows) | metadata, count)
 
     def _chunks(self, page_range: str) -> Iterator[RowChunk]:
         """Yield chunks of the source; an error that concerns this table alone is noted."""

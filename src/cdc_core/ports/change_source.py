@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from cdc_core.values.changes import ChangeBatch
     from cdc_core.values.checkpoint import SourceIdentity
     from cdc_core.values.lsn import Lsn
+    from cdc_core.values.table_rules import ColumnRules
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class ChangeSource(Protocol):
         until: Lsn,
         tables: Collection[int],
         stop: Callable[[], bool] = lambda: False,
+        rules: Mapping[int, ColumnRules] | None = None,
     ) -> Iterator[ChangeBatch]:
         """Yield whole transactions that committed after `after`, in commit order, with the changes
         of the tables with these oids.
@@ -114,7 +116,8 @@ class ChangeSource(Protocol):
         the same position yields the same changes, although batches may be cut elsewhere. Memory is
         limited whatever the size of a transaction: a large batch comes in parts (see
         `ChangeBatch`). `stop` is called between batches. Columns of a relation have the numbers
-        that the catalog has for their names now, or 0 for unknown names.
+        that the catalog has for their names now, or 0 for unknown names. `rules` (by oid) say of
+        columns by name how to read their values; the relations of the changes repeat them.
 
         Raises `ContinuityLost` if the slot does not exist or is lost, `WriterBusy` while another
         process reads it, and `ReadAgain`.

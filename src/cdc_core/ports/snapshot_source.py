@@ -20,8 +20,10 @@ WHOLE = ""
 
 
 class RowChunk(Protocol):
-    """Some rows of a table, with the relation's columns and Arrow types. Values that their type
-    cannot hold are null in `rows` and listed in `unrepresentable`."""
+    """Some rows of a table, with the columns of the relation that are read, and their Arrow types.
+
+    A column whose rule reads text has PostgreSQL's own text. Values that their type cannot hold are
+    null in `rows` and listed in `unrepresentable`."""
 
     @property
     def rows(self) -> pa.Table: ...

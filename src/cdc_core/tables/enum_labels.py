@@ -29,7 +29,7 @@ def has_stray_label(changes: TableChanges, fingerprint: Fingerprint) -> bool:
             [label for label in fingerprint.labels if label.enum == enums[column.type_oid]],
         )
         for column in changes.relation.columns
-        if column.type_oid in enums
+        if column.type_oid in enums and column.rule.is_read
     )
 
 

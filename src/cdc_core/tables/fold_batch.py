@@ -13,6 +13,7 @@ import numpy as np
 from cdc_core.fold.fold import fold
 from cdc_core.fold.layout import lay_out
 from cdc_core.fold.multi_part_batch import BatchParts, Entangled
+from cdc_core.fold.row_layout import RowLayout
 from cdc_core.fold.unrepresentable import HeldUnrepresentable, unrepresentable_rows
 from cdc_core.tables.enum_labels import has_stray_label
 from cdc_core.tables.schema_change import has_names, resolve_columns, widens
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from cdc_core.values.changes import ChangeBatch, TableChanges
     from cdc_core.values.checkpoint import ColumnState, TableState
     from cdc_core.values.merges import Merge, StagedRows
+    from cdc_core.values.relation import Column
 
 
 class BatchFolding:
@@ -80,8 +82,8 @@ class BatchFolding:
 
     def _fold(self, oid: int, versions: list[TableChanges]) -> None:
         """Fold a table's changes and hold the result."""
-        columns = self._resolve(oid, versions)
-        if columns is None:
+        layouts = self._resolve(oid, versions)
+        if layouts is None:
             return
         state = self._tables.checkpoint.tables[oid]
         if any(_has_unrepresentable_key(changes, state) for changes in versions):
@@ -89,13 +91,13 @@ class BatchFolding:
             self._tables.read_again(oid, "a key that its destination type cannot hold changed")
             return
         target = state.target_table
-        laid_out = lay_out(list(zip(versions, columns, strict=True)), target, state.snapshot_lsn)
+        laid_out = lay_out(list(zip(versions, layouts, strict=True)), target, state.snapshot_lsn)
         merge = fold(
             laid_out, target, state.target_key, state.dropped_columns, self._parts.rows_of(oid)
         )
         if merge is not None:
             self._parts.add(versions[-1].relation, merge)
-        for rows in _unrepresentable(state, versions, columns):
+        for rows in _unrepresentable(state, versions, layouts):
             self._unrepresentable.add(oid, rows)
 
     def _merge(self, oid: int) -> Merge | None:
@@ -121,22 +123,20 @@ class BatchFolding:
         self._parts.discard(oid)
         self._unrepresentable.discard(oid)
 
-    def _resolve(
-        self, oid: int, versions: list[TableChanges]
-    ) -> list[tuple[ColumnState, ...]] | None:
-        """Return the target columns of each version; None once the table must be read again."""
+    def _resolve(self, oid: int, versions: list[TableChanges]) -> list[RowLayout] | None:
+        """Return the layout of each version; None once the table must be read again."""
         tables = self._tables
         newest = Lsn(max(int(changes.commit_lsn[-1]) for changes in versions))
         # Changes that committed after the last comparison may have a newer definition.
         compared = newest <= tables.compared_at
-        columns = self._fitting(oid, versions, known_names=not compared)
-        if columns is None:
+        layouts = self._fitting(oid, versions, known_names=not compared)
+        if layouts is None:
             tables.refresh(newest)
             if oid in tables.to_read or oid not in tables.streamed:
                 return None
             compared = newest <= tables.compared_at
-            columns = self._fitting(oid, versions, known_names=not compared)
-        if columns is None:
+            layouts = self._fitting(oid, versions, known_names=not compared)
+        if layouts is None:
             fingerprint = tables.checkpoint.tables[oid].fingerprint
             stray = any(has_stray_label(changes, fingerprint) for changes in versions)
             tables.read_again(
@@ -147,17 +147,18 @@ class BatchFolding:
             )
         elif not compared:
             tables.note_new_rows(oid)
-        return columns
+        return layouts
 
     def _fitting(
         self, oid: int, versions: list[TableChanges], *, known_names: bool
-    ) -> list[tuple[ColumnState, ...]] | None:
-        """Return the columns of each version; None if one cannot be laid out with certainty.
+    ) -> list[RowLayout] | None:
+        """Return the layout of each version; None if one cannot be laid out with certainty.
 
         With `known_names` each version must have exactly the column names of the state or of a
         former column set. Without, other names may fit too: they were in use between two of them.
         """
         state = self._tables.checkpoint.tables[oid]
+        hasher = self._tables.sources[oid].rules.hasher
         found = []
         for changes in versions:
             former = state.past(Lsn(int(changes.commit_lsn[0]))).former
@@ -168,32 +169,37 @@ class BatchFolding:
                 return None
             if has_stray_label(changes, state.fingerprint):
                 return None
-            found.append(columns)
+            names = changes.relation.column_names
+            found.append(RowLayout(dict(zip(names, columns, strict=True)), hasher))
         return found
 
 
 def _fits(changes: TableChanges, columns: Sequence[ColumnState], state: TableState) -> bool:
     """Whether a version's columns and key can be laid out in the state's."""
-    targets = state.target_table.schema
     pairs = list(zip(changes.relation.columns, columns, strict=True))
-    if not all(widens(c.arrow_type, targets.field(found.target).type) for c, found in pairs):
+    if not all(_fits_column(column, found) for column, found in pairs):
         return False
     names = {column.name: found.target for column, found in pairs}
     return {names[name] for name in changes.relation.key} == set(state.target_key)
 
 
+def _fits_column(sent: Column, found: ColumnState) -> bool:
+    """Whether values as they were read can become those of a target column."""
+    if not found.rule.is_read:
+        return True
+    return sent.rule is found.rule and widens(sent.arrow_type, found.arrow_type)
+
+
 def _unrepresentable(
-    state: TableState, versions: list[TableChanges], columns: Sequence[Sequence[ColumnState]]
+    state: TableState, versions: list[TableChanges], layouts: Sequence[RowLayout]
 ) -> Iterator[pa.Table]:
-    for changes, resolved in zip(versions, columns, strict=True):
+    for changes, layout in zip(versions, layouts, strict=True):
         # The old row that a DELETE carries brings no value to the destination.
         fresh = (changes.commit_lsn >= np.uint64(state.snapshot_lsn)) & (changes.op != Op.DELETE)
         values = [value for value in changes.unrepresentable if fresh[value.row]]
         if values:
-            pairs = zip(changes.relation.columns, resolved, strict=True)
-            names = {column.name: found.target for column, found in pairs}
             yield unrepresentable_rows(
-                state.target, names, changes.relation.key, changes.rows, values,
+                state.target, layout, changes.relation.key, changes.rows, values,
                 changes.commit_lsn, changes.committed_at,
             )  # fmt: skip
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cdc_core.tables.lost_tables import ColumnsOf
     from cdc_core.values.errors import CdcError, DestinationRefused
     from cdc_core.values.relation import TableName
+    from cdc_core.values.table_rules import ColumnRules
 
     States = dict[int, TableState]
 
@@ -93,6 +94,12 @@ class FollowedTables:
             for oid, state in self.checkpoint.tables.items()
             if state.status is TableStatus.STREAMING
         )
+
+    @property
+    def column_rules(self) -> dict[int, ColumnRules]:
+        """How the stream's values are read, of each streamed table with such rules."""
+        rules = {oid: self.checkpoint.tables[oid].column_rules for oid in self.streamed}
+        return {oid: of_table for oid, of_table in rules.items() if of_table}
 
     @property
     def to_read_names(self) -> list[str]:

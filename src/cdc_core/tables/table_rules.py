@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from cdc_core.values.errors import RulesError
 from cdc_core.values.table_rules import MASK_KEY, ColumnRule, Rule, TableRules, rule_name
 
@@ -68,13 +66,13 @@ class _Resolving:
         relation = self.table.relation
         self._require_columns()
         excluded = self._excluded()
-        columns = tuple(self._with_rule(column, excluded) for column in relation.columns)
+        relation = relation.under({c.name: self._rule_of(c, excluded) for c in relation.columns})
         history, deletes = self._value("history", ()), self._value("deletes", "hard")
         if "scd2" in history and not relation.key:
             self._refuse("history", 'is ["scd2"], which needs a key')
         if deletes == "soft" and not relation.key:
             self._refuse("deletes", 'is "soft", which needs a key')
-        hashed = [column for column in columns if column.rule is ColumnRule.HASH]
+        hashed = any(column.rule is ColumnRule.HASH for column in relation.columns)
         rules = TableRules(
             history=tuple(history),
             deletes=deletes,
@@ -83,7 +81,7 @@ class _Resolving:
             hasher=self.hasher if hashed else None,
             rule_for=self._former_rule,
         )
-        return replace(self.table, relation=replace(relation, columns=columns), rules=rules)
+        return replace(self.table, relation=relation, rules=rules)
 
     def _former_rule(self, name: str) -> ColumnRule:
         """The rule for a column that the table no longer has; its values are NULL if it stays."""
@@ -134,9 +132,9 @@ class _Resolving:
                 self._refuse("cluster_by", "names a column that is excluded", name)
         return found
 
-    def _with_rule(self, column: Column, excluded: set[str]) -> Column:
+    def _rule_of(self, column: Column, excluded: set[str]) -> ColumnRule:
         if column.name in excluded:
-            return replace(column, rule=ColumnRule.EXCLUDE)
+            return ColumnRule.EXCLUDE
         mask = _mask_of(column.name, self._value("mask", {}))
         if mask is None:
             return self._in_its_own_type(column)
@@ -146,17 +144,14 @@ class _Resolving:
             )
         if mask == "hash" and self.hasher is None:
             self._refuse("mask", f'is "hash", which needs {MASK_KEY}', column.name, _SET_KEY)
-        rule = ColumnRule(mask)
-        arrow_type = pa.string() if rule.reads_text else column.arrow_type
-        return replace(column, rule=rule, arrow_type=arrow_type)
+        return ColumnRule(mask)
 
-    def _in_its_own_type(self, column: Column) -> Column:
+    def _in_its_own_type(self, column: Column) -> ColumnRule:
         if column.logical == "json" and self._value("json", "string") == "variant":
-            return replace(column, rule=ColumnRule.VARIANT)
+            return ColumnRule.VARIANT
         if column.element_type is not None and self._value("arrays", "json") == "array":
-            arrow_type = pa.list_(column.element_type)
-            return replace(column, rule=ColumnRule.ARRAY, arrow_type=arrow_type)
-        return column
+            return ColumnRule.ARRAY
+        return ColumnRule.KEEP
 
 
 _CORRECT = "correct that rule"

@@ -288,7 +288,10 @@ class StreamChanges:
         reached = tables.checkpoint.lsn
         read, began = _Read(), self.clock.monotonic()
         folding = BatchFolding(tables, self.destination.stage)
-        for batch in self.source.read(tables.checkpoint.lsn, until, tables.streamed, stop):
+        batches = self.source.read(
+            tables.checkpoint.lsn, until, tables.streamed, stop, tables.column_rules
+        )
+        for batch in batches:
             read.add(batch)
             if batch.complete:
                 reached = max(reached, batch.end_lsn)

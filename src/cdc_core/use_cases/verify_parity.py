@@ -22,7 +22,7 @@ from cdc_core.ports.progress import (
 from cdc_core.ports.snapshot_source import WHOLE
 from cdc_core.runs.recorder import RunRecorder
 from cdc_core.slot.continuity import continuity_break, require_checkpoint
-from cdc_core.tables.schema_change import evolve, redefined
+from cdc_core.tables.schema_change import RULES_CHANGED, evolve, redefined, rules_changed
 from cdc_core.tables.selection import choose_tables
 from cdc_core.values.changes import Operations
 from cdc_core.values.checkpoint import TableStatus
@@ -246,7 +246,7 @@ class VerifyParity:
                 rows += len(chunk.rows)
             problem = "not loaded yet; run: pgbronze cdc"
             return TableParity(name, "", rows, missing=rows, problem=problem), checkpoint
-        sides = TableSides(snapshot, self.destination, table.relation, state)
+        sides = TableSides(snapshot, self.destination, table, state)
         digests = sides.digests(lambda rows: self._read(name, rows))
         source, target = digests
         line = TableParity(name, state.target, source.rows, target.rows, note=_note(table, state))
@@ -336,6 +336,8 @@ def _note(table: SourceTable, state: TableState) -> str:
 
 def _problem(sides: TableSides) -> str:
     problems = list(sides.other_types.values())
+    if rules_changed(sides.state, sides.table):
+        problems.append(f"{RULES_CHANGED} since it was read; run: pgbronze cdc")
     if sides.pairing.lacking:
         problems.append(
             f"not in the destination yet: {', '.join(sides.pairing.lacking)}; run: pgbronze cdc"
@@ -346,7 +348,7 @@ def _problem(sides: TableSides) -> str:
 def _refusal(table: SourceTable, state: TableState, sides: TableSides) -> str:
     """Why the rows of the table cannot be repaired one by one; empty if they can."""
     name = table.relation.table
-    if state.table != name or evolve(state, table).changes:
+    if state.table != name or rules_changed(state, table) or evolve(state, table).changes:
         return f"not repaired: the definition of {name} changed since; run: pgbronze cdc"
     if sides.other_types:
         return (
@@ -379,19 +381,15 @@ def _named(sides: TableSides, found: Differences, limit: int) -> list[DifferingK
                 for key in found_keys[np.isin(found_keys, keys)]
             }
             for key, row in zip(found_keys, picked, strict=True):
-                texts = key_texts(rows, int(row), {name: name for name in rows.column_names})
+                texts = key_texts(rows, int(row))
                 named.append(DifferingKey(kind_of[int(key)], json.dumps(texts, ensure_ascii=False)))
             open_keys = open_keys[~np.isin(open_keys, found_keys)]
     return named
 
 
 def _keys(sides: TableSides, *, from_source: bool) -> Iterator[tuple[pa.Table, RowHashes]]:
-    """Yield the key columns of every row, under their names at the destination."""
-    names = sides.pairing.key_target
-    if from_source:
-        at_source = [sides.pairing.source[place] for place in sides.pairing.key]
-        for chunk, hashes in sides.source_chunks():
-            yield chunk.rows.select(at_source).rename_columns(list(names)), hashes
-    else:
-        for rows, hashes in sides.target_chunks():
-            yield rows.select(list(names)), hashes
+    """Yield the key columns of every row, as they are at the destination."""
+    names = list(sides.pairing.key_target)
+    chunks = sides.source_chunks() if from_source else sides.target_chunks()
+    for chunk in chunks:
+        yield chunk.rows.select(names), chunk.hashes

@@ -54,9 +54,9 @@ class Operations:
 class TableChanges:
     """Changes of one relation under one schema version, `n` of them, oldest first.
 
-    - `rows`: Arrow table of n rows with exactly the relation's columns. A DELETE has its key
-      columns
-      (every column under REPLICA IDENTITY FULL), the rest null. A TRUNCATE row is all null.
+    - `rows`: Arrow table of n rows with exactly those of the relation's columns that are read. A
+      DELETE has its key columns (every column under REPLICA IDENTITY FULL), the rest null. A
+      TRUNCATE row is all null.
     - An UPDATE never changes the key: one that does arrives as DELETE of the old key followed by an
       UPDATE of the new one, whose `moved_from` is the index of that DELETE (-1 for all other rows).
     - Of a relation without key (a multiset) an update is a DELETE of the old row and an INSERT,

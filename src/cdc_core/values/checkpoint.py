@@ -121,6 +121,18 @@ class TableState:
         return {column.name: column for column in self.columns if not column.dropped}
 
     @property
+    def column_rules(self) -> dict[str, ColumnRule]:
+        """Rules of columns that the source still has, by every name that they had in the stream."""
+        rules = {c.attnum: c.rule for c in self.sent.values() if c.rule is not ColumnRule.KEEP}
+        moments = (*(moment.names for moment in self.former), self.names)
+        return {
+            name: rules[attnum]
+            for moment in moments
+            for attnum, name in moment.items()
+            if attnum in rules
+        }
+
+    @property
     def stored(self) -> tuple[ColumnState, ...]:
         """The columns that the destination has."""
         return tuple(column for column in self.columns if column.rule.is_stored)

@@ -9,7 +9,7 @@ Source: PostgreSQL manual, "Logical Replication Message Formats", `pg_class`, `p
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from fnmatch import fnmatchcase
 from glob import escape
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import pyarrow as pa
+
+    from cdc_core.values.table_rules import ColumnRules
 
 
 class ReplicaIdentity(Enum):
@@ -100,8 +102,17 @@ class Relation:
     def column_names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns)
 
+    @property
+    def columns_read(self) -> tuple[Column, ...]:
+        """The columns whose values are read."""
+        return tuple(column for column in self.columns if column.rule.is_read)
+
     def column(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)
+
+    def under(self, rules: ColumnRules) -> Relation:
+        """Return this relation with these rules for its columns, whose values are read so."""
+        return replace(self, columns=tuple(_under(c, rules) for c in self.columns))
 
     @property
     def publishes_updates(self) -> bool:
@@ -113,3 +124,17 @@ class Relation:
                 return bool(self.key)
             case ReplicaIdentity.NOTHING:
                 return False
+
+
+def _under(column: Column, rules: ColumnRules) -> Column:
+    rule = rules.get(column.name, ColumnRule.KEEP)
+    arrow_type = column.arrow_type
+    if rule is ColumnRule.KEEP:
+        return column if column.rule is rule else replace(column, rule=rule)
+    import pyarrow as pa  # here, because messages of `--help` need this module
+
+    if rule.reads_text:
+        arrow_type = pa.string()
+    elif rule is ColumnRule.ARRAY and column.element_type is not None:
+        arrow_type = pa.list_(column.element_type)
+    return replace(column, rule=rule, arrow_type=arrow_type)

@@ -79,6 +79,10 @@ class ColumnRule(Enum):
         return self is not ColumnRule.EXCLUDE
 
 
+#: Rules of columns other than `KEEP`, by their names.
+ColumnRules: TypeAlias = "Mapping[str, ColumnRule]"
+
+
 @dataclass(frozen=True)
 class TableRules:
     """The rules of one table. Those of its columns are in its relation (`Column.rule`).

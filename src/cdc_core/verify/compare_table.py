@@ -5,13 +5,14 @@ Columns are paired by number, because names may have changed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cdc_core.fold.row_layout import RowLayout, arrange
 from cdc_core.fold.unrepresentable import unrepresentable_rows
 from cdc_core.values.merges import UNREPRESENTABLE_TABLE
 from cdc_core.values.row_hash import canonical_type, hash_rows, mix
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from cdc_core.ports.catalog import SourceTable
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.snapshot_source import RowChunk, Snapshot
     from cdc_core.values.checkpoint import TableState
@@ -47,20 +49,35 @@ class Pairing:
 
     @classmethod
     def of(cls, relation: Relation, state: TableState) -> Pairing:
-        held = {c.attnum: c.target for c in state.columns if not c.dropped}
-        shared = [c for c in relation.columns if c.attnum in held]
+        held = {c.attnum: c.target for c in state.stored if not c.dropped}
+        shared = [c for c in relation.columns if c.attnum in held and c.rule.is_stored]
         names = tuple(c.name for c in shared)
         key = tuple(names.index(n) for n in relation.key if n in names)
         return cls(
             names,
             tuple(held[c.attnum] for c in shared),
             key if len(key) == len(relation.key) else (),
-            tuple(c.name for c in relation.columns if c.attnum not in held),
+            tuple(c.name for c in relation.columns if c.attnum not in held and c.rule.is_stored),
         )
 
     @property
     def key_target(self) -> tuple[str, ...]:
         return tuple(self.target[place] for place in self.key)
+
+
+class SourceRows(NamedTuple):
+    """Rows of the source as they are at the destination, and as they were `read`."""
+
+    rows: pa.Table
+    hashes: RowHashes
+    read: RowChunk
+
+
+class TargetRows(NamedTuple):
+    """Rows of the destination."""
+
+    rows: pa.Table
+    hashes: RowHashes
 
 
 @dataclass(eq=False)
@@ -69,25 +86,37 @@ class TableSides:
 
     snapshot: Snapshot
     destination: Destination
-    relation: Relation
+    table: SourceTable
     state: TableState
     #: Columns with another type at the destination, in words; known after it was read.
     other_types: dict[str, str] = field(default_factory=dict)
     _recorded: Hashes | None = None
 
     def __post_init__(self) -> None:
-        self.pairing = Pairing.of(self.relation, self.state)
+        self.relation = self.table.relation
+        self.pairing = pairing = Pairing.of(self.relation, self.state)
+        rules = {column.name: column.rule for column in self.relation.columns}
+        held = {column.target: column for column in self.state.columns}
+        pairs = zip(pairing.source, pairing.target, strict=True)
+        # Under the rules of now, whatever the table was loaded under.
+        columns = {name: replace(held[target], rule=rules[name]) for name, target in pairs}
+        self.layout = RowLayout(columns, self.table.rules.hasher)
+        types = [
+            (held[target].target, self.relation.column(name).arrow_type)
+            for name, target in zip(pairing.source, pairing.target, strict=True)
+        ]
+        self._schema = pa.schema(types)
 
     def digests(
         self, chunk_read: Callable[[pa.Table], None] = lambda _: None
     ) -> tuple[Digest, Digest]:
         """Read both sides once; calls `chunk_read` with each chunk of the source."""
         source, target, self._recorded = Digest(), Digest(), None
-        for chunk, hashes in self.source_chunks():
-            source.add(hashes)
-            chunk_read(chunk.rows)
-        for _, hashes in self.target_chunks():
-            target.add(hashes)
+        for chunk in self.source_chunks():
+            source.add(chunk.hashes)
+            chunk_read(chunk.read.rows)
+        for rows in self.target_chunks():
+            target.add(rows.hashes)
         return source, target
 
     def differences(self, source: Digest, target: Digest) -> Iterator[Differences]:
@@ -102,24 +131,27 @@ class TableSides:
                 keyed=bool(self.pairing.key),
             )
 
-    def source_chunks(self) -> Iterator[tuple[RowChunk, RowHashes]]:
+    def source_chunks(self) -> Iterator[SourceRows]:
+        """Yield chunks of the source with the paired columns, as the rules make them."""
         for chunk in self.snapshot.read(self.relation):
-            hashes = self._hashes([chunk.rows.column(n) for n in self.pairing.source], chunk.rows)
+            rows = arrange(self._schema, self.layout.values(chunk.rows), len(chunk.rows))
+            hashes = self._hashes(rows)
             if chunk.unrepresentable:
                 hashes = self._marked(chunk, hashes)
-            yield chunk, hashes
+            yield SourceRows(rows, hashes, chunk)
 
-    def target_chunks(self) -> Iterator[tuple[pa.Table, RowHashes]]:
-        """Yield chunks with the paired columns, under their names at the destination."""
+    def target_chunks(self) -> Iterator[TargetRows]:
+        """Yield chunks of the destination with the paired columns."""
         types = [canonical_type(self.relation.column(n).arrow_type) for n in self.pairing.source]
         for rows in self.destination.scan(self.state.target, self.pairing.target):
             for name, wanted in zip(self.pairing.target, types, strict=True):
                 held = rows.column(name).type
                 if canonical_type(held) != wanted:
                     self.other_types[name] = f"{name} is {held} in the destination, not {wanted}"
-            yield rows, self._hashes([rows.column(n) for n in self.pairing.target], rows)
+            yield TargetRows(rows, self._hashes(rows))
 
-    def _hashes(self, columns: list[pa.ChunkedArray], rows: pa.Table) -> RowHashes:
+    def _hashes(self, rows: pa.Table) -> RowHashes:
+        columns = [rows.column(name) for name in self.pairing.target]
         contents = hash_rows(columns, len(rows))
         if not self.pairing.key:
             return RowHashes(contents, contents)
@@ -129,10 +161,10 @@ class TableSides:
     def _marked(self, chunk: RowChunk, hashes: RowHashes) -> RowHashes:
         """Change the hashes of rows with an unrepresentable value that the destination did not
         record. A recorded value is NULL on both sides, hence equal."""
-        names = dict(zip(self.pairing.source, self.pairing.target, strict=True))
-        values = [value for value in chunk.unrepresentable if value.column in names]
+        layout = self.layout
+        values = [value for value in chunk.unrepresentable if layout.shown(value.column)]
         found = unrepresentable_rows(
-            self.state.target, names, self.relation.key, chunk.rows, values, 0, 0
+            self.state.target, layout, self.relation.key, chunk.rows, values, 0, 0
         )
         unknown = ~np.isin(_value_hashes(found), self._recorded_values())
         rows = np.array([value.row for value in values], np.int64)[unknown]
@@ -156,6 +188,6 @@ def _value_hashes(found: pa.Table) -> Hashes:
 
 
 def _within(
-    buckets: npt.NDArray[np.bool_], chunks: Iterable[tuple[object, RowHashes]]
+    buckets: npt.NDArray[np.bool_], chunks: Iterable[SourceRows] | Iterable[TargetRows]
 ) -> RowHashes:
-    return joined([hashes.within(buckets) for _, hashes in chunks])
+    return joined([chunk.hashes.within(buckets) for chunk in chunks])

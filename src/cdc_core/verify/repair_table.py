@@ -93,10 +93,10 @@ class RepairTable:
         names = self.sides.pairing.key_target or self.sides.pairing.target
         while wanted.left:
             before = wanted.left
-            for rows, hashes in self.sides.target_chunks():
-                picked = wanted.take(hashes.keys)
+            for chunk in self.sides.target_chunks():
+                picked = wanted.take(chunk.hashes.keys)
                 if len(picked):
-                    self._rows.append(rows.select(list(names)).take(pa.array(picked)))
+                    self._rows.append(chunk.rows.select(list(names)).take(pa.array(picked)))
                 # The scan ends before the table that it reads is written.
                 if self._full():
                     break
@@ -106,13 +106,11 @@ class RepairTable:
 
     def _write(self, keys: Hashes, copies: Indexes | None) -> None:
         wanted = _Wanted(keys, copies)
-        for chunk, hashes in self.sides.source_chunks():
-            picked = wanted.take(hashes.keys)
+        for chunk in self.sides.source_chunks():
+            picked = wanted.take(chunk.hashes.keys)
             if len(picked):
-                names = self.sides.pairing
-                rows = chunk.rows.select(list(names.source)).take(pa.array(picked))
-                self._rows.append(rows.rename_columns(list(names.target)))
-                self._keep_unrepresentable(chunk, picked)
+                self._rows.append(chunk.rows.take(pa.array(picked)))
+                self._keep_unrepresentable(chunk.read, picked)
             if self._full():
                 self._load(UPSERT)
         self._load(UPSERT)
@@ -121,12 +119,10 @@ class RepairTable:
         rows = set(picked.tolist())
         values = [value for value in chunk.unrepresentable if value.row in rows]
         if values:
-            pairing, snapshot = self.sides.pairing, self.sides.snapshot
-            names = dict(zip(pairing.source, pairing.target, strict=True))
-            relation, target = self.sides.relation, self.sides.state.target
+            sides, snapshot = self.sides, self.sides.snapshot
             self._unrepresentable.append(
                 unrepresentable_rows(
-                    target, names, relation.key, chunk.rows, values,
+                    sides.state.target, sides.layout, sides.relation.key, chunk.rows, values,
                     int(snapshot.lsn), snapshot.taken_at,
                 )
             )  # fmt: skip

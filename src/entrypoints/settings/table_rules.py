@@ -79,6 +79,11 @@ class TableRule(BaseModel):
         Annotated[Literal["auto"] | tuple[str, ...], BeforeValidator(_columns_or_auto)] | None
     ) = None
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether a mask needs PostgreSQL's text of values."""
+        return bool({*(self.mask or {}).values()} - {"null"})
+
     def value(self) -> Rule:
         """Return the rule as the core has it."""
         return Rule(

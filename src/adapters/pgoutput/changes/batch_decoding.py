@@ -16,7 +16,7 @@ from cdc_core.values.changes import ChangeBatch, TableChanges
 from cdc_core.values.lsn import ZERO_LSN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 
     from adapters.pgoutput.catalog.catalog_types import CatalogTypes
     from adapters.pgoutput.session.connection import Connection
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from adapters.pgoutput.wire.message_run import MessageRun
     from cdc_core.values.lsn import Lsn
     from cdc_core.values.relation import Relation
+    from cdc_core.values.table_rules import ColumnRules
 
 #: Threads that decode; more would wait for one another.
 _DECODERS = 2
@@ -51,6 +52,7 @@ class BatchDecoding:
         decoder: PgoutputDecoder,
         after: Lsn,
         tables: Collection[int],
+        rules: Mapping[int, ColumnRules],
     ) -> Generator[ChangeBatch, None, None]:
         """Decode runs as they arrive, several at a time. Yields batches, or parts of a batch."""
         with ThreadPoolExecutor(_DECODERS, "pgbronze-decoder") as pool:
@@ -59,7 +61,9 @@ class BatchDecoding:
             for run in runs:
                 if len(run):
                     wire_bytes += run.size
-                    scanned = decoder.scan(run.buffer, run.offsets, after=after, tables=tables)
+                    scanned = decoder.scan(
+                        run.buffer, run.offsets, after=after, tables=tables, rules=rules
+                    )
                     decoded.append(pool.submit(scanned))
                     del scanned
                     if len(decoded) > _DECODERS:

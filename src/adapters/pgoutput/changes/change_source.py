@@ -33,14 +33,16 @@ from cdc_core.slot.continuity import RESNAPSHOT
 from cdc_core.values.errors import CdcError, ContinuityLost, SourceUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 
     from adapters.pgoutput.session.settings import SourceSettings
     from adapters.pgoutput.wire.decoder import PgoutputDecoder
+    from adapters.pgoutput.wire.message_run import MessageRun
     from cdc_core.ports.change_source import SlotState
     from cdc_core.values.changes import ChangeBatch
     from cdc_core.values.checkpoint import SourceIdentity
     from cdc_core.values.lsn import Lsn
+    from cdc_core.values.table_rules import ColumnRules
 
 _log = logging.getLogger(__name__)
 
@@ -99,6 +101,8 @@ class PgChangeSource:
         self._started: _Started | None = None
         self._read_before = False
         self._chosen: Reader | None = None
+        #: How columns of the current `read` are read.
+        self._rules: Mapping[int, ColumnRules] = {}
         #: Whether values are requested in binary format; None: not known yet.
         self._binary: bool | None = None
         #: Why the server refused a bulk read in the middle of a batch.
@@ -167,7 +171,9 @@ class PgChangeSource:
         until: Lsn,
         tables: Collection[int],
         stop: Callable[[], bool] = lambda: False,
+        rules: Mapping[int, ColumnRules] | None = None,
     ) -> Iterator[ChangeBatch]:
+        self._rules = rules or {}
         oids, refusal, position = frozenset(tables), self._refusal, after
         finished, whole = False, True
         try:
@@ -241,7 +247,7 @@ class PgChangeSource:
                 self._close_started()
                 stream = self._streaming(position, tables)
                 runs = stream.reader.read(until, stop)
-                for batch in self._decoding.batches(runs, stream.decoder, position, tables):
+                for batch in self._batches(runs, stream.decoder, position, tables):
                     whole, end_lsn = batch.complete, batch.end_lsn
                     stream.handed_over(batch)
                     yield batch
@@ -257,7 +263,7 @@ class PgChangeSource:
                 runs = bulk.read(until, lambda: stop() or ended.is_set())
                 # Decode the next batch while the caller loads this one.
                 ahead = ReadAhead(
-                    self._decoding.batches(runs, self._decoding.new_decoder(), position, tables),
+                    self._batches(runs, self._decoding.new_decoder(), position, tables),
                     size=lambda batch: batch.wire_bytes,
                     max_bytes=PART_BYTES,
                     cancel=ended.set,
@@ -277,6 +283,15 @@ class PgChangeSource:
                     ahead.close()
                     bulk.close()
                 moves.settle()
+
+    def _batches(
+        self,
+        runs: Iterator[MessageRun],
+        decoder: PgoutputDecoder,
+        position: Lsn,
+        tables: frozenset[int],
+    ) -> Generator[ChangeBatch, None, None]:
+        return self._decoding.batches(runs, decoder, position, tables, self._rules)
 
     def _choose(
         self,
@@ -333,6 +348,8 @@ class PgChangeSource:
         )
 
     def _in_binary(self) -> bool:
+        if self._settings.text_format:
+            return False
         if self._binary is None:
             self._binary = all_read_binary(self._locked, self._settings.pub_name, self._types)
         return self._binary

@@ -38,6 +38,8 @@ class SourceSettings:
     lock_timeout_seconds: float = 5.0
     #: For statements on the catalog. Reads of changes and rows have no limit.
     statement_timeout_seconds: float = 60.0
+    #: Have the slot send every value as text: a rule needs the text of columns.
+    text_format: bool = False
     #: PostgreSQL 17 and newer: the slot is synchronised to standbys.
     failover: bool = False
     password_command: tuple[str, ...] = field(default=(), repr=False)

@@ -24,7 +24,7 @@ from adapters.pgoutput.snapshot.range_readers import RangeReaders, TableQuery
 from adapters.pgoutput.snapshot.row_ranges import file_pages, row_ranges, stored_relations
 from adapters.pgoutput.snapshot.row_sessions import open_row_session
 from adapters.pgoutput.wire.query_rows import ReadRows, decode_rows
-from adapters.pgoutput.wire.type_rules import reads_binary
+from adapters.pgoutput.wire.type_rules import reads_binary, type_read
 from cdc_core.ports.snapshot_source import WHOLE
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class OpenSnapshot:
         """The row ranges for a page range. They have the rows that the stream would send: those of
         the publication's filter, without inheritance children."""
         filter_ = row_filter(session, self.settings.pub_name, relation.oid, relation.table.schema)
-        columns = tuple(quote(column.name) for column in relation.columns)
+        columns = tuple(quote(column.name) for column in relation.columns_read)
         stored = stored_relations(session, relation)
         return [*row_ranges(stored, filter_, columns, PageRange.parse(part))]
 
@@ -204,7 +204,7 @@ class CopySnapshot(OpenSnapshot):
                 self._columns(session, relation, types),
                 self.ranges(session, relation, part),
                 partial(self._found_again, relation),
-                lambda rows: decode_rows(rows, relation.columns, types, str(relation.table)),
+                lambda rows: decode_rows(rows, relation.columns_read, types, str(relation.table)),
                 lambda error: translated(error, doing, self.reading_cure(relation, error)),
             )
 
@@ -216,11 +216,12 @@ class CopySnapshot(OpenSnapshot):
         """Expressions for the columns: in binary format where that can be read, else the text of
         the type's output function, which may differ from a cast to text. A domain has that of its
         base type."""
-        texts = [c.type_oid for c in relation.columns if not _is_binary(c, types)]
+        read = relation.columns_read
+        texts = [c.type_oid for c in read if not _is_binary(c, types)]
         rows: Any = session.execute(_OUTPUT_FUNCTIONS, [texts]).fetchall() if texts else ()
         functions = {oid: (function, base) for oid, function, base in rows}
         columns = []
-        for column in relation.columns:
+        for column in read:
             value = quote(column.name)
             if not _is_binary(column, types):
                 function, base = functions[column.type_oid]
@@ -277,7 +278,7 @@ WHERE base.typtype <> 'd'
 
 
 def _is_binary(column: Column, types: TypeMap) -> bool:
-    return reads_binary(types[column.type_oid], column.typmod)
+    return reads_binary(type_read(types[column.type_oid], column), column.typmod)
 
 
 def _name(relation: Relation) -> str:

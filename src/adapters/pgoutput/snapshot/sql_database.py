@@ -26,6 +26,7 @@ from adapters.pgoutput.snapshot.snapshot_source import OpenSnapshot
 from adapters.pgoutput.wire.codec import TextColumn, decode_column
 from adapters.pgoutput.wire.query_rows import ReadRows
 from adapters.pgoutput.wire.text import table_of
+from adapters.pgoutput.wire.type_rules import type_read
 from cdc_core.ports.snapshot_source import WHOLE
 from cdc_core.values.changes import Unrepresentable
 from cdc_core.values.errors import CdcError
@@ -118,7 +119,7 @@ class SqlDatabaseSnapshot(OpenSnapshot):
         # composite value of NULLs is not NULL, although it IS NULL.
         columns = ", ".join(
             f"CASE WHEN num_nulls({name}) = 0 THEN format('%s', {name}) END AS c{i}"
-            for i, name in enumerate(quote(column.name) for column in relation.columns)
+            for i, name in enumerate(quote(column.name) for column in relation.columns_read)
         )
         statement = f"SELECT {columns or 'NULL AS c'} {one.source()}"
         query = sqlalchemy.text(statement.replace(":", r"\:"))
@@ -173,15 +174,16 @@ def _decoded(
     rows: Sequence[Mapping[str, str | None]], relation: Relation, types: TypeMap
 ) -> ReadRows:
     columns, unrepresentable = [], []
-    for position, column in enumerate(relation.columns):
+    for position, column in enumerate(relation.columns_read):
         texts = _text_column([row[f"c{position}"] for row in rows])
         where = f"{relation.table}.{column.name}"
-        decoded = decode_column(texts, types[column.type_oid], column.typmod, where)
+        pg_type = type_read(types[column.type_oid], column)
+        decoded = decode_column(texts, pg_type, column.typmod, where)
         columns.append(decoded.values)
         unrepresentable += [
             Unrepresentable(column.name, row, text) for row, text in decoded.unrepresentable
         ]
-    schema = pa.schema([(column.name, column.arrow_type) for column in relation.columns])
+    schema = pa.schema([(column.name, column.arrow_type) for column in relation.columns_read])
     return ReadRows(
         table_of(schema, [c.chunks for c in columns], len(rows)), tuple(unrepresentable)
     )

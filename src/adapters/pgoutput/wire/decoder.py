@@ -17,7 +17,7 @@ from adapters.pgoutput.wire.codec import decode_binary, decode_column
 from adapters.pgoutput.wire.messages import Messages
 from adapters.pgoutput.wire.row_messages import RowReader
 from adapters.pgoutput.wire.text import TextColumn, table_of
-from adapters.pgoutput.wire.type_rules import arrow_type, reads_binary
+from adapters.pgoutput.wire.type_rules import arrow_type, reads_binary, type_read
 from adapters.pgoutput.wire.types import format_type
 from cdc_core.values.changes import TableChanges, Unrepresentable
 from cdc_core.values.errors import DecodeError
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from adapters.pgoutput.wire.text import Bytes, Mask, Positions
     from adapters.pgoutput.wire.tuples import Values
     from adapters.pgoutput.wire.types import PgType, TypeMap
+    from cdc_core.values.table_rules import ColumnRules
 
 #: Messages decoded at a time. Each column visits them again, so they should stay in the processor's
 #: cache. But there must be enough of them to outweigh the fixed cost of each step.
@@ -112,13 +113,15 @@ class PgoutputDecoder:
         *,
         after: Lsn | None = None,
         tables: Collection[int] | None = None,
+        rules: Mapping[int, ColumnRules] | None = None,
     ) -> DecodedBatch:
         """Decode the next n messages, `buffer[offsets[i]:offsets[i + 1]]` each.
 
         Drops transactions whose commit record starts before `after`, and rows of relations that are
-        not in `tables` (OIDs). Raises `DecodeError`; do not use the decoder after that.
+        not in `tables` (OIDs). `rules` (by OID) say how to read columns by name. Raises
+        `DecodeError`; do not use the decoder after that.
         """
-        return self.scan(buffer, offsets, after=after, tables=tables)()
+        return self.scan(buffer, offsets, after=after, tables=tables, rules=rules)()
 
     def scan(
         self,
@@ -127,6 +130,7 @@ class PgoutputDecoder:
         *,
         after: Lsn | None = None,
         tables: Collection[int] | None = None,
+        rules: Mapping[int, ColumnRules] | None = None,
     ) -> Callable[[], DecodedBatch]:
         """The part of `decode` that must run in order. The returned function does the rest, in any
         thread."""
@@ -147,7 +151,7 @@ class PgoutputDecoder:
             events = events[kept[transactions.of_message[events]]]
         history = self._read_relations(messages, relations)
         versions = [
-            (*self._relation(version), version_events)
+            (*self._relation(version, (rules or {}).get(oid, {})), version_events)
             for oid, of_table in _by_relation(*_events_and_oids(messages, events), tables)
             for version, version_events in _by_version(oid, of_table, history.get(oid, []))
         ]
@@ -181,7 +185,10 @@ class PgoutputDecoder:
             history.setdefault(message.oid, []).append((index, version))
         return history
 
-    def _relation(self, version: _Version) -> tuple[Relation, tuple[PgType, ...]]:
+    def _relation(
+        self, version: _Version, rules: ColumnRules
+    ) -> tuple[Relation, tuple[PgType, ...]]:
+        """The relation under these rules, and the types as which its columns are read."""
         message = version.message
         if version.raw not in self._shapes:
             types = self._types({column.type_oid for column in message.columns})
@@ -210,7 +217,12 @@ class PgoutputDecoder:
         else:
             key = tuple(column.name for column in message.columns if column.in_key)
         table = TableName(message.schema, message.name)
-        return Relation(message.oid, table, columns, identity, key), pg_types
+        relation = Relation(message.oid, table, columns, identity, key)
+        if not rules:
+            return relation, pg_types
+        relation = relation.under(rules)
+        pairs = zip(pg_types, relation.columns, strict=True)
+        return relation, tuple(type_read(pg_type, column) for pg_type, column in pairs)
 
 
 def _readable_beyond(data: Bytes, offsets: Positions) -> Bytes:
@@ -238,6 +250,8 @@ def _decode_version(
         for column, pg_type, values, into in zip(
             relation.columns, pg_types, rows.columns, columns, strict=True
         ):
+            if not column.rule.is_read:
+                continue
             decoded = _decode_column(
                 messages, relation, column, pg_type, values, transactions, chunk
             )
@@ -252,11 +266,16 @@ def _decode_version(
         sources.append(chunk[rows.source])
         moves.append(np.where(rows.moved_from < 0, -1, rows.moved_from + first_row))
         first_row += len(rows.op)
-    schema = pa.schema([(column.name, column.arrow_type) for column in relation.columns])
+    schema = pa.schema([(column.name, column.arrow_type) for column in relation.columns_read])
+    read = [
+        chunks
+        for chunks, column in zip(columns, relation.columns, strict=True)
+        if column.rule.is_read
+    ]
     transaction = transactions.of_message[np.concatenate(sources)]
     return TableChanges(
         relation,
-        table_of(schema, columns, first_row),
+        table_of(schema, read, first_row),
         np.concatenate(ops),
         transactions.commit_lsns[transaction],
         transactions.committed_at[transaction],

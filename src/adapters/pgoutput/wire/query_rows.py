@@ -16,7 +16,7 @@ import pyarrow as pa
 from adapters.pgoutput.wire.codec import decode_binary, decode_column
 from adapters.pgoutput.wire.messages import sliding
 from adapters.pgoutput.wire.text import TextColumn, table_of
-from adapters.pgoutput.wire.type_rules import FixedWidth, binary_format
+from adapters.pgoutput.wire.type_rules import FixedWidth, binary_format, type_read
 from cdc_core.values.changes import Unrepresentable
 from cdc_core.values.errors import DecodeError
 
@@ -156,17 +156,19 @@ class _Span:
 def decode_rows(
     rows: PackedRows, columns: Sequence[Column], types: TypeMap, table: str = ""
 ) -> ReadRows:
-    """Decode rows that have a value for each of `columns`.
+    """Decode rows that have a value for each of `columns`, in the format of `type_read`.
 
     Raises `DecodeError` for a value that does not belong to its type. Errors name `table`.
     """
     decoded_columns: list[list[pa.Array]] = []
     unrepresentable: list[Unrepresentable] = []
-    formats = [binary_format(types[column.type_oid], column.typmod) for column in columns]
+    read = [type_read(types[column.type_oid], column) for column in columns]
+    formats = [binary_format(one, column.typmod) for one, column in zip(read, columns, strict=True)]
     dtypes = [one.dtype if isinstance(one, FixedWidth) else None for one in formats]
-    for column, format_, values in zip(columns, formats, rows.columns(dtypes, table), strict=True):
+    for column, pg_type, format_, values in zip(
+        columns, read, formats, rows.columns(dtypes, table), strict=True
+    ):
         where = f"{table}.{column.name}" if table else column.name
-        pg_type = types[column.type_oid]
         if isinstance(values, TextColumn) and format_ is None:
             decoded = decode_column(values, pg_type, column.typmod, where)
         else:

@@ -21,6 +21,7 @@ from adapters.pgoutput.wire.text import Decoded, Mask, Numbers, TextColumn
 
 if TYPE_CHECKING:
     from adapters.pgoutput.wire.types import PgType
+    from cdc_core.values.relation import Column
 
 #: Decodes a column to an array of the rule's Arrow type. Raises `MalformedValue`, or Arrow's own
 #: error, for bytes that are no value of the type.
@@ -96,6 +97,10 @@ _BY_OID: Mapping[int, TypeRule | Callable[[int], TypeRule]] = {
     types.JSONB: TypeRule(pa.string(), scalars.strings, binary.jsonb, logical="json"),
 }
 
+_TEXT_TYPE = types.PgType(types.TEXT, "text")
+#: The text that the output function of any type prints.
+_PRINTED_TYPE = types.PgType(0, "text", "other")
+
 #: Types of extensions by name, without their schema.
 _BY_NAME: Mapping[str, TypeRule] = {
     "citext": _AS_PRINTED,
@@ -111,6 +116,17 @@ def rule_of(pg_type: PgType, typmod: int = -1) -> TypeRule:
         named = pg_type.name.rpartition(".")[2] if pg_type.kind == "base" else ""
         return _BY_NAME.get(named, _AS_PRINTED)
     return found if isinstance(found, TypeRule) else found(typmod)
+
+
+def type_read(pg_type: PgType, column: Column) -> PgType:
+    """The type as which a column's values are read: `pg_type`, or text if a rule says so.
+
+    Text can be read in binary format only where that is the text itself.
+    """
+    if not column.rule.reads_text:
+        return pg_type
+    is_text = binary_format(pg_type, column.typmod) is scalars.strings
+    return _TEXT_TYPE if is_text else _PRINTED_TYPE
 
 
 def arrow_type(pg_type: PgType, typmod: int = -1) -> pa.DataType:

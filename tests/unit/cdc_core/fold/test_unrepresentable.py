@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hmac
 import json
+from dataclasses import replace
 from datetime import date
 
 import pyarrow as pa
@@ -10,9 +12,13 @@ import pytest
 
 from adapters.fakes import InMemoryDestination
 from cdc_core.fold import unrepresentable
+from cdc_core.fold.row_layout import RowLayout
 from cdc_core.fold.unrepresentable import HeldUnrepresentable, unrepresentable_rows
 from cdc_core.values.changes import Unrepresentable
+from cdc_core.values.checkpoint import ColumnState
+from cdc_core.values.masks import Hasher
 from cdc_core.values.merges import UNREPRESENTABLE_SCHEMA
+from cdc_core.values.table_rules import ColumnRule
 
 
 def cells(table: str, text: str) -> pa.Table:
@@ -41,6 +47,37 @@ def test_what_memory_should_not_hold_is_staged(held: int, monkeypatch: pytest.Mo
     assert sum(isinstance(piece, pa.Table) for piece in taken) == bool(held)
 
 
+def layout(**targets: str) -> RowLayout:
+    columns = [
+        ColumnState(number, name, targets.get(name, name), 0, -1, pa.string())
+        for number, name in enumerate(("day", "id", "n"), start=1)
+    ]
+    return RowLayout({column.name: column for column in columns}, Hasher(b"key"))
+
+
+@pytest.mark.parametrize("rule", [ColumnRule.EXCLUDE, ColumnRule.NULL, ColumnRule.LAST4])
+def test_a_value_that_a_rule_hides_is_not_kept(rule: ColumnRule) -> None:
+    rows = pa.table({"day": pa.array([None, None], pa.string()), "id": [7, 8]})
+    values = [Unrepresentable("n", 0, "NaN"), Unrepresentable("day", 1, "infinity")]
+    shown = layout()
+    hidden = replace(shown, columns=shown.columns | {"n": replace(shown.columns["n"], rule=rule)})
+    found = unrepresentable_rows("t", hidden, ("id",), rows, values, 1, 0)
+    assert found.column("value_text").to_pylist() == ["infinity"]
+
+
+def test_a_key_that_is_hashed_is_not_shown() -> None:
+    rows = pa.table({"id": ["secret"], "n": pa.array([None], pa.string())})
+    shown = layout()
+    hidden = replace(shown.columns["id"], rule=ColumnRule.HASH)
+    found = unrepresentable_rows(
+        "t", replace(shown, columns=shown.columns | {"id": hidden}), ("id",), rows,
+        [Unrepresentable("n", 0, "NaN")], 1, 0,
+    )  # fmt: skip
+    assert "secret" not in str(found.to_pydict())
+    expected = hmac.new(b"key", b"secret", "sha256").hexdigest()
+    assert json.loads(found.column("key")[0].as_py()) == {"id": expected}
+
+
 def test_a_key_has_its_text_also_where_it_cannot_be_held_itself() -> None:
     rows = pa.table({"day": pa.array([None, date(2020, 1, 1)]), "id": [7, 8], "n": [None, None]})
     values = [
@@ -48,8 +85,7 @@ def test_a_key_has_its_text_also_where_it_cannot_be_held_itself() -> None:
         Unrepresentable("day", 0, "infinity"),
         Unrepresentable("n", 1, "NaN"),
     ]
-    names = {"day": "day", "id": "ID", "n": "n"}
-    found = unrepresentable_rows("t", names, ("day", "id"), rows, values, 1, 0)
+    found = unrepresentable_rows("t", layout(id="ID"), ("day", "id"), rows, values, 1, 0)
     first, second = {"day": "infinity", "ID": "7"}, {"day": "2020-01-01", "ID": "8"}
     keys = [json.loads(key) for key in found.column("key").to_pylist()]
     assert keys == [first, first, second]
