@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support import pgbouncer
+from tests.support import spark as spark_support
 from tests.support.postgres import Server, server_kind, test_server
 
 if TYPE_CHECKING:
@@ -33,12 +34,28 @@ settings.load_profile("project")
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"PostgreSQL of the tests: {server_kind()}")
     terminalreporter.write_line(f"PgBouncer of the tests: {pgbouncer.kind()}")
+    java = spark_support.kind() or "no Java: tests with the mark `spark` are SKIPPED"
+    terminalreporter.write_line(f"Java of the tests: {java}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker("spark")]
+    if marked and not spark_support.kind():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="Spark needs Java, which is missing"))
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
     with test_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[spark_support.Sessions]:
+    """One Spark for all tests of this process; they need the mark `spark`."""
+    with spark_support.running_spark() as sessions:
+        yield sessions
 
 
 @pytest.fixture

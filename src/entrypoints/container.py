@@ -111,6 +111,12 @@ def _snapshot_source(settings: Settings) -> SnapshotSource:
             from adapters.pgoutput.snapshot.snapshot_source import PgSnapshotSource
 
             return PgSnapshotSource(source_settings(settings))
+        case "spark":
+            from adapters.spark.snapshot_source import SparkSnapshotSource
+
+            return SparkSnapshotSource(
+                source_settings(settings), settings.source.spark_max_connections
+            )
         case "sql_database":
             from adapters.pgoutput.snapshot.sql_database import SqlDatabaseSnapshotSource
 

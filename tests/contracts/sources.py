@@ -214,7 +214,7 @@ class RealPostgres:
 
     sql: psycopg.Connection
     settings: SourceSettings
-    snapshots: type[Any] = PgSnapshotSource
+    snapshots: Callable[[SourceSettings], SnapshotSource] = PgSnapshotSource
     _catalogs: list[PgCatalog] = field(default_factory=list)
 
     @property
@@ -238,8 +238,7 @@ class RealPostgres:
         return catalog
 
     def snapshot_source(self) -> SnapshotSource:
-        source: SnapshotSource = self.snapshots(self.settings)
-        return source
+        return self.snapshots(self.settings)
 
     def monitor(self) -> PgSourceMonitor:
         return PgSourceMonitor(self.settings)

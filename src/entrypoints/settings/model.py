@@ -107,8 +107,11 @@ class SourceSettings(_Section):
     schemas: OneOrMoreNames = Field(default=("public",), description="schemas to replicate")
     include: OneOrMoreNames = Field(default=("*",), description="globs over schema.table")
     exclude: Names = Field(default=(), description="globs over schema.table, stronger than include")
-    snapshot_reader: Literal["copy", "sql_database"] = Field(
+    snapshot_reader: Literal["copy", "spark", "sql_database"] = Field(
         default="copy", description="how a full load reads rows"
+    )
+    spark_max_connections: Annotated[Count, Field(le=1024)] = Field(
+        default=16, description="sessions of all of Spark's workers together"
     )
     parallelism: Annotated[Count, Field(le=64)] = Field(
         default=2, description="sessions that read tables at a time"

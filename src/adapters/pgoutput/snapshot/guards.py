@@ -22,7 +22,7 @@ from adapters.pgoutput.session.sql_text import literal
 from cdc_core.values.errors import CdcError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from adapters.pgoutput.session.connection import Connection
     from adapters.pgoutput.session.settings import SourceSettings
@@ -43,6 +43,27 @@ _GONE = (
 SAVEPOINT = "SAVEPOINT reading"
 #: Releases the locks that were taken after the savepoint.
 RELEASE = ("ROLLBACK TO SAVEPOINT reading", "RELEASE SAVEPOINT reading")
+
+
+def adopt_snapshot(names: Iterable[str], execute: Callable[[str], object]) -> None:
+    """Begin a transaction in a snapshot that was exported under several names.
+
+    `execute` runs a statement in the session. One session that exported it must be left. Raises
+    `SnapshotGone` if there is none.
+    """
+    for name in names:
+        execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        try:
+            execute(f"SET TRANSACTION SNAPSHOT {literal(name)}")
+        except _GONE:
+            execute("ROLLBACK")
+        else:
+            return
+    raise SnapshotGone("the snapshot is gone, with the sessions that held it", "run again")
+
+
+class SnapshotGone(CdcError):
+    """No session holds the snapshot any more."""
 
 
 class SnapshotGuards:
@@ -66,19 +87,9 @@ class SnapshotGuards:
     def adopt(self, execute: Callable[[str], object]) -> None:
         """Begin a transaction of another session in the snapshot.
 
-        Raises `CdcError` if no session holds the snapshot any more.
+        Raises `SnapshotGone` if no session holds the snapshot any more.
         """
-        with self._lock:
-            names = [*self._guards.values(), self._first]
-        for name in names:
-            execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            try:
-                execute(f"SET TRANSACTION SNAPSHOT {literal(name)}")
-            except _GONE:
-                execute("ROLLBACK")
-            else:
-                return
-        raise CdcError("the snapshot is gone, with the sessions that held it", "run again")
+        adopt_snapshot(self.names, execute)
 
     @contextmanager
     def session(self) -> Iterator[Connection]:
@@ -96,6 +107,12 @@ class SnapshotGuards:
         """A name under which the snapshot can be adopted now."""
         with self.session() as guard:
             return self._guards[guard]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names under which the snapshot was exported by a session that may still be there."""
+        with self._lock:
+            return (*self._guards.values(), self._first)
 
     def keep(self) -> None:
         """Replace lost guards. Checks them every `CHECK_SECONDS`."""

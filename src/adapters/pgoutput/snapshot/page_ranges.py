@@ -61,12 +61,15 @@ def page_ranges(pages: Sequence[int], read: Iterable[PageRange] = ()) -> list[Pa
     return [one for one in ranges if not any(one.start in taken for taken in read)]
 
 
-def statement_ranges(pages: Sequence[int], page_range: PageRange) -> list[PageRange]:
-    """A page range in ranges for one statement each, of similar size. The last is open if
-    `page_range` is."""
+def statement_ranges(
+    pages: Sequence[int], page_range: PageRange, size: int | None = None
+) -> list[PageRange]:
+    """A page range in ranges for one statement each, of similar size: about `size` pages, at most
+    `STATEMENT_PAGES`. The last is open if `page_range` is."""
     start, end = page_range.start, page_range.end
     pages = [max(0, min(count, end or count) - start) for count in pages]
-    bounds = [start + bound for bound in _bounds(pages, STATEMENT_PAGES)]
+    size = min(size or STATEMENT_PAGES, STATEMENT_PAGES)
+    bounds = [start + bound for bound in _bounds(pages, size)]
     return _between([start, *bounds], end)
 
 

@@ -95,13 +95,17 @@ class _Table:
 
 
 class RangeReaders:
-    """`open_session` opens a session in the snapshot. At most `readers` are open.
+    """`open_session` opens a session in the snapshot. At most `readers` are open. They read up to
+    about `ahead_bytes` before they are wanted.
 
     A key, of any type, names what is read. `expect` and `read` are for one thread.
     """
 
-    def __init__(self, open_session: Callable[[], RowSession], readers: int) -> None:
+    def __init__(
+        self, open_session: Callable[[], RowSession], readers: int, ahead_bytes: int | None = None
+    ) -> None:
         self._open_session = open_session
+        self._ahead_bytes = AHEAD_BYTES if ahead_bytes is None else ahead_bytes
         self._changed = threading.Condition()
         #: Held while asking the catalog.
         self._planning = threading.Lock()
@@ -197,7 +201,7 @@ class RangeReaders:
                 table = next((t for t in tables if t.waiting and t.error is None), None)
                 if self._closing:
                     return None
-                if table is not None and self._held_before(table) <= AHEAD_BYTES // 2:
+                if table is not None and self._held_before(table) <= self._ahead_bytes // 2:
                     table.open += 1
                     return table, table.waiting.popleft()
             if table is not None or not self._plan_one():
@@ -255,7 +259,7 @@ class RangeReaders:
             table.held += size
             self._held += size
             self._changed.notify_all()
-            while not self._closing and self._held_before(table) > AHEAD_BYTES:
+            while not self._closing and self._held_before(table) > self._ahead_bytes:
                 left = give_up - time.monotonic()
                 if left <= 0:
                     return False

@@ -38,11 +38,13 @@ class Stored:
 
 @dataclass(frozen=True)
 class RowRange:
-    """Rows of a relation, in the order of its file. `condition` and `columns` are SQL."""
+    """Rows of a relation, in the order of its file, without the first `skip`. `condition` and
+    `columns` are SQL."""
 
     stored: Stored
     condition: str
     columns: tuple[str, ...]
+    skip: int = 0
 
     @property
     def check(self) -> str:
@@ -54,8 +56,9 @@ class RowRange:
             f"WHERE NOT EXISTS (SELECT {self._from} LIMIT 0)"
         )
 
-    def source(self, skip: int = 0) -> str:
-        """The SQL of a SELECT after its columns, without the first `skip` rows."""
+    def source(self, read: int = 0) -> str:
+        """The SQL of a SELECT after its columns, without the first `read` rows."""
+        skip = self.skip + read
         where = f" WHERE {self.condition}" if self.condition else ""
         if not skip:
             return self._from + where
@@ -125,15 +128,52 @@ def file_pages(relations: list[Stored]) -> tuple[int, ...]:
 
 
 def row_ranges(
-    relations: list[Stored], row_filter: str, columns: tuple[str, ...], page_range: PageRange
+    relations: list[Stored],
+    row_filter: str,
+    columns: tuple[str, ...],
+    page_range: PageRange,
+    statement_pages: int | None = None,
 ) -> Iterator[RowRange]:
     """The rows in a page range that a filter admits. Relations without pages are in the first."""
     for stored in relations:
         if page_range.start and page_range.start >= max(stored.pages, default=0):
             continue
-        for pages in statement_ranges(stored.pages, page_range) if stored.pages else [page_range]:
+        statements = [page_range]
+        if stored.pages:
+            statements = statement_ranges(stored.pages, page_range, statement_pages)
+        for pages in statements:
             conditions = [f"({each})" for each in (row_filter, pages.condition) if each]
             yield RowRange(stored, " AND ".join(conditions), columns)
+
+
+#: For each table: the pages of its files, and the bytes of these and of values out of line.
+_SIZES = """
+WITH RECURSIVE tree (root, oid) AS (
+  SELECT oid, oid FROM pg_class WHERE oid = ANY (%s)
+  UNION ALL
+  SELECT tree.root, i.inhrelid FROM tree JOIN pg_class c ON c.oid = tree.oid AND c.relkind = 'p'
+  JOIN pg_inherits i ON i.inhparent = c.oid
+)
+SELECT tree.root,
+  (coalesce(sum(pg_relation_size(c.oid)), 0) / current_setting('block_size')::int)::bigint,
+  coalesce(sum(pg_relation_size(c.oid)), 0)::bigint
+    + coalesce(sum(pg_relation_size(nullif(c.reltoastrelid, 0))), 0)::bigint
+FROM tree JOIN pg_class c ON c.oid = tree.oid WHERE c.relkind = 'r' GROUP BY tree.root
+"""
+
+
+@dataclass(frozen=True)
+class StoredSize:
+    """The pages of a table's files, and the bytes of these and of values stored out of line."""
+
+    pages: int = 0
+    bytes: int = 0
+
+
+def stored_sizes(connection: Connection, oids: list[int]) -> dict[int, StoredSize]:
+    """The sizes of tables with their partitions; none for a table without files."""
+    rows: list[Any] = connection.execute(_SIZES, [oids]).fetchall()
+    return {oid: StoredSize(pages, size) for oid, pages, size in rows}
 
 
 #: For each table: the relations locked to read its largest leaf, those locked to read it from the

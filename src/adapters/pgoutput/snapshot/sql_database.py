@@ -80,7 +80,7 @@ class SqlDatabaseSnapshot(OpenSnapshot):
 
         types = self.types_of(relation)
         with self._reading(relation) as session:
-            ranges = self.ranges(session, relation, page_range)
+            ranges = self.scan(session, relation, page_range).ranges
         for one in ranges:
             with self._reading(relation) as session:
                 named = one.found_again(session)
