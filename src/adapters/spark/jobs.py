@@ -12,10 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from psycopg.conninfo import make_conninfo
+
 from adapters.pgoutput.snapshot.guards import SnapshotGone
 from adapters.spark import messages
 from adapters.spark.range_source import Job, RangeSource
-from cdc_core.values.errors import SourceUnavailable
+from cdc_core.values.errors import SettingsError, SourceUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +82,8 @@ class RangeJobs:
         self._settings = settings
         self._names = names
         self._connections = connections
+        #: The credentials of the last job.
+        self._login: dict[str, str] = {}
         self._tag = f"pgbronze-{uuid4().hex}"
         spark.dataSource.register(RangeSource)
 
@@ -120,14 +124,20 @@ class RangeJobs:
         error = result.error
         if error is None:
             return
-        lost = isinstance(error, SnapshotGone) and names != self._names()
-        if not lost and not isinstance(error, SourceUnavailable):
+        again = isinstance(error, SourceUnavailable)
+        if isinstance(error, SnapshotGone):
+            again = names != self._names()
+        elif isinstance(error, SettingsError):
+            again = self._settings.login.renewed(self._login)
+        if not again:
             raise error
         if progress.pending[0].failures >= ATTEMPTS:
             progress.failed = error.what
 
     def _run(self, scan: TableScan | None, tasks: int, names: tuple[str, ...]) -> list[RangeResult]:
-        job = Job(self._settings, names, scan, tasks, 2 * self.task_bytes)
+        self._login = self._settings.login.parameters()
+        conninfo = make_conninfo(**self._login)
+        job = Job(conninfo, names, scan, tasks, 2 * self.task_bytes)
         reader = self._spark.read.format(RangeSource.name()).option("job", job.as_option())
         self._spark.addTag(self._tag)
         try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
 
+from adapters.pgoutput.session.settings import SourceSettings
 from adapters.spark import messages
 from adapters.spark.range_reading import check_session, read_ranges
 from adapters.spark.spark_types import spark_schema
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql.types import StructType
 
-    from adapters.pgoutput.session.settings import SourceSettings
     from adapters.pgoutput.snapshot.table_scan import TableScan
 
 
@@ -31,14 +31,19 @@ if TYPE_CHECKING:
 class Job:
     """What the tasks of a job do. `scan` None: only open a session, `tasks` of them.
 
-    A task ends after about `task_bytes`, so that the driver never holds more than it asked for.
+    `conninfo` is libpq's, a secret. A task ends after about `task_bytes`, so that the driver never
+    holds more than it asked for.
     """
 
-    settings: SourceSettings = field(repr=False)
+    conninfo: str = field(repr=False)
     snapshots: tuple[str, ...]
     scan: TableScan | None
     tasks: int
     task_bytes: int
+
+    @property
+    def settings(self) -> SourceSettings:
+        return SourceSettings(self.conninfo)
 
     def as_option(self) -> str:
         return base64.b64encode(pickle.dumps(self)).decode()
@@ -75,7 +80,9 @@ class RangeReader(DataSourceReader):
 
 
 def _task(job: Job, place: int) -> Iterator[tuple[messages.Kind, bytes]]:
-    """Errors of ours are messages, so that the driver gets them as they are. Any other fails the
+    """Yield the messages of a task.
+
+    Errors of ours are messages, so that the driver gets them as they are. Any other fails the
     task, and Spark runs it again."""
     try:
         if job.scan is None:
