@@ -174,6 +174,7 @@ def _check_source(settings: Settings, **parts: Any) -> CheckSource:
     from cdc_core.use_cases.check_source import CheckSource
 
     return CheckSource(
+        rules=rule_set(settings),
         first_schema=settings.source.schemas[0],
         max_retained_wal=settings.source.max_retained_wal,
         **parts,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 
 from cdc_core.values.changes import Op
 from cdc_core.values.errors import ContinuityLost, OperatorNeeded, WriterBusy
 from cdc_core.values.lsn import ZERO_LSN, Lsn
 from cdc_core.values.relation import ReplicaIdentity
+from cdc_core.values.table_rules import ColumnRule
 from tests.contracts.sources import LONG, roll_back
 from tests.support.changes import stream
 
@@ -462,3 +464,29 @@ class ChangeSourceContract:
         }
         assert numbers[orders] == [("id", 1), ("note", 4), ("doc", 0)]
         assert numbers[gone] == [("id", 0), ("note", 0), ("doc", 0)]
+
+    @pytest.mark.parametrize("small_batches", [False, True])
+    def test_columns_are_read_as_their_rules_say(
+        self,
+        db: SourceUnderTest,
+        orders: int,
+        small_batches: bool,
+    ) -> None:
+        rules = {orders: {"id": ColumnRule.HASH, "note": ColumnRule.EXCLUDE}}
+        with db.change_source(small_batches=small_batches) as source:
+            point = source.create_slot()
+            with db.transaction() as tx:
+                tx.insert(orders, 1, "marker", LONG)
+                tx.set_note(orders, 1, "another")
+                tx.set_id(orders, 1, -2)
+                tx.delete(orders, -2)
+            found = tables(source.read(point, source.current_lsn(), {orders}, lambda: False, rules))
+        for table in found:
+            assert table.rows.column_names == ["id", "doc"]
+            assert table.rows.schema.field("id").type == pa.string()
+            kept = [column.rule for column in table.relation.columns]
+            assert kept == [ColumnRule.HASH, ColumnRule.EXCLUDE, ColumnRule.KEEP]
+            assert table.relation.key == ("id",)
+        ids = [text for table in found for text in table.rows.column("id").to_pylist()]
+        assert ids == ["1", "1", "1", "-2", "-2"]
+        assert "marker" not in str([table.rows.to_pydict() for table in found])

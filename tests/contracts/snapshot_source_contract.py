@@ -9,6 +9,7 @@ import pytest
 
 from cdc_core.ports.snapshot_source import WHOLE
 from cdc_core.values.errors import CdcError, OperatorNeeded
+from cdc_core.values.table_rules import ColumnRule
 from tests.contracts.change_source_contract import confirmed, told
 from tests.contracts.sources import LONG, LONG_ENOUGH, PART_ROWS, roll_back
 
@@ -259,3 +260,16 @@ class SnapshotSourceContract:
         with db.snapshot_source().begin(create_slot=False) as snapshot:
             assert snapshot.unchanged(large, first, count, horizon)
             assert not snapshot.unchanged(large, first, count - 1, horizon)
+
+    def test_columns_are_read_as_their_rules_say(
+        self, db: SourceUnderTest, orders: Relation
+    ) -> None:
+        rules = {"id": ColumnRule.LAST4, "note": ColumnRule.NULL}
+        with (
+            db.change_source(),
+            db.snapshot_source().begin(create_slot=True) as snapshot,
+        ):
+            pieces = list(snapshot.read(orders.under(rules)))
+        assert {tuple(piece.rows.column_names) for piece in pieces} == {("id", "doc")}
+        found = [text for piece in pieces for text in piece.rows.column("id").to_pylist()]
+        assert sorted(found) == ["0", "1", "2", "3", "4"]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from cdc_core.ports.catalog import PassedOver, SourceTable
     from cdc_core.ports.source_inspector import SourceFacts, TableFacts
+    from cdc_core.tables.table_rules import RuleSet
     from cdc_core.values.checkpoint import TableState
     from cdc_core.values.relation import TableName
 
@@ -175,6 +176,16 @@ def passed_over_findings(passed_over: Sequence[PassedOver]) -> Iterator[Finding]
             names.setdefault(one.reason, []).append(str(one.table))
     for reason, found in names.items():
         yield ok("passed over", f"{reason.value}: {', '.join(found)}")
+
+
+def rules_findings(rules: RuleSet, tables: Sequence[SourceTable]) -> Iterator[Finding]:
+    """A glob of the settings' rules that matches no table has no effect yet."""
+    for rule, glob in rules.unmatched(table.relation.table for table in tables):
+        yield warn(
+            rule,
+            f"no table matches {glob!r} yet",
+            "none needed if such a table is to come; otherwise correct the glob",
+        )
 
 
 def _shape(table: SourceTable) -> Iterator[Finding]:

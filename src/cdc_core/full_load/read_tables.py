@@ -12,9 +12,14 @@ from typing import TYPE_CHECKING
 from cdc_core.fold.unrepresentable import HeldUnrepresentable
 from cdc_core.full_load.resume import divide_table, keep_ranges
 from cdc_core.full_load.table_reading import TableReading, TablesRead
-from cdc_core.ports.progress import Checkpointed
+from cdc_core.ports.progress import Checkpointed, Note
 from cdc_core.tables.renames import table_renames
-from cdc_core.tables.schema_change import redefined, state_when_read
+from cdc_core.tables.schema_change import (
+    RULES_CHANGED,
+    redefined,
+    rules_changed,
+    state_when_read,
+)
 from cdc_core.values.errors import CdcError, DestinationRefused
 from cdc_core.values.merges import LoadBatch, Replacement, TableRename
 
@@ -128,6 +133,13 @@ class _Reader:
 
     def _prepare(self, table: SourceTable, target: str) -> _Prepared:
         before = self._checkpoint.tables.get(table.relation.oid)
+        if before is not None and before.rules.history and rules_changed(before, table):
+            self._progress.emit(
+                Note(
+                    f"table {table.relation.table}: {RULES_CHANGED}; rows of its history from "
+                    "before stay as they were"
+                )
+            )
         state, renames = state_when_read(before, table, target, self._snapshot.lsn)
         ranges = divide_table(
             self._snapshot, table, state, self._destination, self._checkpoint.reading,
@@ -246,7 +258,7 @@ class _Reader:
         return any(self._targets[oid] == name for oid in self._counts.refused)
 
     def _gone_columns(self, state: TableState) -> frozenset[str] | None:
-        """Return the columns that we wrote and that the table no longer has, as in `Replacement`.
+        """Return the columns that we wrote and that are not stored now, as in `Replacement`.
 
         In a table that the checkpoint knows, all other columns belong to somebody else. Any other
         table there is left over from a run that did not end.
@@ -255,10 +267,12 @@ class _Reader:
         before = states.get(state.oid) or next(
             (other for other in states.values() if other.target == state.target), None
         )
+        now = {column.target for column in state.stored}
         if before is None:
-            return frozenset() if self._started_over else None
-        now = {column.target for column in state.columns}
-        return frozenset(column.target for column in before.columns) - now
+            # An excluded column must not stay, even if nobody knows who wrote it.
+            excluded = frozenset(column.target for column in state.columns) - now
+            return excluded if self._started_over else None
+        return frozenset(column.target for column in before.stored) - now
 
 
 def _unsteady(state: TableState) -> TableState:

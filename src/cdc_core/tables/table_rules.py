@@ -161,6 +161,19 @@ _SET_KEY = (
 )
 
 
+def rules_shown(table: SourceTable) -> dict[str, Any]:
+    """Return the rules of a table that are not the default, as plain JSON types."""
+    rules = table.rules
+    columns = {c.name: c.rule.value for c in table.relation.columns}
+    shown = {
+        "history": list(rules.history),
+        "deletes": "" if rules.deletes == "hard" else rules.deletes,
+        "columns": {n: rule for n, rule in columns.items() if rule != ColumnRule.KEEP.value},
+        "cluster_by": rules.cluster_by if rules.cluster_by == "auto" else list(rules.cluster_by),
+    }
+    return {key: value for key, value in shown.items() if value}
+
+
 def _is_glob(pattern: str) -> bool:
     return any(sign in pattern for sign in "*?[")
 

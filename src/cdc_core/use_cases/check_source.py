@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from cdc_core.check.findings import Finding, fail, ok
 from cdc_core.check.source_rules import continuity_findings, source_findings, unknown_continuity
-from cdc_core.check.table_rules import passed_over_findings, tables_findings
+from cdc_core.check.table_rules import passed_over_findings, rules_findings, tables_findings
 from cdc_core.tables.selection import require_schemas
-from cdc_core.values.errors import CdcError, PoolerInFront
+from cdc_core.tables.table_rules import NO_RULE_SET, RuleSet
+from cdc_core.values.errors import CdcError, PoolerInFront, RulesError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,6 +42,7 @@ class CheckSource:
     destination: Destination
     first_schema: str = "public"
     max_retained_wal: int | None = None
+    rules: RuleSet = NO_RULE_SET
 
     def run(self) -> list[Finding]:
         """Return findings in the order in which to fix them: source, tables, destination."""
@@ -70,12 +72,15 @@ class CheckSource:
         try:
             require_schemas(self.catalog.schemas_found(), states, self.catalog.names)
             tables, passed_over = self.catalog.tables(), self.catalog.passed_over()
+        except RulesError:
+            raise  # every command ends here
         except CdcError as error:
             yield fail("tables", error.what, error.cure)
             return
         naming = self.destination.naming
         yield from tables_findings(tables, facts, self.first_schema, states, naming)
         yield from passed_over_findings(passed_over)
+        yield from rules_findings(self.rules, tables)
 
     def _destination(self) -> _Reached:
         """Read the checkpoint first, so that later failures do not hide it."""

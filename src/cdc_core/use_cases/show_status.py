@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from cdc_core.slot.continuity import continuity_break
 from cdc_core.slot.wal_budget import budget_warning
+from cdc_core.tables.schema_change import RULES_CHANGED, rules_changed
+from cdc_core.tables.table_rules import rules_shown
 from cdc_core.values.checkpoint import TableStatus
 from cdc_core.values.errors import CdcError, ContinuityLost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cdc_core.ports.catalog import Catalog, PassedOver
+    from cdc_core.ports.catalog import Catalog, PassedOver, SourceTable
     from cdc_core.ports.change_source import SlotState
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.source_monitor import SourceMonitor
@@ -29,6 +31,8 @@ class TableLine:
     reason: str
     rows: int | None
     dropped_columns: tuple[str, ...] = ()
+    #: The rules of the settings that are not the default; see `rules_shown`.
+    rules: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,13 +84,22 @@ class ShowStatus:
         lost = isinstance(broken, ContinuityLost)
         lines = [
             TableLine(
-                str(state.table), state.target, _status(state, lost=lost).value, state.reason,
-                rows.get(state.target), tuple(c.name for c in state.columns if c.dropped),
+                str(state.table), state.target, _status(state, lost=lost).value,
+                _reason(state, found.get(oid)), rows.get(state.target),
+                tuple(c.name for c in state.stored if c.dropped),
+                rules_shown(found[oid]) if oid in found else {},
             )
-            for state in states.values()
+            for oid, state in states.items()
         ]  # fmt: skip
         lines += [
-            TableLine(str(table.relation.table), "", "not loaded yet", table.not_streamed, None)
+            TableLine(
+                str(table.relation.table),
+                "",
+                "not loaded yet",
+                table.not_streamed,
+                None,
+                rules=rules_shown(table),
+            )
             for oid, table in found.items()
             if oid not in states
         ]
@@ -104,6 +117,12 @@ class ShowStatus:
             return self.destination.tables(), ""
         except CdcError as error:
             return {}, f"rows were not counted: {error}"
+
+
+def _reason(state: TableState, table: SourceTable | None) -> str:
+    if table is not None and not state.reason and rules_changed(state, table):
+        return f"{RULES_CHANGED}; cdc reads it again"
+    return state.reason
 
 
 def _status(state: TableState, *, lost: bool) -> TableStatus:

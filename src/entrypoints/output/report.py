@@ -12,7 +12,7 @@ from entrypoints.output.progress import size
 from entrypoints.output.terminal import console
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cdc_core.check.findings import Finding
     from cdc_core.ports.change_source import SlotState
@@ -65,11 +65,24 @@ def show_status(report: StatusReport) -> None:
             notes = [found.reason] if found.reason else []
             if found.dropped_columns:
                 notes.append(f"dropped at the source: {', '.join(found.dropped_columns)}")
+            if found.rules:
+                notes.append(f"rules: {_rules_text(found.rules)}")
             rows.add_row(found.table, found.target, count, "; ".join([found.state, *notes]))
         out.print(rows, markup=False)
     for one in report.passed_over:
         line = f"passed over  {one.table}: {one.reason.value}"
         out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _rules_text(rules: Mapping[str, Any]) -> str:
+    words = []
+    for key, value in rules.items():
+        if key == "columns":
+            words += [f"{column} {rule}" for column, rule in value.items()]
+        else:
+            text = value if isinstance(value, str) else ", ".join(value)
+            words.append(f"{key.replace('_', ' ')} {text}")
+    return "; ".join(words)
 
 
 def status_as_json(report: StatusReport) -> dict[str, Any]:
@@ -95,6 +108,7 @@ def status_as_json(report: StatusReport) -> dict[str, Any]:
                 "state": line.state,
                 "reason": line.reason or None,
                 "dropped_columns": list(line.dropped_columns),
+                "rules": dict(line.rules),
             }
             for line in report.tables
         ],

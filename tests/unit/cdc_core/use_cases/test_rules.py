@@ -1,0 +1,382 @@
+"""Column choice and masks on the fakes: the destination has what the rules make of the source."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters.fakes import InMemoryDestination
+from adapters.fakes.source import InMemoryMonitor
+from cdc_core.check.findings import Level
+from cdc_core.tables.catalog_with_rules import CatalogWithRules
+from cdc_core.tables.table_rules import RuleSet
+from cdc_core.use_cases.check_source import CheckSource
+from cdc_core.use_cases.show_status import ShowStatus
+from cdc_core.use_cases.stream_changes import StreamChanges
+from cdc_core.use_cases.take_snapshot import TakeSnapshot
+from cdc_core.use_cases.verify_parity import VerifyParity
+from cdc_core.values.checkpoint import TableStatus
+from cdc_core.values.errors import RulesError
+from cdc_core.values.masks import Hasher
+from cdc_core.values.relation import ReplicaIdentity
+from cdc_core.values.table_rules import Rule
+from tests.support.fake_world import COLUMNS, World, change_schema, row_of, work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+KEY = b"mask key"
+
+
+def hashed(value: object, key: bytes = KEY) -> str | None:
+    return None if value is None else hmac.new(key, str(value).encode(), "sha256").hexdigest()
+
+
+def starred(value: object) -> str | None:
+    text = None if value is None else str(value)
+    return text and ("*" * (len(text) - 4) + text[-4:] if len(text) > 4 else "*" * len(text))
+
+
+MASKS: Mapping[str, Callable[[object], object]] = {
+    "hash": hashed,
+    "last4": starred,
+    "null": lambda _: None,
+}
+
+
+@dataclass
+class RuledWorld(World):
+    rules: tuple[Rule, ...] = ()
+    key: bytes = KEY
+    notes: list[str] = field(default_factory=list)
+
+    def parts(self) -> dict[str, Any]:
+        source = self.source()
+        return {
+            "source": source,
+            "catalog": CatalogWithRules(source, RuleSet(self.rules, Hasher(self.key))),
+            "snapshots": source,
+            "destination": InMemoryDestination(self.lake, self.faults),
+        }
+
+    def snapshot(self, *globs: str) -> None:
+        TakeSnapshot(**self.parts(), progress=self).run(globs)
+
+    def cdc(self, *, freeze: bool = False) -> None:
+        StreamChanges(**self.parts(), freeze_schema=freeze, progress=self).run()
+
+    def verify(self, *, repair: bool = False) -> Any:
+        return VerifyParity(**self.parts()).run(repair=repair)
+
+    def emit(self, event: object) -> None:
+        self.notes.append(str(event))
+
+    def assert_ruled(
+        self,
+        masks: Mapping[str, str] = {},
+        excluded: tuple[str, ...] = (),
+    ) -> None:
+        """The destination has exactly what the rules make of every table."""
+        for table in self.postgres.tables.values():
+            name = table.relation.table.name
+            names = [n for n in table.relation.column_names if n not in excluded]
+            made = [
+                {n: MASKS[masks[n]](row[n]) if n in masks else row[n] for n in names}
+                for row in table.rows
+            ]
+            found = Counter(row_of(row) for row in self.lake.rows(name, *names))
+            assert found == Counter(row_of(row) for row in made), name
+            own = {*names, "_cdc_lsn", "_cdc_committed_at"}
+            assert {*self.lake.tables[name].columns} == own, name
+
+
+def world_of(seed: int, *rules: Rule, **options: Any) -> tuple[RuledWorld, list[int]]:
+    world = RuledWorld(random=random.Random(seed), rules=rules, **options)
+    oids = [
+        world.postgres.create_table("keyed", COLUMNS, toasted=("big",)),
+        world.postgres.create_table("whole", COLUMNS, identity=ReplicaIdentity.FULL),
+        world.postgres.create_table("heap", COLUMNS, key=()),
+    ]
+    world.postgres.published.update(oids)
+    work(world, oids, 5)
+    return world, oids
+
+
+CHOICES = st.fixed_dictionaries(
+    {
+        "id": st.sampled_from(["", "hash"]),
+        "n": st.sampled_from(["", "hash", "null", "last4", "exclude"]),
+        "big": st.sampled_from(["", "hash", "null", "last4", "exclude"]),
+    }
+)
+
+
+def rule_of(choice: Mapping[str, str]) -> tuple[Rule, dict[str, str], tuple[str, ...]]:
+    masks = {n: mask for n, mask in choice.items() if mask not in ("", "exclude")}
+    excluded = tuple(n for n, mask in choice.items() if mask == "exclude")
+    return Rule(("*",), mask=masks, exclude_columns=excluded), masks, excluded  # type: ignore[arg-type]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    choice=CHOICES,
+    cut=st.integers(1, 4),
+    parts=st.none() | st.integers(1, 4),
+)
+def test_any_workload_under_any_rules(
+    seed: int, choice: dict[str, str], cut: int, parts: int | None
+) -> None:
+    rule, masks, excluded = rule_of(choice)
+    world, oids = world_of(seed, rule, batch_transactions=cut, part_events=parts)
+    world.snapshot()
+    world.assert_ruled(masks, excluded)
+    for _ in range(2):
+        work(world, oids, 8)
+        world.cdc()
+        world.assert_ruled(masks, excluded)
+    assert world.verify().equal
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), before=CHOICES, after=CHOICES, full=st.booleans())
+def test_changed_rules_take_effect_with_the_next_run(
+    seed: int, before: dict[str, str], after: dict[str, str], full: bool
+) -> None:
+    world, oids = world_of(seed, rule_of(before)[0])
+    world.snapshot()
+    work(world, oids, 3)
+    rule, masks, excluded = rule_of(after)
+    world.rules = (rule,)
+    world.notes.clear()
+    if full:
+        world.snapshot()
+    else:
+        world.cdc()
+        assert any("its rules changed" in note for note in world.notes) == (before != after)
+    world.assert_ruled(masks, excluded)
+    world.notes.clear()
+    work(world, oids, 3)
+    world.cdc()
+    world.assert_ruled(masks, excluded)
+    assert not any("rules changed" in note for note in world.notes)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_crash_while_rules_take_effect_is_cured(seed: int) -> None:
+    call, reached = 0, True
+    masks = {"id": "hash", "n": "last4"}
+    while reached:
+        world, oids = world_of(seed)
+        world.snapshot()
+        work(world, oids, 3)
+        world.rules = (Rule(("*",), mask=masks, exclude_columns=("big",)),)  # type: ignore[arg-type]
+        reached = world.crashing(call, "cdc")
+        world.cdc()
+        world.assert_ruled(masks, ("big",))
+        call += 1
+    assert call > 10
+
+
+def test_another_mask_key_takes_effect() -> None:
+    rule = Rule(("*",), mask={"big": "hash"})
+    world, _ = world_of(1, rule)
+    world.snapshot()
+    world.assert_ruled({"big": "hash"})
+    world.key = b"another"
+    world.cdc()
+    for table in world.postgres.tables.values():
+        found = Counter(row["big"] for row in world.lake.rows(table.relation.table.name, "big"))
+        assert found == Counter(hashed(row["big"], b"another") for row in table.rows)
+
+
+def test_a_table_that_is_not_streamed_gets_changed_rules_too() -> None:
+    world, _ = world_of(2)
+    still = world.postgres.create_table("still", COLUMNS, key=(), identity=ReplicaIdentity.DEFAULT)
+    with world.postgres.transaction() as tx:
+        tx.insert(still, id=1, n=2, big="secret")
+    world.snapshot()
+    world.rules = (Rule(("still",), mask={"big": "last4"}),)
+    world.cdc()
+    assert [row["big"] for row in world.lake.rows("still", "big")] == ["**cret"]
+    state = next(s for s in _states(world) if s.target == "still")
+    assert state.status is TableStatus.NOT_STREAMED
+
+
+def _states(world: RuledWorld) -> list[Any]:
+    with InMemoryDestination(world.lake) as destination:
+        checkpoint = destination.read_checkpoint()
+    assert checkpoint is not None
+    return list(checkpoint.tables.values())
+
+
+def test_a_wrong_rule_stops_every_command_before_anything_is_changed() -> None:
+    world, _ = world_of(3, Rule(("keyed",), exclude_columns=("nope",)))
+    world.postgres.published.clear()
+    for run in (world.snapshot, world.cdc, world.verify):
+        if run != world.snapshot:
+            world.rules = ()
+            world.snapshot()
+            world.rules = (Rule(("keyed",), exclude_columns=("nope",)),)
+        with pytest.raises(RulesError, match=r"rule 1 .*keyed.*public\.keyed.*nope"):
+            run()
+        if run == world.snapshot:
+            assert not world.postgres.published
+            assert not world.lake.tables
+
+
+@pytest.mark.parametrize("change", ["drop", "add", "add with default", "rename key", "widen"])
+def test_definitions_are_followed_under_rules(change: str) -> None:
+    rule = Rule(("*",), mask={"b*": "hash"}, exclude_columns=("n*",))
+    world, oids = world_of(4, rule)
+    world.snapshot()
+    work(world, oids, 2)
+    change_schema(world, oids[0], change)
+    world.cdc()
+    world.assert_ruled({"big": "hash"}, ("n",))
+
+
+def test_a_masked_column_that_is_renamed_stays_masked() -> None:
+    world, oids = world_of(5, Rule(("*",), mask={"*big": "hash", "*g*": "last4"}))
+    world.snapshot()
+    with world.postgres.transaction() as tx:
+        tx.insert(oids[0], id=100, n=1, big="before")
+    world.postgres.rename_column(oids[0], "big", "so_big")
+    with world.postgres.transaction() as tx:
+        tx.insert(oids[0], id=101, n=1, so_big="after")
+    world.cdc()
+    found = {row["id"]: row["so_big"] for row in world.lake.rows("keyed", "id", "so_big")}
+    assert (found[100], found[101]) == ("**fore", "*fter")
+
+
+def test_an_excluded_column_that_is_renamed_into_view_is_read_again() -> None:
+    world, oids = world_of(6, Rule(("*",), exclude_columns=("b*",)))
+    world.snapshot()
+    with world.postgres.transaction() as tx:
+        tx.insert(oids[0], id=100, n=1, big="before")
+    world.postgres.rename_column(oids[0], "big", "large")
+    world.cdc()
+    rows = world.postgres.tables[oids[0]].rows
+    found = {row["id"]: row["large"] for row in world.lake.rows("keyed", "id", "large")}
+    assert found == {row["id"]: row["large"] for row in rows}
+
+
+def test_a_column_that_was_renamed_into_hiding_and_back_loses_nothing() -> None:
+    """In between the stream sent it under a name that a rule excludes."""
+    world, oids = world_of(7, Rule(("*",), exclude_columns=("b*",)))
+    postgres = world.postgres
+    postgres.rename_column(oids[0], "big", "large")
+    world.snapshot()
+    postgres.rename_column(oids[0], "large", "big")
+    with postgres.transaction() as tx:
+        tx.insert(oids[0], id=100, n=1, big="in between")
+    postgres.rename_column(oids[0], "big", "large")
+    world.cdc()
+    rows = postgres.tables[oids[0]].rows
+    found = {row["id"]: row["large"] for row in world.lake.rows("keyed", "id", "large")}
+    assert found == {row["id"]: row["large"] for row in rows}
+
+
+def test_a_dropped_column_that_is_excluded_later_is_removed() -> None:
+    world, oids = world_of(8)
+    world.snapshot()
+    world.postgres.drop_column(oids[0], "big")
+    world.cdc()
+    assert "big" in world.lake.tables["keyed"].columns
+    world.rules = (Rule(("keyed",), exclude_columns=("b*",)),)
+    world.cdc()
+    assert "big" not in world.lake.tables["keyed"].columns
+    world.notes.clear()
+    world.cdc()
+    assert not any("rules changed" in note for note in world.notes)
+
+
+def test_verify_names_masked_keys_and_repair_writes_masked_rows() -> None:
+    masks = {"id": "hash", "big": "last4", "n": "null"}
+    world, oids = world_of(9, Rule(("*",), mask=masks))  # type: ignore[arg-type]
+    with world.postgres.transaction() as tx:
+        tx.insert(oids[0], id=1000, n=7, big="marker value")
+    world.snapshot()
+    lost = [row for row in world.lake.tables["keyed"].rows if row["id"] != hashed(1000)]
+    world.lake.tables["keyed"].rows = [*lost, {**lost[0], "id": "extra"}] if lost else []
+    report = world.verify()
+    line = next(found for found in report.tables if found.target == "keyed")
+    assert line.missing == 1
+    keys = {(key.kind, json.loads(key.key)["id"]) for key in line.keys}
+    assert ("missing", hashed(1000)) in keys
+    assert "1000" not in str(report).replace(str(hashed(1000)), "")
+    assert world.verify(repair=True).equal
+    world.assert_ruled(masks)
+
+
+def test_verify_reports_rules_that_have_not_taken_effect() -> None:
+    world, _ = world_of(10)
+    world.snapshot()
+    world.rules = (Rule(("keyed",), mask={"big": "null"}),)
+    report = world.verify(repair=True)
+    line = next(found for found in report.tables if found.target == "keyed")
+    assert not report.equal
+    assert "its rules changed" in line.problem
+    assert "pgbronze cdc" in line.problem
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_the_run_says_that_earlier_history_stays(full: bool) -> None:
+    world, _ = world_of(12, Rule(("keyed",), history=("log",)))
+    world.snapshot()
+    world.rules = (Rule(("keyed",), history=("log",), mask={"big": "hash"}),)
+    world.notes.clear()
+    (world.snapshot if full else world.cdc)()
+    said = [note for note in world.notes if "history" in note and "stay as they were" in note]
+    assert len(said) == 1
+    assert "public.keyed" in said[0]
+
+
+def test_types_of_masked_columns() -> None:
+    world, _ = world_of(11, Rule(("keyed",), mask={"n": "null", "id": "hash"}))
+    world.snapshot()
+    state = next(s for s in _states(world) if s.target == "keyed")
+    assert state.target_table.schema.field("n").type == pa.int32()
+    assert state.target_table.schema.field("id").type == pa.string()
+
+
+def test_check_warns_of_globs_without_a_table_and_stops_at_a_rule_that_does_not_fit() -> None:
+    world, _ = world_of(13, Rule(("keyed", "later_*")))
+    parts = world.parts()
+    rules = parts["catalog"].rules
+    check = CheckSource(
+        parts["source"], parts["catalog"], parts["destination"], rules=rules
+    )  # fmt: skip
+    warned = [found for found in check.run() if found.level is Level.WARN]
+    assert ["later_*" in found.sentence for found in warned] == [True]
+    assert "rule 1" in warned[0].subject
+    world.rules = (Rule(("keyed",), mask={"nope": "null"}),)
+    parts = world.parts()
+    with pytest.raises(RulesError, match=r"keyed.*nope"):
+        CheckSource(parts["source"], parts["catalog"], parts["destination"]).run()
+
+
+def test_status_shows_which_rules_apply() -> None:
+    world, _ = world_of(14)
+    world.snapshot()
+    world.rules = (
+        Rule(("keyed",), history=("log",), mask={"big": "hash"}, exclude_columns=("n",)),
+    )
+    parts = world.parts()
+    monitor = InMemoryMonitor(world.postgres)
+    lines = ShowStatus(monitor, parts["catalog"], parts["destination"]).run().tables
+    found = {line.target: line for line in lines}
+    columns = {"n": "exclude", "big": "hash"}
+    assert found["keyed"].rules == {"history": ["log"], "columns": columns}
+    assert "its rules changed" in found["keyed"].reason
+    assert found["heap"].rules == {}
+    assert found["heap"].reason == ""
