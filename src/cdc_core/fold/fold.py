@@ -7,12 +7,14 @@ did not send (unchanged TOAST) where the batch last contained it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cdc_core.fold.lineage import NONE, follow, key_codes, lineage, unchanged_text
 from cdc_core.fold.row_layout import arrange, keyed_schema, multiset_schema, values_of
 from cdc_core.values.changes import Op
 from cdc_core.values.lsn import Lsn
@@ -33,15 +35,9 @@ from cdc_core.values.merges import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy.typing as npt
-
+    from cdc_core.fold.lineage import Indexes, Mask
     from cdc_core.fold.row_layout import Values
     from cdc_core.values.changes import TableChanges
-
-    Indexes = npt.NDArray[np.int64]
-    Mask = npt.NDArray[np.bool_]
-
-NONE = -1
 
 
 def fold(
@@ -66,7 +62,8 @@ def fold(
     if not key:
         content = tuple(name for name in target.schema.names if name not in dropped)
         return _multiset(changes, target, content, events, truncated_at, first_ref)
-    return _keyed(changes, target, tuple(key), events, truncated_at, first_ref)
+    merge = _keyed(changes, target, tuple(key), events, truncated_at, first_ref)
+    return replace(merge, truncated_time=int(changes.committed_at[start - 1])) if start else merge
 
 
 def _multiset(
@@ -94,7 +91,7 @@ def _keyed(
     truncated_at: Lsn | None,
     first_ref: int,
 ) -> KeyedMerge:
-    codes = _key_codes(changes.rows.select(list(key)), events)
+    codes = key_codes(changes.rows.select(list(key)), events)
     final = _last_of_each(codes, int(events[0]) if len(events) else 0)
     deleted = changes.op[final] == Op.DELETE
     masks = {name: mask for name, mask in changes.unchanged.items() if mask[events].any()}
@@ -104,7 +101,7 @@ def _keyed(
         table = _staged(keyed_schema(target), rows, changes, final, control)
         return KeyedMerge(target, key, table, truncated_at)
 
-    before = _lineage(changes, codes, events)
+    before = lineage(changes, codes, events)
     columns = {name: changes.rows.column(name) for name in target.schema.names}
     unresolved: dict[str, Mask] = {}
     taken: dict[str, pa.ChunkedArray] = {}
@@ -113,7 +110,7 @@ def _keyed(
             taken[name] = columns[name].take(pa.array(final))
             continue
         unknown = masks[name] | (changes.op == Op.DELETE)
-        source = _follow(before, unknown)[final]
+        source = follow(before, unknown)[final]
         taken[name] = columns[name].take(pa.array(source))
         missing = unknown[source] & ~deleted
         if missing.any():
@@ -123,7 +120,7 @@ def _keyed(
     rows = pa.table(taken, schema=target.schema)
     control = {
         OP_COLUMN: _operations(deleted),
-        UNCHANGED_COLUMN: _unchanged_text(target, unresolved, len(final)),
+        UNCHANGED_COLUMN: unchanged_text(target.schema, unresolved, len(final)),
         REF_COLUMN: hops.references,
     }
     table = _staged(keyed_schema(target), rows, changes, final, control)
@@ -134,33 +131,6 @@ def _keyed(
     )
 
 
-def _key_codes(keys: pa.Table, events: Indexes) -> Indexes:
-    """Return a number for each event's key: equal for equal keys, dense from 0."""
-    codes: Indexes | None = None
-    for column in keys.columns:
-        column_codes, count = _codes(column.slice(int(events[0])) if len(events) else column[:0])
-        if codes is None:
-            codes = column_codes
-        else:
-            codes, _ = _codes(pa.chunked_array([pa.array(codes * count + column_codes)]))
-    assert codes is not None
-    return codes
-
-
-def _codes(column: pa.ChunkedArray) -> tuple[Indexes, int]:
-    if pa.types.is_integer(column.type) and column.null_count == 0:
-        numbers = column.to_numpy()
-        if bool((numbers[1:] > numbers[:-1]).all()):
-            # Rows inserted by a sequence: all keys differ.
-            return np.arange(len(numbers), dtype=np.int64), len(numbers)
-    if pa.types.is_floating(column.type):
-        column = pc.add(column, pa.scalar(0, column.type))  # -0.0 is the key 0.0
-    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
-    return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), len(encoded.dictionary)
-
-
 def _last_of_each(codes: Indexes, start: int) -> Indexes:
     """Return the index of the last event of each code, ascending."""
     if not len(codes):
@@ -169,48 +139,6 @@ def _last_of_each(codes: Indexes, start: int) -> Indexes:
     last[codes] = np.arange(start, start + len(codes), dtype=np.int64)
     # Already in order if each row changed once.
     return last if bool((last[1:] > last[:-1]).all()) else np.sort(last)
-
-
-def _lineage(changes: TableChanges, codes: Indexes, events: Indexes) -> Indexes:
-    """Return for each event the previous event of the same row; NONE if the batch has none."""
-    before = np.full(len(changes), NONE, dtype=np.int64)
-    order = np.argsort(codes, kind="stable")
-    same = codes[order[1:]] == codes[order[:-1]]
-    before[events[order[1:][same]]] = events[order[:-1][same]]
-    moved = changes.moved_from >= 0
-    before[moved] = changes.moved_from[moved]
-    before[changes.op == Op.INSERT] = NONE
-    return before
-
-
-def _follow(before: Indexes, onward: Mask) -> Indexes:
-    """Return for each event the nearest in its lineage (or itself) that is not `onward`, else the
-    first.
-
-    Pointer doubling: the number of rounds is the logarithm of the longest lineage.
-    """
-    here = np.arange(len(before), dtype=np.int64)
-    jump = np.where(onward & (before != NONE), before, here)
-    while True:
-        further = jump[jump]
-        if np.array_equal(further, jump):
-            return jump
-        jump = further
-
-
-def _unchanged_text(target: TargetTable, unresolved: dict[str, Mask], count: int) -> pa.Array:
-    """Return `_cdc_unchanged` of each row: positions of unresolved columns as `.3.17.`, or null."""
-    if not unresolved:
-        return pa.nulls(count, pa.string())
-    positions = [target.schema.get_field_index(name) for name in unresolved]
-    bits = np.packbits(np.column_stack(list(unresolved.values())), axis=1)
-    patterns, which = np.unique(bits, axis=0, return_inverse=True)
-    texts = []
-    for pattern in patterns:
-        flags = np.unpackbits(pattern, count=len(positions))
-        marked = [str(p) for p, flag in zip(positions, flags, strict=True) if flag]
-        texts.append(f".{'.'.join(marked)}." if marked else None)
-    return pa.array(texts, pa.string()).take(pa.array(which.reshape(-1)))
 
 
 class _Hops:
@@ -249,7 +177,7 @@ def _hops(
     wanted = np.zeros(len(final), dtype=np.bool_)
     for mask in unresolved.values():
         wanted |= mask
-    arrival = _follow(before, changes.moved_from < 0)
+    arrival = follow(before, changes.moved_from < 0)
     place = arrival[final]
     rows = np.flatnonzero(wanted & (changes.moved_from[place] >= 0))
     references = np.full(len(final), NONE, dtype=np.int64)

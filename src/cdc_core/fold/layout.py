@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,17 +64,8 @@ def _after(changes: TableChanges, snapshot_lsn: Lsn) -> TableChanges:
     at_snapshot = lsn == np.uint64(snapshot_lsn)
     if first == 0 and not at_snapshot.any():
         return changes
-    moved = changes.moved_from[first:]
-    return TableChanges(
-        relation=changes.relation,
-        rows=changes.rows.slice(first),
-        op=changes.op[first:],
-        commit_lsn=(lsn + at_snapshot.astype(np.uint64))[first:],
-        committed_at=changes.committed_at[first:],
-        xid=changes.xid[first:],
-        moved_from=np.where(moved >= 0, moved - first, -1),
-        unchanged={name: mask[first:] for name, mask in changes.unchanged.items()},
-    )
+    newer = replace(changes, commit_lsn=lsn + at_snapshot.astype(np.uint64))
+    return newer.between(first, len(changes))
 
 
 def _place(changes: TableChanges, layout: RowLayout, target: TargetTable) -> TableChanges:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cdc_core.fold.fold import fold
-from cdc_core.fold.row_layout import keyed_schema
+from cdc_core.fold.row_layout import keyed_schema, relaid
 from cdc_core.values.changes import Op, TableChanges
+from cdc_core.values.history import BASE
 from cdc_core.values.merges import (
     COMMITTED_AT_COLUMN,
     DELETE,
@@ -33,10 +34,15 @@ from cdc_core.values.row_hash import hash_rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from cdc_core.values.lsn import Lsn
     from cdc_core.values.merges import StagedRows
     from cdc_core.values.relation import Relation
 
     Stage = Callable[[pa.Table], StagedRows]
+    #: From changes, target, key, and the first `_cdc_ref`.
+    Refold = Callable[[TableChanges, TargetTable, tuple[str, ...], int], KeyedMerge]
+
+Place = TypeVar("Place")
 
 #: Bytes of folded rows held in memory. Beyond this the largest are staged, down to half of it.
 HELD_BYTES = 48 << 20
@@ -69,39 +75,56 @@ class _Part:
             self.merge, rows=rows.schema.empty_table(), staged=(*self.merge.staged, stage(rows))
         )
 
+    def drop_from(self, lsn: Lsn, stage: Stage) -> None:
+        """Drop the rows that committed at or after `lsn`."""
+        staged = []
+        for chunk in self.merge.staged:
+            rows = chunk.read()
+            older = _older(rows, lsn)
+            staged.append(chunk if len(older) == len(rows) else stage(older))
+        self.merge = replace(self.merge, rows=_older(self.merge.rows, lsn), staged=tuple(staged))
 
-class BatchParts:
-    """The parts of a batch so far, by the oid of their table."""
 
-    def __init__(self, stage: Stage) -> None:
+class BatchParts(Generic[Place]):
+    """The parts of a batch so far, by their place: a table, or a section of its changes.
+
+    `refold` folds the rows of several parts, as changes, once more.
+    """
+
+    def __init__(self, stage: Stage, refold: Refold | None = None) -> None:
         self._stage = stage
-        self._parts: dict[int, list[_Part]] = {}
-        self._rows: dict[int, int] = {}
+        self._refold = refold or _keyed
+        self._parts: dict[Place, list[_Part]] = {}
+        self._rows: dict[Place, int] = {}
 
     @property
-    def oids(self) -> list[int]:
+    def places(self) -> list[Place]:
         return list(self._parts)
 
-    def rows_of(self, oid: int) -> int:
-        """Return the number of folded rows of a table: the next part's `_cdc_ref` starts there."""
-        return self._rows.get(oid, 0)
+    def rows_of(self, place: Place) -> int:
+        """Return the number of folded rows of a place: the next part's `_cdc_ref` starts there."""
+        return self._rows.get(place, 0)
 
-    def renamed(self, oid: int, target: TargetTable) -> bool:
+    def renamed(self, place: Place, target: TargetTable) -> bool:
         """Whether a part uses other names than `target` for the table or its columns."""
-        before = [part.merge.target for part in self._parts[oid]]
+        before = [part.merge.target for part in self._parts[place]]
         names = target.schema.names
         return any(
             (table.name, table.schema.names) != (target.name, names[: len(table.schema)])
             for table in before
         )
 
-    def add(self, relation: Relation, merge: Merge) -> None:
-        oid = relation.oid
+    def add(self, place: Place, relation: Relation, merge: Merge) -> None:
         if merge.truncated_at is not None:
-            self._parts.pop(oid, None)  # the row count stays: `_cdc_ref` must not repeat
+            self._parts.pop(place, None)  # the row count stays: `_cdc_ref` must not repeat
         part = _Part(merge, relation, _key_range(merge), merge.rows.nbytes)
-        self._parts.setdefault(oid, []).append(part)
-        self._rows[oid] = self.rows_of(oid) + len(merge.rows)
+        self._parts.setdefault(place, []).append(part)
+        self._rows[place] = self.rows_of(place) + len(merge.rows)
+
+    def drop_from(self, place: Place, lsn: Lsn) -> None:
+        """Drop the rows of a place that committed at or after `lsn`."""
+        for part in self._parts.get(place, ()):
+            part.drop_from(lsn, self._stage)
 
     def make_room(self) -> None:
         """Stage rows that memory should not hold while more parts arrive."""
@@ -115,23 +138,24 @@ class BatchParts:
             held -= part.held_bytes
             part.stage(self._stage)
 
-    def discard(self, oid: int) -> None:
-        self._parts.pop(oid, None)
-        self._rows.pop(oid, None)
+    def discard(self, place: Place) -> None:
+        self._parts.pop(place, None)
+        self._rows.pop(place, None)
 
     def clear(self) -> None:
         self._parts.clear()
         self._rows.clear()
 
     def take(
-        self, oid: int, target: TargetTable, key: tuple[str, ...], dropped: Sequence[str]
+        self, place: Place, target: TargetTable, key: tuple[str, ...], dropped: Sequence[str]
     ) -> Merge:
-        """Return and forget a table's parts as one merge into `target`, at most one row per key.
+        """Return and forget the parts of a place as one merge into `target`, at most one row per
+        key.
 
         `target` may have changed since the first part. Raises `Entangled`.
         """
-        parts = self._parts.pop(oid)
-        self._rows.pop(oid)
+        parts = self._parts.pop(place)
+        self._rows.pop(place)
         as_they_are = all(part.merge.target == target for part in parts)
         if len(parts) == 1 and as_they_are:
             return parts[0].merge
@@ -151,15 +175,17 @@ class BatchParts:
     def _folded_again(
         self, parts: list[_Part], target: TargetTable, key: tuple[str, ...]
     ) -> KeyedMerge:
-        relation, truncated_at = parts[-1].relation, parts[0].merge.truncated_at
-        total = sum(len(part.merge.rows) + sum(map(len, part.merge.staged)) for part in parts)
+        relation, first = parts[-1].relation, parts[0].merge
+        assert isinstance(first, KeyedMerge)
+        total = sum(_count(part.merge) for part in parts)
         if not total:
-            return KeyedMerge(target, key, keyed_schema(target).empty_table(), truncated_at)
+            empty = keyed_schema(target).empty_table()
+            return replace(first, target=target, key=key, rows=empty, staged=())
         groups = max(-(-total // REGROUP_ROWS), sum(p.nbytes for p in parts) // REGROUP_BYTES)
         merges: list[KeyedMerge] = []
         if groups <= 1:
             events = _events(pa.concat_tables(list(_relaid(parts, target))), relation, target)
-            merges.append(_keyed(events, target, key))
+            merges.append(self._refold(events, target, key, 0))
         else:
             shares: list[list[StagedRows]] = [[] for _ in range(groups)]
             for rows in _relaid(parts, target):
@@ -169,7 +195,8 @@ class BatchParts:
             for staged in shares:
                 if staged:
                     rows = pa.concat_tables([chunk.read() for chunk in staged])
-                    merge = _keyed(_events(rows, relation, target), target, key)
+                    events, refs = _events(rows, relation, target), sum(map(_count, merges))
+                    merge = self._refold(events, target, key, refs)
                     merges.append(
                         replace(
                             merge,
@@ -179,7 +206,9 @@ class BatchParts:
                     )
         together = _together(merges, target)
         assert isinstance(together, KeyedMerge)
-        return replace(together, truncated_at=truncated_at)
+        return replace(
+            together, truncated_at=first.truncated_at, truncated_time=first.truncated_time
+        )
 
 
 def _key_range(merge: Merge) -> tuple[object, object] | None:
@@ -221,26 +250,11 @@ def _together(merges: Sequence[Merge], target: TargetTable) -> Merge:
 
 
 def _relaid(parts: list[_Part], target: TargetTable) -> Iterator[pa.Table]:
-    """Yield the rows of the parts, in order, in the columns of `target`.
-
-    Columns keep their positions when a table changes. They may have new names or wider types, and
-    columns may be added, in which older rows are NULL.
-    """
+    """Yield the rows of the parts, in order, in the columns of `target`."""
     for part in parts:
-        own = len(part.merge.target.schema)
         for rows in (*(chunk.read() for chunk in part.merge.staged), part.merge.rows):
-            if not len(rows):
-                continue
-            columns = [
-                rows.column(place).cast(field.type)
-                if place < own
-                else pa.nulls(len(rows), field.type)
-                for place, field in enumerate(target.schema)
-            ]
-            control = list(rows.schema)[own:]
-            yield pa.table(
-                [*columns, *rows.columns[own:]], schema=pa.schema([*target.schema, *control])
-            )
+            if len(rows):
+                yield relaid(rows, part.merge.target, target)
 
 
 def _shares(rows: pa.Table, key: tuple[str, ...], groups: int) -> Iterator[pa.Table]:
@@ -255,6 +269,9 @@ def _shares(rows: pa.Table, key: tuple[str, ...], groups: int) -> Iterator[pa.Ta
 
 def _events(rows: pa.Table, relation: Relation, target: TargetTable) -> TableChanges:
     """Return folded rows, in the order of their parts, as changes."""
+    bases = pc.equal(rows.column(OP_COLUMN), BASE)
+    if pc.any(bases).as_py():
+        rows = rows.filter(pc.invert(bases))
     deleted = pc.equal(rows.column(OP_COLUMN), DELETE).to_numpy(zero_copy_only=False)
     marks = rows.column(UNCHANGED_COLUMN)
     unchanged = {}
@@ -275,7 +292,17 @@ def _events(rows: pa.Table, relation: Relation, target: TargetTable) -> TableCha
     )
 
 
-def _keyed(changes: TableChanges, target: TargetTable, key: tuple[str, ...]) -> KeyedMerge:
-    merge = fold(changes, target, key)
+def _count(merge: Merge) -> int:
+    return len(merge.rows) + sum(map(len, merge.staged))
+
+
+def _older(rows: pa.Table, lsn: Lsn) -> pa.Table:
+    return rows.filter(pc.less(rows.column(LSN_COLUMN), int(lsn)))
+
+
+def _keyed(
+    changes: TableChanges, target: TargetTable, key: tuple[str, ...], first_ref: int
+) -> KeyedMerge:
+    merge = fold(changes, target, key, first_ref=first_ref)
     assert isinstance(merge, KeyedMerge)
     return merge

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from cdc_core.values.history import LOG_CONTROL_FIELDS, LOG_FIELDS
 from cdc_core.values.masks import last4
 from cdc_core.values.merges import (
     COMMITTED_AT_COLUMN,
@@ -88,6 +89,11 @@ def multiset_schema(target: TargetTable) -> pa.Schema:
     return pa.schema([*target.schema, *METADATA_FIELDS, *MULTISET_CONTROL_FIELDS])
 
 
+def log_schema(target: TargetTable) -> pa.Schema:
+    """The columns of the rows of a `LogAppend`."""
+    return pa.schema([*target.schema, *LOG_FIELDS, *LOG_CONTROL_FIELDS])
+
+
 def loaded_schema(target: TargetTable) -> pa.Schema:
     """The columns of the rows of a `Replacement`."""
     return pa.schema([*target.schema, *METADATA_FIELDS])
@@ -101,6 +107,21 @@ def arrange(schema: pa.Schema, values: Mapping[str, Values], count: int) -> pa.T
     """
     columns = [_column(values.get(field.name), field, count) for field in schema]
     return pa.table(columns, schema=schema)
+
+
+def relaid(rows: pa.Table, before: TargetTable, target: TargetTable) -> pa.Table:
+    """Return rows that were laid out for `before` in the columns of `target`.
+
+    Columns keep their positions when a table changes. They may have new names or wider types, and
+    columns may be added, in which older rows are NULL.
+    """
+    own = len(before.schema)
+    columns = [
+        rows.column(place).cast(field.type) if place < own else pa.nulls(len(rows), field.type)
+        for place, field in enumerate(target.schema)
+    ]
+    control = list(rows.schema)[own:]
+    return pa.table([*columns, *rows.columns[own:]], schema=pa.schema([*target.schema, *control]))
 
 
 def values_of(rows: pa.Table) -> dict[str, Values]:

@@ -6,20 +6,23 @@ out with certainty is left out of the load and read again.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cdc_core.fold.fold import fold
 from cdc_core.fold.layout import lay_out
+from cdc_core.fold.log import LogParts
 from cdc_core.fold.multi_part_batch import BatchParts, Entangled
 from cdc_core.fold.row_layout import RowLayout
 from cdc_core.fold.unrepresentable import HeldUnrepresentable, unrepresentable_rows
+from cdc_core.fold.versions import VersionParts
 from cdc_core.tables.enum_labels import has_stray_label
 from cdc_core.tables.schema_change import has_names, resolve_columns, widens
 from cdc_core.values.changes import Op
 from cdc_core.values.lsn import Lsn
-from cdc_core.values.merges import EMPTY_BATCH, LoadBatch
+from cdc_core.values.merges import EMPTY_BATCH, KeyedMerge, LoadBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from cdc_core.tables.followed_tables import FollowedTables
     from cdc_core.values.changes import ChangeBatch, TableChanges
     from cdc_core.values.checkpoint import ColumnState, TableState
+    from cdc_core.values.history import HistoryStep
     from cdc_core.values.merges import Merge, StagedRows
     from cdc_core.values.relation import Column
 
@@ -41,17 +45,20 @@ class BatchFolding:
 
     def __init__(self, tables: FollowedTables, stage: Callable[[pa.Table], StagedRows]) -> None:
         self._tables = tables
-        self._parts = BatchParts(stage)
+        self._parts: BatchParts[int] = BatchParts(stage)
+        self._logs, self._versions = LogParts(stage), VersionParts(stage)
         self._unrepresentable = HeldUnrepresentable(stage)
 
     @property
     def holds_parts(self) -> bool:
         """Whether a batch has begun whose last part is still to come."""
-        return bool(self._parts.oids or self._unrepresentable.oids)
+        return bool(self._parts.places or self._unrepresentable.oids)
 
     def forget_parts(self) -> None:
         """Drop the parts of a batch that will be read again from its start."""
         self._parts.clear()
+        self._logs.clear()
+        self._versions.clear()
         self._unrepresentable.take()
 
     def apply(self, batch: ChangeBatch) -> LoadBatch | None:
@@ -68,16 +75,25 @@ class BatchFolding:
         for oid, versions_of_table in versions.items():
             self._fold(oid, versions_of_table)
         if not batch.complete:
-            self._parts.make_room()
+            for parts in (self._parts, self._logs, self._versions):
+                parts.make_room()
             return None
-        merges = [merge for oid in self._parts.oids if (merge := self._merge(oid)) is not None]
+        merges: list[Merge] = []
+        history: list[HistoryStep] = []
+        for oid in self._parts.places:
+            merge, steps = self._merge(oid)
+            merges += merge
+            history += steps
         unrepresentable = self._unrepresentable.take()
         self.forget_parts()
         pending = self._tables.take_definitions() or EMPTY_BATCH
         merged = {merge.target.name for merge in merges}
         definitions = [merge for merge in pending.merges if merge.target.name not in merged]
         return LoadBatch(
-            merges=(*definitions, *merges), steps=pending.steps, unrepresentable=unrepresentable
+            merges=(*definitions, *merges),
+            steps=pending.steps,
+            history=tuple(history),
+            unrepresentable=unrepresentable,
         )
 
     def _fold(self, oid: int, versions: list[TableChanges]) -> None:
@@ -92,35 +108,53 @@ class BatchFolding:
             return
         target = state.target_table
         laid_out = lay_out(list(zip(versions, layouts, strict=True)), target, state.snapshot_lsn)
-        merge = fold(
-            laid_out, target, state.target_key, state.dropped_columns, self._parts.rows_of(oid)
-        )
+        key = state.target_key
+        merge = fold(laid_out, target, key, state.dropped_columns, self._parts.rows_of(oid))
         if merge is not None:
-            self._parts.add(versions[-1].relation, merge)
+            self._parts.add(oid, versions[-1].relation, merge)
+            if state.log is not None:
+                self._logs.add(oid, state.log, laid_out, target, key, state.next_image)
+            if state.versions is not None:
+                self._versions.add(oid, laid_out, target, key)
         for rows in _unrepresentable(state, versions, layouts):
             self._unrepresentable.add(oid, rows)
 
-    def _merge(self, oid: int) -> Merge | None:
-        """Return the merge of a table's parts; None if the table must be read again."""
+    def _merge(self, oid: int) -> tuple[list[Merge], list[HistoryStep]]:
+        """Return the merge of a table's parts and its history; none if the table must be read
+        again."""
         if oid in self._tables.to_read or oid not in self._tables.streamed:
             self._discard(oid)
-            return None
+            return [], []
         state = self._tables.checkpoint.tables[oid]
         target = state.target_table
         if oid in self._unrepresentable.oids and self._parts.renamed(oid, target):
             # The values have the old names, which no later rename would find.
             self._discard(oid)
             self._tables.read_again(oid, "it was renamed within a large transaction")
-            return None
+            return [], []
+        key = state.target_key
+        steps: list[HistoryStep] = []
         try:
-            return self._parts.take(oid, target, state.target_key, state.dropped_columns)
+            merge = self._parts.take(oid, target, key, state.dropped_columns)
+            if state.versions is not None:
+                steps += self._versions.take(oid, state.versions, target, key)
         except Entangled:
-            self._unrepresentable.discard(oid)
+            self._discard(oid)
             self._tables.read_again(oid, "keys changed all over a large transaction")
-            return None
+            return [], []
+        if state.log is not None:
+            images, next_image = self._logs.take(oid, state.log, target, key)
+            steps += images
+            if next_image is not None:
+                self._tables.note_images(oid, next_image)
+        if isinstance(merge, KeyedMerge):
+            merge = replace(merge, soft_deletes=state.soft_deletes)
+        return [merge], steps
 
     def _discard(self, oid: int) -> None:
         self._parts.discard(oid)
+        self._logs.discard(oid)
+        self._versions.discard(oid)
         self._unrepresentable.discard(oid)
 
     def _resolve(self, oid: int, versions: list[TableChanges]) -> list[RowLayout] | None:

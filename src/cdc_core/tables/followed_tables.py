@@ -169,6 +169,11 @@ class FollowedTables:
         """The stream brought rows of a table that committed after the last comparison."""
         self._new_rows.add(oid)
 
+    def note_images(self, oid: int, next_image: int) -> None:
+        """The log of a table has images up to before `next_image`, once the batch is loaded."""
+        state = self.checkpoint.tables[oid]
+        self.checkpoint = self.checkpoint.with_table(replace(state, next_image=next_image))
+
     def read_again(self, oid: int, why: str) -> None:
         """Have a table read, by this run or the next."""
         self.to_read[oid] = why

@@ -80,6 +80,23 @@ class TableChanges:
     def __len__(self) -> int:
         return len(self.op)
 
+    def between(self, start: int, stop: int) -> TableChanges:
+        """Return the changes from `start` to before `stop`, without their unrepresentable values.
+
+        No update that has two rows may begin before `start`.
+        """
+        moved = self.moved_from[start:stop]
+        return TableChanges(
+            relation=self.relation,
+            rows=self.rows.slice(start, stop - start),
+            op=self.op[start:stop],
+            commit_lsn=self.commit_lsn[start:stop],
+            committed_at=self.committed_at[start:stop],
+            xid=self.xid[start:stop],
+            moved_from=np.where(moved >= 0, moved - start, -1),
+            unchanged={name: mask[start:stop] for name, mask in self.unchanged.items()},
+        )
+
     @property
     def operations(self) -> Operations:
         """An update counts as one, also of the key and of a row without a key."""

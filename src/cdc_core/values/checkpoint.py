@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from cdc_core.values.fingerprint import Fingerprint
+from cdc_core.values.history import log_of, versions_of
 from cdc_core.values.lsn import Lsn
 from cdc_core.values.merges import TargetTable
 from cdc_core.values.relation import TableName
@@ -104,6 +105,22 @@ class TableState:
     former: tuple[FormerColumns, ...] = ()
     #: The rules under which it was loaded.
     rules: TableRules = NO_RULES
+    #: The number of the next image in its log. Numbers never return, also without a log.
+    next_image: int = 1
+
+    @property
+    def log(self) -> str | None:
+        """The name of its log; None if it has none."""
+        return log_of(self.target) if "log" in self.rules.history else None
+
+    @property
+    def versions(self) -> str | None:
+        """The name of the table of its versions; None if it has none."""
+        return versions_of(self.target) if "scd2" in self.rules.history and self.key else None
+
+    @property
+    def soft_deletes(self) -> bool:
+        return self.rules.deletes == "soft" and bool(self.key)
 
     @property
     def names(self) -> dict[int, str]:
@@ -320,6 +337,7 @@ def _table_to_state(state: TableState) -> dict[str, Any]:
         "fingerprint": state.fingerprint.to_text(),
         "former": [[list(f.names.items()), f.last, str(f.until)] for f in state.former],
         "rules": {} if state.rules == NO_RULES else state.rules.to_state(),
+        "next_image": state.next_image,
     }
 
 
@@ -340,6 +358,7 @@ def _table_from_state(state: Mapping[str, Any]) -> TableState:
             for names, last, until in state.get("former", ())
         ),
         rules=TableRules.from_state(state.get("rules", {})),
+        next_image=state.get("next_image", 1),
     )
 
 

@@ -60,6 +60,16 @@ TRUNCATE_NUMBERS = 1 << 36
 DIFFERENCE_NUMBERS = 1 << 40
 
 
+def log_of(target: str) -> str:
+    """Return the name of a table's log."""
+    return f"{target}_history"
+
+
+def versions_of(target: str) -> str:
+    """Return the name of a table's versions."""
+    return f"{target}_scd2"
+
+
 @dataclass(frozen=True)
 class Moment:
     """A commit, or a snapshot: its LSN, and its time in microseconds since 1970-01-01 UTC."""

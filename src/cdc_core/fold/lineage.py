@@ -1,0 +1,96 @@
+"""Which event changed the same row before: the lineage of the events of a table.
+
+It goes across changes of the key. `NONE` stands for no event. A value that an event does not have
+is that of the nearest event in its lineage that has it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cdc_core.values.changes import Op
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+    from cdc_core.values.changes import TableChanges
+
+    Indexes = npt.NDArray[np.int64]
+    Mask = npt.NDArray[np.bool_]
+
+NONE = -1
+
+
+def key_codes(keys: pa.Table, events: Indexes) -> Indexes:
+    """Return a number for each event's key: equal for equal keys, dense from 0."""
+    codes: Indexes | None = None
+    for column in keys.columns:
+        column_codes, count = _codes(column.slice(int(events[0])) if len(events) else column[:0])
+        if codes is None:
+            codes = column_codes
+        else:
+            codes, _ = _codes(pa.chunked_array([pa.array(codes * count + column_codes)]))
+    assert codes is not None
+    return codes
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[Indexes, int]:
+    if pa.types.is_integer(column.type) and column.null_count == 0:
+        numbers = column.to_numpy()
+        if bool((numbers[1:] > numbers[:-1]).all()):
+            # Rows inserted by a sequence: all keys differ.
+            return np.arange(len(numbers), dtype=np.int64), len(numbers)
+    if pa.types.is_floating(column.type):
+        column = pc.add(column, pa.scalar(0, column.type))  # -0.0 is the key 0.0
+    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), len(encoded.dictionary)
+
+
+def lineage(changes: TableChanges, codes: Indexes, events: Indexes) -> Indexes:
+    """Return for each event the previous event of the same row; NONE if the batch has none."""
+    before = np.full(len(changes), NONE, dtype=np.int64)
+    order = np.argsort(codes, kind="stable")
+    same = codes[order[1:]] == codes[order[:-1]]
+    before[events[order[1:][same]]] = events[order[:-1][same]]
+    moved = changes.moved_from >= 0
+    before[moved] = changes.moved_from[moved]
+    before[changes.op == Op.INSERT] = NONE
+    return before
+
+
+def follow(before: Indexes, onward: Mask) -> Indexes:
+    """Return for each event the nearest in its lineage (or itself) that is not `onward`, else the
+    first.
+
+    Pointer doubling: the number of rounds is the logarithm of the longest lineage.
+    """
+    here = np.arange(len(before), dtype=np.int64)
+    jump = np.where(onward & (before != NONE), before, here)
+    while True:
+        further = jump[jump]
+        if np.array_equal(further, jump):
+            return jump
+        jump = further
+
+
+def unchanged_text(schema: pa.Schema, unresolved: Mapping[str, Mask], count: int) -> pa.Array:
+    """Return `_cdc_unchanged` of each row: positions of unresolved columns as `.3.17.`, or null."""
+    if not unresolved:
+        return pa.nulls(count, pa.string())
+    positions = [schema.get_field_index(name) for name in unresolved]
+    bits = np.packbits(np.column_stack(list(unresolved.values())), axis=1)
+    patterns, which = np.unique(bits, axis=0, return_inverse=True)
+    texts = []
+    for pattern in patterns:
+        flags = np.unpackbits(pattern, count=len(positions))
+        marked = [str(p) for p, flag in zip(positions, flags, strict=True) if flag]
+        texts.append(f".{'.'.join(marked)}." if marked else None)
+    return pa.array(texts, pa.string()).take(pa.array(which.reshape(-1)))
