@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from cdc_core.values.history import LOG_CONTROL_FIELDS, LOG_FIELDS
+from cdc_core.values.history import LOG_CONTROL_FIELDS, LOG_FIELDS, Moment
 from cdc_core.values.masks import last4
 from cdc_core.values.merges import (
     COMMITTED_AT_COLUMN,
@@ -131,10 +131,15 @@ def values_of(rows: pa.Table) -> dict[str, Values]:
 
 def metadata_of(snapshot: Snapshot) -> dict[str, Values]:
     """The metadata of rows that were read in a snapshot."""
+    return metadata_at(Moment(snapshot.lsn, snapshot.taken_at))
+
+
+def metadata_at(moment: Moment) -> dict[str, Values]:
+    """The metadata of rows that all have one moment."""
     lsn, committed_at = METADATA_FIELDS
     return {
-        LSN_COLUMN: pa.scalar(int(snapshot.lsn), lsn.type),
-        COMMITTED_AT_COLUMN: pa.scalar(snapshot.taken_at, committed_at.type),
+        LSN_COLUMN: pa.scalar(int(moment.lsn), lsn.type),
+        COMMITTED_AT_COLUMN: pa.scalar(moment.committed_at, committed_at.type),
     }
 
 

@@ -13,6 +13,14 @@ from cdc_core.fold.unrepresentable import HeldUnrepresentable
 from cdc_core.full_load.resume import divide_table, keep_ranges
 from cdc_core.full_load.table_reading import TableReading, TablesRead
 from cdc_core.ports.progress import Checkpointed, Note
+from cdc_core.tables.history_of_rows import (
+    archived_history,
+    difference,
+    free_number,
+    has_history,
+    key_changed,
+    reserved,
+)
 from cdc_core.tables.renames import table_renames
 from cdc_core.tables.schema_change import (
     RULES_CHANGED,
@@ -21,7 +29,14 @@ from cdc_core.tables.schema_change import (
     state_when_read,
 )
 from cdc_core.values.errors import CdcError, DestinationRefused
-from cdc_core.values.merges import LoadBatch, Replacement, TableRename
+from cdc_core.values.history import TRUNCATE_NUMBERS, Moment, log_of, versions_of
+from cdc_core.values.merges import (
+    DELETED_AT_COLUMN,
+    EMPTY_BATCH,
+    LoadBatch,
+    Replacement,
+    TableRename,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -33,7 +48,8 @@ if TYPE_CHECKING:
     from cdc_core.ports.progress import Progress
     from cdc_core.ports.snapshot_source import Snapshot
     from cdc_core.values.checkpoint import Checkpoint, TableState
-    from cdc_core.values.merges import ColumnRename, SchemaStep
+    from cdc_core.values.history import HistoryDifference, HistoryStep
+    from cdc_core.values.merges import SchemaStep
 
     #: A table with its target name.
     Pair = tuple[SourceTable, str]
@@ -74,7 +90,7 @@ class _Prepared:
     """A table's state once it is read, the renames to do before, and how it is read."""
 
     state: TableState
-    renames: tuple[ColumnRename, ...]
+    renames: tuple[SchemaStep, ...]
     ranges: TableRanges
 
 
@@ -108,6 +124,7 @@ class _Reader:
         )
 
     def run(self) -> tuple[Checkpoint, LoadBatch, TablesRead]:
+        self._mark_histories()
         self._expect(self._tables)
         alone = {oid for oid, found in self._prepared.items() if not found.ranges.whole}
         groups = deque(_groups(self._tables, alone))
@@ -131,6 +148,20 @@ class _Reader:
         last = LoadBatch(steps=tuple(self._steps), unrepresentable=self._unrepresentable.take())
         return self._checkpoint, last, self._counts
 
+    def _mark_histories(self) -> None:
+        """Have the next run read known tables with a history again if this one ends early.
+
+        Their history is then at the snapshot, so older changes of the stream cannot be added.
+        """
+        waiting = [
+            known.needs_snapshot("a full load was cut short")
+            for oid, found in self._prepared.items()
+            if (known := self._checkpoint.tables.get(oid)) is not None and has_history(found.state)
+        ]
+        if waiting:
+            self._checkpoint = self._checkpoint.with_table(*waiting)
+            self._destination.load(EMPTY_BATCH, self._checkpoint)
+
     def _prepare(self, table: SourceTable, target: str) -> _Prepared:
         before = self._checkpoint.tables.get(table.relation.oid)
         if before is not None and before.rules.history and rules_changed(before, table):
@@ -140,7 +171,10 @@ class _Reader:
                     "before stay as they were"
                 )
             )
-        state, renames = state_when_read(before, table, target, self._snapshot.lsn)
+        state, columns = state_when_read(before, table, target, self._snapshot.lsn)
+        former = self._former(state)
+        archived = archived_history(former, state) if former is not None else []
+        renames: tuple[SchemaStep, ...] = (*archived, *columns)
         ranges = divide_table(
             self._snapshot, table, state, self._destination, self._checkpoint.reading,
             self._progress,
@@ -162,16 +196,26 @@ class _Reader:
     def _load(self, group: Sequence[Pair]) -> list[TableState]:
         """Read and replace the tables of a group; return their new states."""
         steps, readings = list(self._steps), []
+        history: list[HistoryStep] = []
+        differences: list[HistoryDifference | None] = []
+        at = Moment(self._snapshot.lsn, self._snapshot.taken_at)
         for table, _ in group:
             found = self._prepared[table.relation.oid]
             steps += found.renames
+            first = free_number(found.state, self._destination)
+            former = self._former(found.state)
+            if former is not None and (began := key_changed(former, found.state, at, first)):
+                history.append(began)
+                first += TRUNCATE_NUMBERS
+            differences.append(difference(found.state, at, self._destination, first))
+            state = reserved(found.state, first) if found.state.log else found.state
             readings.append(
                 TableReading(
                     self._snapshot,
                     table,
-                    found.state,
+                    state,
                     found.ranges,
-                    self._gone_columns(found.state),
+                    self._gone_columns(state),
                     self._counts,
                     self._progress,
                     self._unrepresentable,
@@ -193,10 +237,12 @@ class _Reader:
                 reading.state.target_key,
                 gone=reading.gone,
                 kept=kept,
+                soft_deletes=at if reading.state.soft_deletes else None,
+                history=found_difference,
             )
-            for reading in readings
+            for reading, found_difference in zip(readings, differences, strict=True)
         )
-        batch = LoadBatch(steps=tuple(steps), replacements=replacements)
+        batch = LoadBatch(steps=tuple(steps), history=tuple(history), replacements=replacements)
         self._destination.load(batch, checkpoint)
         self._progress.emit(Checkpointed(checkpoint))
         self._checkpoint = checkpoint
@@ -255,7 +301,8 @@ class _Reader:
     def _is_refused(self, step: SchemaStep) -> bool:
         """Whether a step concerns a refused table; steps use the name after the rename."""
         name = step.new if isinstance(step, TableRename) else step.table
-        return any(self._targets[oid] == name for oid in self._counts.refused)
+        refused = [self._targets[oid] for oid in self._counts.refused]
+        return any(name in (target, log_of(target), versions_of(target)) for target in refused)
 
     def _gone_columns(self, state: TableState) -> frozenset[str] | None:
         """Return the columns that we wrote and that are not stored now, as in `Replacement`.
@@ -263,16 +310,21 @@ class _Reader:
         In a table that the checkpoint knows, all other columns belong to somebody else. Any other
         table there is left over from a run that did not end.
         """
-        states = self._checkpoint.tables
-        before = states.get(state.oid) or next(
-            (other for other in states.values() if other.target == state.target), None
-        )
-        now = {column.target for column in state.stored}
+        before, now = self._former(state), {column.target for column in state.stored}
         if before is None:
             # An excluded column must not stay, even if nobody knows who wrote it.
             excluded = frozenset(column.target for column in state.columns) - now
             return excluded if self._started_over else None
-        return frozenset(column.target for column in before.stored) - now
+        gone = frozenset(column.target for column in before.stored) - now
+        hard = before.soft_deletes and not state.soft_deletes
+        return gone | {DELETED_AT_COLUMN} if hard else gone
+
+    def _former(self, state: TableState) -> TableState | None:
+        """Return the state of the table that the destination has in this place."""
+        states = self._checkpoint.tables
+        return states.get(state.oid) or next(
+            (other for other in states.values() if other.target == state.target), None
+        )
 
 
 def _unsteady(state: TableState) -> TableState:

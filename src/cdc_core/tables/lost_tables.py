@@ -51,7 +51,8 @@ def _lost(
     *,
     current: bool,
 ) -> dict[int, str]:
-    targets = {state.target for oid in now for state in (before[oid], now[oid])}
+    states = [state for oid in now for state in (before[oid], now[oid])]
+    targets = {name for state in states for name in _tables_of(state)}
     held = dict(columns(targets, current=current))
     for step in steps:
         if isinstance(step, TableRename) and step.old in held:
@@ -60,15 +61,27 @@ def _lost(
             if held.pop(step.new, None) is None:
                 held[step.new] = moved
     reasons = {
-        oid: _reason(before[oid], state, held.get(state.target)) for oid, state in now.items()
+        oid: _lacking(state, held) or _reason(before[oid], state, held[state.target])
+        for oid, state in now.items()
     }
     return {oid: why for oid, why in reasons.items() if why}
 
 
-def _reason(before: TableState, state: TableState, held: Collection[str] | None) -> str:
+def _tables_of(state: TableState) -> list[str]:
+    """Return the names of a table and of its history."""
+    return [name for name in (state.target, state.log, state.versions) if name]
+
+
+def _lacking(state: TableState, held: Collection[str]) -> str:
+    """Name the table that the destination lacks; empty if it has them all."""
+    return next(
+        (f"the destination has no table {name}" for name in _tables_of(state) if name not in held),
+        "",
+    )
+
+
+def _reason(before: TableState, state: TableState, held: Collection[str]) -> str:
     """What the destination lacks of a table; empty for nothing. `held` are its columns there."""
-    if held is None:
-        return f"the destination has no table {state.target}"
     now = {column.attnum: column.target for column in state.columns}
     for column in before.columns:
         names = {column.target, now[column.attnum]}

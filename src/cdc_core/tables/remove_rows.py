@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from cdc_core.fold.row_layout import arrange, keyed_schema, values_of
-from cdc_core.values.merges import DELETE, LSN_COLUMN, OP_COLUMN, KeyedMerge, LoadBatch
+from cdc_core.fold.row_layout import arrange, keyed_schema, metadata_at, values_of
+from cdc_core.tables.history_of_rows import difference
+from cdc_core.tables.live_rows import scan_live
+from cdc_core.values.merges import DELETE, OP_COLUMN, KeyedMerge, LoadBatch
 from cdc_core.values.partition_bounds import rows_within
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from cdc_core.ports.destination import Destination
     from cdc_core.values.checkpoint import TableState
-    from cdc_core.values.lsn import Lsn
+    from cdc_core.values.history import Moment
 
 #: Bytes of keys held while a table is scanned, and rows staged at a time.
 HELD_BYTES = 256 << 20
@@ -28,21 +30,29 @@ class UnknownRows(Exception):
 
 
 def removals(
-    state: TableState, gone: Collection[int], destination: Destination, lsn: Lsn
+    state: TableState, gone: Collection[int], destination: Destination, at: Moment
 ) -> Iterator[LoadBatch]:
-    """Yield loads that remove the rows of these partitions; all rows there are older than `lsn`.
+    """Yield loads that remove the rows of these partitions; all rows there are older than `at`.
 
-    Load each before you request the next. Raises `UnknownRows` before the first.
+    Load each before you request the next. Raises `UnknownRows` before the first. The log gets
+    numbers from the one of `state` on.
     """
     while True:
         keys, whole = _keys(state, gone, destination)
         if len(keys):
             *staged, last = [
-                _deletes(state, keys.slice(start, STAGED_ROWS), lsn)
+                _deletes(state, keys.slice(start, STAGED_ROWS), at)
                 for start in range(0, len(keys), STAGED_ROWS)
             ]
             rows = tuple(destination.stage(part) for part in staged)
-            merge = KeyedMerge(state.target_table, state.target_key, last, staged=rows)
+            merge = KeyedMerge(
+                state.target_table,
+                state.target_key,
+                last,
+                staged=rows,
+                soft_deletes=state.soft_deletes,
+                history=difference(state, at, destination),
+            )
             yield LoadBatch(merges=(merge,))
         if whole:
             return
@@ -60,7 +70,7 @@ def _keys(
     types = pa.schema([state.target_table.schema.field(name) for name in columns])
     found = [types.empty_table().select(list(key))]
     # The scan ends before the table that it reads is written.
-    for chunk in destination.scan(state.target, columns):
+    for chunk in scan_live(destination, state, columns):
         rows = chunk.cast(types)
         if any(rows.column(name).null_count for name in bounding):
             raise UnknownRows
@@ -73,6 +83,6 @@ def _keys(
     return pa.concat_tables(found), True
 
 
-def _deletes(state: TableState, keys: pa.Table, lsn: Lsn) -> pa.Table:
-    control = {LSN_COLUMN: pa.scalar(int(lsn)), OP_COLUMN: pa.scalar(DELETE)}
-    return arrange(keyed_schema(state.target_table), values_of(keys) | control, len(keys))
+def _deletes(state: TableState, keys: pa.Table, at: Moment) -> pa.Table:
+    control = {**metadata_at(at), OP_COLUMN: pa.scalar(DELETE)}
+    return arrange(keyed_schema(state.target_table), {**values_of(keys), **control}, len(keys))

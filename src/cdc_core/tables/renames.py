@@ -7,14 +7,15 @@ a name in use; those tables are read again instead.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from cdc_core.values.history import log_of, versions_of
 from cdc_core.values.merges import ColumnRename, TableRename
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from cdc_core.values.checkpoint import TableState
 
@@ -53,6 +54,24 @@ def in_order(renames: Collection[Rename], held: Collection[str] = ()) -> Renames
     return Renames(tuple(done), tuple(list(pending.values()) + shared))
 
 
+def with_history(renames: Iterable[Rename], state: TableState) -> tuple[Rename, ...]:
+    """Return the renames of a table or of its columns, and with each the same for its history.
+
+    `state` is the table's state; of a renamed table it may have the old name or the new one.
+    """
+    kinds = [log_of] if state.log else []
+    kinds += [versions_of] if state.versions else []
+    found: list[Rename] = []
+    for rename in renames:
+        found.append(rename)
+        if isinstance(rename, TableRename):
+            names = [(name_of(rename.old), name_of(rename.new)) for name_of in kinds]
+            found += [replace(rename, old=old, new=new) for old, new in names]
+        else:
+            found += [replace(rename, table=name_of(rename.table)) for name_of in kinds]
+    return tuple(found)
+
+
 def table_renames(
     states: Mapping[int, TableState], targets: Mapping[int, str]
 ) -> Renames[TableRename]:
@@ -63,4 +82,9 @@ def table_renames(
         if oid in states and states[oid].target != target
     }
     held = [state.target for oid, state in states.items() if oid not in moving]
-    return in_order(list(moving.values()), held)
+    found = in_order(list(moving.values()), held)
+    owners = {rename.old: states[oid] for oid, rename in moving.items()}
+    possible = [
+        step for rename in found.possible for step in with_history([rename], owners[rename.old])
+    ]
+    return replace(found, possible=tuple(possible))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from cdc_core.tables.renames import Renames, in_order
+from cdc_core.tables.renames import Renames, in_order, with_history
 from cdc_core.values.checkpoint import ColumnState, TableState, TableStatus
 from cdc_core.values.lsn import ZERO_LSN
 from cdc_core.values.merges import ColumnRename
@@ -89,7 +89,9 @@ def reread_state(
     kept = tuple(c for c in before.columns if c.attnum in live or c.target.casefold() not in wanted)
     gone = tuple(c.target for c in before.columns if c not in kept)
     followed = _follow(replace(before, columns=kept), source, gone)
-    return replace(fresh, columns=followed.columns), followed.renames.possible
+    renames = with_history(followed.renames.possible, before)
+    next_image = before.next_image
+    return replace(fresh, columns=followed.columns, next_image=next_image), renames
 
 
 def _new_names(before: TableState, relation: Relation) -> set[str]:
@@ -135,7 +137,8 @@ def evolve(
     reread = next(filter(None, reasons), "")
     fingerprint = new if reread else new.following(old, until).keeping(new.gone(old), old)
     evolved = replace(state, columns=followed.columns, key=relation.key, fingerprint=fingerprint)
-    return Evolution(evolved, followed.renames.possible, tuple(changes), reread)
+    renames = with_history(followed.renames.possible, state)
+    return Evolution(evolved, renames, tuple(changes), reread)
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,9 @@ class _Known:
             if current is not None:
                 yield from _column_differences(column, current)
             elif not column.dropped:
-                yield f"column {column.name} dropped", ""
+                # The log of a table without a key finds a row by all of its columns.
+                reread = "a column was dropped" if self.state.log and not self.state.key else ""
+                yield f"column {column.name} dropped", reread
         for added in self.relation.columns:
             if added.attnum in self.before:
                 continue

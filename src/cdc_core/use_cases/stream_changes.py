@@ -36,6 +36,7 @@ from cdc_core.values.errors import (
     TablesNeedSnapshot,
     TablesRefused,
 )
+from cdc_core.values.history import DIFFERENCE_NUMBERS, Moment
 from cdc_core.values.merges import EMPTY_BATCH
 from cdc_core.values.relation import tables_option
 
@@ -362,8 +363,13 @@ class StreamChanges:
             self.progress.emit(
                 Note(f"{state.table}: removing the rows of partitions that are gone")
             )
+            if state.log is not None:
+                # Numbers that no later run gives to other images, however this one ends.
+                tables.note_images(oid, state.next_image + DIFFERENCE_NUMBERS)
+                self._advance(tables, reached)
+            at = Moment(reached, tables.checkpoint.committed_at or 0)
             try:
-                for load in removals(state, removal.gone, self.destination, reached):
+                for load in removals(state, removal.gone, self.destination, at):
                     self.destination.load(load, tables.checkpoint)
             except UnknownRows:
                 tables.read_again(oid, "a partition was detached or dropped")

@@ -35,7 +35,7 @@ from cdc_core.values.errors import (
 )
 from cdc_core.values.relation import tables_option
 from cdc_core.verify.compare_table import TableSides
-from cdc_core.verify.repair_table import RepairTable
+from cdc_core.verify.repair_table import RepairTable, mark_for_reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -255,6 +255,11 @@ class VerifyParity:
             refused = _refusal(table, state, sides) or self._changed(table)
             if refused:
                 line = replace(line, note=refused)
+            elif state.log and not state.key:
+                # The difference for its log needs all rows.
+                checkpoint = mark_for_reading(sides, checkpoint)
+                note = "not repaired: it has a log, but no key; the next cdc reads it again"
+                line = replace(line, note=note)
             else:
                 repairing = RepairTable(sides, checkpoint)
                 repairing.begin()

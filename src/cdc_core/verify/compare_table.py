@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from cdc_core.fold.row_layout import RowLayout, arrange
 from cdc_core.fold.unrepresentable import unrepresentable_rows
+from cdc_core.tables.live_rows import scan_live
 from cdc_core.values.merges import UNREPRESENTABLE_TABLE
 from cdc_core.values.row_hash import canonical_type, hash_rows, mix
 from cdc_core.verify.parity import Differences, Digest, RowHashes, differences, groups, joined
@@ -143,7 +144,7 @@ class TableSides:
     def target_chunks(self) -> Iterator[TargetRows]:
         """Yield chunks of the destination with the paired columns."""
         types = [canonical_type(self.relation.column(n).arrow_type) for n in self.pairing.source]
-        for rows in self.destination.scan(self.state.target, self.pairing.target):
+        for rows in scan_live(self.destination, self.state, self.pairing.target):
             for name, wanted in zip(self.pairing.target, types, strict=True):
                 held = rows.column(name).type
                 if canonical_type(held) != wanted:

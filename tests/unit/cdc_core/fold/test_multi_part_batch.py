@@ -57,8 +57,8 @@ def merge(rows: int, *, truncated_at: Lsn | None = None) -> KeyedMerge:
 
 
 def test_a_truncate_alone_follows_the_table_to_its_new_name() -> None:
-    parts = BatchParts(Stage)
-    parts.add(RELATION, merge(0, truncated_at=Lsn(5)))
+    parts = BatchParts[int](Stage)
+    parts.add(1, RELATION, merge(0, truncated_at=Lsn(5)))
     taken = parts.take(1, TargetTable("t9", OWN), ("id",), ())
     assert (taken.target.name, taken.truncated_at, len(taken.rows)) == ("t9", 5, 0)
     assert taken.rows.schema == STAGED
@@ -74,9 +74,9 @@ def test_parts_with_the_same_keys_are_folded_again_in_bounded_chunks(
         sizes.append(rows.nbytes)
         return Stage(rows)
 
-    parts = BatchParts(stage)
+    parts = BatchParts[int](stage)
     for _ in range(3):
-        parts.add(RELATION, merge(400))
+        parts.add(1, RELATION, merge(400))
     taken = parts.take(1, TargetTable("t", OWN), ("id",), ())
     assert sum(map(len, taken.staged)) == 400
     assert len(taken.staged) > 5

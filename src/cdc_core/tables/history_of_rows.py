@@ -1,0 +1,84 @@
+"""How rows that were read, not streamed, appear in the history of their table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cdc_core.tables.schema_change import widens
+from cdc_core.values.history import (
+    DIFFERENCE_NUMBERS,
+    HistoryDifference,
+    LogTruncate,
+    log_of,
+    versions_of,
+)
+from cdc_core.values.merges import TableRename
+
+if TYPE_CHECKING:
+    from cdc_core.ports.destination import Destination
+    from cdc_core.values.checkpoint import TableState
+    from cdc_core.values.history import Moment
+
+
+def has_history(state: TableState) -> bool:
+    return bool(state.log or state.versions)
+
+
+def free_number(state: TableState, destination: Destination) -> int:
+    """Return a number that no image in a table's log has, nor any number above it."""
+    if state.log is None:
+        return state.next_image
+    last = destination.last_numbers([state.log])
+    return max(state.next_image, 1 + last.get(state.log, 0))
+
+
+def difference(
+    state: TableState, at: Moment, destination: Destination, first: int | None = None
+) -> HistoryDifference | None:
+    """Return how a table's rows of this moment appear in its history; None if it has none.
+
+    `first` is the first free number; if it is not given, the destination is asked for it.
+    """
+    if not has_history(state):
+        return None
+    if first is None:
+        first = free_number(state, destination)
+    return HistoryDifference(at, state.log, first, state.versions)
+
+
+def reserved(state: TableState, first: int) -> TableState:
+    """Return the state after the numbers of a difference, which begin at `first`."""
+    return replace(state, next_image=first + DIFFERENCE_NUMBERS)
+
+
+def key_changed(before: TableState, now: TableState, at: Moment, first: int) -> LogTruncate | None:
+    """Return the step that ends every image of a log whose table has another key now.
+
+    The difference then inserts all rows, so that each new key's last image is its row. None if the
+    key is the same.
+    """
+    if not (before.log and now.log) or _key_numbers(before) == _key_numbers(now):
+        return None
+    return LogTruncate(now.log, now.target_table, (), first, at, None)
+
+
+def archived_history(before: TableState, now: TableState) -> list[TableRename]:
+    """Return the renames of history tables that cannot hold the values of a column's new type.
+
+    They are named after the LSN at which the table was read before; new ones take their place.
+    """
+    types = {column.target: column.arrow_type for column in before.stored}
+    if all(
+        widens(types.get(column.target, column.arrow_type), column.arrow_type)
+        for column in now.stored
+    ):
+        return []
+    names = [log_of(now.target)] if before.log else []
+    names += [versions_of(now.target)] if before.versions else []
+    return [TableRename(name, f"{name}_{before.snapshot_lsn:X}") for name in names]
+
+
+def _key_numbers(state: TableState) -> list[int]:
+    numbers = {column.name: column.attnum for column in state.columns if not column.dropped}
+    return sorted(numbers[name] for name in state.key)
