@@ -161,6 +161,7 @@ class _Reader:
         if waiting:
             self._checkpoint = self._checkpoint.with_table(*waiting)
             self._destination.load(EMPTY_BATCH, self._checkpoint)
+            self._progress.emit(Checkpointed(self._checkpoint))
 
     def _prepare(self, table: SourceTable, target: str) -> _Prepared:
         before = self._checkpoint.tables.get(table.relation.oid)
