@@ -173,9 +173,10 @@ def _run_mode(chosen: argparse.Namespace, asked: Callable[[], bool] | None = Non
 
     try:
         run_it = partial(when_free, work, settings.source.slot_wait_seconds, asked)
-        if getattr(chosen, "await_snapshot", False):
-            return once_loaded(run_it, container, stop)
-        return run_it()
+        with commands.measuring(container):
+            if getattr(chosen, "await_snapshot", False):
+                return once_loaded(run_it, container, stop)
+            return run_it()
     finally:
         container.shutdown_resources()
 

@@ -85,6 +85,13 @@ class Checkpointed:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadingUpTo:
+    """The run now loads what committed before `source_lsn`, the source's position."""
+
+    source_lsn: Lsn
+
+
+@dataclass(frozen=True, slots=True)
 class CaughtUp:
     """Every change that committed before `source_lsn` is durable. The source was there
     `seconds_ago`."""
@@ -131,6 +138,7 @@ Event: TypeAlias = (
     | TableRepaired
     | BatchLoaded
     | Checkpointed
+    | ReadingUpTo
     | CaughtUp
     | SlotObserved
     | RunEnded

@@ -11,6 +11,7 @@ from cdc_core.ports.progress import (
     CaughtUp,
     Checkpointed,
     ChunkRead,
+    ReadingUpTo,
     SlotObserved,
     TableRepaired,
     TableStarted,
@@ -88,6 +89,8 @@ class Tally:
                 self._load(event)
             case Checkpointed(checkpoint):
                 self._move_to(checkpoint)
+            case ReadingUpTo(source_lsn):
+                self._note_source(source_lsn)
             case CaughtUp(source_lsn, seconds_ago):
                 self._note_source(source_lsn)
                 self._caught_up = source_lsn

@@ -17,6 +17,7 @@ from cdc_core.ports.progress import (
     Listeners,
     Note,
     Progress,
+    ReadingUpTo,
     Warned,
 )
 from cdc_core.runs.recorder import RunRecorder
@@ -251,6 +252,7 @@ class StreamChanges:
         `idle_seconds`: how long the durable position has not moved; infinite in a run that ends.
         """
         attempts, began = 1, self.clock.monotonic()
+        self.progress.emit(ReadingUpTo(until))
         while True:
             try:
                 self._load_definitions(tables)

@@ -80,9 +80,22 @@ Exit codes: 0 done, 1 failed (run again), 2 command line or setting wrong,
         "apply every change committed before the run began",
         "pgbronze cdc --destination duckdb",
         "pgbronze cdc --follow",
+        "pgbronze cdc --follow --metrics-port 9187",
     )
     cdc.add_argument("--follow", action="store_true", help="continue until SIGTERM or Ctrl-C")
+    cdc.add_argument(
+        "--metrics-port",
+        type=_port,
+        metavar="PORT",
+        help="with --follow: serve metrics for Prometheus on this port of 127.0.0.1",
+    )
     cdc.set_defaults(stop=None)
+    for measured in (snapshot, cdc):
+        measured.add_argument(
+            "--metrics-file",
+            metavar="FILE",
+            help="at the end, write metrics to a file for a textfile collector",
+        )
     status = command(
         "status",
         "show slot, checkpoint, lag and tables; changes nothing",
@@ -161,6 +174,12 @@ def _json(parser: argparse.ArgumentParser) -> None:
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number of 0 or more")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65_536):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a port from 1 to 65535")
     return int(text)
 
 

@@ -20,6 +20,7 @@ from entrypoints.settings.model import CREDENTIALS, Settings
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from entrypoints.container import Container
 
@@ -84,6 +85,15 @@ def prepare_dlt(settings: Settings) -> None:
         dlt.secrets[CREDENTIALS] = settings.source.dsn
 
 
+def measuring(
+    container: Container, *, port: int | None = None, file: str | None = None
+) -> AbstractContextManager[None]:
+    """Export the metrics of the runs in the block, if anything wants them."""
+    from entrypoints.output import metrics
+
+    return metrics.measuring(container.settings(), container.progress(), port=port, file=file)
+
+
 def demo(chosen: argparse.Namespace) -> int:
     if chosen.destination not in (None, "duckdb"):
         raise SettingsError(
@@ -97,10 +107,11 @@ def demo(chosen: argparse.Namespace) -> int:
 
 def snapshot(chosen: argparse.Namespace) -> int:
     container = _container(chosen)
-    return when_free(
-        partial(take_snapshot, container, chosen.tables),
-        container.settings().source.slot_wait_seconds,
-    )
+    with measuring(container, file=chosen.metrics_file):
+        return when_free(
+            partial(take_snapshot, container, chosen.tables),
+            container.settings().source.slot_wait_seconds,
+        )
 
 
 def take_snapshot(container: Container, tables: list[str]) -> int:
@@ -126,9 +137,15 @@ def take_snapshot(container: Container, tables: list[str]) -> int:
 
 
 def cdc(chosen: argparse.Namespace) -> int:
+    if chosen.metrics_port is not None and not chosen.follow:
+        raise SettingsError(
+            "--metrics-port serves while the run follows",
+            "add --follow, or use --metrics-file",
+        )
     container = _container(chosen)
     work = partial(stream_changes, container, chosen.stop)
-    return when_free(work, container.settings().source.slot_wait_seconds, chosen.stop)
+    with measuring(container, port=chosen.metrics_port, file=chosen.metrics_file):
+        return when_free(work, container.settings().source.slot_wait_seconds, chosen.stop)
 
 
 def stream_changes(container: Container, stop: Callable[[], bool] | None = None) -> int:

@@ -1,0 +1,1 @@
+"""Metrics of runs, added up from their events, and the ways by which they leave the process."""
