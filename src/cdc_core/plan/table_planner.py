@@ -102,7 +102,7 @@ class TablePlanner:
             action=action,
             reason=why,
             columns=tuple(self._columns(table, state)),
-            left_out=tuple(_left_out(known)) if known else (),
+            left_out=(*_excluded(table), *(_left_out(known) if known else ())),
             dropped_columns=state.dropped_columns,
             definitions=tuple(d for d in self.renamed if d.table == state.target),
             notes=tuple(notes),
@@ -110,7 +110,11 @@ class TablePlanner:
 
     def _columns(self, table: SourceTable, state: TableState) -> Iterator[PlannedColumn]:
         """Yield the source's columns; a table that is set aside may not have all of them yet."""
-        targets = {column.attnum: column.target for column in state.columns if not column.dropped}
+        targets = {
+            column.attnum: column.target
+            for column in state.columns
+            if column.rule.is_stored and not column.dropped
+        }
         schema, key = state.target_table.schema, {*table.relation.key}
         for column in table.relation.columns:
             target = targets.get(column.attnum)
@@ -124,6 +128,12 @@ class TablePlanner:
                 key=column.name in key,
                 losses=tuple(losses(column)),
             )
+
+
+def _excluded(table: SourceTable) -> Iterator[LeftOutColumn]:
+    for column in table.relation.columns:
+        if not column.rule.is_stored:
+            yield LeftOutColumn(column.name, "the rules of the table exclude it")
 
 
 def _left_out(known: TableFacts) -> Iterator[LeftOutColumn]:

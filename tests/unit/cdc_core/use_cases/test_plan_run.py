@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from adapters.fakes import FaultPlan, InjectedCrash, InMemoryDestination
 from adapters.fakes.source import InMemoryMonitor, InMemorySnapshot
 from cdc_core.plan.plan import Action, DefinitionKind, Run, RunPlan
+from cdc_core.tables.catalog_with_rules import CatalogWithRules
+from cdc_core.tables.table_rules import RuleSet
 from cdc_core.use_cases.plan_run import PlanRun
+from cdc_core.values.table_rules import Rule
 from tests.support.fake_world import World, build
 
 if TYPE_CHECKING:
@@ -146,6 +149,18 @@ def test_before_the_first_load_it_plans_the_snapshot() -> None:
     assert planned.checkpoint is None
     assert planned.wal_bytes is None
     assert _state(world) == before
+
+
+def test_an_excluded_column_is_left_out() -> None:
+    world, _ = build(1)
+    source = world.source()
+    rules = RuleSet((Rule(match=("*",), exclude_columns=("n",)),))
+    catalog = CatalogWithRules(source, rules)
+    destination = InMemoryDestination(world.lake)
+    planned = PlanRun(InMemoryMonitor(world.postgres), source, catalog, destination).run()
+    with_n = [t for t in planned.tables if any(left.name == "n" for left in t.left_out)]
+    assert with_n
+    assert not any(column.name == "n" for table in planned.tables for column in table.columns)
 
 
 def test_an_unfinished_snapshot_reads_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
