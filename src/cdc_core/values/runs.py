@@ -6,7 +6,7 @@ sizes are those at `ended_at`. So counts of any rows can be added up.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -127,11 +127,11 @@ class RunTable:
 
 
 def receipts_as_rows(receipts: Iterable[RunReceipt]) -> pa.Table:
-    return pa.Table.from_pylist([asdict(receipt) for receipt in receipts], schema=RUNS_SCHEMA)
+    return pa.Table.from_pylist([vars(receipt) for receipt in receipts], schema=RUNS_SCHEMA)
 
 
 def run_tables_as_rows(tables: Iterable[RunTable]) -> pa.Table:
-    return pa.Table.from_pylist([asdict(table) for table in tables], schema=RUN_TABLES_SCHEMA)
+    return pa.Table.from_pylist([vars(table) for table in tables], schema=RUN_TABLES_SCHEMA)
 
 
 def receipts_of_rows(rows: pa.Table) -> list[RunReceipt]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -118,6 +120,21 @@ def test_the_life_of_a_pipeline(shop: Shop) -> None:
     shop.run("cleanup", "--yes")
     assert shop.run("runs").out.strip() == "no runs yet"
     assert json.loads(shop.run("runs", "--json").out) == []
+
+
+def test_queries_of_the_page_give_rows(shop: Shop) -> None:
+    page = Path(__file__).parents[3] / "docs" / "how-to" / "monitor.md"
+    failed, by_day = re.findall(r"```sql\n(.*?)```", page.read_text(), re.DOTALL)
+    shop.sql(TABLES)
+    shop.run("snapshot")
+    shop.sql("INSERT INTO orders VALUES (11, 1), (12, 1); DELETE FROM heap WHERE n = 1")
+    shop.run("cdc")
+    shop.sql("DELETE FROM heap")
+    shop.run("verify", code=1)
+    ((_, command, code, error),) = shop.lake_sql(failed)
+    assert (command, code, error) == ("verify", 1, "not equal to the source: public.heap")
+    changes = {table: number for _, table, number in shop.lake_sql(by_day)}
+    assert changes == {"public.empty": 0, "public.heap": 1, "public.orders": 2}
 
 
 def test_repaired_rows_are_changes(shop: Shop) -> None:
