@@ -6,8 +6,9 @@ import datetime as dt
 import json
 import math
 import struct
+import zlib
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,10 +18,10 @@ import pytest
 from cdc_core.values.checkpoint import (
     Checkpoint,
     ColumnState,
-    KeptRange,
     PartialReading,
     SourceIdentity,
     TableState,
+    WrittenRange,
 )
 from cdc_core.values.errors import CdcError
 from cdc_core.values.lsn import Lsn
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from cdc_core.ports.destination import Destination
+    from cdc_core.values.history import HistoryDifference, Moment
 
 UTC = dt.UTC
 NEGATIVE_NAN = struct.unpack("<d", bytes(6) + b"\xf8\xff")[0]
@@ -74,19 +76,47 @@ def multiset(target: TargetTable, rows: Iterable[dict[str, Any]], **more: Any) -
     return MultisetMerge(target, _rows(numbered, schema), **more)
 
 
-def replacement(target: TargetTable, *pieces: Iterable[dict[str, Any]]) -> Replacement:
+@dataclass(frozen=True)
+class Content:
+    """The content of a table before it is stored; the other fields are as in `Replacement`."""
+
+    target: TargetTable
+    rows: Iterable[pa.Table]
+    key: tuple[str, ...] = ()
+    gone: frozenset[str] | None = frozenset()
+    soft_deletes: Moment | None = None
+    history: HistoryDifference | None = None
+
+    def stored(self, destination: Destination, name: str = "rows") -> Replacement:
+        """Store the rows; return the replacement of the table by them."""
+        name = f"{name}-{zlib.crc32(self.target.name.encode())}"
+        destination.write(name, self.target, iter(self.rows))
+        more = {"soft_deletes": self.soft_deletes, "history": self.history}
+        return Replacement(self.target, (name,), self.key, self.gone, **more)
+
+    def load(self, destination: Destination, at: int) -> None:
+        """Replace the table."""
+        destination.load(replacing(destination, self), checkpoint(at))
+
+
+def replacing(destination: Destination, *contents: Content, **more: Any) -> LoadBatch:
+    """A batch that replaces tables, whose rows are stored."""
+    stored = tuple(found.stored(destination) for found in contents)
+    return LoadBatch(replacements=stored, **more)
+
+
+def table_of(target: TargetTable, *parts: Iterable[dict[str, Any]], **more: Any) -> Content:
     schema = pa.schema([*target.schema, *METADATA_FIELDS])
-    return Replacement(target, iter([_rows(piece, schema) for piece in pieces]))
+    return Content(target, [_rows(part, schema) for part in parts], **more)
 
 
-def orders(*pieces: Iterable[int]) -> Iterator[pa.Table]:
+def orders(*parts: Iterable[int]) -> Iterator[pa.Table]:
     """Rows of a replacement with these ids."""
-    found = replacement(ORDERS, *([{"id": n, "_cdc_lsn": 1} for n in ids] for ids in pieces)).rows
-    return iter(found)
+    return iter(table_of(ORDERS, *([{"id": n, "_cdc_lsn": 1} for n in ids] for ids in parts)).rows)
 
 
 def being_read(*parts: tuple[str, str, int]) -> Checkpoint:
-    reading = PartialReading(16385, "as it is", 740, tuple(KeptRange(*part) for part in parts))
+    reading = PartialReading(16385, "as it is", 740, tuple(WrittenRange(*part) for part in parts))
     return replace(checkpoint(1), reading=reading)
 
 
@@ -114,12 +144,15 @@ class DestinationContract:
         raise NotImplementedError
 
     def load(
-        self, opened: Callable[[], Destination], *batches: LoadBatch, at: int = 100
+        self, opened: Callable[[], Destination], *batches: LoadBatch | Content, at: int = 100
     ) -> Destination:
         """Load the batches in one run; the destination, closed, can be opened again."""
         with opened() as destination:
             for number, batch in enumerate(batches):
-                destination.load(batch, checkpoint(at + number))
+                if isinstance(batch, Content):
+                    batch.load(destination, at + number)
+                else:
+                    destination.load(batch, checkpoint(at + number))
         return opened()
 
     #: What `volumes` gives of a place without data.
@@ -375,13 +408,11 @@ class DestinationContract:
     ) -> None:
         log = TargetTable("log", pa.schema([("f", kind)]))
         values = (first, -first, math.nan, NEGATIVE_NAN, None, 0.1)
-        whole = replacement(log, [{"f": f, "_cdc_lsn": 10} for f in values])
+        whole = table_of(log, [{"f": f, "_cdc_lsn": 10} for f in values])
         deleted = (-first, NEGATIVE_NAN, None, 0.1)
         deletes = multiset(log, [{"f": f, "_cdc_op": "D", "_cdc_lsn": 20} for f in deleted])
         inserts = multiset(log, [{"f": -first, "_cdc_lsn": 30}] * 2)
-        with self.load(
-            opened, LoadBatch(replacements=(whole,)), LoadBatch(merges=(deletes,))
-        ) as destination:
+        with self.load(opened, whole, LoadBatch(merges=(deletes,))) as destination:
             assert [repr(f) for (f,) in content(destination, "log", "f")] == [repr(first), "nan"]
             destination.load(LoadBatch(merges=(inserts,)), checkpoint(300))
             found = [repr(f) for (f,) in content(destination, "log", "f")]
@@ -437,32 +468,30 @@ class DestinationContract:
 
     def test_tables_without_columns(self, opened: Callable[[], Destination]) -> None:
         bare = TargetTable("bare", pa.schema([]))
-        whole = replacement(bare, [{"_cdc_lsn": 5}] * 3)
+        whole = table_of(bare, [{"_cdc_lsn": 5}] * 3)
         events = multiset(
             bare,
             [{"_cdc_lsn": 10}, {"_cdc_op": "D", "_cdc_lsn": 10}]
             + [{"_cdc_op": "D", "_cdc_lsn": 11}] * 2,
         )
-        with self.load(
-            opened, LoadBatch(replacements=(whole,)), LoadBatch(merges=(events,))
-        ) as destination:
+        with self.load(opened, whole, LoadBatch(merges=(events,))) as destination:
             assert content(destination, "bare", "_cdc_lsn") == [(11,)]
             assert sum(len(piece) for piece in destination.scan("bare", ())) == 1
 
     def test_a_replacement_is_the_whole_content(self, opened: Callable[[], Destination]) -> None:
-        first = replacement(
+        first = table_of(
             ORDERS,
             [{"id": n, "note": "a", "_cdc_lsn": 5} for n in range(3)],
             [],
             [{"id": 3, "note": None, "_cdc_lsn": 5}],
         )
-        second = replacement(ORDERS, [{"id": 7, "note": "b", "_cdc_lsn": 9}])
-        with self.load(opened, LoadBatch(replacements=(first,))) as destination:
+        second = table_of(ORDERS, [{"id": 7, "note": "b", "_cdc_lsn": 9}])
+        with self.load(opened, first) as destination:
             expected = [(0, "a"), (1, "a"), (2, "a"), (3, None)]
             assert content(destination, "orders", "id", "note") == expected
-            destination.load(LoadBatch(replacements=(second,)), checkpoint(9))
+            second.load(destination, 9)
             assert content(destination, "orders", "id", "note") == [(7, "b")]
-            destination.load(LoadBatch(replacements=(replacement(ORDERS),)), checkpoint(9))
+            table_of(ORDERS).load(destination, 9)
             assert dict(destination.tables()) == {"orders": 0}
             merge = keyed(ORDERS, [{"id": 1, "note": "c", "_cdc_lsn": 20}])
             destination.load(LoadBatch(merges=(merge,)), checkpoint(20))
@@ -471,8 +500,7 @@ class DestinationContract:
     def test_an_empty_table_is_there_with_its_columns(
         self, opened: Callable[[], Destination]
     ) -> None:
-        batch = LoadBatch(replacements=(replacement(ORDERS),))
-        with self.load(opened, batch) as destination:
+        with self.load(opened, table_of(ORDERS)) as destination:
             assert dict(destination.tables()) == {"orders": 0}
             pieces = list(destination.scan("orders", ["id", "note", "doc", "_cdc_lsn"]))
             assert sum(len(piece) for piece in pieces) == 0
@@ -490,8 +518,8 @@ class DestinationContract:
             schema=schema,
         )
         pieces = 3 if self.scans_at_once else 20
-        whole = Replacement(ORDERS, (piece for _ in range(pieces)))
-        with self.load(opened, LoadBatch(replacements=(whole,))) as destination:
+        whole = Content(ORDERS, (piece for _ in range(pieces)))
+        with self.load(opened, whole) as destination:
             assert dict(destination.tables()) == {"orders": pieces * 70_000}
             sizes = [len(rows) for rows in destination.scan("orders", ["id"])]
             assert sum(sizes) == pieces * 70_000
@@ -507,105 +535,134 @@ class DestinationContract:
     def test_a_replacement_that_its_rows_end_leaves_the_table(
         self, opened: Callable[[], Destination], error: BaseException
     ) -> None:
-        whole = replacement(ORDERS, [{"id": 1, "_cdc_lsn": 1}])
+        whole = table_of(ORDERS, [{"id": 1, "_cdc_lsn": 1}])
 
         def broken() -> Iterator[pa.Table]:
-            yield from replacement(ORDERS, [{"id": 2, "_cdc_lsn": 2}]).rows
+            yield from table_of(ORDERS, [{"id": 2, "_cdc_lsn": 2}]).rows
             raise error
 
         with opened() as destination:
-            destination.load(LoadBatch(replacements=(whole,)), checkpoint(1))
+            whole.load(destination, 1)
             with pytest.raises(type(error)) as raised:
-                destination.load(
-                    LoadBatch(replacements=(Replacement(ORDERS, broken()),)), checkpoint(2)
-                )
+                destination.write("2", ORDERS, broken())
             assert raised.value is error
         with opened() as destination:
             assert content(destination, "orders", "id") == [(1,)]
             assert destination.read_checkpoint() == checkpoint(1)
 
-    def test_rows_that_are_kept_come_with_a_replacement(
+    def test_stored_rows_outlive_the_run_if_the_checkpoint_names_them(
         self, opened: Callable[[], Destination]
     ) -> None:
-        """Of a later run too; they are in no table before, and gone behind the reading."""
-        before = replacement(ORDERS, [{"id": 7, "_cdc_lsn": 1}])
+        """They are in no table before the load that names them."""
         with opened() as destination:
-            destination.load(LoadBatch(replacements=(before,)), checkpoint(1))
-            assert destination.kept() == frozenset()
-            assert destination.keep("1-A-0", ORDERS, orders(range(3), range(3, 5))) == 5
-            assert destination.keep("1-A-1", ORDERS, orders([])) == 0
+            table_of(ORDERS, [{"id": 7, "_cdc_lsn": 1}]).load(destination, 1)
+            assert destination.written() == frozenset()
+            assert destination.write("1-A-0", ORDERS, orders(range(3), range(3, 5))) == 5
+            assert destination.write("1-A-1", ORDERS, orders([])) == 0
             reading = being_read(("0-4", "1-A-0", 5), ("4-8", "1-A-1", 0))
             destination.load(EMPTY_BATCH, reading)
             assert dict(destination.tables()) == {"orders": 1}
         with opened() as destination:
             assert destination.read_checkpoint() == reading
-            assert destination.kept() == {"1-A-0", "1-A-1"}
-            destination.keep("1-B-2", ORDERS, orders(range(5, 8)))
-            last = replace(
-                Replacement(ORDERS, orders(range(8, 10))), kept=("1-A-0", "1-A-1", "1-B-2")
-            )
+            assert destination.written() == {"1-A-0", "1-A-1"}
+            destination.write("1-B-2", ORDERS, orders(range(5, 8)))
+            destination.write("1-B-3", ORDERS, orders(range(8, 10)))
+            assert destination.written() == {"1-A-0", "1-A-1", "1-B-2", "1-B-3"}
+            last = Replacement(ORDERS, ("1-A-0", "1-A-1", "1-B-2", "1-B-3"))
             destination.load(LoadBatch(replacements=(last,)), reading)
             assert content(destination, "orders", "id") == [(n,) for n in range(10)]
-            assert destination.kept() == {"1-A-0", "1-A-1", "1-B-2"}
+            assert destination.written() == {"1-A-0", "1-A-1"}
+            one = Replacement(ORDERS, ("1-A-0",))
+            destination.load(LoadBatch(replacements=(one,)), reading)
+            assert content(destination, "orders", "id") == [(n,) for n in range(5)]
+            assert destination.written() == {"1-A-0", "1-A-1"}
             destination.load(EMPTY_BATCH, checkpoint(2))
-            assert destination.kept() == frozenset()
-            assert content(destination, "orders", "id") == [(n,) for n in range(10)]
+            assert destination.written() == frozenset()
+            assert content(destination, "orders", "id") == [(n,) for n in range(5)]
 
-    def test_what_a_killed_run_kept_before_it_said_so_is_not_used(
+    def test_stored_rows_that_no_checkpoint_names_do_not_outlive_the_run(
         self, opened: Callable[[], Destination]
     ) -> None:
         with opened() as destination:
-            destination.keep("1-A-0", ORDERS, orders(range(3)))
+            destination.write("1-A-0", ORDERS, orders(range(3)))
+            assert destination.written() == {"1-A-0"}
         with opened() as destination:
             assert destination.read_checkpoint() is None
-            destination.keep("1-B-0", ORDERS, orders(range(5)))
+            assert destination.written() == frozenset()
+            destination.write("1-B-0", ORDERS, orders(range(5)))
             destination.load(EMPTY_BATCH, being_read(("0-4", "1-B-0", 5)))
-            assert destination.kept() == {"1-B-0"}
-            only = replace(Replacement(ORDERS, iter(())), kept=("1-B-0",))
+            assert destination.written() == {"1-B-0"}
+            only = Replacement(ORDERS, ("1-B-0",))
             destination.load(LoadBatch(replacements=(only,)), checkpoint(1))
             assert content(destination, "orders", "id") == [(n,) for n in range(5)]
+            assert destination.written() == frozenset()
 
-    def test_rows_that_end_too_early_are_not_kept(self, opened: Callable[[], Destination]) -> None:
+    def test_a_load_removes_stored_rows_that_it_does_not_name(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        with opened() as destination:
+            destination.write("1-A-0", ORDERS, orders(range(3)))
+            table_of(ORDERS, [{"id": 7, "_cdc_lsn": 1}]).load(destination, 1)
+            assert destination.written() == frozenset()
+            assert dict(destination.tables()) == {"orders": 1}
+
+    def test_rows_stored_again_replace_the_first(self, opened: Callable[[], Destination]) -> None:
+        with opened() as destination:
+            destination.write("1-A-0", ORDERS, orders(range(3)))
+            destination.write("1-A-0", ORDERS, orders(range(5, 7)))
+            whole = Replacement(ORDERS, ("1-A-0",))
+            destination.load(LoadBatch(replacements=(whole,)), checkpoint(1))
+            assert content(destination, "orders", "id") == [(5,), (6,)]
+
+    def test_rows_that_end_too_early_are_not_stored(
+        self, opened: Callable[[], Destination]
+    ) -> None:
         def broken() -> Iterator[pa.Table]:
             yield from orders(range(3))
             raise CdcError("the source is gone")
 
-        with opened() as destination, pytest.raises(CdcError, match="the source is gone"):
-            destination.keep("1-A-0", ORDERS, broken())
         with opened() as destination:
-            assert destination.kept() == frozenset()
+            destination.write("1-A-0", ORDERS, orders([1]))
+            with pytest.raises(CdcError, match="the source is gone"):
+                destination.write("1-A-1", ORDERS, broken())
+            assert destination.written() == {"1-A-0"}
+            whole = Replacement(ORDERS, ("1-A-0",))
+            destination.load(LoadBatch(replacements=(whole,)), checkpoint(1))
+            assert content(destination, "orders", "id") == [(1,)]
 
-    def test_a_kept_part_may_have_columns_of_any_type(
+    def test_stored_rows_may_have_columns_of_any_type(
         self, opened: Callable[[], Destination]
     ) -> None:
-        """And a replacement of kept rows leaves dropped columns, as any does."""
+        """And a replacement of several parts leaves dropped columns, as any does."""
         now = TargetTable("orders", pa.schema([("id", pa.string()), ("note", pa.int32())]))
-        before = replacement(ORDERS, [{"id": 1, "note": "5", "doc": "d", "_cdc_lsn": 5}])
+        before = table_of(ORDERS, [{"id": 1, "note": "5", "doc": "d", "_cdc_lsn": 5}])
         with opened() as destination:
-            destination.load(LoadBatch(replacements=(before,)), checkpoint(1))
-            rows = replacement(now, [{"id": "one", "note": 5, "_cdc_lsn": 9}]).rows
-            destination.keep("1-A-0", now, rows)
-            after = replace(Replacement(now, iter(())), kept=("1-A-0",))
+            before.load(destination, 1)
+            parts = [
+                table_of(now, [{"id": name, "note": 5, "_cdc_lsn": 9}]).stored(destination, name)
+                for name in ("one", "two")
+            ]
+            after = Replacement(now, tuple(name for part in parts for name in part.written))
             destination.load(LoadBatch(replacements=(after,)), checkpoint(2))
-            assert content(destination, "orders", "id", "note", "doc") == [("one", 5, None)]
+            expected = [("one", 5, None), ("two", 5, None)]
+            assert content(destination, "orders", "id", "note", "doc") == expected
 
-    def test_drop_leaves_nothing_kept(self, opened: Callable[[], Destination]) -> None:
+    def test_drop_leaves_no_stored_rows(self, opened: Callable[[], Destination]) -> None:
         with opened() as destination:
             destination.load(EMPTY_BATCH, checkpoint(1))
-            destination.keep("1-A-0", ORDERS, orders(range(3)))
+            destination.write("1-A-0", ORDERS, orders(range(3)))
+            destination.load(EMPTY_BATCH, being_read(("0-4", "1-A-0", 3)))
             destination.drop()
         with opened() as destination:
-            assert destination.kept() == frozenset()
+            assert destination.written() == frozenset()
 
     def test_a_replacement_keeps_dropped_columns_and_takes_new_types(
         self, opened: Callable[[], Destination]
     ) -> None:
-        before = replacement(ORDERS, [{"id": 1, "note": "5", "doc": "d", "_cdc_lsn": 5}])
+        before = table_of(ORDERS, [{"id": 1, "note": "5", "doc": "d", "_cdc_lsn": 5}])
         now = TargetTable("orders", pa.schema([("id", pa.string()), ("note", pa.int32())]))
-        after = replacement(now, [{"id": "one", "note": 5, "_cdc_lsn": 9}])
-        with self.load(
-            opened, LoadBatch(replacements=(before,)), LoadBatch(replacements=(after,))
-        ) as destination:
+        after = table_of(now, [{"id": "one", "note": 5, "_cdc_lsn": 9}])
+        with self.load(opened, before, after) as destination:
             assert content(destination, "orders", "id", "note", "doc") == [("one", 5, None)]
             merge = keyed(now, [{"id": "two", "note": 6, "_cdc_lsn": 20}])
             destination.load(LoadBatch(merges=(merge,)), checkpoint(20))
@@ -640,16 +697,13 @@ class DestinationContract:
     def test_an_exact_replacement_keeps_no_other_columns(
         self, opened: Callable[[], Destination]
     ) -> None:
-        first = replacement(ORDERS, [{"id": 1, "note": "a", "doc": "d", "_cdc_lsn": 10}])
+        first = table_of(ORDERS, [{"id": 1, "note": "a", "doc": "d", "_cdc_lsn": 10}])
         only_key = TargetTable("orders", pa.schema([("id", pa.int64())]))
-        second = replacement(only_key, [{"id": 2, "_cdc_lsn": 20}])
-        third = replacement(only_key, [{"id": 3, "_cdc_lsn": 30}])
-        with self.load(
-            opened, LoadBatch(replacements=(first,)), LoadBatch(replacements=(second,))
-        ) as destination:
+        second = table_of(only_key, [{"id": 2, "_cdc_lsn": 20}])
+        third = table_of(only_key, [{"id": 3, "_cdc_lsn": 30}])
+        with self.load(opened, first, second) as destination:
             assert content(destination, "orders", "id", "doc") == [(2, None)]
-            batch = LoadBatch(replacements=(replace(third, gone=None),))
-            destination.load(batch, checkpoint(30))
+            replace(third, gone=None).load(destination, 30)
             assert content(destination, "orders", "id") == [(3,)]
             with pytest.raises((CdcError, KeyError)):
                 content(destination, "orders", "id", "doc")
@@ -699,9 +753,11 @@ class DestinationContract:
         self, opened: Callable[[], Destination]
     ) -> None:
         merges = [keyed(ORDERS, [{"id": 1, "note": f"n{n}", "_cdc_lsn": n}]) for n in (10, 11, 12)]
-        whole = replacement(ORDERS, [{"id": 5, "note": "s", "_cdc_lsn": 5}])
-        batch = LoadBatch(replacements=(whole,), merges=tuple(merges))
-        with self.load(opened, batch) as destination:
+        whole = table_of(ORDERS, [{"id": 5, "note": "s", "_cdc_lsn": 5}])
+        with opened() as destination:
+            batch = replacing(destination, whole, merges=tuple(merges))
+            destination.load(batch, checkpoint(100))
+        with opened() as destination:
             assert content(destination, "orders", "id", "note") == [(1, "n12"), (5, "s")]
 
     def test_columns_returns_the_columns_of_tables(self, opened: Callable[[], Destination]) -> None:
@@ -746,7 +802,7 @@ class DestinationContract:
             expected = sorted([tuple(cell[n] for n in names) for cell in cells], key=repr)
             assert content(destination, UNREPRESENTABLE_TABLE, *names) == expected
 
-    def test_unrepresentable_values_may_be_staged_while_rows_are_written(
+    def test_unrepresentable_values_may_be_staged_while_rows_are_stored(
         self, opened: Callable[[], Destination]
     ) -> None:
         def cells(text: str) -> pa.Table:
@@ -756,23 +812,21 @@ class DestinationContract:
             return pa.Table.from_pylist(rows, schema=UNREPRESENTABLE_SCHEMA)
 
         with opened() as destination:
-            first, second = destination.stage(cells("first")), None
+            staged = [destination.stage(cells("first"))]
 
             def rows() -> Iterator[pa.Table]:
-                nonlocal second
                 yield from orders([1])
-                second = destination.stage(cells("second"))
+                staged.append(destination.stage(cells("second")))
+                yield from orders([2])
 
-            load = LoadBatch(
-                replacements=(Replacement(ORDERS, rows()),), unrepresentable=(first, cells("held"))
-            )
-            destination.load(load, checkpoint(10))
-            assert second is not None
-            destination.load(LoadBatch(unrepresentable=(second,)), checkpoint(11))
+            whole = Content(ORDERS, rows()).stored(destination)
+            values = (*staged, cells("held"))
+            batch = LoadBatch(replacements=(whole,), unrepresentable=values)
+            destination.load(batch, checkpoint(10))
         with opened() as destination:
             texts = [("first",), ("held",), ("second",)]
             assert content(destination, UNREPRESENTABLE_TABLE, "value_text") == texts
-            assert content(destination, "orders", "id") == [(1,)]
+            assert content(destination, "orders", "id") == [(1,), (2,)]
 
     def test_unrepresentable_values_follow_renames(self, opened: Callable[[], Destination]) -> None:
         names, odd = UNREPRESENTABLE_SCHEMA.names, 'it\'s \\ "so"'
@@ -821,7 +875,7 @@ class DestinationContract:
             pa.schema([("id", pa.int64())] + [(n, pa.string()) for n in self.odd_names]),
         )
         row = {name: f"v{n}" for n, name in enumerate(self.odd_names)}
-        whole = replacement(target, [{"id": 1, **row, "_cdc_lsn": 1}])
+        whole = table_of(target, [{"id": 1, **row, "_cdc_lsn": 1}])
         moved = keyed(
             target,
             [
@@ -839,7 +893,7 @@ class DestinationContract:
         ]
         with self.load(
             opened,
-            LoadBatch(replacements=(whole,)),
+            whole,
             LoadBatch(merges=(moved, bags[0])),
             LoadBatch(merges=(bags[1],)),
         ) as destination:
@@ -893,7 +947,7 @@ class DestinationContract:
             for n in range(count)
         ]
         batch = (
-            LoadBatch(replacements=(replacement(target, rows),))
+            table_of(target, rows)
             if way == "replacement"
             else LoadBatch(merges=(keyed(target, rows),))
         )

@@ -24,19 +24,19 @@ from cdc_core.values.merges import (
     KEYED_CONTROL_FIELDS,
     METADATA_FIELDS,
     ColumnRename,
-    LoadBatch,
-    Replacement,
     TableRename,
     TargetTable,
 )
 from tests.contracts.destination_contract import (
     ORDERS,
     THEN,
+    Content,
     checkpoint,
     content,
     keyed,
     multiset,
-    replacement,
+    replacing,
+    table_of,
 )
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def versions(
     return VersionMerge(VERSIONS, ORDERS, ("id",), table, truncated, **more)
 
 
-def whole(*rows: Sequence[Any], lsn: int = 10, **more: Any) -> Replacement:
+def whole(*rows: Sequence[Any], lsn: int = 10, **more: Any) -> Content:
     """The whole content of `ORDERS`."""
     found = [
         {
@@ -127,8 +127,7 @@ def whole(*rows: Sequence[Any], lsn: int = 10, **more: Any) -> Replacement:
         }
         for values in rows
     ]
-    made = replacement(ORDERS, found)
-    return Replacement(ORDERS, made.rows, ("id",), **more)
+    return table_of(ORDERS, found, key=("id",), **more)
 
 
 def numbered(destination: Destination, log: str, *columns: str) -> list[tuple[Any, ...]]:
@@ -150,8 +149,15 @@ class HistoryContract:
         with opened() as destination:
             yield destination
 
-    def load(self, destination: Destination, *steps: HistoryStep, **batch: Any) -> None:
-        destination.load(LoadBatch(history=steps, **batch), checkpoint(1))
+    def load(
+        self,
+        destination: Destination,
+        *steps: HistoryStep,
+        replacements: Iterable[Content] = (),
+        **batch: Any,
+    ) -> None:
+        loaded = replacing(destination, *replacements, history=steps, **batch)
+        destination.load(loaded, checkpoint(1))
 
     # The log.
 
@@ -349,11 +355,11 @@ class HistoryContract:
     ) -> None:
         names = ("what", "x")
 
-        def lines(*rows: tuple[str, float | None]) -> Replacement:
+        def lines(*rows: tuple[str, float | None]) -> Content:
             found = [{**dict(zip(names, row, strict=True)), "_cdc_lsn": 1} for row in rows]
             number = 1 + max(destination.last_numbers(["lines_history"]).values(), default=0)
             history = HistoryDifference(at(40), "lines_history", number)
-            return Replacement(LINES, replacement(LINES, found).rows, history=history)
+            return table_of(LINES, found, history=history)
 
         self.load(destination, replacements=(lines(("a", 0.0), ("a", 0.0), ("b", None)),))
         for _ in range(2):

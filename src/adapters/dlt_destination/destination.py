@@ -16,16 +16,11 @@ import pyarrow.compute as pc
 from adapters.dlt_destination.columns import all_fields, plain, same, widens
 from adapters.dlt_destination.dlt.errors import root_cause, settings_error
 from adapters.dlt_destination.failures import is_failure
-from adapters.dlt_destination.files.parquet import StagedParquet, write_chunks, write_table
+from adapters.dlt_destination.files.parquet import StagedParquet, write_table
 from adapters.dlt_destination.files.work_folder import WorkFolder
+from adapters.dlt_destination.run import Run
 from adapters.dlt_destination.store import PROBE_COLUMN
-from adapters.dlt_destination.table_steps import (
-    Run,
-    StagedCells,
-    StagedMerge,
-    StagedReplacement,
-    Steps,
-)
+from adapters.dlt_destination.table_steps import StagedCells, StagedMerge, Steps
 from cdc_core.values.checkpoint import Checkpoint
 from cdc_core.values.errors import CdcError, DestinationFailed, DestinationRefused
 from cdc_core.values.history import SORT_COLUMN
@@ -62,10 +57,8 @@ if TYPE_CHECKING:
     from cdc_core.values.naming import TableNaming
     from cdc_core.values.runs import RunReceipt, RunTable
 
-#: Folders in the work folder: files of the current batch, and staged rows. The two staging folders
-#: alternate, because rows for the next load are staged while the current load reads its own.
-FILES = "files"
-STAGING = ("staging-1", "staging-2")
+#: Folders in the work folder: files of the current batch, staged rows, and dlt's packages.
+FILES, STAGING, PACKAGES = "files", "staging", "dlt"
 
 #: Tables that are written at the same time, each by its own client.
 TABLES_AT_ONCE = 8
@@ -91,7 +84,8 @@ class DltDestination:
     """Implements `cdc_core.ports.destination.Destination`.
 
     A dlt pipeline is opened in a new folder when it is first needed, and again after an error: a
-    failed package is never loaded later, and the contents of the dataset are read again.
+    failed package is never loaded later, and the contents of the dataset are read again. Rows that
+    were stored or staged stay until the run ends.
     """
 
     def __init__(self, store: TableStore, settings: PipelineSettings) -> None:
@@ -104,10 +98,10 @@ class DltDestination:
         #: A client that keeps the connection open between scans.
         self._held: Any = None
         self._staged = 0
-        #: The folder for rows that are staged now.
-        self._staging = STAGING[0]
-        #: Whether the checkpoint mentions kept rows, or the next one will.
-        self._keeps = False
+        #: Names of stored rows: those that wait for a load, and those that the durable checkpoint
+        #: names (None: what a killed run left is not deleted yet).
+        self._waiting: set[str] = set()
+        self._needed: frozenset[str] | None = None
 
     @property
     def naming(self) -> TableNaming:
@@ -122,7 +116,7 @@ class DltDestination:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._close()
+        self._end()
 
     def read_checkpoint(self) -> Checkpoint | None:
         with self._failures("reading the checkpoint"):
@@ -130,7 +124,7 @@ class DltDestination:
         if state is None:
             return None
         try:
-            checkpoint = Checkpoint.from_state(state)
+            return Checkpoint.from_state(state)
         except (ValueError, KeyError, TypeError):
             raise DestinationFailed(
                 f"the checkpoint in dataset {self._settings.dataset_name!r} is of another version "
@@ -138,62 +132,46 @@ class DltDestination:
                 "run the version that wrote it; or, to have every table read again, drop the table "
                 "_dlt_pipeline_state of the dataset, then run: pgbronze snapshot",
             ) from None
-        self._keeps = checkpoint.reading is not None
-        return checkpoint
 
     def stage(self, rows: pa.Table) -> StagedParquet:
         with self._failures("staging"):
             self._open()
             self._staged += 1
-            path = self._subfolder(self._staging) / f"staged-{self._staged}.parquet"
+            path = self._subfolder(STAGING) / f"staged-{self._staged}.parquet"
             return StagedParquet(write_table(rows, path), len(rows), rows.schema)
 
-    def keep(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
-        with self._failures(f"keeping rows of table {target.name!r}"):
+    def write(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
+        with self._failures(f"storing rows of table {target.name!r}"):
             self._open()
             self._run.writes = True
-            folder = self._subfolder(FILES)
-            paths, count = write_chunks(rows, pa.schema(all_fields(target)), folder, "part")
+            self._stay_open()
             with self._opened_client() as client:
-                if not self._keeps:
-                    self._store.forget_kept(
-                        client
-                    )  # left by a run that was killed before its checkpoint
-                self._store.keep(client, name, paths)
-            self._keeps = True
-            shutil.rmtree(folder)
+                self._sweep(client)
+                count = self._store.write(client, name, target, rows)
+            self._waiting.add(name)
             return count
 
-    def kept(self) -> frozenset[str]:
-        with self._failures("looking for rows that were kept"), self._opened_client() as client:
-            return frozenset(self._store.kept(client))
+    def written(self) -> frozenset[str]:
+        with self._failures("looking for stored rows"), self._opened_client() as client:
+            return frozenset(self._store.written(client)) & (self._waiting | self._named())
 
     def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:
         with self._failures("loading"):
             packages = self._open()
             self._run.writes = True
             self._run.begins = packages.begins
-            folder, staged = self._subfolder(FILES), self._subfolder(self._staging)
-            self._staging = STAGING[self._staging == STAGING[0]]
+            needed = _named(checkpoint)
             # Open until the end, so that clients that dlt opens can share the connection.
             with self._opened_client() as client:
+                self._sweep(client)
+                self._store.make_durable(client, needed)
                 self._define(client, batch)
-                steps = Steps()
-                self._replace(client, batch, folder, steps)
-                _write_files(batch, folder, steps)
-                if UNREPRESENTABLE_TABLE in steps:
-                    self._fit(client, UNREPRESENTABLE, ())
-                if batch.replacements:
-                    # The store decides which columns a replaced table has.
-                    self._columns = None
-                self._apply(client, steps)
+                self._apply(client, self._steps(client, batch))
                 packages.run(checkpoint.to_state())
-                if self._keeps and checkpoint.reading is None:
-                    self._store.forget_kept(client)
-                    self._keeps = False
+                self._forget(client, needed)
             self._let_go()
-            shutil.rmtree(folder)
-            shutil.rmtree(staged)
+            for folder in (FILES, STAGING):
+                shutil.rmtree(self._subfolder(folder))
 
     def columns(
         self, tables: Collection[str], *, current: bool = False
@@ -252,17 +230,16 @@ class DltDestination:
     def try_writing(self) -> None:
         with self._failures("trying to write"):
             with self._opened_client() as client:
-                assert self._folder is not None
-                file = write_table(pa.table({PROBE_COLUMN: [1]}), self._folder.path / "try.parquet")
+                file = write_table(pa.table({PROBE_COLUMN: [1]}), self._run.folder / "try.parquet")
                 self._store.try_writing(client, file)
             # The caches must not contain what was created and dropped.
-            self._close()
+            self._end()
 
     def drop(self) -> Sequence[str]:
         with self._failures("dropping the dataset"):
             with self._opened_client() as client:
                 dropped = self._store.drop(client)
-            self._close()
+            self._end()
             return dropped
 
     def volumes(self) -> Mapping[str, Sequence[str]] | None:
@@ -280,24 +257,33 @@ class DltDestination:
             from adapters.dlt_destination.dlt.packages import Packages
 
             self._close()
-            self._folder = WorkFolder(self._settings.work_folder)
+            if self._folder is None:
+                self._folder = WorkFolder(self._settings.work_folder)
+                self._run.folder = self._folder.path
             factory = self._store.factory(self._run)
-            self._packages = Packages(self._settings, factory, self._folder.path)
+            self._packages = Packages(self._settings, factory, self._subfolder(PACKAGES))
         return self._packages
 
     def _subfolder(self, name: str) -> Path:
-        assert self._folder is not None
-        folder = self._folder.path / name
+        folder = self._run.folder / name
         folder.mkdir(exist_ok=True)
         return folder
 
     def _close(self) -> None:
+        """Close everything that an error may have broken; the next call opens it again."""
         with suppress(Exception):  # the connection can be lost
             self._let_go()
         self._packages = None
         self._columns = None
         self._run.begins = False
         self._store.close()
+        shutil.rmtree(self._run.folder / PACKAGES, ignore_errors=True)
+
+    def _end(self) -> None:
+        """End the run: nothing of it is left here."""
+        self._close()
+        self._waiting.clear()
+        self._needed = None
         if self._folder is not None:
             self._folder.remove()
             self._folder = None
@@ -308,7 +294,7 @@ class DltDestination:
             yield client
 
     def _stay_open(self) -> None:
-        """Keep the connection open between scans, until a load or the end: the cost of opening it
+        """Keep the connection open between calls, until a load or the end: the cost of opening it
         grows with the number of tables."""
         if self._held is None:
             self._held = self._open().client()
@@ -344,6 +330,26 @@ class DltDestination:
                 raise wrong_setting from None
             raise self._store.failure(error, where) from None
 
+    # Stored rows.
+
+    def _named(self) -> frozenset[str]:
+        """Return the names of stored rows that the durable checkpoint needs."""
+        return _named(self.read_checkpoint()) if self._needed is None else self._needed
+
+    def _sweep(self, client: Any) -> None:
+        """Delete what a killed run left, once."""
+        if self._needed is None:
+            needed = self._named()
+            self._store.sweep(client, needed)
+            self._needed = needed
+
+    def _forget(self, client: Any, needed: frozenset[str]) -> None:
+        """Delete the stored rows that a load did not name in its checkpoint."""
+        if unneeded := (self._waiting | self._named()) - needed:
+            self._store.forget(client, unneeded)
+        self._waiting.clear()
+        self._needed = needed
+
     # Preparing tables.
 
     def _known_columns(self, client: Any) -> MutableMapping[str, pa.Schema]:
@@ -370,9 +376,8 @@ class DltDestination:
             name = step.new if isinstance(step, TableRename) else step.table
             tasks.append((name, partial(self._rename, client, step)))
         for replacement in batch.replacements:
-            target = replacement.target
-            staged = StagedReplacement(target, (), 0, replacement.key, replacement.gone)
-            tasks.append((target.name, partial(self._store.make_fit, client, staged)))
+            make_fit = partial(self._store.make_fit, client, replacement)
+            tasks.append((replacement.target.name, make_fit))
         replaced = {replacement.target.name for replacement in batch.replacements}
         for merge in batch.merges:
             key = merge.key if isinstance(merge, KeyedMerge) else ()
@@ -418,42 +423,17 @@ class DltDestination:
         if self._current(client, UNREPRESENTABLE_TABLE) is not None:
             self._store.rename_cells(client, step)
 
-    def _replace(self, client: Any, batch: LoadBatch, folder: Path, steps: Steps) -> None:
-        """Replace whole tables: now if the store accepts rows as they arrive, else from files in a
-        step.
-
-        A table with a merge in the same batch needs files: both must be one atomic step.
-        """
-        merged = {merge.target.name for merge in batch.merges}
-        for number, replacement in enumerate(batch.replacements):
-            target = replacement.target
-            rows = IncomingRows(replacement.rows, pa.schema(all_fields(target)))
-            kept = self._places(client, replacement.kept)
-            step = StagedReplacement(target, (), 0, replacement.key, replacement.gone, kept)
-            if not kept and target.name not in merged and self._fill(client, step, rows):
-                continue
-            paths, count = write_chunks(rows, rows.schema, folder, f"content-{number}")
-            steps.add(target.name, replace(step, paths=paths, rows=count))
-
-    def _places(self, client: Any, kept: Sequence[str]) -> tuple[str, ...]:
-        """Return where the files that were kept under these names are."""
-        if not kept:
-            return ()
-        places = self._store.kept(client)
-        missing = [name for name in kept if name not in places]
-        if missing:
-            raise DestinationFailed("kept parts of a table have disappeared", "run again")
-        return tuple(place for name in kept for place in places[name])
-
-    def _fill(self, client: Any, step: StagedReplacement, rows: IncomingRows) -> bool:
-        try:
-            return self._store.fill(client, step, rows.reader())
-        except Exception as error:
-            if rows.error is not None:
-                raise rows.error from None
-            if refusal := self._store.refusal(root_cause(error)):
-                raise DestinationRefused({step.target.name: refusal.why}) from None
-            raise TableFailed(step.target.name) from error
+    def _steps(self, client: Any, batch: LoadBatch) -> Steps:
+        steps = Steps()
+        for replacement in batch.replacements:
+            steps.add(replacement.target.name, replacement)
+        _write_files(batch, self._subfolder(FILES), steps)
+        if UNREPRESENTABLE_TABLE in steps:
+            self._fit(client, UNREPRESENTABLE, ())
+        if batch.replacements:
+            # The store decides which columns a replaced table has.
+            self._columns = None
+        return steps
 
     def _apply(self, client: Any, steps: Steps) -> None:
         """Apply the steps, several tables at the same time. The first failure stops the load; a
@@ -539,39 +519,10 @@ class DltDestination:
         return missing, narrow
 
 
-class IncomingRows:
-    """The chunks of a table, cast to `schema`. They can be read once, in any thread.
-
-    A store's reader hides an error that the source of the rows raised. `error` keeps it.
-    """
-
-    def __init__(self, chunks: Iterable[pa.Table], schema: pa.Schema) -> None:
-        self.schema = schema
-        self.error: BaseException | None = None
-        self._chunks = chunks
-
-    def __iter__(self) -> Iterator[pa.Table]:
-        with self._keeping_error():
-            for chunk in self._chunks:
-                yield chunk if chunk.schema.equals(self.schema) else chunk.cast(self.schema)
-
-    def reader(self) -> pa.RecordBatchReader:
-        return pa.RecordBatchReader.from_batches(self.schema, self._batches())
-
-    def _batches(self) -> Iterator[pa.RecordBatch]:
-        with self._keeping_error():
-            for chunk in self:
-                yield from chunk.to_batches()
-
-    @contextmanager
-    def _keeping_error(self) -> Iterator[None]:
-        try:
-            yield
-        except GeneratorExit:
-            raise  # the reader stopped early
-        except BaseException as error:
-            self.error = error
-            raise
+def _named(checkpoint: Checkpoint | None) -> frozenset[str]:
+    """Return the names of stored rows in a checkpoint."""
+    reading = None if checkpoint is None else checkpoint.reading
+    return frozenset(stored.name for stored in reading.ranges) if reading else frozenset()
 
 
 def _common(refused: Mapping[str, Refusal], tables: int) -> bool:

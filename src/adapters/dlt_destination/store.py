@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
     import pyarrow as pa
 
-    from adapters.dlt_destination.table_steps import Run, StagedReplacement, Step
+    from adapters.dlt_destination.run import Run
+    from adapters.dlt_destination.table_steps import Step
     from cdc_core.values.errors import CdcError
-    from cdc_core.values.merges import SchemaStep, TargetTable
+    from cdc_core.values.merges import Replacement, SchemaStep, TargetTable
     from cdc_core.values.naming import TableNaming
     from cdc_core.values.runs import RunReceipt, RunTable
 
@@ -77,9 +78,9 @@ class TableStore(Protocol):
         lag behind."""
         ...
 
-    def make_fit(self, client: Any, replacement: StagedReplacement) -> None:
+    def make_fit(self, client: Any, replacement: Replacement) -> None:
         """Change the table's definition so that the replacement fits, if the table can be kept.
-        This happens before any row is read. Does nothing for a table that does not exist."""
+        This happens before any table is replaced. Does nothing for a table that does not exist."""
         ...
 
     def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:
@@ -100,26 +101,32 @@ class TableStore(Protocol):
         """Change the name of the table or column in the table of unrepresentable values."""
         ...
 
-    def fill(self, client: Any, replacement: StagedReplacement, rows: pa.RecordBatchReader) -> bool:
-        """Replace the whole table by `rows` in one step, as they arrive; they include the metadata
-        columns. Returns False without reading a row if this store accepts files only."""
+    def write(self, client: Any, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
+        """Store rows under `name`, where no reader of tables sees them, until `forget`; return
+        their number. They need not outlive the run. If `rows` raises, its error is passed on."""
         ...
 
-    def keep(self, client: Any, name: str, files: Sequence[Path]) -> None:
-        """Store the files durably under `name`, where no reader of tables sees them."""
+    def make_durable(self, client: Any, names: Collection[str]) -> None:
+        """Make sure that stored rows outlive the run."""
         ...
 
-    def kept(self, client: Any) -> Mapping[str, Sequence[str]]:
-        """Return where the kept files are, by name, for `StagedReplacement.kept`. Omits a name if
-        one of its files is missing."""
+    def written(self, client: Any) -> Collection[str]:
+        """Return the names of the rows that are stored completely."""
         ...
 
-    def forget_kept(self, client: Any) -> None:
-        """Delete all kept files."""
+    def forget(self, client: Any, names: Collection[str]) -> None:
+        """Delete the rows stored under these names, if there are any."""
+        ...
+
+    def sweep(self, client: Any, needed: Collection[str]) -> None:
+        """Delete everything that a killed run left, except the rows stored under the names
+        `needed`. Called once in a run, before anything is written."""
         ...
 
     def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
-        """Apply the steps to the table, in order. Other threads can apply those of other tables."""
+        """Apply the steps to the table, in order. Other threads can apply those of other tables.
+
+        A load that failed is repeated: steps that were applied before change nothing."""
         ...
 
     def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]: ...

@@ -64,11 +64,11 @@ class LakeTable:
 
 @dataclass
 class Lake:
-    """What outlives a run: tables by name, the checkpoint as state, and rows that are kept."""
+    """What outlives a run: tables by name, the checkpoint as state, and stored rows by name."""
 
     tables: dict[str, LakeTable] = field(default_factory=dict)
     checkpoint: dict[str, Any] | None = None
-    kept: dict[str, list[Row]] = field(default_factory=dict)
+    written: dict[str, list[Row]] = field(default_factory=dict)
     receipts: list[RunReceipt] = field(default_factory=list)
     run_tables: list[RunTable] = field(default_factory=list)
 
@@ -105,8 +105,6 @@ class InMemoryDestination:
     faults: FaultPlan = field(default_factory=FaultPlan)
     naming: TableNaming = ANY_DESTINATION
     _staged: list[InMemoryRows] = field(default_factory=list)
-    #: Whether the checkpoint speaks of rows that are kept, or soon will.
-    _keeps: bool = False
     #: Loads so far.
     statements: int = 0
 
@@ -115,6 +113,7 @@ class InMemoryDestination:
 
     def __enter__(self) -> Self:
         self.faults.pass_by("destination.open")
+        self._forget_all_but(self._checkpoint())
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -122,29 +121,23 @@ class InMemoryDestination:
 
     def read_checkpoint(self) -> Checkpoint | None:
         self.faults.pass_by("destination.read_checkpoint")
-        state = self.lake.checkpoint
-        checkpoint = Checkpoint.from_state(state) if state else None
-        self._keeps = checkpoint is not None and checkpoint.reading is not None
-        return checkpoint
+        return self._checkpoint()
 
     def stage(self, rows: pa.Table) -> InMemoryRows:
         self.faults.pass_by("destination.stage")
         self._staged.append(InMemoryRows(rows))
         return self._staged[-1]
 
-    def keep(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:  # noqa: ARG002 - any rows
-        self.faults.pass_by("destination.keep")
-        kept = [row for piece in rows for row in piece.to_pylist()]
-        if not self._keeps:
-            self.lake.kept.clear()  # of a run that was killed before it said so
-        self._keeps = True
-        self.lake.kept[name] = kept
-        self.faults.pass_by("destination.keep.done")
-        return len(kept)
+    def write(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:  # noqa: ARG002 - any rows
+        self.faults.pass_by("destination.write")
+        stored = [row for part in rows for row in part.to_pylist()]
+        self.lake.written[name] = stored
+        self.faults.pass_by("destination.write.done")
+        return len(stored)
 
-    def kept(self) -> frozenset[str]:
-        self.faults.pass_by("destination.kept")
-        return frozenset(self.lake.kept)
+    def written(self) -> frozenset[str]:
+        self.faults.pass_by("destination.written")
+        return frozenset(self.lake.written)
 
     def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:
         self.faults.pass_by("destination.load")
@@ -157,22 +150,18 @@ class InMemoryDestination:
             self.faults.pass_by("destination.history")
             self._keep_history(history)
         for replacement in batch.replacements:
-            rows = [row for name in replacement.kept for row in self.lake.kept[name]]
-            rows += [row for part in replacement.rows for row in part.to_pylist()]
+            rows = [row for name in replacement.written for row in self.lake.written[name]]
             if replacement.history is not None:
                 self._compare(replacement.target, replacement.key, rows, replacement.history)
             self.faults.pass_by("destination.replace")
             deleted = replacement.soft_deletes
             table = self._table(replacement.target, soft_deletes=deleted is not None)
-            names = {*replacement.target.schema.names, *(f.name for f in METADATA_FIELDS)}
             if deleted is not None:
-                names.add(DELETED_AT_COLUMN)
                 rows += marked_as_deleted(table.rows, rows, replacement.key, deleted)
-            gone = replacement.gone
             table.columns = {
                 name: kind
                 for name, kind in table.columns.items()
-                if name in names or not (gone is None or name in gone)
+                if replacement.has(name) or replacement.keeps(name)
             }
             table.rows = [{name: row.get(name) for name in table.columns} for row in rows]
         for merge in batch.merges:
@@ -195,9 +184,7 @@ class InMemoryDestination:
                 kept.rows += [r for r in rows.to_pylist() if r not in kept.rows]
         self.faults.pass_by("destination.checkpoint")
         self.lake.checkpoint = checkpoint.to_state()
-        if checkpoint.reading is None:
-            self.lake.kept.clear()
-            self._keeps = False
+        self._forget_all_but(checkpoint)
         for staged in before:
             staged.rows = None
         self.faults.pass_by("destination.load.done")
@@ -235,7 +222,7 @@ class InMemoryDestination:
     def drop(self) -> Sequence[str]:
         self.faults.pass_by("destination.drop")
         self.lake.tables.clear()
-        self.lake.kept.clear()
+        self.lake.written.clear()
         self.lake.receipts.clear()
         self.lake.run_tables.clear()
         self.lake.checkpoint = None
@@ -273,6 +260,17 @@ class InMemoryDestination:
     def volumes(self) -> Mapping[str, Sequence[str]] | None:
         self.faults.pass_by("destination.volumes")
         return None
+
+    def _checkpoint(self) -> Checkpoint | None:
+        state = self.lake.checkpoint
+        return Checkpoint.from_state(state) if state else None
+
+    def _forget_all_but(self, checkpoint: Checkpoint | None) -> None:
+        """Remove stored rows that the checkpoint does not name."""
+        reading = checkpoint.reading if checkpoint else None
+        named = {stored.name for stored in reading.ranges} if reading else set()
+        for name in self.lake.written.keys() - named:
+            del self.lake.written[name]
 
     def _keep_history(self, step: HistoryStep) -> None:
         if isinstance(step, LogAppend):

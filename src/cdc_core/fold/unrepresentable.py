@@ -50,13 +50,18 @@ class HeldUnrepresentable:
         self._held.pop(oid, None)
         self._staged.pop(oid, None)
 
-    def take(self) -> tuple[pa.Table | StagedRows, ...]:
-        """Return and forget all rows, in the form of a `LoadBatch`."""
+    def rows(self) -> tuple[pa.Table | StagedRows, ...]:
+        """Return all rows, in the form of a `LoadBatch`."""
         held = [rows for of_table in self._held.values() for rows in of_table]
         staged = [rows for of_table in self._staged.values() for rows in of_table]
+        return (*staged, pa.concat_tables(held)) if held else tuple(staged)
+
+    def take(self) -> tuple[pa.Table | StagedRows, ...]:
+        """Return all rows, in the form of a `LoadBatch`, and forget them."""
+        rows = self.rows()
         self._held.clear()
         self._staged.clear()
-        return (*staged, pa.concat_tables(held)) if held else tuple(staged)
+        return rows
 
 
 def warn_of_unrepresentable(progress: Progress, count: int) -> None:

@@ -5,12 +5,11 @@ The full load uses this, and the stream for tables that it cannot follow.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cdc_core.fold.unrepresentable import HeldUnrepresentable
-from cdc_core.full_load.resume import divide_table, keep_ranges
+from cdc_core.full_load.resume import divide_table, write_ranges
 from cdc_core.full_load.table_reading import TableReading, TablesRead
 from cdc_core.ports.progress import Checkpointed, Note
 from cdc_core.tables.history_of_rows import (
@@ -30,13 +29,7 @@ from cdc_core.tables.schema_change import (
 )
 from cdc_core.values.errors import CdcError, DestinationRefused
 from cdc_core.values.history import TRUNCATE_NUMBERS, Moment, log_of, versions_of
-from cdc_core.values.merges import (
-    DELETED_AT_COLUMN,
-    EMPTY_BATCH,
-    LoadBatch,
-    Replacement,
-    TableRename,
-)
+from cdc_core.values.merges import DELETED_AT_COLUMN, EMPTY_BATCH, LoadBatch, TableRename
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -48,7 +41,6 @@ if TYPE_CHECKING:
     from cdc_core.ports.progress import Progress
     from cdc_core.ports.snapshot_source import Snapshot
     from cdc_core.values.checkpoint import Checkpoint, TableState
-    from cdc_core.values.history import HistoryDifference, HistoryStep
     from cdc_core.values.merges import SchemaStep
 
     #: A table with its target name.
@@ -69,17 +61,16 @@ def read_tables(
     destination: Destination,
     checkpoint: Checkpoint,
     progress: Progress,
-) -> tuple[Checkpoint, LoadBatch, TablesRead]:
-    """Replace each table by its content at the snapshot.
+) -> tuple[Checkpoint, TablesRead]:
+    """Replace each table by its content at the snapshot; return the checkpoint, which is durable.
 
-    Tables are loaded in groups. The checkpoint counts a group as read with the load after its own,
-    because that load also brings the values that the group could not represent. The caller does the
-    last such load: the batch and the checkpoint returned. The checkpoint's LSN stays.
+    Tables are loaded in groups: first the rows of all its tables are written, then one load
+    replaces the tables and counts them as read. The checkpoint's LSN stays.
 
     A snapshot holds rows, not definitions, and a table rewritten meanwhile looks empty in it. So a
-    table counts as read only if the catalog (`describe`) still describes it as given afterwards.
-    Otherwise it stays as it was, as does a table that the source refuses to read or the destination
-    refuses to take. The counts name them; the other tables are read.
+    table is replaced only if the catalog (`describe`) still describes it as given after its rows
+    were read. Otherwise it stays as it was, as does a table that the source refuses to read or the
+    destination refuses to take. The counts name them; the other tables are read.
     """
     reader = _Reader(snapshot, tables, describe, destination, checkpoint, progress)
     return reader.run()
@@ -105,7 +96,8 @@ class _Reader:
         progress: Progress,
     ) -> None:
         self._snapshot, self._describe = snapshot, describe
-        self._destination, self._checkpoint = destination, checkpoint
+        self._destination = destination
+        self._checkpoint = self._durable = checkpoint
         self._progress = progress
         self._counts = TablesRead()
         self._unrepresentable = HeldUnrepresentable(destination.stage)
@@ -114,8 +106,10 @@ class _Reader:
             *table_renames(checkpoint.tables, self._targets).possible,
         ]
         self._prepared = {pair[0].relation.oid: self._prepare(*pair) for pair in tables}
-        # Kept page ranges first: the checkpoint has room for one such table.
-        self._tables = sorted(tables, key=lambda pair: not self._ranges(pair[0]).reading.ranges)
+        # Page ranges of an earlier run first: the checkpoint has room for one such table.
+        self._tables = sorted(
+            (table for table, _ in tables), key=lambda table: not self._ranges(table).reading.ranges
+        )
         # A checkpoint that was started over does not know which columns of the tables there were
         # dropped at the source; any other checkpoint does.
         began = checkpoint.full_load
@@ -123,30 +117,17 @@ class _Reader:
             state.snapshot_lsn >= began for state in checkpoint.tables.values()
         )
 
-    def run(self) -> tuple[Checkpoint, LoadBatch, TablesRead]:
+    def run(self) -> tuple[Checkpoint, TablesRead]:
         self._mark_histories()
         self._expect(self._tables)
         alone = {oid for oid, found in self._prepared.items() if not found.ranges.whole}
-        groups = deque(_groups(self._tables, alone))
-        while groups:
-            group = groups.popleft()
-            before, refused = replace(self._counts), set(self._counts.refused)
-            try:
-                states = self._load(group)
-            except (CdcError, ValueError) as error:  # ValueError: a column has another type by now
-                lost = self._lost_to(error, group, refused)
-                if not lost:
-                    raise
-                groups = deque(_without(lost, [group, *groups]))
-                self._forget(before)
-                self._expect(pair for each in groups for pair in each)
-                continue
-            self._count_as_read(group, states)
-            if groups:
-                batch = LoadBatch(unrepresentable=self._unrepresentable.take())
-                self._destination.load(batch, self._checkpoint)
-        last = LoadBatch(steps=tuple(self._steps), unrepresentable=self._unrepresentable.take())
-        return self._checkpoint, last, self._counts
+        for group in _groups(self._tables, alone):
+            wanted = [table for table in group if table.relation.oid not in self._counts.lost]
+            self._load(self._write(wanted))
+        if self._steps or self._checkpoint is not self._durable:
+            self._destination.load(LoadBatch(steps=tuple(self._steps)), self._checkpoint)
+            self._progress.emit(Checkpointed(self._checkpoint))
+        return self._checkpoint, self._counts
 
     def _mark_histories(self) -> None:
         """Have the next run read known tables with a history again if this one ends early.
@@ -185,119 +166,130 @@ class _Reader:
     def _ranges(self, table: SourceTable) -> TableRanges:
         return self._prepared[table.relation.oid].ranges
 
-    def _expect(self, wanted: Iterable[Pair]) -> None:
+    def _expect(self, wanted: Iterable[SourceTable]) -> None:
         self._snapshot.expect(
             [
                 (table.relation, page_range)
-                for table, _ in wanted
+                for table in wanted
                 for page_range in self._ranges(table).unread
             ]
         )
 
-    def _load(self, group: Sequence[Pair]) -> list[TableState]:
-        """Read and replace the tables of a group; return their new states."""
-        steps, readings = list(self._steps), []
-        history: list[HistoryStep] = []
-        differences: list[HistoryDifference | None] = []
-        at = Moment(self._snapshot.lsn, self._snapshot.taken_at)
-        for table, _ in group:
-            found = self._prepared[table.relation.oid]
-            steps += found.renames
-            first = free_number(found.state, self._destination)
-            former = self._former(found.state)
-            if former is not None and (began := key_changed(former, found.state, at, first)):
-                history.append(began)
-                first += TRUNCATE_NUMBERS
-            differences.append(difference(found.state, at, self._destination, first))
-            state = reserved(found.state, first) if found.state.log else found.state
-            readings.append(
-                TableReading(
-                    self._snapshot,
-                    table,
-                    state,
-                    found.ranges,
-                    self._gone_columns(state),
-                    self._counts,
-                    self._progress,
-                    self._unrepresentable,
-                )
-            )
+    def _write(self, group: Sequence[SourceTable]) -> list[TableReading]:
+        """Write the rows of a group; return its tables without those that are lost."""
+        readings = [self._reading(table) for table in group]
         for reading in readings:
             reading.begin()
-        checkpoint = self._checkpoint
-        kept: tuple[str, ...] = ()
-        if not readings[0].ranges.whole:
-            (large,) = readings
-            checkpoint = keep_ranges(large, steps, self._destination, checkpoint)
-            assert checkpoint.reading is not None
-            steps, kept = [], tuple(part.name for part in checkpoint.reading.ranges)
-        replacements = tuple(
-            Replacement(
-                reading.state.target_table,
-                reading.last_rows(),
-                reading.state.target_key,
-                gone=reading.gone,
-                kept=kept,
-                soft_deletes=at if reading.state.soft_deletes else None,
-                history=found_difference,
+        for reading in readings:
+            try:
+                if not reading.ranges.whole:
+                    self._write_ranges(reading)
+                reading.write_last()
+            except (CdcError, ValueError) as error:  # ValueError: a column has another type by now
+                if not self._is_lost(reading, error):
+                    raise
+                following = self._tables[self._tables.index(reading.table) + 1 :]
+                self._expect(following)
+        read = [reading for reading in readings if reading.oid not in self._counts.lost]
+        self._lose(self._changed([reading.table for reading in read]))
+        return [reading for reading in read if reading.oid not in self._counts.lost]
+
+    def _reading(self, table: SourceTable) -> TableReading:
+        found = self._prepared[table.relation.oid]
+        state, at = found.state, Moment(self._snapshot.lsn, self._snapshot.taken_at)
+        first = free_number(state, self._destination)
+        former = self._former(state)
+        ended = None if former is None else key_changed(former, state, at, first)
+        if ended is not None:
+            first += TRUNCATE_NUMBERS
+        return TableReading(
+            self._snapshot,
+            table,
+            reserved(state, first) if state.log else state,
+            found.ranges,
+            self._gone_columns(state),
+            self._destination,
+            self._progress,
+            self._unrepresentable,
+            soft_deletes=at if state.soft_deletes else None,
+            history=() if ended is None else (ended,),
+            difference=difference(state, at, self._destination, first),
+        )
+
+    def _write_ranges(self, large: TableReading) -> None:
+        steps = [*self._steps, *self._prepared[large.oid].renames]
+        self._checkpoint = write_ranges(large, steps, self._checkpoint)
+
+    def _load(self, group: Sequence[TableReading]) -> None:
+        """Replace the tables of a group, except those that the destination refuses."""
+        while group:
+            renames = [step for found in group for step in self._prepared[found.oid].renames]
+            batch = LoadBatch(
+                steps=(*self._steps, *renames),
+                history=tuple(step for found in group for step in found.history),
+                replacements=tuple(found.replacement for found in group),
+                unrepresentable=self._unrepresentable.rows(),
             )
-            for reading, found_difference in zip(readings, differences, strict=True)
-        )
-        batch = LoadBatch(steps=tuple(steps), history=tuple(history), replacements=replacements)
-        self._destination.load(batch, checkpoint)
-        self._progress.emit(Checkpointed(checkpoint))
-        self._checkpoint = checkpoint
-        return [reading.state for reading in readings]
+            checkpoint = self._checkpoint.with_table(*(found.state for found in group))
+            if checkpoint.reading is not None and checkpoint.reading.oid in self._prepared:
+                checkpoint = replace(checkpoint, reading=None)
+            try:
+                self._destination.load(batch, checkpoint)
+            except DestinationRefused as error:
+                if not self._refuse(error):
+                    raise
+                group = [found for found in group if found.oid not in self._counts.refused]
+                continue
+            self._progress.emit(Checkpointed(checkpoint))
+            self._checkpoint = self._durable = checkpoint
+            self._steps = []
+            self._unrepresentable.take()
+            self._counts.tables += len(group)
+            self._counts.rows += sum(found.rows for found in group)
+            self._counts.unrepresentable += sum(found.values for found in group)
+            return
 
-    def _count_as_read(self, group: Sequence[Pair], states: Sequence[TableState]) -> None:
-        """Mark the tables of a group as read, unless their definitions have changed."""
-        changed = self._changed(group)
-        self._counts.unsteady |= changed
-        read = [_unsteady(state) if state.oid in changed else state for state in states]
-        self._checkpoint = self._checkpoint.with_table(*read)
-        reading = self._checkpoint.reading
-        if reading is not None and reading.oid in self._prepared:
-            self._checkpoint = replace(self._checkpoint, reading=None)
-        self._steps = []
-
-    def _lost_to(
-        self, error: Exception, group: Sequence[Pair], refused: AbstractSet[int]
-    ) -> AbstractSet[int]:
-        """Return the tables that cannot be read because of an error; none if it concerns all.
-
-        `refused` are those that were refused before.
-        """
-        counts = self._counts
+    def _is_lost(self, reading: TableReading, error: Exception) -> bool:
+        """Whether a table cannot be read because of an error that concerns only this table."""
+        changed = self._changed([reading.table])
+        if not changed and reading.refused is not None:
+            self._counts.refused[reading.oid] = reading.refused
+            self._unrepresentable.discard(reading.oid)
+        self._lose(changed)
         if isinstance(error, DestinationRefused):
-            for oid, target in self._targets.items():
-                if target in error.tables:
-                    counts.refused[oid] = error.of(target)
-        changed = self._changed(group)
+            self._refuse(error)
+        return reading.oid in self._counts.lost
+
+    def _lose(self, changed: Collection[int]) -> None:
+        """Note tables that must be read again, because their definitions have changed."""
+        self._counts.unsteady |= {*changed}
         for oid in changed:
-            counts.refused.pop(oid, None)
-        if not changed and refused == counts.refused.keys():
-            return frozenset()
-        counts.unsteady |= changed
-        self._steps = [step for step in self._steps if not self._is_refused(step)]
+            self._unrepresentable.discard(oid)
         known = (self._checkpoint.tables.get(oid) for oid in changed)
-        self._checkpoint = self._checkpoint.with_table(
-            *(_unsteady(state) for state in known if state is not None)
-        )
+        states = [_unsteady(state) for state in known if state is not None]
+        if states:
+            self._checkpoint = self._checkpoint.with_table(*states)
         reading = self._checkpoint.reading
         if reading is not None and reading.oid in changed:
             self._checkpoint = replace(self._checkpoint, reading=None)
-        return changed | counts.refused.keys()
 
-    def _forget(self, before: TablesRead) -> None:
-        """Take back the counts and values of a group that was not loaded."""
-        counts = self._counts
-        counts.tables, counts.rows = before.tables, before.rows
-        counts.unrepresentable = before.unrepresentable
-        self._unrepresentable.take()
+    def _refuse(self, error: DestinationRefused) -> bool:
+        """Note the tables that the destination refuses; return whether any is new."""
+        refused = {
+            oid: error.of(target)
+            for oid, target in self._targets.items()
+            if target in error.tables and oid not in self._counts.lost
+        }
+        self._counts.refused |= refused
+        for oid in refused:
+            self._unrepresentable.discard(oid)
+        self._steps = [step for step in self._steps if not self._is_refused(step)]
+        return bool(refused)
 
-    def _changed(self, group: Sequence[Pair]) -> set[int]:
-        sources = [table for table, _ in group]
-        return redefined(sources, self._describe([table.relation.oid for table in sources]))
+    def _changed(self, group: Sequence[SourceTable]) -> set[int]:
+        if not group:
+            return set()
+        return redefined(group, self._describe([table.relation.oid for table in group]))
 
     def _is_refused(self, step: SchemaStep) -> bool:
         """Whether a step concerns a refused table; steps use the name after the rename."""
@@ -332,23 +324,16 @@ def _unsteady(state: TableState) -> TableState:
     return state.needs_snapshot("its definition changed while it was read")
 
 
-def _without(lost: AbstractSet[int], groups: Iterable[Sequence[Pair]]) -> Iterator[list[Pair]]:
-    """Yield the groups without the tables that are lost."""
-    for group in groups:
-        if rest := [pair for pair in group if pair[0].relation.oid not in lost]:
-            yield rest
-
-
-def _groups(tables: Sequence[Pair], alone: AbstractSet[int]) -> Iterator[list[Pair]]:
+def _groups(tables: Sequence[SourceTable], alone: AbstractSet[int]) -> Iterator[list[SourceTable]]:
     """Yield tables in groups of limited size; those in `alone` form a group each."""
-    group: list[Pair] = []
+    group: list[SourceTable] = []
     size = 0
-    for table, target in tables:
+    for table in tables:
         full = size + table.total_bytes > GROUP_BYTES or len(group) == GROUP_TABLES
-        if group and (full or alone & {table.relation.oid, group[-1][0].relation.oid}):
+        if group and (full or alone & {table.relation.oid, group[-1].relation.oid}):
             yield group
             group, size = [], 0
-        group.append((table, target))
+        group.append(table)
         size += table.total_bytes
     if group:
         yield group

@@ -1,6 +1,6 @@
-"""A large table is read by page ranges; the destination keeps each as soon as it is read.
+"""A large table is read by page ranges; the rows of each are durable as soon as it is read.
 
-A killed run loses only the page range that it was reading. The next run keeps the ranges whose rows
+A killed run loses only the page range that it was reading. The next run uses the ranges whose rows
 are the same in its own snapshot and reads the others, so that all are as they are at its LSN.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cdc_core.full_load.table_reading import TableRanges
 from cdc_core.ports.progress import Note
-from cdc_core.values.checkpoint import KeptRange, PartialReading
+from cdc_core.values.checkpoint import PartialReading, WrittenRange
 from cdc_core.values.merges import LoadBatch
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ def divide_table(
         relation.oid,
         reading.description,
     ):
-        there = destination.kept()
+        there = destination.written()
         ranges = tuple(
-            kept
-            for kept in before.ranges
-            if kept.name in there
-            and snapshot.unchanged(relation, kept.page_range, kept.rows, before.horizon)
+            found
+            for found in before.ranges
+            if found.name in there
+            and snapshot.unchanged(relation, found.page_range, found.rows, before.horizon)
         )
         reading = replace(reading, ranges=ranges)
         progress.emit(
@@ -65,32 +65,26 @@ def divide_table(
         )
     elif 0 < table.total_bytes < LARGE_BYTES:  # without statistics the size is not known
         return TableRanges(reading)
-    kept_ranges = [kept.page_range for kept in reading.ranges]
-    return TableRanges(reading, tuple(snapshot.page_ranges(relation, kept_ranges)))
+    read = [found.page_range for found in reading.ranges]
+    return TableRanges(reading, tuple(snapshot.page_ranges(relation, read)))
 
 
-def keep_ranges(
-    table: TableReading,
-    steps: Sequence[SchemaStep],
-    destination: Destination,
-    checkpoint: Checkpoint,
+def write_ranges(
+    table: TableReading, steps: Sequence[SchemaStep], checkpoint: Checkpoint
 ) -> Checkpoint:
-    """Read all page ranges but the last, and keep each; return the checkpoint that names them.
+    """Write all page ranges but the last, and make each durable; return the checkpoint that names
+    them.
 
     `steps` are done first. Unrepresentable values are loaded with each range.
     """
     checkpoint = replace(checkpoint, reading=table.ranges.reading)
-    target = table.state.target_table
     for page_range in table.ranges.unread[:-1]:
         reading = checkpoint.reading
         assert reading is not None
-        # No two snapshots of a slot have the same LSN, so a killed run used other names.
-        name = f"{reading.oid}-{table.snapshot.lsn:X}-{len(reading.ranges)}"
-        rows = destination.keep(name, target, table.rows(page_range))
-        kept = KeptRange(page_range, name, rows)
-        checkpoint = replace(checkpoint, reading=replace(reading, ranges=(*reading.ranges, kept)))
-        found = table.unrepresentable.take()
-        destination.load(LoadBatch(steps=tuple(steps), unrepresentable=found), checkpoint)
+        ranges = (*reading.ranges, WrittenRange(page_range, *table.write(page_range)))
+        checkpoint = replace(checkpoint, reading=replace(reading, ranges=ranges))
+        values = table.unrepresentable.take()
+        table.destination.load(LoadBatch(steps=tuple(steps), unrepresentable=values), checkpoint)
         steps = ()
     return checkpoint
 

@@ -1,4 +1,4 @@
-"""The rows of one table, from the chunks of a snapshot to what a destination receives."""
+"""The rows of one table, from the chunks of a snapshot to the destination, which stores them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from cdc_core.fold.unrepresentable import unrepresentable_rows
 from cdc_core.ports.progress import ChunkRead, TableFinished, TableStarted
 from cdc_core.ports.snapshot_source import WHOLE
 from cdc_core.values.errors import CdcError, SourceUnavailable
+from cdc_core.values.merges import Replacement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,14 +19,16 @@ if TYPE_CHECKING:
 
     from cdc_core.fold.unrepresentable import HeldUnrepresentable
     from cdc_core.ports.catalog import SourceTable
+    from cdc_core.ports.destination import Destination
     from cdc_core.ports.progress import Progress
     from cdc_core.ports.snapshot_source import RowChunk, Snapshot
     from cdc_core.values.checkpoint import PartialReading, TableState
+    from cdc_core.values.history import HistoryDifference, HistoryStep, Moment
 
 
 @dataclass(frozen=True)
 class TableRanges:
-    """How a table is read: page ranges kept from an earlier run, and those still to read."""
+    """How a table is read: page ranges stored by an earlier run, and those still to read."""
 
     reading: PartialReading
     unread: tuple[str, ...] = (WHOLE,)
@@ -47,12 +50,20 @@ class TablesRead:
     unsteady: set[int] = field(default_factory=set)
     refused: dict[int, CdcError] = field(default_factory=dict)
 
+    @property
+    def lost(self) -> set[int]:
+        """The oids of the tables that were not read."""
+        return self.unsteady | self.refused.keys()
+
 
 @dataclass
 class TableReading:
-    """Reads one table. `state` is the table's state once it is read; `gone` is as in `Replacement`.
+    """Reads one table and writes it to the destination, which stores the rows until a load replaces
+    the table.
 
-    Values that their columns cannot hold are added to `unrepresentable`.
+    `state` is the table's state once it is read; `gone` and `soft_deletes` are as in `Replacement`.
+    `written` names the stored rows, `rows` and `values` count the rows read and the values that
+    their columns cannot hold. The latter are added to `unrepresentable`.
     """
 
     snapshot: Snapshot
@@ -60,22 +71,59 @@ class TableReading:
     state: TableState
     ranges: TableRanges
     gone: frozenset[str] | None
-    counts: TablesRead
+    destination: Destination
     progress: Progress
     unrepresentable: HeldUnrepresentable
+    soft_deletes: Moment | None = None
+    #: Steps of the table's history before the difference, and the difference.
+    history: tuple[HistoryStep, ...] = ()
+    difference: HistoryDifference | None = None
+    written: list[str] = field(init=False)
+    rows: int = 0
+    values: int = 0
+    #: The source's error, if it concerns this table alone.
+    refused: CdcError | None = None
+
+    def __post_init__(self) -> None:
+        self.written = [stored.name for stored in self.ranges.reading.ranges]
+
+    @property
+    def oid(self) -> int:
+        return self.state.oid
+
+    @property
+    def replacement(self) -> Replacement:
+        state = self.state
+        return Replacement(
+            state.target_table,
+            tuple(self.written),
+            state.target_key,
+            self.gone,
+            self.soft_deletes,
+            self.difference,
+        )
 
     def begin(self) -> None:
         rows = max(0, self.table.estimated_rows - self.ranges.reading.rows)
         self.progress.emit(TableStarted(str(self.table.relation.table), rows))
 
-    def last_rows(self) -> Iterator[pa.Table]:
-        """Yield the rows of the last page range, or of the whole table, and count it as read."""
+    def write_last(self) -> None:
+        """Write the last page range, or the whole table."""
         for page_range in self.ranges.unread[-1:]:
-            yield from self.rows(page_range)
-        self.counts.tables += 1
+            self.write(page_range)
         self.progress.emit(TableFinished(str(self.table.relation.table)))
 
-    def rows(self, page_range: str) -> Iterator[pa.Table]:
+    def write(self, page_range: str) -> tuple[str, int]:
+        """Write the rows of a page range; return the name under which they are stored, and their
+        number."""
+        # No two snapshots of a slot have the same LSN, so a killed run used other names.
+        name = f"{self.oid}-{self.snapshot.lsn:X}-{len(self.written)}"
+        count = self.destination.write(name, self.state.target_table, self._rows(page_range))
+        self.written.append(name)
+        self.rows += count
+        return name, count
+
+    def _rows(self, page_range: str) -> Iterator[pa.Table]:
         """Yield the rows of a page range, with the target's columns and `METADATA_FIELDS`."""
         relation, state, snapshot = self.table.relation, self.state, self.snapshot
         layout = RowLayout.of(state, self.table.rules.hasher)
@@ -89,8 +137,7 @@ class TableReading:
                     int(snapshot.lsn), snapshot.taken_at,
                 )  # fmt: skip
                 self.unrepresentable.add(state.oid, found)
-                self.counts.unrepresentable += len(found)
-            self.counts.rows += count
+                self.values += len(found)
             self.progress.emit(ChunkRead(str(relation.table), count, rows.nbytes))
             yield arrange(schema, layout.values(rows) | metadata, count)
 
@@ -101,5 +148,5 @@ class TableReading:
         except SourceUnavailable:
             raise
         except CdcError as error:
-            self.counts.refused[self.table.relation.oid] = error
+            self.refused = error
             raise

@@ -44,20 +44,26 @@ class Destination(RunLog, Protocol):
         """Store rows of a batch that is too large for memory until the next `load` has ended.
 
         That load may name them in its merges; rows that it does not name are removed. An iterator
-        that provides the rows of a `load` or `keep` may also stage rows, for the load after it.
+        that provides the rows of a `write` may also stage rows.
         """
         ...
 
-    def keep(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
-        """Store rows durably under `name` for a later `Replacement`. Returns the row count.
+    def write(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
+        """Store rows under `name` for a later `Replacement`. Returns the row count.
 
-        They are in no table, and stay until a load whose checkpoint has no `reading`. `name`
-        consists of letters, digits, `-` and `_`.
+        `rows` yields tables with the target's columns and `METADATA_FIELDS`. The stored rows are in
+        no table. They wait for the next `load` that succeeds. That load removes them, unless its
+        checkpoint names them in `reading`: those are durable when it returns, and stay until a load
+        whose checkpoint does not name them. Rows that no durable checkpoint names do not outlive
+        the run.
+
+        Rows stored before under the same name are replaced. An error that `rows` raises is passed
+        on, and nothing is stored. `name` consists of letters, digits, `-` and `_`.
         """
         ...
 
-    def kept(self) -> frozenset[str]:
-        """Return the names of the rows that are kept completely."""
+    def written(self) -> frozenset[str]:
+        """Return the names under which rows are stored completely."""
         ...
 
     def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:
@@ -69,7 +75,8 @@ class Destination(RunLog, Protocol):
         `DestinationUnavailable` or `DestinationFailed`, some tables of the batch may be applied and
         others not; the checkpoint is the previous one until the same changes are loaded again.
         Raises `DestinationRefused` if the destination refuses the definitions or rows of single
-        tables; it checks definitions before it accepts rows.
+        tables; it checks definitions before it accepts rows. After an error, the same run can load
+        the same replacements again.
         """
         ...
 

@@ -35,5 +35,5 @@ def follow_tables(
     tables.read_lost(destination.columns, checkpoint.tables)
     for oid, why in (unread or {}).items():
         tables.read_again(oid, why)
-    tables.forget_kept_ranges()
+    tables.forget_written_ranges()
     return tables

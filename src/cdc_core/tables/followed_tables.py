@@ -182,8 +182,8 @@ class FollowedTables:
         if known is not None and known.status is TableStatus.STREAMING:
             self.checkpoint = self.checkpoint.with_table(known.needs_snapshot(why))
 
-    def forget_kept_ranges(self) -> None:
-        """Drop the kept page ranges of a table that need not be read."""
+    def forget_written_ranges(self) -> None:
+        """Drop the stored page ranges of a table that need not be read."""
         reading = self.checkpoint.reading
         if reading is not None and reading.oid not in self.to_read:
             self.checkpoint = replace(self.checkpoint, reading=None)

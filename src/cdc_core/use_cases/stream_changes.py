@@ -406,15 +406,12 @@ class StreamChanges:
         """Read these tables at one LSN and return it."""
         pairs = [(tables.sources[oid], tables.targets[oid]) for oid in oids]
         with self.snapshots.begin(create_slot=False) as snapshot:
-            checkpoint, last, counts = read_tables(
+            checkpoint, counts = read_tables(
                 snapshot, pairs, self.catalog.tables, self.destination, tables.checkpoint,
                 self.progress,
             )  # fmt: skip
             lsn = snapshot.lsn
-        self.destination.load(last, checkpoint)
-        self.progress.emit(Checkpointed(checkpoint))
-        unread = counts.unsteady | counts.refused.keys()
-        tables.mark_read(checkpoint, {*oids} - unread)
+        tables.mark_read(checkpoint, {*oids} - counts.lost)
         report.unrepresentable += counts.unrepresentable
         for oid, error in counts.refused.items():
             tables.set_aside_table(oid, str(error))

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from cdc_core.values.checkpoint import Checkpoint
     from cdc_core.values.errors import CdcError
     from cdc_core.values.lsn import Lsn
-    from cdc_core.values.merges import LoadBatch
 
 
 @dataclass(frozen=True)
@@ -85,12 +84,12 @@ class TakeSnapshot:
                 self.progress.emit(
                     Note(f"snapshot at LSN {snapshot.lsn}: {len(chosen.tables)} tables")
                 )
-                checkpoint, last, counts = self._read(snapshot, chosen.tables, checkpoint)
+                checkpoint, counts = self._read(snapshot, chosen.tables, checkpoint)
                 counts.refused |= chosen.refused
                 lsn, taken_at = snapshot.lsn, snapshot.taken_at
             if not tables:
                 checkpoint = _complete(checkpoint.advanced(lsn, taken_at), counts, chosen.horizon)
-            self.destination.load(last, checkpoint)
+            self.destination.load(EMPTY_BATCH, checkpoint)
             self.progress.emit(Checkpointed(checkpoint))
             self.source.confirm(confirmable(checkpoint))
             self._read_unsteady(checkpoint, counts)
@@ -161,9 +160,7 @@ class TakeSnapshot:
             self.progress.emit(Note(f"reading {', '.join(names)} once more: definitions changed"))
             with self.snapshots.begin(create_slot=False) as snapshot:
                 pairs = [(table, targets[table.relation.oid]) for table in chosen]
-                checkpoint, last, again = self._read(snapshot, pairs, checkpoint)
-            self.destination.load(last, checkpoint)
-            self.progress.emit(Checkpointed(checkpoint))
+                checkpoint, again = self._read(snapshot, pairs, checkpoint)
             counts.unsteady = again.unsteady
             counts.refused |= again.refused
             counts.unrepresentable += again.unrepresentable
@@ -173,7 +170,7 @@ class TakeSnapshot:
         snapshot: Snapshot,
         tables: Sequence[tuple[SourceTable, str]],
         checkpoint: Checkpoint,
-    ) -> tuple[Checkpoint, LoadBatch, TablesRead]:
+    ) -> tuple[Checkpoint, TablesRead]:
         return read_tables(
             snapshot, tables, self.catalog.tables, self.destination, checkpoint, self.progress
         )

@@ -190,9 +190,9 @@ class TableState:
 
 
 @dataclass(frozen=True)
-class KeptRange:
-    """A page range of a table, as the snapshot source writes it, whose rows the destination keeps
-    under `name`."""
+class WrittenRange:
+    """A page range of a table, as the snapshot source writes it, whose rows the destination has
+    stored under `name`."""
 
     page_range: str
     name: str
@@ -210,11 +210,11 @@ class PartialReading:
     oid: int
     description: str
     horizon: int
-    ranges: tuple[KeptRange, ...] = ()
+    ranges: tuple[WrittenRange, ...] = ()
 
     @property
     def rows(self) -> int:
-        return sum(kept.rows for kept in self.ranges)
+        return sum(written.rows for written in self.ranges)
 
 
 @dataclass(frozen=True)
@@ -302,12 +302,12 @@ def _reading_to_state(reading: PartialReading) -> dict[str, Any]:
         "oid": reading.oid,
         "description": reading.description,
         "horizon": reading.horizon,
-        "parts": [[kept.page_range, kept.name, kept.rows] for kept in reading.ranges],
+        "parts": [[found.page_range, found.name, found.rows] for found in reading.ranges],
     }
 
 
 def _reading_from_state(state: Mapping[str, Any]) -> PartialReading:
-    ranges = tuple(KeptRange(*kept) for kept in state["parts"])
+    ranges = tuple(WrittenRange(*written) for written in state["parts"])
     return PartialReading(state["oid"], state["description"], state["horizon"], ranges)
 
 

@@ -18,8 +18,6 @@ from cdc_core.values.target_table import StagedRows as StagedRows  # noqa: PLC04
 from cdc_core.values.target_table import TargetTable as TargetTable  # noqa: PLC0414, TC001
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from cdc_core.values.history import HistoryDifference, HistoryStep, Moment
     from cdc_core.values.lsn import Lsn
 
@@ -119,14 +117,14 @@ class MultisetMerge:
     staged: tuple[StagedRows, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Replacement:
-    """The whole content of a table.
+    """The whole content of a table: the rows that `Destination.write` has stored under the names in
+    `written`.
 
-    `rows` yields tables with the target's columns and `METADATA_FIELDS`. The rows that the
-    destination keeps under the names in `kept` are added. `key` is for destinations that lay out a
-    new table by it; it may be empty. Columns of the existing table that `target` does not have stay
-    and get their defaults, except those in `gone` (None: all of them).
+    `key` is for destinations that lay out a new table by it; it may be empty. Columns of the
+    existing table that `target` does not have stay and get their defaults, except those in `gone`
+    (None: all of them).
 
     With `soft_deletes` the table has `DELETED_AT_FIELD` after its other metadata columns, null in
     the new rows. Rows whose key is not among the new ones stay: those that are live are marked as
@@ -136,12 +134,22 @@ class Replacement:
     """
 
     target: TargetTable
-    rows: Iterable[pa.Table]
+    written: tuple[str, ...]
     key: tuple[str, ...] = ()
     gone: frozenset[str] | None = frozenset()
-    kept: tuple[str, ...] = ()
     soft_deletes: Moment | None = None
     history: HistoryDifference | None = None
+
+    def has(self, column: str) -> bool:
+        """Whether the new content has a column of that name, in any case."""
+        names = [*self.target.schema.names, *(field.name for field in METADATA_FIELDS)]
+        if self.soft_deletes is not None:
+            names.append(DELETED_AT_COLUMN)
+        return column.casefold() in {name.casefold() for name in names}
+
+    def keeps(self, column: str) -> bool:
+        """Whether the table keeps a column that the new content does not have."""
+        return self.gone is not None and column not in self.gone and not self.has(column)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.values.merges import LoadBatch, TargetTable
-from tests.contracts.destination_contract import checkpoint, keyed, replacement
+from tests.contracts.destination_contract import checkpoint, keyed, replacing, table_of
 from tests.integration.warehouse.fixtures import running_warehouse
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def of_the_destination(
             destination.read_checkpoint()
             match run.rpartition(" ")[2]:
                 case "snapshot":
-                    wholes = tuple(replacement(target, rows) for target in targets)
-                    destination.load(LoadBatch(replacements=wholes), checkpoint(lsn))
+                    wholes = [table_of(target, rows) for target in targets]
+                    destination.load(replacing(destination, *wholes), checkpoint(lsn))
                 case "CDC":
                     merges = tuple(keyed(target, rows) for target in targets)
                     destination.load(LoadBatch(merges=merges), checkpoint(lsn))

@@ -20,7 +20,8 @@ from tests.contracts.destination_contract import (
     content,
     keyed,
     multiset,
-    replacement,
+    replacing,
+    table_of,
 )
 from tests.integration.databricks.conftest import PATIENCE
 
@@ -37,11 +38,11 @@ BAG = TargetTable("bag", pa.schema([("what", pa.string())]))
 ROWS = 5
 
 
-def snapshot(number: int) -> LoadBatch:
-    """Two tables as they are at the LSN `number`."""
+def snapshot(destination: Destination, number: int) -> LoadBatch:
+    """Two tables as they are at the LSN `number`; their rows are stored."""
     rows = [{"id": n, "note": f"n{number}", "_cdc_lsn": number} for n in range(ROWS)]
     copies = [{"what": f"n{number}", "_cdc_lsn": number}] * ROWS
-    return LoadBatch(replacements=(replacement(KEYED, rows), replacement(BAG, copies)))
+    return replacing(destination, table_of(KEYED, rows), table_of(BAG, copies))
 
 
 def changes(number: int) -> LoadBatch:

@@ -61,7 +61,7 @@ def test_a_killed_run_is_run_again(
 ) -> None:
     """The statement waits in the warehouse until the next run is over, and must do no harm then."""
     with opened() as destination:
-        destination.load(snapshot(10), checkpoint(10))
+        destination.load(snapshot(destination, 10), checkpoint(10))
     # Tables are loaded side by side; none of a snapshot's may be done when the run is killed.
     warehouse.add_fault(statement, "hold", times=2 if statement == "INSERT OVERWRITE" else 1)
     arguments = [warehouse.to_json(), str(tmp_path / "work"), batch, str(in_one_transaction)]

@@ -13,13 +13,14 @@ from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.destination import TABLES_AT_ONCE
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.values.errors import DestinationFailed
-from cdc_core.values.merges import METADATA_FIELDS, LoadBatch, Replacement, TargetTable
+from cdc_core.values.merges import METADATA_FIELDS, LoadBatch, TargetTable
 from tests.contracts.destination_contract import (
+    Content,
     checkpoint,
     content,
     keyed,
     multiset,
-    replacement,
+    table_of,
 )
 from tests.integration.databricks.costs import of_the_destination
 
@@ -48,9 +49,8 @@ def clustering(warehouse: Warehouse, table: str) -> list[str]:
     return list(row.clusteringColumns)
 
 
-def whole(target: TargetTable, key: tuple[str, ...], **row: Any) -> Replacement:
-    pieces = replacement(target, [row])
-    return Replacement(target, pieces.rows, key)
+def whole(target: TargetTable, key: tuple[str, ...], **row: Any) -> Content:
+    return table_of(target, [row], key=key)
 
 
 @pytest.mark.parametrize("way", ["replacement", "merge"])
@@ -61,13 +61,11 @@ def test_a_new_table_is_laid_out_by_its_key(
     target = TargetTable("lines", pa.schema(fields))
     row = {"flag": True, "raw": b"x", "no": 1, "Day": dt.date(2024, 1, 1), "_cdc_lsn": 1}
     key = ("flag", "raw", "no", "Day")
-    batch = (
-        LoadBatch(replacements=(whole(target, key, **row),))
-        if way == "replacement"
-        else LoadBatch(merges=(keyed(target, [row], key),))
-    )
     with opened() as destination:
-        destination.load(batch, checkpoint(1))
+        if way == "replacement":
+            whole(target, key, **row).load(destination, 1)
+        else:
+            destination.load(LoadBatch(merges=(keyed(target, [row], key),)), checkpoint(1))
     assert clustering(warehouse, "lines") == ["no", "Day"]
     made = properties(warehouse, "lines")
     assert made["delta.enableDeletionVectors"] == "true"
@@ -102,8 +100,7 @@ def test_a_replacement_keeps_what_others_set_on_the_table(
     other = TargetTable("orders", pa.schema([("id", pa.string()), ("note", pa.string())]))
     writes = []
     with opened() as destination:
-        first = whole(ORDERS, ("id",), id=1, _cdc_lsn=1)
-        destination.load(LoadBatch(replacements=(first,)), checkpoint(1))
+        whole(ORDERS, ("id",), id=1, _cdc_lsn=1).load(destination, 1)
         for statement in (
             "GRANT SELECT ON TABLE bronze.orders TO `readers`",
             "COMMENT ON TABLE bronze.orders IS 'theirs'",
@@ -116,8 +113,7 @@ def test_a_replacement_keeps_what_others_set_on_the_table(
     ):
         warehouse.clear_log()
         with opened() as destination:
-            batch = LoadBatch(replacements=(whole(target, ("id",), id=key, _cdc_lsn=lsn),))
-            destination.load(batch, checkpoint(lsn))
+            whole(target, ("id",), id=key, _cdc_lsn=lsn).load(destination, lsn)
             assert content(destination, "orders", "id") == [(key,)]
             texts = [s["text"] for s in warehouse.statements() if "`orders`" in s["text"]]
             asking = ("SELECT", "DESCRIBE", "SHOW")
@@ -171,7 +167,7 @@ def test_types_are_those_of_the_contract(
     }
     target = TargetTable("typed", pa.schema([(n, t) for n, (t, _) in types.items()]))
     with opened() as destination:
-        destination.load(LoadBatch(replacements=(whole(target, (), _cdc_lsn=1),)), checkpoint(1))
+        whole(target, (), _cdc_lsn=1).load(destination, 1)
     found = query(
         warehouse,
         "SELECT column_name, full_data_type FROM main.information_schema.columns "
@@ -228,8 +224,7 @@ def test_staged_files_may_be_kept(warehouse: Warehouse, tmp_path: Path) -> None:
             keep_staged_files=True,
         ) as destination:
             row = {"id": number, "_cdc_lsn": number}
-            whole_table = LoadBatch(replacements=(whole(ORDERS, ("id",), **row),))
-            destination.load(whole_table, checkpoint(number))
+            whole(ORDERS, ("id",), **row).load(destination, number)
             destination.load(LoadBatch(merges=(keyed(ORDERS, [row]),)), checkpoint(number))
             found = destination.volumes() or {}
         assert {volume: len(files) for volume, files in found.items()} == {
@@ -239,7 +234,7 @@ def test_staged_files_may_be_kept(warehouse: Warehouse, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def many_files(monkeypatch: pytest.MonkeyPatch) -> Replacement:
+def many_files(monkeypatch: pytest.MonkeyPatch) -> Content:
     """Fifty rows in five files."""
     monkeypatch.setattr("adapters.dlt_destination.files.parquet.FILE_ROWS", 10)
     monkeypatch.setattr("adapters.dlt_destination.files.parquet.ROW_GROUP_ROWS", 10)
@@ -248,31 +243,28 @@ def many_files(monkeypatch: pytest.MonkeyPatch) -> Replacement:
         pa.Table.from_pylist([{"id": n, "_cdc_lsn": 1} for n in range(at, at + 10)], schema=schema)
         for at in range(0, 50, 10)
     ]
-    return Replacement(ORDERS, pieces, ("id",))
+    return Content(ORDERS, pieces, ("id",))
 
 
 def test_many_files_are_one_replacement(
-    opened: Callable[[], Destination], many_files: Replacement
+    opened: Callable[[], Destination], many_files: Content
 ) -> None:
     with opened() as destination:
-        destination.load(LoadBatch(replacements=(many_files,)), checkpoint(1))
+        many_files.load(destination, 1)
         assert {n for (n,) in content(destination, "orders", "id")} == set(range(50))
         assert dict(destination.tables()) == {"orders": 50}
         assert destination.volumes() == {"main.bronze._dlt_staging_load_volume": []}
 
 
 def test_rows_of_a_file_that_is_gone_are_missed(
-    opened: Callable[[], Destination], warehouse: Warehouse, many_files: Replacement
+    opened: Callable[[], Destination], warehouse: Warehouse, many_files: Content
 ) -> None:
     """Whatever took it away: no table is replaced by a part of its rows."""
-    first = whole(ORDERS, ("id",), id=7, _cdc_lsn=1)
     with opened() as destination:
-        destination.load(LoadBatch(replacements=(first,)), checkpoint(1))
+        whole(ORDERS, ("id",), id=7, _cdc_lsn=1).load(destination, 1)
     warehouse.add_fault("INSERT OVERWRITE", "hold")
     with ThreadPoolExecutor(1) as thread, opened() as destination:
-        loading = thread.submit(
-            destination.load, LoadBatch(replacements=(many_files,)), checkpoint(2)
-        )
+        loading = thread.submit(many_files.load, destination, 2)
         while not any(fault["fired"] for fault in warehouse.faults()):
             assert not loading.done()
         folder = warehouse.volume_path("bronze", "_dlt_staging_load_volume")

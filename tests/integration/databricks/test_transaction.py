@@ -12,7 +12,7 @@ from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.values.errors import DestinationFailed, SettingsError
 from cdc_core.values.merges import LoadBatch, TargetTable
-from tests.contracts.destination_contract import checkpoint, content, keyed, replacement
+from tests.contracts.destination_contract import checkpoint, content, keyed, replacing, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,12 +34,12 @@ def rows(number: int) -> list[dict[str, int]]:
     return [{"id": 1, "n": number, "_cdc_lsn": number}]
 
 
-def changes(number: int) -> LoadBatch:
+def changes(_: Destination, number: int) -> LoadBatch:
     return LoadBatch(merges=tuple(keyed(table, rows(number)) for table in TABLES))
 
 
-def snapshot(number: int) -> LoadBatch:
-    return LoadBatch(replacements=tuple(replacement(table, rows(number)) for table in TABLES))
+def snapshot(destination: Destination, number: int) -> LoadBatch:
+    return replacing(destination, *(table_of(table, rows(number)) for table in TABLES))
 
 
 @pytest.mark.parametrize("in_one_transaction", [True, False])
@@ -57,13 +57,13 @@ def test_no_reader_sees_a_table_without_the_other(
                 seen.update(tuple(row) for row in cursor.fetchall())
 
     with opened() as destination:
-        destination.load(snapshot(1), checkpoint(1))
+        destination.load(snapshot(destination, 1), checkpoint(1))
         thread = threading.Thread(target=read)
         thread.start()
         try:
             for number, batch in enumerate((changes, snapshot), start=2):
                 warehouse.add_fault("`bronze`.`b` .*parquet", "delay", seconds=0.3)
-                destination.load(batch(number), checkpoint(number))
+                destination.load(batch(destination, number), checkpoint(number))
         finally:
             stop.set()
             thread.join()
@@ -73,21 +73,23 @@ def test_no_reader_sees_a_table_without_the_other(
 
 @pytest.mark.parametrize("batch", [changes, snapshot])
 def test_the_checkpoint_is_in_it(
-    opened: Callable[[], Destination], warehouse: Warehouse, batch: Callable[[int], LoadBatch]
+    opened: Callable[[], Destination],
+    warehouse: Warehouse,
+    batch: Callable[[Destination, int], LoadBatch],
 ) -> None:
     with opened() as destination:
-        destination.load(snapshot(1), checkpoint(1))
+        destination.load(snapshot(destination, 1), checkpoint(1))
         warehouse.clear_log()
         warehouse.add_fault("BEGIN ATOMIC", "error")
         with pytest.raises(DestinationFailed, match="INTERNAL_ERROR"):
-            destination.load(batch(2), checkpoint(2))
+            destination.load(batch(destination, 2), checkpoint(2))
     writes = [s["text"] for s in warehouse.statements() if "PUT" not in s["text"]]
     assert [t.split()[0] for t in writes if "INSERT" in t or "MERGE" in t] == ["BEGIN"]
     with opened() as destination:
         assert destination.read_checkpoint() == checkpoint(1)
         assert content(destination, "a", "n") == content(destination, "b", "n") == [(1,)]
         assert not any((destination.volumes() or {}).values())
-        destination.load(batch(2), checkpoint(2))
+        destination.load(batch(destination, 2), checkpoint(2))
     with opened() as destination:
         assert destination.read_checkpoint() == checkpoint(2)
         assert content(destination, "a", "n") == content(destination, "b", "n") == [(2,)]
@@ -97,8 +99,8 @@ def test_nothing_is_attempted_that_cannot_work(
     opened: Callable[[], Destination], warehouse: Warehouse
 ) -> None:
     with opened() as destination:
-        destination.load(snapshot(1), checkpoint(1))
-        destination.load(changes(2), checkpoint(2))
+        destination.load(snapshot(destination, 1), checkpoint(1))
+        destination.load(changes(destination, 2), checkpoint(2))
     texts = [s["text"] for s in warehouse.statements()]
     assert sum(text.startswith("BEGIN ATOMIC") for text in texts) == 2
     assert not any(text.startswith("ALTER") for text in texts)
@@ -109,12 +111,12 @@ def test_existing_tables_are_enabled_for_transactions_once(
 ) -> None:
     settings = PipelineSettings("pgbronze", "bronze", tmp_path / "before")
     with databricks_destination(settings, warehouse.dlt_credentials()) as before:
-        before.load(snapshot(1), checkpoint(1))
+        before.load(snapshot(before, 1), checkpoint(1))
     told = []
     for number in (2, 3):
         warehouse.clear_log()
         with opened() as destination:
-            destination.load(changes(number), checkpoint(number))
+            destination.load(changes(destination, number), checkpoint(number))
         told.append(sum("catalogManaged" in s["text"] for s in warehouse.statements()))
     assert told == [4, 0]
     assert warehouse.read_table("bronze", "b").column("n").to_pylist() == [3]
@@ -125,10 +127,11 @@ def test_a_table_whose_types_changed_is_replaced_before_it(
 ) -> None:
     now = TargetTable("a", pa.schema([("id", pa.string())]))
     with opened() as destination:
-        destination.load(snapshot(1), checkpoint(1))
+        destination.load(snapshot(destination, 1), checkpoint(1))
         warehouse.clear_log()
-        batch = LoadBatch(
-            replacements=(replacement(now, [{"id": "x", "_cdc_lsn": 2}]),),
+        batch = replacing(
+            destination,
+            table_of(now, [{"id": "x", "_cdc_lsn": 2}]),
             merges=(keyed(TABLES[1], rows(2)),),
         )
         destination.load(batch, checkpoint(2))
@@ -153,6 +156,6 @@ def test_a_workspace_without_it_gets_an_error_with_the_setting(
 ) -> None:
     warehouse.add_fault(pattern, "error", error_class=error_class)
     with opened() as destination, pytest.raises(SettingsError, match=error_class) as caught:
-        destination.load(changes(1), checkpoint(1))
+        destination.load(changes(destination, 1), checkpoint(1))
     assert "destination.databricks.multi_table_transaction" in str(caught.value)
     assert caught.value.exit_code == 2

@@ -28,9 +28,9 @@ from cdc_core.values.merges import (
     KeyedMerge,
     LoadBatch,
     MultisetMerge,
-    Replacement,
     TargetTable,
 )
+from tests.contracts.destination_contract import Content, replacing
 from tests.integration.warehouse.client import Warehouse
 
 if TYPE_CHECKING:
@@ -77,15 +77,15 @@ def batch(step: int) -> LoadBatch:
     )
 
 
-def first_batch() -> LoadBatch:
+def first_content() -> Content:
     rows = [{"id": n, "note": "0", "_cdc_lsn": 0, "_cdc_committed_at": 0} for n in range(20)]
     schema = pa.schema([*ORDERS.schema, *METADATA_FIELDS])
     pieces = [pa.Table.from_pylist(rows[start : start + 7], schema) for start in (0, 7, 14)]
-    return LoadBatch(replacements=(Replacement(ORDERS, iter(pieces)),))
+    return Content(ORDERS, pieces)
 
 
 def expected() -> dict[str, list[dict[str, Any]]]:
-    orders = [row for piece in first_batch().replacements[0].rows for row in piece.to_pylist()]
+    orders = [row for piece in first_content().rows for row in piece.to_pylist()]
     log: list[dict[str, Any]] = []
     for step in range(1, STEPS + 1):
         for merge in batch(step).merges:
@@ -101,7 +101,8 @@ def load_all(destination: Destination) -> None:
         print("open", flush=True)
         checkpoint = destination.read_checkpoint()
         if checkpoint is None:
-            destination.load(first_batch(), Checkpoint(SOURCE, Lsn(0)))
+            whole = replacing(destination, first_content())
+            destination.load(whole, Checkpoint(SOURCE, Lsn(0)))
             checkpoint = Checkpoint(SOURCE, Lsn(0))
         for step in range(checkpoint.lsn + 1, STEPS + 1):
             destination.load(batch(step), Checkpoint(SOURCE, Lsn(step)))

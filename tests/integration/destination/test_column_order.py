@@ -15,7 +15,7 @@ from adapters.dlt_destination.delta.factory import delta_destination
 from adapters.dlt_destination.duckdb.factory import duckdb_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.values.merges import LoadBatch, TargetTable
-from tests.contracts.destination_contract import ORDERS, checkpoint, content, keyed, replacement
+from tests.contracts.destination_contract import ORDERS, checkpoint, content, keyed, table_of
 
 if TYPE_CHECKING:
     from cdc_core.ports.destination import Destination
@@ -90,7 +90,6 @@ def columns_are_in_order(destinations: list[Destination], names: object) -> None
         assert rows == [(1, "a", None, None, 10), (2, None, 5, "b", 20)]
     assert names() == [*WIDER.schema.names, *METADATA]
     with third as destination:
-        whole = replacement(TURNED, [{"id": 3, "price": 7, "_cdc_lsn": 30}])
-        destination.load(LoadBatch(replacements=(whole,)), checkpoint(30))
+        table_of(TURNED, [{"id": 3, "price": 7, "_cdc_lsn": 30}]).load(destination, 30)
         assert content(destination, "orders", "id", "price") == [(3, 7)]
     assert names() == [*TURNED.schema.names, *METADATA]

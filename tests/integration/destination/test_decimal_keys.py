@@ -10,7 +10,7 @@ import pytest
 
 from adapters.dlt_destination.destination import DltDestination
 from cdc_core.values.merges import LoadBatch, TargetTable
-from tests.contracts.destination_contract import checkpoint, keyed, replacement
+from tests.contracts.destination_contract import checkpoint, keyed, table_of
 
 if TYPE_CHECKING:
     from adapters.dlt_destination.settings import PipelineSettings
@@ -35,7 +35,7 @@ def test_rows_are_found_by_large_decimals(
 
     with DltDestination(store(), settings) as destination:
         rows = [{"id": key(n), "v": 1, "_cdc_lsn": 1} for n in range(3)]
-        destination.load(LoadBatch(replacements=(replacement(target, rows),)), checkpoint(1))
+        table_of(target, rows).load(destination, 1)
         for lsn, number in enumerate(range(3), 2):
             one = range(number, number + 1)
             destination.load(changes(one, lsn, "U" if number else "D"), checkpoint(lsn))

@@ -34,7 +34,8 @@ from tests.contracts.destination_contract import (
     checkpoint,
     content,
     keyed,
-    replacement,
+    replacing,
+    table_of,
 )
 
 if TYPE_CHECKING:
@@ -98,6 +99,31 @@ def test_a_failed_table_is_reported_in_one_line_and_fixed_by_loading_again(
     shown = str(failure.value) + output.out + output.err
     assert "1111" not in shown
     assert failure.value.__suppress_context__
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_load_that_failed_is_repeated_with_the_same_stored_rows(
+    store: Store, settings: PipelineSettings, *, after: bool
+) -> None:
+    """Some tables have been replaced by then, and changed in the same step."""
+    unfit = {"t1"}
+    error = ConnectionResetError("gone")
+    broken = store(failing(store.base, lambda name: name in unfit, error, after=after))
+    wholes = [table_of(table, [{"id": n, "_cdc_lsn": 1} for n in (1, 2)]) for table in TABLES]
+    merges = tuple(
+        keyed(table, [{"id": 2, "_cdc_lsn": 2, "_cdc_op": "D"}, {"id": 3, "_cdc_lsn": 2}])
+        for table in TABLES
+    )
+    with DltDestination(broken, settings) as destination:
+        wholes[0].load(destination, 1)
+        load = replacing(destination, *wholes, merges=merges)
+        with pytest.raises(DestinationUnavailable):
+            destination.load(load, checkpoint(2))
+        unfit.clear()
+        destination.load(load, checkpoint(2))
+        for target in TABLES:
+            assert content(destination, target.name, "id") == [(1,), (3,)]
+        assert destination.written() == frozenset()
 
 
 def test_an_interrupt_while_a_table_is_loaded_is_one(
@@ -187,8 +213,7 @@ def test_a_column_whose_case_changed_is_not_doubled(
     with DltDestination(store(), settings) as destination:
         for lsn, name in ((1, "Note"), (2, "note")):
             target = TargetTable("t", pa.schema([("id", pa.int64()), (name, pa.string())]))
-            whole = replacement(target, [{"id": 1, name: "x", "_cdc_lsn": lsn}])
-            destination.load(LoadBatch(replacements=(whole,)), checkpoint(lsn))
+            table_of(target, [{"id": 1, name: "x", "_cdc_lsn": lsn}]).load(destination, lsn)
         assert content(destination, "t", "id", "note") == [(1, "x")]
 
 
@@ -226,10 +251,10 @@ def test_a_panic_of_delta_rs_is_an_error_like_any(
     settings: PipelineSettings, tmp_path: Path
 ) -> None:
     """It is no `Exception`; here it comes of a folder that delta-rs makes no address of."""
-    load = LoadBatch(replacements=(replacement(ORDERS, [{"id": 1, "_cdc_lsn": 1}]),))
+    whole = table_of(ORDERS, [{"id": 1, "_cdc_lsn": 1}])
     with delta_destination(settings, str(tmp_path / "lake[1]")) as destination:
         with pytest.raises(DestinationFailed, match="loading table 'orders': PanicException"):
-            destination.load(load, checkpoint(1))
+            whole.load(destination, 1)
         assert destination.read_checkpoint() is None
         with pytest.raises(DestinationFailed, match="trying to write: PanicException"):
             destination.try_writing()

@@ -20,8 +20,15 @@ from adapters.dlt_destination.duckdb.factory import duckdb_destination
 from adapters.dlt_destination.duckdb.store import DuckDbStore
 from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES
 from cdc_core.values.errors import DestinationUnavailable, SettingsError
-from cdc_core.values.merges import METADATA_FIELDS, LoadBatch, Replacement, TargetTable
-from tests.contracts.destination_contract import THEN, checkpoint, keyed, multiset, replacement
+from cdc_core.values.merges import METADATA_FIELDS, LoadBatch, TargetTable
+from tests.contracts.destination_contract import (
+    THEN,
+    Content,
+    checkpoint,
+    keyed,
+    multiset,
+    table_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -45,23 +52,19 @@ def rows(ids: Iterable[int], lsn: int, size: int = LARGE) -> list[dict[str, Any]
     return [{"id": n, "n": lsn, "v": text(n + lsn, size), "_cdc_lsn": lsn} for n in ids]
 
 
-def whole(ids: Iterable[int], lsn: int, size: int = LARGE) -> LoadBatch:
+def whole(ids: Iterable[int], lsn: int, size: int = LARGE) -> Content:
     schema = pa.schema([*TARGET.schema, *METADATA_FIELDS])
     pieces: Iterator[pa.Table] = (
         pa.Table.from_pylist([{"_cdc_committed_at": THEN, **row}], schema=schema)
         for n in ids
         for row in rows([n], lsn, size)
     )
-    return LoadBatch(replacements=(Replacement(TARGET, pieces),))
+    return Content(TARGET, pieces)
 
 
-def whole_at_once(ids: range) -> LoadBatch:
+def whole_at_once(ids: range) -> Content:
     """Small rows."""
-    return LoadBatch(
-        replacements=(
-            replacement(TARGET, [{"id": n, "n": 1, "v": str(n), "_cdc_lsn": 1} for n in ids]),
-        )
-    )
+    return table_of(TARGET, [{"id": n, "n": 1, "v": str(n), "_cdc_lsn": 1} for n in ids])
 
 
 def changed(ids: Iterable[int], lsn: int) -> LoadBatch:
@@ -90,7 +93,7 @@ def test_large_values_are_loaded_merged_and_read_in_chunks(
     store: Store, settings: PipelineSettings
 ) -> None:
     with DltDestination(store(), settings) as destination:
-        destination.load(whole(range(40), 1), checkpoint(1))
+        whole(range(40), 1).load(destination, 1)
         destination.load(changed(range(30, 45), 2), checkpoint(2))
     with destination:
         assert held(destination) == expected(range(30), 1) | expected(range(30, 45), 2)
@@ -104,7 +107,7 @@ def test_duckdb_finds_large_values_that_were_not_sent(
     place = str(tmp_path / "lake.duckdb")
     unchanged = [{"id": n, "n": 2, "_cdc_lsn": 2, "_cdc_unchanged": ".2."} for n in range(40)]
     with duckdb_destination(settings, place) as destination:
-        destination.load(whole(range(40), 1), checkpoint(1))
+        whole(range(40), 1).load(destination, 1)
     with duckdb_destination(settings, place) as destination:
         merge = keyed(wider, unchanged, unchanged_columns=("v",))
         destination.load(LoadBatch(merges=(merge,)), checkpoint(2))
@@ -142,9 +145,10 @@ def test_a_limit_of_the_users_that_is_too_small_is_named(
     place = DuckDbCredentials(str(tmp_path / "lake.duckdb"))
     place.global_config = {"memory_limit": "100MB"}
     with duckdb_destination(settings, place) as destination:
-        for load in (whole(range(40), 1), changed(range(40), 1)):
-            with pytest.raises(SettingsError, match=r"memory_limit in destination\.duckdb\.cred"):
-                destination.load(load, checkpoint(1))
+        with pytest.raises(SettingsError, match=r"memory_limit in destination\.duckdb\.cred"):
+            whole(range(40), 1).load(destination, 1)
+        with pytest.raises(SettingsError, match=r"memory_limit in destination\.duckdb\.cred"):
+            destination.load(changed(range(40), 1), checkpoint(1))
         assert destination.read_checkpoint() is None
 
 
@@ -153,9 +157,10 @@ def test_a_machine_with_too_little_memory_is_named(
 ) -> None:
     monkeypatch.setattr(duckdb_memory, "_most", lambda: 140)
     with duckdb_destination(settings, str(tmp_path / "lake.duckdb")) as destination:
-        for load in (whole(range(40), 1), changed(range(40), 1)):
-            with pytest.raises(DestinationUnavailable, match="more memory than DuckDB has here"):
-                destination.load(load, checkpoint(1))
+        with pytest.raises(DestinationUnavailable, match="more memory than DuckDB has here"):
+            whole(range(40), 1).load(destination, 1)
+        with pytest.raises(DestinationUnavailable, match="more memory than DuckDB has here"):
+            destination.load(changed(range(40), 1), checkpoint(1))
         assert destination.read_checkpoint() is None
 
 
@@ -164,7 +169,7 @@ def test_a_scan_of_duckdb_continues_when_it_meets_large_rows(
 ) -> None:
     small, large, place = range(30_000), range(30_000, 30_060), str(tmp_path / "lake.duckdb")
     with duckdb_destination(settings, place) as destination:
-        destination.load(whole_at_once(small), checkpoint(1))
+        whole_at_once(small).load(destination, 1)
         for first in range(large.start, large.stop, 20):
             destination.load(changed(range(first, first + 20), 2), checkpoint(first))
     with duckdb_destination(settings, place) as destination:
@@ -193,7 +198,7 @@ def test_a_database_that_a_service_has_open_keeps_its_settings(
     with duckdb.connect(tmp_path / "lake.duckdb", config={"memory_limit": "300MB"}) as services:
         before = services.execute(query).fetchall()
         with duckdb_destination(settings, services) as destination:
-            destination.load(whole(range(3), 1), checkpoint(1))
+            whole(range(3), 1).load(destination, 1)
             destination.load(changed(range(60), 2), checkpoint(2))
             assert held(destination) == expected(range(60), 2)
         assert services.execute(query).fetchall() == before
@@ -229,7 +234,7 @@ def test_texts_beyond_a_usual_array_are_read(
     monkeypatch.setattr(duckdb_store, "_USUAL_ARRAY_BYTES", 1 << 20)
     monkeypatch.setattr(duckdb_store, "_batches", watched)
     with duckdb_destination(settings, str(tmp_path / "lake.duckdb")) as destination:
-        destination.load(whole(range(40), 1), checkpoint(1))
+        whole(range(40), 1).load(destination, 1)
         assert held(destination) == expected(range(40), 1)
     assert types == {pa.large_string()}
 
@@ -249,7 +254,7 @@ def test_delta_merges_many_bytes_as_a_stream(
     value = "x" * 50_000
     large = [{"id": n, "n": 2, "v": value, "_cdc_lsn": 2} for n in range(5, 45)]
     with delta_destination(settings, str(tmp_path / "lake")) as destination:
-        destination.load(whole_at_once(range(10)), checkpoint(1))
+        whole_at_once(range(10)).load(destination, 1)
         destination.load(LoadBatch(merges=(keyed(TARGET, large[:5]),)), checkpoint(2))
         assert not streamed
         destination.load(LoadBatch(merges=(keyed(TARGET, large),)), checkpoint(3))

@@ -14,7 +14,7 @@ from adapters.dlt_destination.destination import DltDestination
 from adapters.dlt_destination.duckdb.factory import duckdb_destination
 from adapters.dlt_destination.duckdb.store import DuckDbStore
 from cdc_core.values.merges import ColumnRename, LoadBatch, TableRename, TargetTable
-from tests.contracts.destination_contract import ORDERS, checkpoint, keyed, replacement
+from tests.contracts.destination_contract import ORDERS, checkpoint, keyed, replacing, table_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,8 +34,8 @@ def targets(count: int) -> list[TargetTable]:
 
 
 def fill(destination: DltDestination, tables: list[TargetTable]) -> None:
-    wholes = tuple(replacement(table, [{"id": 1, "_cdc_lsn": 1}]) for table in tables)
-    destination.load(LoadBatch(replacements=wholes), checkpoint(1))
+    wholes = [table_of(table, [{"id": 1, "_cdc_lsn": 1}]) for table in tables]
+    destination.load(replacing(destination, *wholes), checkpoint(1))
 
 
 def test_rows_of_thousands_of_tables_are_counted(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MARKS = string.punctuation + " \t\n\x01\x7f\u00a0éſ漢🐘\u202e"
 #: Behind a percent sign, `2f` is a slash for those who decode it.
 NAMES = [f"a{mark}2f" for mark in MARKS]
-NAMES += ["a", "A", "a2f", "..", "init", "_cdc_kept", "_delta_log", "a ", " a", "%20", "a_2f_2"]
+NAMES += ["a", "A", "a2f", "..", "init", "_cdc_written", "_delta_log", "a ", " a", "%20", "a_2f_2"]
 # dlt's own tables, where case makes no difference.
 NAMES += ["_DLT_LOADS", "_Dlt_Version"]
 #: Those that a catalog may see otherwise than a file system.

@@ -38,23 +38,18 @@ from adapters.dlt_destination.databricks.unity_names import (
 )
 from adapters.dlt_destination.dlt.errors import root_cause
 from adapters.dlt_destination.dlt.state_keeping import StateInTables
-from adapters.dlt_destination.files import kept_files
 from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS, gathered
+from adapters.dlt_destination.files.written_files import WrittenFiles, require_all
 from adapters.dlt_destination.sql import merge_sql
 from adapters.dlt_destination.sql.dialect import SPARK
 from adapters.dlt_destination.store import PROBE_COLUMN, probe_name
-from adapters.dlt_destination.table_steps import (
-    Run,
-    StagedCells,
-    StagedMerge,
-    StagedReplacement,
-    Step,
-)
+from adapters.dlt_destination.table_steps import StagedCells, StagedMerge, Step
 from cdc_core.values.merges import (
     UNREPRESENTABLE_SCHEMA,
     UNREPRESENTABLE_TABLE,
     KeyedMerge,
     MultisetMerge,
+    Replacement,
 )
 from cdc_core.values.naming import FORBIDDEN_IN_TABLES, TableNaming
 from cdc_core.values.runs import RUNS_TABLE
@@ -66,6 +61,7 @@ if TYPE_CHECKING:
 
     from adapters.dlt_destination.databricks.retry import RetryPolicy
     from adapters.dlt_destination.databricks.volume_staging import VolumeStaging
+    from adapters.dlt_destination.run import Run
     from adapters.dlt_destination.store import Refusal
     from cdc_core.values.errors import CdcError
     from cdc_core.values.merges import SchemaStep, TargetTable
@@ -363,30 +359,53 @@ class DatabricksStore:
 
     # Rows.
 
-    def fill(self, client: Any, replacement: Any, rows: Any) -> bool:  # noqa: ARG002 - takes files
-        return False
+    def write(self, client: Any, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
+        return _here(client).write(name, pa.schema(all_fields(target)), rows)
 
-    def keep(self, client: Any, name: str, files: Sequence[Path]) -> None:
-        self.sessions.once("swept volumes", lambda: self._sweep(client))
-        self._volume(client, staging=False).keep(files, kept_files.stems(name, len(files)))
+    def make_durable(self, client: Any, names: Collection[str]) -> None:
+        here = _here(client)
+        for files in (files for name, files in here.by_name().items() if name in names):
+            self._volume(client, staging=False).store(files)
+        here.forget(names)
 
-    def kept(self, client: Any) -> Mapping[str, Sequence[str]]:
-        return kept_files.by_name(self._volume(client, staging=False).kept())
+    def written(self, client: Any) -> Collection[str]:
+        here = _here(client).by_name().keys()
+        return here | self._volume(client, staging=False).stored().keys()
 
-    def forget_kept(self, client: Any) -> None:
-        self._volume(client, staging=False).forget_kept()
+    def forget(self, client: Any, names: Collection[str]) -> None:
+        here = _here(client)
+        elsewhere = {*names} - here.by_name().keys()
+        here.forget(names)
+        if elsewhere:
+            self._volume(client, staging=False).forget(elsewhere)
+
+    def sweep(self, client: Any, needed: Collection[str]) -> None:
+        for volume in self._volumes(client):
+            volume.sweep(needed)
 
     def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
-        self.sessions.once("swept volumes", lambda: self._sweep(client))
         for step in steps:
-            volume = self._volume(client, staging=not isinstance(step, StagedReplacement))
-            kept = step.kept if isinstance(step, StagedReplacement) else ()
-            if self.block is None:
-                with volume.staged(step.paths, kept=kept) as files:
-                    self._apply(client, table, step, files)
+            files: Sequence[Path]
+            stored: Sequence[str]
+            if isinstance(step, Replacement):
+                files, stored = self._files_of(client, step.written)
             else:
-                files = self.block.enter(volume.staged(step.paths, READ_FILES, kept))
-                self._apply(client, table, step, files)
+                files, stored = step.paths, ()
+            volume = self._volume(client, staging=not isinstance(step, Replacement))
+            if self.block is None:
+                with volume.staged(files, stored=stored) as rows:
+                    self._apply(client, table, step, rows)
+            else:
+                rows = self.block.enter(volume.staged(files, READ_FILES, stored))
+                self._apply(client, table, step, rows)
+
+    def _files_of(self, client: Any, names: Sequence[str]) -> tuple[list[Path], list[str]]:
+        """Return the files of stored rows: those here, and the paths of those in the volume."""
+        here = _here(client).by_name()
+        there = {} if here.keys() >= {*names} else self._volume(client, staging=False).stored()
+        require_all(names, here.keys() | there.keys())
+        files = [file for name in names for file in here.get(name, ())]
+        return files, [path for name in names for path in there.get(name, ())]
 
     def commit(self, client: Any) -> None:
         """Run the batch's transaction. If its tables lack the property for transactions, set it
@@ -405,7 +424,7 @@ class DatabricksStore:
         self.block.clear()
 
     def _apply(self, client: Any, table: str, step: Step, files: str) -> None:
-        if isinstance(step, StagedReplacement):
+        if isinstance(step, Replacement):
             self._replace(client, table, step, files)
             return
         self._write(client, table, self._merge(_name(client, table), step, files))
@@ -434,13 +453,13 @@ class DatabricksStore:
 
     # Replacing a whole table.
 
-    def make_fit(self, client: Any, replacement: StagedReplacement) -> None:
+    def make_fit(self, client: Any, replacement: Replacement) -> None:
         held = self._known(client, replacement.target.name)
         if held is None or _fits(held, replacement):
             return  # a table that is not listed yet is handled when it is created
         self._made_to_fit(client, replacement)
 
-    def _replace(self, client: Any, table: str, step: StagedReplacement, files: str) -> None:
+    def _replace(self, client: Any, table: str, step: Replacement, files: str) -> None:
         """Overwrite the rows. The table keeps everything that users added; their columns get their
         defaults. A table that cannot be altered to fit is replaced as a whole."""
         target, new = _name(client, table), all_fields(step.target)
@@ -465,7 +484,7 @@ class DatabricksStore:
                 lambda left, name=name: name not in left.names,  # type: ignore[misc]
             )
 
-    def _made(self, client: Any, table: str, step: StagedReplacement, rows: str) -> bool:
+    def _made(self, client: Any, table: str, step: Replacement, rows: str) -> bool:
         """Create a table that is not listed, with its rows if that can be one statement. Returns
         False if it exists: listed late, or created by a statement whose answer was lost."""
         target, fields = _name(client, table), all_fields(step.target)
@@ -481,7 +500,7 @@ class DatabricksStore:
         self._described[table] = [(f.name, SPARK.sql_type(f.type)) for f in fields]
         return not in_block
 
-    def _made_to_fit(self, client: Any, step: StagedReplacement) -> bool:
+    def _made_to_fit(self, client: Any, step: Replacement) -> bool:
         """Add, widen and move columns until the table fits; False if that is not enough."""
         table = step.target.name
         old = self.current(client, table)
@@ -509,7 +528,7 @@ class DatabricksStore:
             self.widen(client, table, narrow)
         return True
 
-    def _surplus(self, client: Any, table: str, step: StagedReplacement) -> list[str]:
+    def _surplus(self, client: Any, table: str, step: Replacement) -> list[str]:
         """Return our own columns that the table must lose."""
         if not step.gone:
             return []
@@ -517,11 +536,11 @@ class DatabricksStore:
         names = [] if held is None else held.names
         return [name for name in names if name in step.gone and not step.has(name)]
 
-    def _replace_whole(self, client: Any, table: str, step: StagedReplacement, rows: str) -> None:
+    def _replace_whole(self, client: Any, table: str, step: Replacement, rows: str) -> None:
         described = self._describe(client, table)
         assert described is not None
         fields = all_fields(step.target)
-        carried = what_others_put_on(client, table, described, step.has, step.stays)
+        carried = what_others_put_on(client, table, described, step.has, step.keeps)
         if carried.columns:
             rows = f"SELECT *, {', '.join(carried.columns)} FROM ({rows}) AS r"
         layout = self._layout(fields, step.key, carried.properties, carried.comment)
@@ -639,13 +658,14 @@ class DatabricksStore:
         both = (self._volume(client, staging=staging) for staging in (False, True))
         return list({volume.name: volume for volume in both}.values())
 
-    def _sweep(self, client: Any) -> bool:
-        for volume in self._volumes(client):
-            volume.sweep()
-        return True
-
     def _run(self, client: Any, statement: str) -> None:
         client.sql_client.execute_sql(statement)
+
+
+def _here(client: Any) -> WrittenFiles:
+    """Return the files of stored rows in the run's own folder."""
+    run: Run = client.current_run
+    return run.written
 
 
 def _name(client: Any, table: str) -> str:
@@ -682,7 +702,7 @@ def _holds(held: pa.DataType, wanted: pa.DataType) -> bool:
     return not pa.types.is_decimal(held) and widens(wanted, held)
 
 
-def _fits(held: pa.Schema, step: StagedReplacement) -> bool:
+def _fits(held: pa.Schema, step: Replacement) -> bool:
     """Whether a table can be overwritten without changing its definition."""
     fields = {field.name: plain(field.type) for field in all_fields(step.target)}
     names = [name for name in held.names if name in fields]

@@ -14,11 +14,11 @@ import contextlib
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from adapters.dlt_destination.files.kept_files import is_kept
+from adapters.dlt_destination.files.written_files import by_name, name_of
 from adapters.dlt_destination.sql.dialect import SPARK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     from adapters.dlt_destination.databricks.sessions import Sessions
@@ -53,9 +53,9 @@ class VolumeStaging:
 
     @contextlib.contextmanager
     def staged(
-        self, files: Sequence[Path], option: str = "", kept: Sequence[str] = ()
+        self, files: Sequence[Path], option: str = "", stored: Sequence[str] = ()
     ) -> Iterator[str]:
-        """Upload the files; return their rows and those of `kept` files as a relation that can
+        """Upload the files; return their rows and those of `stored` files as a relation that can
         follow FROM inside the context. `option` is appended to each file.
 
         Every file is named, so that the statement fails if one is missing. A folder or a pattern
@@ -66,7 +66,7 @@ class VolumeStaging:
         try:
             for file, place in zip(files, places, strict=True):
                 self._sql.put(file, place)
-            yield _union([f"parquet.{SPARK.quote(place)}{option}" for place in (*places, *kept)])
+            yield _union([f"parquet.{SPARK.quote(place)}{option}" for place in (*places, *stored)])
         finally:
             if not self._keep:
                 # The next run deletes files that cannot be deleted now.
@@ -74,20 +74,19 @@ class VolumeStaging:
                     for place in places:
                         self._remove(place)
 
-    def keep(self, files: Sequence[Path], stems: Sequence[str]) -> None:
-        """Upload files to keep, under names that begin with the stems."""
+    def store(self, files: Sequence[Path]) -> None:
+        """Upload files of rows that outlive the run, under their own names."""
         self._sessions.once(self._folder, self._make)
-        for file, stem in zip(files, stems, strict=True):
-            self._sql.put(file, f"{self._folder}/{stem}{self._ending}")
+        for file in files:
+            self._sql.put(file, f"{self._folder}/{file.stem}{self._ending}")
 
-    def kept(self) -> list[tuple[str, str]]:
-        """Return names and paths of the pipeline's kept files."""
+    def stored(self) -> dict[str, list[str]]:
+        """Return the paths of the pipeline's stored files by the name of their rows."""
         self._sessions.once(self._folder, self._make)
-        return [(name, path) for path, name in self._own() if is_kept(name)]
+        return by_name((name, path) for path, name in self._own())
 
-    def forget_kept(self) -> None:
-        self._sessions.once(self._folder, self._make)
-        self._remove_all(is_kept)
+    def forget(self, names: Collection[str]) -> None:
+        self._remove_all(lambda name: name_of(name) in names)
 
     def _remove_all(self, wanted: Callable[[str], bool]) -> None:
         """Delete the pipeline's files with such names. A list can be truncated, so list again."""
@@ -104,10 +103,16 @@ class VolumeStaging:
             if name[name.find(".") :] == self._ending:
                 yield path, name
 
-    def sweep(self) -> None:
-        """Delete the pipeline's files except kept ones. The volume need not exist yet."""
+    def sweep(self, needed: Collection[str]) -> None:
+        """Delete the pipeline's files, except those of rows with the names `needed`. The volume
+        need not exist yet."""
+
+        def left_over(file_name: str) -> bool:
+            name = name_of(file_name)
+            return not self._keep if name is None else name not in needed
+
         with contextlib.suppress(Exception):
-            self._remove_all(lambda name: not (self._keep or is_kept(name)))
+            self._remove_all(left_over)
             self._sessions.once(self._folder, lambda: True)  # the volume exists
 
     def files(self) -> list[str] | None:

@@ -14,7 +14,6 @@ import re
 import sys
 from collections.abc import MutableMapping
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,27 +28,28 @@ from adapters.dlt_destination.dlt.filesystem_client import storage_options
 from adapters.dlt_destination.dlt.state_keeping import StateInFiles
 from adapters.dlt_destination.duckdb.memory import MemoryLimit
 from adapters.dlt_destination.failures import scrubbed
-from adapters.dlt_destination.files import kept_files
+from adapters.dlt_destination.files import written_files
 from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS, gathered
+from adapters.dlt_destination.files.written_files import WrittenFiles, require_all
 from adapters.dlt_destination.settings import local_folder
 from adapters.dlt_destination.sql import merge_sql
 from adapters.dlt_destination.sql.dialect import DUCKDB, SPARK
 from adapters.dlt_destination.store import Refusal, probe_name
-from adapters.dlt_destination.table_steps import (
-    Run,
-    StagedCells,
-    StagedMerge,
-    StagedReplacement,
-    Step,
-)
+from adapters.dlt_destination.table_steps import StagedCells, StagedMerge, Step
 from cdc_core.values.errors import DestinationFailed, DestinationUnavailable, SettingsError
-from cdc_core.values.merges import UNREPRESENTABLE_TABLE, KeyedMerge, MultisetMerge
+from cdc_core.values.merges import (
+    UNREPRESENTABLE_TABLE,
+    KeyedMerge,
+    MultisetMerge,
+    Replacement,
+)
 from cdc_core.values.naming import FORBIDDEN_IN_TABLES, RESERVED_TABLES, TableNaming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from adapters.dlt_destination.run import Run
     from adapters.dlt_destination.sql.merge_sql import MergeRules
     from cdc_core.values.errors import CdcError
     from cdc_core.values.merges import SchemaStep, TargetTable
@@ -62,8 +62,8 @@ LOG_FOLDER = "_delta_log"
 #: A table's folder is part of a URL. delta-rs and other readers refuse or misread these and control
 #: characters. Source: `object_store`, "Path"; URL standard.
 NOT_IN_ADDRESSES = "".join(map(chr, range(1, 32))) + "\x7f" + "[]^|%#?"
-#: Other names in a dataset's folder: dlt's marker, a Delta log, kept files.
-NO_TABLES = ("init", LOG_FOLDER, kept_files.FOLDER)
+#: Other names in a dataset's folder: dlt's marker, a Delta log, files of stored rows.
+NO_TABLES = ("init", LOG_FOLDER, written_files.FOLDER)
 
 #: Larger merges are streamed, not read into memory.
 STREAMED_ROWS = 2_000_000
@@ -163,7 +163,7 @@ class DeltaStore:
         if not _is_folder(files, client.dataset_path):
             return []
         folders = [
-            os.path.basename(entry["name"].rstrip("/\\"))  # noqa: PTH119 - may be a URL's path
+            _last(entry["name"].rstrip("/\\"))
             for entry in files.ls(client.dataset_path, detail=True)
             if entry["type"] == "directory"
         ]
@@ -179,7 +179,7 @@ class DeltaStore:
         client.fs_client.invalidate_cache()
         return self._schema(client, table) if _is_folder(client.fs_client, log) else None
 
-    def make_fit(self, client: Any, replacement: StagedReplacement) -> None:
+    def make_fit(self, client: Any, replacement: Replacement) -> None:
         """Does nothing: the commit that replaces the rows changes the schema too."""
 
     def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:  # noqa: ARG002 - no use for a key here
@@ -248,37 +248,61 @@ class DeltaStore:
             values, predicate=where, writer_properties=_row_groups()
         )
 
-    def fill(self, client: Any, replacement: Any, rows: Any) -> bool:  # noqa: ARG002 - takes files
-        return False
+    def write(self, client: Any, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
+        return _here(client).write(name, _nullable(all_fields(target)), rows)
 
-    def keep(self, client: Any, name: str, files: Sequence[Path]) -> None:
+    def make_durable(self, client: Any, names: Collection[str]) -> None:
+        if not names:
+            return
         if not client.is_storage_initialized():
             client.initialize_storage()
-        folder = self._kept_folder(client)
+        folder, here = self._written_folder(client), _here(client)
         client.fs_client.makedirs(folder, exist_ok=True)
-        for file, stem in zip(files, kept_files.stems(name, len(files)), strict=True):
-            client.fs_client.put_file(str(file), client.pathlib.join(folder, f"{stem}.parquet"))
+        for files in (files for name, files in here.by_name().items() if name in names):
+            for file in files:
+                client.fs_client.put_file(str(file), client.pathlib.join(folder, file.name))
+        here.forget(names)
 
-    def kept(self, client: Any) -> Mapping[str, Sequence[str]]:
-        files, folder = client.fs_client, self._kept_folder(client)
-        files.invalidate_cache()
-        places = files.ls(folder, detail=False) if _is_folder(files, folder) else []
-        return kept_files.by_name((os.path.basename(place), place) for place in places)  # noqa: PTH119 - may be a URL's path
+    def written(self, client: Any) -> Collection[str]:
+        return self._durable(client).keys() | _here(client).by_name().keys()
 
-    def forget_kept(self, client: Any) -> None:
-        files, folder = client.fs_client, self._kept_folder(client)
-        files.invalidate_cache()
-        if _is_folder(files, folder):
+    def forget(self, client: Any, names: Collection[str]) -> None:
+        here = _here(client)
+        elsewhere = {*names} - here.by_name().keys()
+        here.forget(names)
+        if elsewhere:
+            self._remove_but(client, lambda name: name not in elsewhere)
+
+    def sweep(self, client: Any, needed: Collection[str]) -> None:
+        self._remove_but(client, lambda name: name in needed)
+
+    def _remove_but(self, client: Any, stays: Callable[[str | None], bool]) -> None:
+        """Delete durable files, except those of rows with such names."""
+        files = client.fs_client
+        for place in self._places(client):
+            if not stays(written_files.name_of(_last(place))):
+                files.rm_file(place)
+        folder = self._written_folder(client)
+        if _is_folder(files, folder) and not self._places(client):
             files.rm(folder, recursive=True)
 
-    def _kept_folder(self, client: Any) -> str:
-        return str(client.pathlib.join(client.dataset_path, kept_files.FOLDER))
+    def _durable(self, client: Any) -> dict[str, list[str]]:
+        return written_files.by_name((_last(place), place) for place in self._places(client))
+
+    def _places(self, client: Any) -> list[str]:
+        """Return where the files of rows are that outlive the run."""
+        files, folder = client.fs_client, self._written_folder(client)
+        files.invalidate_cache()
+        return list(files.ls(folder, detail=False)) if _is_folder(files, folder) else []
+
+    def _written_folder(self, client: Any) -> str:
+        return str(client.pathlib.join(client.dataset_path, written_files.FOLDER))
 
     def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
         for step in steps:
             self.statements += 1
             match step:
-                case StagedReplacement():
+                case Replacement():
                     self._replace(client, table, step)
                 case StagedMerge(KeyedMerge() as merge):
                     self._merge_keyed(client, table, merge, step)
@@ -288,17 +312,16 @@ class DeltaStore:
                     source = _query(merge_sql.cells_source(DUCKDB, "staged"), step)
                     self._merge(client, table, source, merge_sql.cells_rules(DATAFUSION))
 
-    def _replace(self, client: Any, table: str, step: StagedReplacement) -> None:
+    def _replace(self, client: Any, table: str, step: Replacement) -> None:
         from deltalake import write_deltalake
 
         old = self.columns_of(client, table)
         new = pa.schema([_described(field, old) for field in _nullable(all_fields(step.target))])
-        kept = [field for field in old if step.stays(field.name)]
+        kept = [field for field in old if step.keeps(field.name)]
         schema = pa.schema([*new, *kept])
 
         def batches() -> Iterator[pa.Table]:
-            local = (path.open("rb") for path in step.paths)
-            for opened in chain(local, map(client.fs_client.open, step.kept)):
+            for opened in self._opened_files(client, step.written):
                 with opened:
                     for group in _groups(opened):
                         rows = group.cast(new)
@@ -317,6 +340,15 @@ class DeltaStore:
         )
         # To delta-rs, a schema with another column order is the same schema.
         self._order(client, table, schema.names)
+
+    def _opened_files(self, client: Any, names: Iterable[str]) -> Iterator[Any]:
+        """Open the files of stored rows, one after another."""
+        here = _here(client).by_name()
+        durable = {} if here.keys() >= {*names} else self._durable(client)
+        require_all(names, here.keys() | durable.keys())
+        for name in names:
+            yield from (path.open("rb") for path in here.get(name, ()))
+            yield from map(client.fs_client.open, durable.get(name, ()))
 
     def columns_of(self, client: Any, table: str) -> pa.Schema:
         found = self.current(client, table)
@@ -487,6 +519,11 @@ def _is_folder(files: Any, path: str) -> bool:
         return False
 
 
+def _last(place: str) -> str:
+    """Return the last part of a path, which may be a URL's."""
+    return os.path.basename(place)  # noqa: PTH119
+
+
 def _missing_folders(client: Any) -> list[Path]:
     """Return the missing local folders of the bucket's path, innermost first."""
     if not client.is_local_filesystem:
@@ -568,6 +605,12 @@ def _described(field: pa.Field, held: pa.Schema) -> pa.Field:
     place = held.get_field_index(field.name)
     said = held.field(place).metadata if place >= 0 else None
     return field.with_metadata(said) if said else field
+
+
+def _here(client: Any) -> WrittenFiles:
+    """Return the files of stored rows in the run's own folder."""
+    run: Run = client.current_run
+    return run.written
 
 
 def _quoted(assignments: Mapping[str, str]) -> dict[str, str]:

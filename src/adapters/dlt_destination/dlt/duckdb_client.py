@@ -14,7 +14,7 @@ from adapters.dlt_destination.dlt.errors import root_cause
 from cdc_core.values.errors import SettingsError
 
 if TYPE_CHECKING:
-    from adapters.dlt_destination.table_steps import Run
+    from adapters.dlt_destination.run import Run
 
 #: How long to wait while another process, such as a reader, has the file open.
 LOCK_WAIT_SECONDS = 10.0

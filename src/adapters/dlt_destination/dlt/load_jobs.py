@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from dlt.common.destination.typing import PreparedTableSchema
 
+    from adapters.dlt_destination.run import Run
     from adapters.dlt_destination.store import TableStore
-    from adapters.dlt_destination.table_steps import Run
 
 
 class Arrived(RunnableLoadJob):

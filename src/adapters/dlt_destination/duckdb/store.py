@@ -6,16 +6,12 @@ Sources: DuckDB documentation, "DELETE", "INSERT", "CREATE TABLE", "ALTER TABLE"
 
 from __future__ import annotations
 
-import shutil
-from contextlib import nullcontext
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from adapters.dlt_destination.columns import all_fields, plain, with_columns
-from adapters.dlt_destination.dlt.duckdb_client import OpensFile, absent_file, database_file
+from adapters.dlt_destination.dlt.duckdb_client import OpensFile, absent_file
 from adapters.dlt_destination.dlt.errors import root_cause
 from adapters.dlt_destination.dlt.state_keeping import StateInTables
 from adapters.dlt_destination.duckdb import run_log, transaction_sql
@@ -26,19 +22,11 @@ from adapters.dlt_destination.duckdb.memory import (
     out_of_memory,
 )
 from adapters.dlt_destination.failures import scrubbed
-from adapters.dlt_destination.files import kept_files
 from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS, cut, gathered
-from adapters.dlt_destination.files.parquet import move_durably
 from adapters.dlt_destination.sql import merge_sql
 from adapters.dlt_destination.sql.dialect import DUCKDB
 from adapters.dlt_destination.store import Refusal, probe_name
-from adapters.dlt_destination.table_steps import (
-    Run,
-    StagedCells,
-    StagedMerge,
-    StagedReplacement,
-    Step,
-)
+from adapters.dlt_destination.table_steps import StagedCells, StagedMerge, Step
 from cdc_core.values.errors import DestinationFailed, DestinationUnavailable, SettingsError
 from cdc_core.values.merges import (
     LSN_COLUMN,
@@ -46,13 +34,16 @@ from cdc_core.values.merges import (
     UNREPRESENTABLE_TABLE,
     KeyedMerge,
     MultisetMerge,
+    Replacement,
 )
 from cdc_core.values.naming import ANY_DESTINATION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
+    from pathlib import Path
 
+    from adapters.dlt_destination.run import Run
     from cdc_core.values.errors import CdcError
     from cdc_core.values.merges import SchemaStep, TargetTable
     from cdc_core.values.runs import RunReceipt, RunTable
@@ -60,11 +51,42 @@ if TYPE_CHECKING:
 #: The name of the incoming rows in a statement.
 ROWS = "pgbronze_rows"
 
+#: Before the name of stored rows: the name of their table. No list of tables shows it.
+STORED = "_dlt_rows_"
+
 #: DuckDB's errors for a table to which users added constraints, indexes or columns.
 _REFUSING = {"ConstraintException", "DependencyException", "CatalogException", "BinderException"}
 
 #: Arrow's offsets have 32 bits, except in large types.
 _USUAL_ARRAY_BYTES = 1 << 31
+
+
+class IncomingRows:
+    """Rows on their way into a statement, cast to `schema`; `count` says how many have passed.
+
+    DuckDB hides an error that the source of the rows raised. `error` keeps it.
+    """
+
+    def __init__(self, chunks: Iterable[pa.Table], schema: pa.Schema) -> None:
+        self.count = 0
+        self.error: BaseException | None = None
+        self._chunks = chunks
+        self._schema = schema
+
+    def reader(self) -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(self._schema, self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            for chunk in self._chunks:
+                self.count += len(chunk)
+                rows = chunk if chunk.schema.equals(self._schema) else chunk.cast(self._schema)
+                yield from rows.to_batches()
+        except GeneratorExit:
+            raise  # the reader stopped early
+        except BaseException as error:
+            self.error = error
+            raise
 
 
 class DuckDbStore:
@@ -78,7 +100,10 @@ class DuckDbStore:
         self.memory = MemoryLimit()
         self.statements = 0
         self._credentials = credentials
-        self._temporary: TemporaryDirectory[str] | None = None
+        #: Names of stored rows that must outlive the run.
+        self._needed: set[str] = set()
+        #: Names of stored rows whose table has become a target, and the target.
+        self._became: dict[str, str] = {}
 
     def factory(self, run: Run) -> Any:
         from adapters.dlt_destination.dlt.load_jobs import state_factory
@@ -114,7 +139,7 @@ class DuckDbStore:
         found = self._columns_of(client, table)
         return found if len(found) else None
 
-    def make_fit(self, client: Any, replacement: StagedReplacement) -> None:
+    def make_fit(self, client: Any, replacement: Replacement) -> None:
         """Does nothing: the transaction that replaces the rows alters the table too."""
 
     def _columns_of(self, client: Any, table: str) -> pa.Schema:
@@ -171,45 +196,55 @@ class DuckDbStore:
         cells = _name(client, UNREPRESENTABLE_TABLE)
         self._run(client, merge_sql.renaming_cells(DUCKDB, rename, cells))
 
-    def fill(self, client: Any, replacement: StagedReplacement, rows: pa.RecordBatchReader) -> bool:
+    def write(self, client: Any, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
+        """Store rows in a table of their own, from which `apply` makes the target."""
         if not client.is_storage_initialized():
             client.initialize_storage()
+        fields = all_fields(target)
         connection = client.sql_client.native_connection
-        self.memory.make_room(connection, len(rows.schema))
-        connection.register(ROWS, self.memory.ahead_of(connection, rows))
+        self.memory.make_room(connection, len(fields))
+        incoming = IncomingRows(rows, pa.schema(fields))
+        connection.register(ROWS, self.memory.ahead_of(connection, incoming.reader()))
+        columns = ", ".join(
+            f"CAST({DUCKDB.quote(f.name)} AS {DUCKDB.sql_type(f.type)}) AS {DUCKDB.quote(f.name)}"
+            for f in fields
+        )
         try:
-            statements = self._replacement(client, replacement, ROWS)
-            alone = len(statements) == 1
-            with nullcontext() if alone else client.sql_client.begin_transaction():
-                for statement in statements:
-                    self.statements += 1
-                    connection.execute(statement)
+            self.statements += 1
+            connection.execute(
+                f"CREATE OR REPLACE TABLE {_stored(client, name)} AS SELECT {columns} FROM {ROWS}"
+            )
+        except Exception:
+            if incoming.error is not None:
+                raise incoming.error from None
+            raise
         finally:
             connection.unregister(ROWS)
+        self._became.pop(name, None)
         self.memory.checkpoint(connection)
-        return True
+        return incoming.count
 
-    def keep(self, client: Any, name: str, files: Sequence[Path]) -> None:
-        folder = self._kept_folder(client)
-        folder.mkdir(exist_ok=True)
-        for file, stem in zip(files, kept_files.stems(name, len(files)), strict=True):
-            move_durably(file, folder / f"{stem}.parquet")
+    def make_durable(self, client: Any, names: Collection[str]) -> None:  # noqa: ARG002 - tables outlive the run
+        self._needed.update(names)
 
-    def kept(self, client: Any) -> Mapping[str, Sequence[str]]:
-        files = self._kept_folder(client).glob("*.parquet")
-        return kept_files.by_name((file.name, str(file)) for file in files)
+    def written(self, client: Any) -> list[str]:
+        rows = client.sql_client.execute_sql(
+            "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() "
+            "AND schema_name = %s",
+            client.sql_client.dataset_name,
+        )
+        return [name.removeprefix(STORED) for (name,) in rows if name.startswith(STORED)]
 
-    def forget_kept(self, client: Any) -> None:
-        shutil.rmtree(self._kept_folder(client), ignore_errors=True)
+    def forget(self, client: Any, names: Collection[str]) -> None:
+        self._needed.difference_update(names)
+        for name in names:
+            if self._became.pop(name, None) is None:
+                self._run(client, f"DROP TABLE IF EXISTS {_stored(client, name)}")
 
-    def _kept_folder(self, client: Any) -> Path:
-        """Return the folder beside the database file; a temporary one for a database in memory."""
-        dataset = client.sql_client.dataset_name
-        if (file := database_file(client)) is not None:
-            return Path(f"{file}.{dataset}{kept_files.FOLDER}")
-        if self._temporary is None:
-            self._temporary = TemporaryDirectory(prefix="pgbronze-kept-")
-        return Path(self._temporary.name, dataset)
+    def sweep(self, client: Any, needed: Collection[str]) -> None:
+        self._became.clear()
+        self._needed = {*needed}
+        self.forget(client, [name for name in self.written(client) if name not in needed])
 
     def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
         connection = client.sql_client.native_connection
@@ -223,12 +258,16 @@ class DuckDbStore:
             for statement in statements:
                 self.statements += 1
                 client.sql_client.execute_sql(statement)
+        for step in steps:
+            if isinstance(step, Replacement) and _becoming(client, step) in statements:
+                self._became[step.written[0]] = table
 
     def _statements(self, client: Any, table: str, step: Step) -> list[str]:
-        target, staged = _name(client, table), _files(step.paths)
+        target = _name(client, table)
+        if isinstance(step, Replacement):
+            return self._replacement(client, step)
+        staged = _files(step.paths)
         match step:
-            case StagedReplacement():
-                return self._replacement(client, step, _files([*step.paths, *step.kept]))
             case StagedMerge(KeyedMerge() as merge):
                 return transaction_sql.keyed(DUCKDB, merge, staged, target)
             case StagedMerge(MultisetMerge() as merge):
@@ -237,25 +276,29 @@ class DuckDbStore:
                 return transaction_sql.cells(DUCKDB, staged, target)
         raise AssertionError(step)
 
-    def _replacement(self, client: Any, step: StagedReplacement, rows: str) -> list[str]:
-        """Return statements that replace the content by a new table. A table to which users added
-        something is emptied and filled instead: its columns are altered until they fit, and columns
-        that users added get their defaults."""
+    def _replacement(self, client: Any, step: Replacement) -> list[str]:
+        """Return statements that replace the content. The table of the stored rows becomes the
+        target, if nobody needs it any longer. A target to which users added something is emptied
+        and filled instead: its columns are altered until they fit, and columns that users added get
+        their defaults."""
         new, table = all_fields(step.target), step.target.name
         target = _name(client, table)
+        if all(self._became.get(name) == table for name in step.written):
+            return []  # this load has failed before, at another table
+        names = ", ".join(DUCKDB.quote(field.name) for field in new)
+        rows = " UNION ALL ".join(
+            f"SELECT {names} FROM {_stored(client, name)}" for name in step.written
+        )
         old = self.current(client, table)
-        ours = {field.name for field in new}
-        values = [
-            f"CAST({DUCKDB.quote(f.name)} AS {DUCKDB.sql_type(f.type)}) AS {DUCKDB.quote(f.name)}"
-            for f in new
-        ]
-        selected = f"SELECT {', '.join(values)} FROM {rows}"
-        others = [f for f in old or () if f.name not in ours and step.stays(f.name)]
+        others = [f for f in old or () if step.keeps(f.name)]
         if old is None or not (others or self._carries(client, table)):
-            return [f"CREATE OR REPLACE TABLE {target} AS {selected}"]
+            if len(step.written) > 1 or self._needed & {*step.written}:
+                return [f"CREATE OR REPLACE TABLE {target} AS {rows}"]
+            return [f"DROP TABLE IF EXISTS {target}", _becoming(client, step)]
         statements = [f"DELETE FROM {target}"]
+        ours = {field.name for field in new}
         for field in old:
-            if field.name not in ours and not step.stays(field.name):
+            if field.name not in ours and not step.keeps(field.name):
                 column = DUCKDB.quote(field.name)
                 statements.append(f"ALTER TABLE {target} DROP COLUMN {column}")
         for field in new:
@@ -264,8 +307,7 @@ class DuckDbStore:
             elif plain(old.field(field.name).type) != plain(field.type):
                 column = f"{DUCKDB.quote(field.name)} TYPE {DUCKDB.sql_type(field.type)}"
                 statements.append(f"ALTER TABLE {target} ALTER COLUMN {column} USING NULL")
-        names = ", ".join(DUCKDB.quote(field.name) for field in new)
-        return [*statements, f"INSERT INTO {target} ({names}) {selected}"]
+        return [*statements, f"INSERT INTO {target} ({names}) {rows}"]
 
     def _is_plain(self, client: Any, table: str) -> bool:
         """Whether users have added nothing to the table."""
@@ -358,7 +400,6 @@ class DuckDbStore:
         if client.is_storage_initialized():
             client.drop_storage()
             dropped.append(f"dataset {main!r}")
-        self.forget_kept(client)
         return dropped
 
     def volumes(self, client: Any) -> Mapping[str, Sequence[str]] | None:  # noqa: ARG002 - DuckDB has none
@@ -439,13 +480,23 @@ def _name(client: Any, table: str) -> str:
     return f"{client.sql_client.fully_qualified_dataset_name()}.{DUCKDB.quote(table)}"
 
 
+def _stored(client: Any, name: str) -> str:
+    return _name(client, f"{STORED}{name}")
+
+
+def _becoming(client: Any, replacement: Replacement) -> str:
+    """Return the statement that makes a table of stored rows the target."""
+    stored = _stored(client, replacement.written[0])
+    return f"ALTER TABLE {stored} RENAME TO {DUCKDB.quote(replacement.target.name)}"
+
+
 def _field(column: str, sql_type: str) -> pa.Field:
     return pa.field(column, DUCKDB.arrow_type(sql_type) or pa.null())
 
 
 def _columns(step: Step) -> int:
     match step:
-        case StagedReplacement():
+        case Replacement():
             return len(step.target.schema)
         case StagedMerge():
             return len(step.merge.target.schema)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -77,20 +75,6 @@ def write_chunks(
     if not paths:
         paths.append(write_table(schema.empty_table(), folder / f"{stem}-0.parquet"))
     return tuple(paths), total
-
-
-def move_durably(file: Path, target: Path) -> None:
-    """Move a file, even to another disk. The target's name never shows an incomplete file."""
-    beside = target.with_suffix(".moving")
-    shutil.move(file, beside)
-    for path in (beside, target.parent):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        if path == beside:
-            beside.replace(target)
 
 
 def _write(writer: pq.ParquetWriter, rows: pa.Table) -> None:

@@ -19,10 +19,11 @@ from adapters.dlt_destination.delta.store import DeltaStore
 from adapters.dlt_destination.dlt.packages import Packages
 from adapters.dlt_destination.duckdb.store import DuckDbStore
 from adapters.dlt_destination.files.parquet import write_table
+from adapters.dlt_destination.run import Run
 from adapters.dlt_destination.settings import PipelineSettings
 from adapters.dlt_destination.sql import merge_sql
 from adapters.dlt_destination.sql.dialect import DUCKDB
-from adapters.dlt_destination.table_steps import Run, StagedMerge, StagedReplacement
+from adapters.dlt_destination.table_steps import StagedMerge
 from adapters.fakes.destination import merge_keyed, merge_multiset
 from cdc_core.values.lsn import Lsn
 from cdc_core.values.merges import (
@@ -31,6 +32,7 @@ from cdc_core.values.merges import (
     MULTISET_CONTROL_FIELDS,
     KeyedMerge,
     MultisetMerge,
+    Replacement,
     TargetTable,
 )
 
@@ -61,12 +63,14 @@ class Table:
     def holding(self, schema: pa.Schema, rows: list[Row]) -> Iterator[TargetTable]:
         target = TargetTable(f"t{next(NUMBERS)}", schema)
         self.store.create(self.client, target, ())
-        # What somebody else wrote may lack the metadata.
-        full = pa.schema([*schema, *(f.with_nullable(True) for f in METADATA_FIELDS)])
-        path = self.folder / f"{target.name}-rows.parquet"
-        write_table(pa.Table.from_pylist(rows, full), path)
-        step = StagedReplacement(target, (path,), len(rows))
+        # What somebody else wrote may lack the metadata, whatever the fields say.
+        full = pa.schema([*schema, *METADATA_FIELDS])
+        nullable = pa.schema([field.with_nullable(True) for field in full])
+        found = pa.Table.from_arrays(pa.Table.from_pylist(rows, nullable).columns, schema=full)
+        self.store.write(self.client, target.name, target, [found])
+        step = Replacement(target, (target.name,))
         self.store.apply(self.client, target.name, [step])
+        self.store.forget(self.client, step.written)
         yield target
 
     def apply(self, merge: KeyedMerge | MultisetMerge) -> list[Row]:
@@ -107,7 +111,7 @@ def table(
     folder = tmp_path_factory.mktemp(request.param)
     place = folder / ("lake" if request.param == "delta" else "lake.duckdb")
     store = STORES[request.param](str(place))
-    plan = Run()
+    plan = Run(folder=folder)
     packages = Packages(PipelineSettings("p", "bronze"), store.factory(plan), folder / "work")
     with packages.client() as client:
         client.initialize_storage()

@@ -47,7 +47,7 @@ def large_table(key: tuple[str, ...] = ("id",)) -> tuple[World, int]:
     return world, oid
 
 
-def killed(world: World, name: str = "destination.keep", times: int = 3) -> None:
+def killed(world: World, name: str = "destination.write", times: int = 3) -> None:
     """A snapshot that is killed when this is called for so many times."""
     calls = 0
 
@@ -81,7 +81,7 @@ def test_parts_that_were_read_are_not_read_again(read: list[str]) -> None:
     world.snapshot()
     assert read == ["8-12", "12-16", "16-"]
     world.assert_equal()
-    assert not world.lake.kept
+    assert not world.lake.written
     assert Checkpoint.from_state(world.lake.checkpoint or {}).reading is None
 
 
@@ -123,13 +123,13 @@ def test_a_replaced_table_is_read_again(read: list[str]) -> None:
     world.snapshot()
     assert read == ["0-4", "4-8", "8-12", "12-16", "16-"]
     world.assert_equal()
-    assert not world.lake.kept
+    assert not world.lake.written
 
 
 def test_parts_that_are_gone_from_the_destination_are_read_again(read: list[str]) -> None:
     world, _ = large_table()
     killed(world)
-    del world.lake.kept[reading(world).ranges[0].name]
+    del world.lake.written[reading(world).ranges[0].name]
     read.clear()
     world.snapshot()
     assert read == ["0-4", "8-12", "12-16", "16-"]
@@ -143,21 +143,21 @@ def test_the_stream_reads_a_table_that_a_full_load_left_out(read: list[str]) -> 
     world.cdc()
     assert read == ["8-12", "12-16", "16-"]
     world.assert_equal()
-    assert not world.lake.kept
+    assert not world.lake.written
 
 
 def test_kept_rows_of_a_dropped_table_are_removed() -> None:
     world, oid = large_table()
     other = world.postgres.create_table("small", COLUMNS)
     killed(world)
-    assert len(world.lake.kept) == 2
+    assert len(world.lake.written) == 2
     world.postgres.drop_table(oid)
     world.cdc()
     with world.postgres.transaction() as tx:
         tx.insert(other, id=1, n=1, big=None)
     world.cdc()
     world.assert_equal()
-    assert not world.lake.kept
+    assert not world.lake.written
 
 
 def test_two_large_tables(read: list[str]) -> None:
@@ -202,4 +202,4 @@ def test_any_changes_between_any_kills(
     world.assert_equal()
     world.cdc()
     world.assert_equal()
-    assert not world.lake.kept
+    assert not world.lake.written

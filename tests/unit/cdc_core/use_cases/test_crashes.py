@@ -252,7 +252,7 @@ def test_any_sequence_of_failed_runs_is_cured(
     world.assert_equal()
     work(world, [*world.oids], 1)
     world.cdc()
-    assert not world.lake.kept
+    assert not world.lake.written
 
 
 def test_a_checkpoint_without_slot_is_refused_not_followed() -> None:

@@ -93,7 +93,7 @@ def test_a_kill_at_any_call(before: Any, meanwhile: str, read: list[int]) -> Non
         world.cdc()
         world.assert_equal()
         call += 1
-    assert kept == {0, 1, 2}
+    assert kept == {0, 1, 2, 3}
 
 
 @settings(

@@ -35,8 +35,8 @@ from adapters.dlt_destination.dlt import naming_convention
 from adapters.dlt_destination.dlt.errors import root_cause
 from adapters.dlt_destination.dlt.packages import SOURCE, Packages
 from adapters.dlt_destination.duckdb.store import DuckDbStore
+from adapters.dlt_destination.run import Run
 from adapters.dlt_destination.settings import PipelineSettings
-from adapters.dlt_destination.table_steps import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,8 +23,7 @@ from adapters.dlt_destination.duckdb.memory import (
 from adapters.dlt_destination.files.bounded_chunks import cut, gathered
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.values.errors import DestinationUnavailable
-from cdc_core.values.merges import LoadBatch
-from tests.contracts.destination_contract import ORDERS, checkpoint, replacement
+from tests.contracts.destination_contract import ORDERS, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -235,9 +234,9 @@ def test_a_scan_that_needs_more_memory_continues_where_it_was(
             yield from (piece.slice(0, half), piece.slice(half))
 
     monkeypatch.setattr(duckdb_store, "_batches", failing)
-    whole = replacement(ORDERS, [{"id": n, "_cdc_lsn": 1} for n in range(rows)])
+    whole = table_of(ORDERS, [{"id": n, "_cdc_lsn": 1} for n in range(rows)])
     with destination:
-        destination.load(LoadBatch(replacements=(whole,)), checkpoint(1))
+        whole.load(destination, 1)
         found = [n for piece in destination.scan("orders", ["id"]) for n in piece["id"].to_pylist()]
     assert sorted(found) == list(range(rows))
     assert next(failures, None) is None
