@@ -10,6 +10,7 @@ from cdc_core.tables.losses import losses
 from cdc_core.tables.schema_change import first_state, state_when_read
 from cdc_core.values.checkpoint import TableStatus
 from cdc_core.values.lsn import ZERO_LSN
+from cdc_core.values.table_rules import ColumnRule
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.source_inspector import TableFacts
     from cdc_core.values.checkpoint import TableState
     from cdc_core.values.errors import CdcError
+    from cdc_core.values.relation import Column
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,13 @@ class TablePlanner:
                 target=target,
                 target_type=self.type_of(schema.field(target)),
                 key=column.name in key,
-                losses=tuple(losses(column)),
+                losses=tuple(_masked(column) or losses(column)),
             )
+
+
+def _masked(column: Column) -> list[str]:
+    masked = column.rule.reads_text or column.rule is ColumnRule.NULL
+    return [f"masked: {column.rule.value}"] if masked else []
 
 
 def _excluded(table: SourceTable) -> Iterator[LeftOutColumn]:
