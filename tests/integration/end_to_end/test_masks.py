@@ -26,7 +26,7 @@ KEY = "hidden mask key"
 #: No rule lets any of these out. Each column has a marker of its own.
 NUMBER = 7_316_204_958_117
 TABLES = f"""
-CREATE TYPE mood AS ENUM ('MARKER-mood-1', 'MARKER-mood-2');
+CREATE TYPE mood AS ENUM ('calm', 'angry');
 CREATE TABLE people (
   ssn text PRIMARY KEY, id int NOT NULL, email text, phone bigint, iban varchar(40), born date,
   salary numeric(10,2), tags text[], body jsonb, mood mood, seen timestamptz, raw bytea,
@@ -36,7 +36,7 @@ INSERT INTO people SELECT
   'MARKER-ssn-' || n, n, 'MARKER-email-' || n, {NUMBER}, 'MARKER-iban-' || n,
   CASE n WHEN 1 THEN 'infinity'::date ELSE '1917-11-07' END,
   CASE n WHEN 2 THEN 'NaN' ELSE 1234567.89 END, ARRAY['MARKER-tag', 'b'],
-  '{{"MARKER-json": 1}}', 'MARKER-mood-1', 'infinity', '\\x4d41524b4552',
+  '{{"MARKER-json": 1}}', 'calm', 'infinity', '\\x4d41524b4552',
   repeat('MARKER-long-', 500)
 FROM generate_series(1, 20) n;
 CREATE TABLE heap (id int, email text);
@@ -57,7 +57,7 @@ RULES: list[dict[str, Any]] = [
 CHANGES = f"""
 UPDATE people SET email = 'MARKER-email-new', phone = phone + 1 WHERE id = 3;
 UPDATE people SET ssn = 'MARKER-ssn-moved' WHERE id = 4;
-UPDATE people SET iban = 'MARKER-iban-new', mood = 'MARKER-mood-2' WHERE id = 5;
+UPDATE people SET iban = 'MARKER-iban-new', mood = 'angry' WHERE id = 5;
 DELETE FROM people WHERE id = 6;
 INSERT INTO people (ssn, id, email, phone, salary, born)
   SELECT 'MARKER-late-' || n, n, 'MARKER-email-late', {NUMBER}, 'NaN', '-infinity'
