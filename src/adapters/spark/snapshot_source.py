@@ -21,7 +21,7 @@ from adapters.pgoutput.snapshot.guards import CHECK_SECONDS
 from adapters.pgoutput.snapshot.range_readers import RangeReaders
 from adapters.pgoutput.snapshot.row_ranges import StoredSize, stored_sizes
 from adapters.pgoutput.snapshot.snapshot_source import CopySnapshot
-from adapters.spark.session import spark_session
+from adapters.spark_session import spark_session
 from cdc_core.ports.snapshot_source import WHOLE
 from cdc_core.values.errors import CdcError, SettingsError
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from adapters.dlt_destination.databricks.engines import chosen_engine
 from adapters.dlt_destination.settings import local_folder
 from adapters.secrets.databricks_scope import DatabricksSecretScope
 from adapters.secrets.dlt_providers import DltProviders
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from cdc_core.ports.secrets import Secrets
-    from entrypoints.settings.model import DatabricksCredentials
+    from entrypoints.settings.model import DatabricksSettings
 
 _DUCKDB_SCHEMAS = ("main", "information_schema", "pg_catalog", "temp", "system")
 
@@ -72,7 +73,7 @@ def load_settings(
     if needs_destination:
         match settings.pipeline.destination:
             case "databricks":
-                _check_databricks(settings.databricks.credentials, environ)
+                _check_databricks(settings.databricks, environ)
             case "duckdb":
                 _check_duckdb(settings.duckdb.credentials, settings.pipeline.dataset_name)
             case "delta":
@@ -99,10 +100,14 @@ def _validated(providers: DltProviders) -> Settings:
         raise _first_of(error, providers) from None
 
 
-def _check_databricks(credentials: DatabricksCredentials, environ: Mapping[str, str]) -> None:
+def _check_databricks(settings: DatabricksSettings, environ: Mapping[str, str]) -> None:
+    credentials = settings.credentials
     section = "destination.databricks.credentials"
     inside = workspace_is_known(environ)
+    by_spark = chosen_engine(settings.engine, credentials.http_path, environ) == "spark"
     needed = ["http_path", "catalog"] if inside else ["server_hostname", "http_path", "catalog"]
+    if by_spark:
+        needed = ["catalog"]
     for name in needed:
         if getattr(credentials, name) is None:
             key = f"{section}.{name}"
@@ -113,7 +118,8 @@ def _check_databricks(credentials: DatabricksCredentials, environ: Mapping[str, 
         absent = "client_id" if credentials.client_id is None else "client_secret"
         key = f"{section}.{absent}"
         raise SettingsError(f"{missing(key)} beside its other half", cure(key))
-    if credentials.access_token is None and credentials.client_id is None and not inside:
+    login = credentials.access_token or credentials.client_id
+    if not (login or inside or by_spark):
         key = f"{section}.access_token"
         raise SettingsError(f"{missing(key)} (or client_id and client_secret)", cure(key))
 

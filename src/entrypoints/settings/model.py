@@ -194,6 +194,9 @@ class DatabricksCredentials(_Section):
 
 class DatabricksSettings(_Section):
     credentials: DatabricksCredentials = DatabricksCredentials()
+    engine: Literal["warehouse", "spark"] | None = Field(
+        default=None, description="where statements run"
+    )
     staging_volume_name: VolumeName | None = Field(
         default=None, description="volume for staged files, as catalog.schema.volume"
     )

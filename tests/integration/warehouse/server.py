@@ -32,6 +32,8 @@ from .volumes import LISTED_AT_MOST, PRESIGNED, Volumes
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .spark_connect import SparkConnectServer
+
 USER = "tester@example.com"
 CONTROL = "/_control/"
 TOKENS = "/oidc/v1/token"
@@ -94,6 +96,7 @@ class WarehouseServer:
             Session(catalogs[0], "default", USER), "SELECT count(*) FROM information_schema.tables"
         )
         self.service = Service(statements, self.recorder, catalogs[0], USER)
+        self._spark: SparkConnectServer | None = None
         self.rest = Rest(self.catalog, self.volumes, access, USER)
         self.ca_file = make_certificate(self.catalog.root / ".warehouse")
         self._http = _HttpServer(("127.0.0.1", port), _handler_of(self))
@@ -107,6 +110,8 @@ class WarehouseServer:
         self._http.serve_forever(poll_interval=0.1)
 
     def stop(self) -> None:
+        if self._spark is not None:
+            self._spark.stop()
         self._http.shutdown()
         self._http.server_close()
         self.service.close()
@@ -141,6 +146,14 @@ class WarehouseServer:
             raise DropConnection
         return response
 
+    def _spark_port(self) -> int:
+        """Where Spark Connect is spoken, from the first question on: few tests need it."""
+        if self._spark is None:
+            from .spark_connect import SparkConnectServer
+
+            self._spark = SparkConnectServer(self.service)
+        return self._spark.port
+
     def _wipe(self) -> None:
         self.service.forget_sessions()
         self.catalog.lag.start(0.0, {})
@@ -172,6 +185,8 @@ class WarehouseServer:
             case "POST", "lag":
                 information_schema.start_lag(self.catalog, request.json["seconds"])
                 return Response({})
+            case "POST", "spark":
+                return Response({"port": self._spark_port()})
             case "POST", "listed":
                 self.volumes.listed_at_most = request.json["at_most"]
                 return Response({})

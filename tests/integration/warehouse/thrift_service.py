@@ -150,6 +150,23 @@ class Service:
 
     # -- statements
 
+    def new_session(self) -> Session:
+        """A session of a client that speaks another protocol."""
+        return Session(self.default_catalog, "default", self.user)
+
+    def run(self, session: Session, text: str) -> tuple[Result, bool]:
+        """A statement of such a client, and whether its answer is lost. Raises `SqlError`, and
+        `Interrupt` if it was not executed."""
+        entry = self.recorder.begin(str(session.id), text)
+        try:
+            fault = self._struck(text)
+        except Interrupt as interrupt:
+            entry.status, entry.fault = "not executed", str(interrupt.cause) or "drop_before"
+            raise
+        entry.fault = fault.kind if fault is not None else None
+        result = self._run(session, text, {}, entry, fault)
+        return result, fault is not None and fault.kind == "drop_after"
+
     def ExecuteStatement(self, req: Any) -> Any:
         with self._lock:
             session = self._sessions.get(req.sessionHandle.sessionId.guid)

@@ -59,3 +59,26 @@ class WarehouseCredentials(DatabricksCredentials):
             TIME_ZONE: "UTC",
         }
         return parameters
+
+
+#: dlt names the location of data after a host, and never connects to it here.
+_NO_HOST = "spark"
+
+
+class SessionCredentials(DatabricksCredentials):
+    """What is left of the credentials where a Spark session runs the statements: the catalog."""
+
+    @classmethod
+    def of(cls, keys: Mapping[str, Any]) -> SessionCredentials:
+        credentials = cls()
+        credentials.update(keys)
+        credentials.server_hostname = credentials.server_hostname or _NO_HOST
+        credentials.__is_resolved__ = True
+        return credentials
+
+    def on_resolved(self) -> None:
+        """Looks for no login: the session has one."""
+
+    def to_connector_params(self) -> dict[str, Any]:
+        configuration = {**(self.session_configuration or {}), TIME_ZONE: "UTC"}
+        return {"session_configuration": configuration}

@@ -204,6 +204,8 @@ def _reach(cause: BaseException, at: str) -> CdcError | None:
             "start it in the workspace, which names the reason; run again",
         )
     kinds = {kind.__name__ for kind in type(cause).__mro__}
+    if "SparkGone" in kinds:
+        return DestinationUnavailable(f"{at}: the Spark session has ended", "run the job again")
     if transient(cause) or "RequestError" in kinds:
         return DestinationUnavailable(
             f"{at}: {scrubbed(cause)}",

@@ -1,4 +1,4 @@
-"""Sessions of a SQL warehouse, kept open for the run and reused by its statements.
+"""Sessions of an engine, kept open for the run and reused by its statements.
 
 dlt opens a client for every load job and every step of a package. To open a session costs a round
 trip and a wait, so a client borrows one. A token can expire while sessions are open, and the
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -50,13 +49,20 @@ class Session:
 class Sessions:
     """A pool with as many sessions as were in use at the same time. Thread-safe."""
 
-    def __init__(self, retry_policy: RetryPolicy, credentials: Callable[[], Any]) -> None:
-        """`credentials` reads dlt's credentials again for each login."""
+    def __init__(
+        self,
+        retry_policy: RetryPolicy,
+        credentials: Callable[[], Any],
+        connect: Callable[[dict[str, Any]], Any],
+    ) -> None:
+        """`credentials` reads dlt's credentials again for each login. `connect` opens a connection
+        with their parameters."""
         self.retry_policy = retry_policy
         self._sent = itertools.count(1)
         #: Statements sent so far.
         self.sent = 0
         self._credentials = credentials
+        self._connect = connect
         self._login: Login | None = None
         self._proven = False
         self._logging_in = threading.Lock()
@@ -95,7 +101,7 @@ class Sessions:
             if self._idle:
                 return self._idle.pop()
         login = self.login()
-        return Session(_connect(login.parameters), login)
+        return Session(self._connect(login.parameters), login)
 
     def give_back(self, session: Session) -> None:
         if session.login is not self._login:
@@ -132,11 +138,3 @@ class Sessions:
             if not found:
                 found = self._known[what] = ask()
             return found
-
-
-def _connect(parameters: dict[str, Any]) -> Any:
-    from databricks import sql
-
-    # The caller gets its errors. Its log can contain statements and addresses.
-    logging.getLogger("databricks").setLevel(logging.CRITICAL + 1)
-    return sql.connect(**parameters, use_inline_params="silent")

@@ -1,4 +1,4 @@
-"""Delta tables of a Databricks SQL warehouse.
+"""Delta tables of Databricks, by the statements of a SQL warehouse or of a Spark session.
 
 A merge is one MERGE statement over its staged file, a full load one INSERT OVERWRITE or CREATE OR
 REPLACE TABLE, so that a reader sees a table before or after. Sources: Databricks SQL reference,
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from adapters.dlt_destination.databricks.engines import Engine
     from adapters.dlt_destination.databricks.retry import RetryPolicy
     from adapters.dlt_destination.databricks.volume_staging import VolumeStaging
     from adapters.dlt_destination.run import Run
@@ -106,6 +107,7 @@ class DatabricksStore:
         settings: Mapping[str, Any],
         pipeline: str,
         retry_policy: RetryPolicy,
+        engine: Engine,
         *,
         in_one_transaction: bool = False,
         credentials: Callable[[], Mapping[str, Any]] | None = None,
@@ -115,7 +117,8 @@ class DatabricksStore:
         self._pipeline = pipeline
         self._read_credentials = credentials
         self._logged_in = False
-        self.sessions = Sessions(retry_policy, self._credentials)
+        self._engine = engine
+        self.sessions = Sessions(retry_policy, self._credentials, engine.connect)
         #: The statements of a batch, if it is one transaction.
         self.block = MultiTableTransaction() if in_one_transaction else None
         #: Columns from `information_schema`, read once in this run, and from DESCRIBE since then.
@@ -125,10 +128,9 @@ class DatabricksStore:
 
     def factory(self, run: Run) -> Any:
         from adapters.dlt_destination.databricks.client import WarehouseClient
-        from adapters.dlt_destination.databricks.preflight import require_reachable
         from adapters.dlt_destination.dlt.load_jobs import state_factory
 
-        require_reachable(self._settings["credentials"])
+        self._engine.require_reachable(self._settings["credentials"])
         return state_factory(
             "databricks",
             self,
@@ -141,12 +143,10 @@ class DatabricksStore:
     def _credentials(self) -> Any:
         """Return the credentials read at the start of the run; for a later login, read them
         again."""
-        from adapters.dlt_destination.databricks.credentials import WarehouseCredentials
-
         if self._logged_in and self._read_credentials is not None:
             self._settings = {**self._settings, "credentials": dict(self._read_credentials())}
         self._logged_in = True
-        return WarehouseCredentials.of(self._settings["credentials"])
+        return self._engine.credentials(self._settings["credentials"])
 
     def close(self) -> None:
         if self.block is not None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 #: Set by the runtime of Databricks.
-_ON_DATABRICKS = "DATABRICKS_RUNTIME_VERSION"
+ON_DATABRICKS = "DATABRICKS_RUNTIME_VERSION"
 
 
 def spark_session() -> SparkSession:
@@ -27,7 +27,7 @@ def spark_session() -> SparkSession:
         raise SettingsError(
             "Spark is not installed", 'run: pip install "pgbronze[spark]"'
         ) from None
-    if _ON_DATABRICKS not in os.environ:
+    if ON_DATABRICKS not in os.environ:
         # Workers of this machine need our packages too.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     try:
@@ -35,7 +35,7 @@ def spark_session() -> SparkSession:
         if found is not None:
             return found
         builder = SparkSession.builder.appName("pgbronze")
-        if not {_ON_DATABRICKS, "SPARK_REMOTE"} & os.environ.keys():
+        if not {ON_DATABRICKS, "SPARK_REMOTE"} & os.environ.keys():
             builder = builder.config("spark.ui.enabled", "false")
         return builder.getOrCreate()
     except Exception as error:
