@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from databricks.bundles.jobs import Job
 
+from adapters.dlt_destination.databricks.engines import chosen_engine
 from cdc_core.values.errors import SettingsError
 from entrypoints import wheel
 from entrypoints.cli import main as cli
@@ -19,7 +20,7 @@ from tests.support import constraints
 from tests.support.bundle import BUNDLE, ROOT, USER, jobs, tasks
 from tests.support.bundle import parameters as arguments
 
-GIVEN = {"catalog": "main", "warehouse_id": "abc123"}
+GIVEN = {"catalog": "main", "http_path": "/sql/1.0/warehouses/abc123"}
 #: The tasks of each job, with the mode of the wheel's script or the command.
 JOBS = {
     "full_load": {"full_load": "snapshot"},
@@ -249,7 +250,21 @@ def test_every_variable_is_explained_and_used() -> None:
         assert declared["description"], name
         assert f"${{var.{name}}}" in text, name
     needed = {name for name, v in BUNDLE["variables"].items() if "default" not in v}
-    assert needed == GIVEN.keys()
+    assert needed == {"catalog"}
+
+
+@pytest.mark.parametrize(("job", "task"), TASKS)
+@pytest.mark.usefixtures("scope")
+def test_without_a_warehouse_each_job_runs_the_statements_itself(
+    job: str, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "client.4")
+    settings = parameters.settings(options(job, task, http_path=""))
+    chosen = settings.databricks.engine, settings.databricks.credentials.http_path
+    assert chosen == (None, None)
+    assert chosen_engine(*chosen) == "spark"
+    given = parameters.settings(options(job, task)).databricks
+    assert chosen_engine(given.engine, given.credentials.http_path) == "warehouse"
 
 
 def test_pins_are_all_that_serverless_does_not_have() -> None:

@@ -130,7 +130,7 @@ def test_commands_name_what_the_bundle_has() -> None:
     runs = re.findall(r"databricks bundle run -t (\w+) (\w+)(?: -- --(\w+)=)?", told)
     assert len(runs) >= 2
     for target, job, parameter in runs:
-        found = jobs(target, catalog="main", warehouse_id="x")[job]
+        found = jobs(target, catalog="main", http_path="x")[job]
         assert not parameter or parameter in [declared["name"] for declared in found["parameters"]]
     text = DEPLOY + RECOVER + GRANTS
     said = re.findall(r'"?(\w+_pause_status)"?: "?(\w+)', text)
@@ -152,7 +152,7 @@ def test_privileges_of_the_page_on_grants_exist() -> None:
 def test_settings_of_the_page_on_grants_are_a_jobs() -> None:
     (example,) = blocks("yaml", GRANTS)
     settings = yaml.safe_load(example)["targets"]["prod"]
-    for job in jobs("prod", catalog="main", warehouse_id="x").values():
+    for job in jobs("prod", catalog="main", http_path="x").values():
         found = Job.from_dict({**job, **settings}).as_dict()
         assert {key: found[key] for key in settings} == settings
 
@@ -168,7 +168,7 @@ def test_variables_of_the_page_are_the_bundles() -> None:
 def test_a_schedule_takes_the_place_of_the_continuous_job() -> None:
     (example,) = blocks("yaml", section(7))
     ((name, scheduled),) = yaml.safe_load(example)["resources"]["jobs"].items()
-    job = jobs("prod", catalog="main", warehouse_id="x")[name]
+    job = jobs("prod", catalog="main", http_path="x")[name]
     declared = [parameter["name"] for parameter in job["parameters"]]
     assert [parameter["name"] for parameter in scheduled["parameters"]] == declared
     del job["continuous"]

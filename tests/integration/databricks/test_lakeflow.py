@@ -125,7 +125,7 @@ class Workspace:
         job = jobs(
             "prod",
             catalog=self.warehouse.catalog,
-            warehouse_id=self.warehouse.http_path.rpartition("/")[2],
+            http_path=self.warehouse.http_path,
             secret_scope="team",
             secret_key="shop",
             **variables,

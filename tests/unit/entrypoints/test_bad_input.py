@@ -67,7 +67,7 @@ BAD_VALUES = [
     ("INCLUDE", "[]", "at least one"),
     ("EXCLUDE", '[""]', "empty name"),
     # choices and numbers
-    ("SNAPSHOT_READER", "fast", "not one of 'copy', 'sql_database'"),
+    ("SNAPSHOT_READER", "fast", "not one of 'copy', 'spark', 'sql_database'"),
     ("PARALLELISM", "many", "integer"),
     ("PARALLELISM", "0", "greater than or equal to 1"),
     ("PARALLELISM", "65", "less than or equal to 64"),

@@ -146,8 +146,9 @@ def test_one_parameter_may_name_several_tables():
     assert wheel._tables(chosen) == ["orders", "public.line*", "app.x"]
 
 
-def test_http_path_is_asked_for_even_on_databricks(monkeypatch, capsys):
+def test_http_path_is_asked_for_where_a_warehouse_is_chosen(monkeypatch, capsys):
     monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "client.4")
     monkeypatch.setenv("SOURCES__PG_REPLICATION__CREDENTIALS", DSN)
-    line = _fails(capsys, "pipeline_main", "--mode", "cdc", "--catalog", "main")
+    given = ("--mode", "cdc", "--catalog", "main", "--engine", "warehouse")
+    line = _fails(capsys, "pipeline_main", *given)
     assert "http_path is missing" in line
