@@ -9,18 +9,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.fakes import RecordedProgress
+from adapters.metrics.measures import Measures
 from cdc_core.ports.progress import (
     BatchLoaded,
+    CaughtUp,
+    Checkpointed,
     ChunkRead,
     Event,
     Listeners,
     Note,
     Progress,
+    ReadingUpTo,
+    RunEnded,
+    RunStarted,
+    SlotObserved,
     TableFinished,
+    TableRepaired,
     TableStarted,
     Warned,
 )
+from cdc_core.runs.tally import Tally
+from cdc_core.values.changes import Operations
+from cdc_core.values.lsn import Lsn
 from entrypoints.output.progress import LineProgress, TerminalProgress
+from tests.support.run_events import CHECKPOINT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +45,13 @@ EVENTS = st.lists(
         st.builds(ChunkRead, TABLES, COUNTS),
         st.builds(TableFinished, TABLES),
         st.builds(BatchLoaded, COUNTS, COUNTS, COUNTS),
+        st.builds(RunStarted, st.just("cdc")),
+        st.builds(TableRepaired, TABLES, st.builds(Operations, COUNTS)),
+        st.builds(Checkpointed, st.sampled_from([None, CHECKPOINT])),
+        st.builds(ReadingUpTo, st.builds(Lsn, COUNTS)),
+        st.builds(CaughtUp, st.builds(Lsn, COUNTS), st.floats(0, 1e6)),
+        st.builds(SlotObserved, st.none(), st.builds(Lsn, COUNTS)),
+        st.builds(RunEnded, st.integers(0, 3)),
         st.builds(Note, st.sampled_from(["a note", "100 % of [x]", "%s {}"])),
         st.builds(Warned, st.sampled_from(["careful", "[/red] %d"])),
     ),
@@ -41,7 +60,15 @@ EVENTS = st.lists(
 
 
 @pytest.mark.parametrize(
-    "progress_of", [Listeners, LineProgress, TerminalProgress, RecordedProgress]
+    "progress_of",
+    [
+        Listeners,
+        LineProgress,
+        TerminalProgress,
+        RecordedProgress,
+        Tally,
+        lambda: Measures("p", "s"),
+    ],
 )
 @settings(max_examples=40)
 @given(events=EVENTS)
@@ -63,9 +90,13 @@ def test_every_listener_gets_every_event_in_order(events: list[Event], count: in
     listeners = Listeners(*recorded[:1])
     for listener in recorded[1:]:
         listeners.add(listener)
+    gone = RecordedProgress()
+    listeners.add(gone)
+    listeners.remove(gone)
     for event in events:
         listeners.emit(event)
     assert [listener.events for listener in recorded] == [events] * count
+    assert gone.events == []
 
 
 def test_the_fake_keeps_events_and_messages() -> None:

@@ -170,7 +170,7 @@ class Listeners:
         self._listeners.append(listener)
 
     def remove(self, listener: Progress) -> None:
-        self._listeners.remove(listener)
+        self._listeners = [each for each in self._listeners if each is not listener]
 
     def emit(self, event: Event) -> None:
         for listener in self._listeners:

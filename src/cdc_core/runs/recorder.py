@@ -152,9 +152,10 @@ class RecordedRun:
             receipt = self._receipt(ended_at, exit_code, error, self.tally.counts)
             tables = self._tables(self.tally.counts)
             self._log.write_receipt(receipt, tables, forget_before=before)
-        except CdcError as refused:
+        except Exception as refused:  # noqa: BLE001 - whatever it is, the run matters more
             if not self._warned:
-                recorder.progress.emit(Warned(f"the run's receipt was not written: {refused}"))
+                _, line = recorder.describe(refused)
+                recorder.progress.emit(Warned(f"the run's receipt was not written: {line}"))
             self._warned = True
             return
         self.tally.take_counts()

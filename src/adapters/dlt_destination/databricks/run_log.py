@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
     from cdc_core.values.runs import RunReceipt, RunTable
 
-#: A receipt is not worth more attempts, and no longer wait for a warehouse that is away.
-ATTEMPTS = 2
+#: A receipt is not worth a longer wait for a warehouse that is away.
 SECONDS_AWAY = 10.0
 #: One run in so many deletes old receipts: that takes two more statements in the compound.
 FORGET_EVERY = 16
@@ -58,7 +57,8 @@ class WarehouseRunLog:
     ) -> None:
         """`missing`: the tables are probably not there yet."""
         policy = self._sql.retry_policy
-        self._sql.retry_policy = replace(policy, attempts=ATTEMPTS, seconds_away=SECONDS_AWAY)
+        away = min(policy.seconds_away, SECONDS_AWAY)
+        self._sql.retry_policy = replace(policy, seconds_away=away)
         # The tables first: a run that is in `_cdc_runs` is complete.
         statements = [self._merge(RUNS_TABLE, receipts_as_rows([receipt]))]
         if tables:
