@@ -19,6 +19,7 @@ from adapters.fakes.history import (
 )
 from adapters.fakes.rows import Row, content_of, key_of, marked
 from cdc_core.values.checkpoint import Checkpoint
+from cdc_core.values.errors import DestinationFailed
 from cdc_core.values.history import (
     LOG_FIELDS,
     SORT_COLUMN,
@@ -212,6 +213,8 @@ class InMemoryDestination:
         self.faults.pass_by("destination.scan")
         stored = self.lake.tables.get(table)
         if stored is not None:
+            if missing := [name for name in columns if name not in stored.columns]:
+                raise DestinationFailed(f"table {table!r} has no column {missing[0]!r}")
             schema = pa.schema([(name, stored.columns[name]) for name in columns])
             if columns:
                 rows = [{name: row[name] for name in columns} for row in stored.rows]

@@ -67,11 +67,12 @@ class InMemorySnapshot:
     def page_ranges(self, relation: Relation, read: Collection[str] = ()) -> Sequence[str]:
         self.faults.pass_by("snapshot.page_ranges")
         count = len(self.seen[self.lsn].get(relation.oid, ()))
-        if self.range_rows is None or (not read and count <= self.range_rows):
+        size = self.range_rows or max(1, count)
+        if not read and (self.range_rows is None or count <= size):
             return [WHOLE]
         taken = [bounds_of(page_range) for page_range in read]
         ends = {end for bounds in taken for end in bounds if end is not None}
-        cuts = sorted({*range(0, max(1, count), self.range_rows), *ends})
+        cuts = sorted({*range(0, max(1, count), size), *ends})
         ranges = zip(cuts, [*cuts[1:], None], strict=True)
         return [
             f"{start}-{'' if end is None else end}"

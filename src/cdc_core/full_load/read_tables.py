@@ -27,6 +27,7 @@ from cdc_core.tables.schema_change import (
     rules_changed,
     state_when_read,
 )
+from cdc_core.values.checkpoint import TableStatus
 from cdc_core.values.errors import CdcError, DestinationRefused
 from cdc_core.values.history import TRUNCATE_NUMBERS, Moment, log_of, versions_of
 from cdc_core.values.merges import DELETED_AT_COLUMN, EMPTY_BATCH, LoadBatch, TableRename
@@ -118,7 +119,7 @@ class _Reader:
         )
 
     def run(self) -> tuple[Checkpoint, TablesRead]:
-        self._mark_histories()
+        self._mark_waiting()
         self._expect(self._tables)
         alone = {oid for oid, found in self._prepared.items() if not found.ranges.whole}
         for group in _groups(self._tables, alone):
@@ -129,15 +130,24 @@ class _Reader:
             self._progress.emit(Checkpointed(self._checkpoint))
         return self._checkpoint, self._counts
 
-    def _mark_histories(self) -> None:
-        """Have the next run read known tables with a history again if this one ends early.
+    def _mark_waiting(self) -> None:
+        """Have the next run read tables again that this one leaves half done if it ends early.
 
-        Their history is then at the snapshot, so older changes of the stream cannot be added.
+        A known table with a history: its history is then at the snapshot, so older changes of the
+        stream cannot be added. A table whose place another one is about to take: its rows will be
+        gone, and if the names are as before by then, nothing else shows that.
         """
+        readers = {target: oid for oid, target in self._targets.items()}
         waiting = [
             known.needs_snapshot("a full load was cut short")
             for oid, found in self._prepared.items()
             if (known := self._checkpoint.tables.get(oid)) is not None and has_history(found.state)
+        ]
+        waiting += [
+            state.needs_snapshot("another table took its place")
+            for oid, state in self._checkpoint.tables.items()
+            if readers.get(state.target, oid) != oid
+            and state.status in (TableStatus.STREAMING, TableStatus.NOT_STREAMED)
         ]
         if waiting:
             self._checkpoint = self._checkpoint.with_table(*waiting)

@@ -34,6 +34,7 @@ def follow_tables(
     tables.refresh(until)
     tables.read_lost(destination.columns, checkpoint.tables)
     for oid, why in (unread or {}).items():
-        tables.read_again(oid, why)
+        if oid in tables.sources:  # it may have been dropped since
+            tables.read_again(oid, why)
     tables.forget_written_ranges()
     return tables

@@ -2,11 +2,12 @@
 
 A rename is done only onto a free name. So it can safely be done twice: the missing old name shows
 that it was done. A circle of renames cannot be distinguished from no rename, nor can a rename onto
-a name in use; those tables are read again instead.
+a name in use, or of a name that two tables claim; those tables are read again instead.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -32,7 +33,8 @@ class Renames(Generic[Rename]):
 
 def in_order(renames: Collection[Rename], held: Collection[str] = ()) -> Renames[Rename]:
     """Sort renames into possible and blocked ones; `held` are names that others keep."""
-    taken = {name.casefold() for name in held}
+    owners = Counter([*(name.casefold() for name in held), *(r.old.casefold() for r in renames)])
+    taken = {name.casefold() for name in held} | {n for n, count in owners.items() if count > 1}
     shared = [rename for rename in renames if rename.old.casefold() in taken]
     pending = {n: rename for n, rename in enumerate(renames) if rename.old.casefold() not in taken}
     olds = {rename.old.casefold() for rename in pending.values()}

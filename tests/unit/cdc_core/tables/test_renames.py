@@ -20,6 +20,7 @@ CASES = {
     "behind one that is blocked": ("a>b c>a", "b", "", "a>b c>a"),
     "only its own case": ("a>A", "", "a>A", ""),
     "a name that another has too": ("t>y", "t", "", "t>y"),
+    "a name that two claim": ("a>b a>c x>a", "", "", "x>a a>b a>c"),
     "a name kept in another case": ("a>b", "B", "", "a>b"),
 }
 

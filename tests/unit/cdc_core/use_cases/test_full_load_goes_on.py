@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from tests.support.fake_world import World, build, change_schema, work
 
 if TYPE_CHECKING:
     from cdc_core.use_cases.take_snapshot import SnapshotReport
+    from cdc_core.values.lsn import Lsn
     from cdc_core.values.relation import Relation
 
 
@@ -217,3 +219,71 @@ def test_the_stream_after_a_going_on_that_was_killed(kills: int) -> None:
         world.cdc()
         world.assert_equal()
         call += 1
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_tables_that_exchange_names_before_one_is_read_once_more(back: bool) -> None:
+    """One is read into the place of the other, whose rows are gone then: that one is read again,
+    even if the run died and the names are as before by then."""
+    call, reached = 0, True
+    while reached:
+        world, (keyed, other, _) = build(36)
+        world.snapshot()
+        postgres = world.postgres
+        world.faults = FaultPlan(at={call: InjectedCrash()})
+        source, once = world.source(), iter([True])
+        source.while_reading = lambda postgres=postgres, once=once, keyed=keyed: (
+            next(once, False) and postgres.add_column(keyed, "extra", pa.string())
+        )
+        confirm = source.confirm
+
+        def confirm_and_exchange(lsn: Lsn, confirm=confirm, world=world) -> None:  # type: ignore[no-untyped-def]
+            confirm(lsn)
+            exchange(world, "keyed", "other")
+
+        source.confirm = confirm_and_exchange  # type: ignore[method-assign]
+        destination = InMemoryDestination(world.lake, world.faults)
+        try:
+            TakeSnapshot(source, source, source, destination).run()
+            reached = False
+        except InjectedCrash:
+            postgres.writer = None
+        world.faults = FaultPlan()
+        if back and postgres.tables[keyed].relation.table.name == "other":
+            exchange(world, "keyed", "other")
+        for _ in range(2):
+            world.cdc()
+            world.assert_equal()
+            work(world, [other], 3)
+        call += 1
+    assert call > 20
+
+
+def exchange(world: World, one: str, two: str) -> None:
+    """Two tables exchange their names."""
+    oids = {t.relation.table.name: oid for oid, t in world.postgres.tables.items()}
+    for oid, name in ((oids[one], "spare"), (oids[two], one), (oids[one], two)):
+        world.postgres.rename_table(oid, name)
+
+
+def test_a_table_dropped_before_an_unfinished_load_goes_on() -> None:
+    world, (keyed, _, _) = build(37)
+    call = 0
+    while world.lake.checkpoint is None:
+        world, (keyed, _, _) = build(37)
+        world.crashing(call, "snapshot")
+        call += 1
+    assert keyed not in done(world)
+    source = world.source()
+    publish, asked = source.publish, []
+
+    def publish_and_drop() -> Any:
+        found = publish()
+        if not asked:
+            asked.append(world.postgres.drop_table(keyed))
+        return found
+
+    source.publish = publish_and_drop  # type: ignore[method-assign]
+    TakeSnapshot(source, source, source, InMemoryDestination(world.lake)).run()
+    world.cdc()
+    world.assert_equal()
