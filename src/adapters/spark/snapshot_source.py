@@ -137,8 +137,13 @@ class SparkSnapshot(CopySnapshot):
             self._sizes |= {oid: found.get(oid, StoredSize()) for oid in unknown}
 
     def _is_for_spark(self, relation: Relation) -> bool:
-        """Whether a table is large, and the workers can read. Asks them before the first."""
-        if self._sizes[relation.oid].pages <= LARGE_PAGES:
+        """Whether a table is large, and the workers can read. Asks them before the first.
+
+        A table with masks is read here: on the way from a worker, values are not masked yet, and
+        Spark may write them to a disk.
+        """
+        masked = any(column.rule.reads_text for column in relation.columns)
+        if masked or self._sizes[relation.oid].pages <= LARGE_PAGES:
             return False
         if not self._probed:
             self._probed = True
