@@ -33,6 +33,7 @@ from cdc_core.values.merges import (
     UNREPRESENTABLE_SCHEMA,
     UNREPRESENTABLE_TABLE,
     ColumnRename,
+    ForgetUnrepresentable,
     KeyedMerge,
     LoadBatch,
     MultisetMerge,
@@ -861,6 +862,20 @@ class DestinationContract:
             cell(odd_table, "doc", id="1", note="orders"),
         ]
         assert found == sorted(wanted, key=repr)
+
+    def test_unrepresentable_values_of_a_table_are_forgotten(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        names, odd_table = UNREPRESENTABLE_SCHEMA.names, 'it\'s "so"'
+        held = [(table, "note", "{}", "NaN", 10, THEN) for table in ("orders", odd_table)]
+        rows = [dict(zip(names, values, strict=True)) for values in held]
+        first = LoadBatch(
+            merges=(keyed(ORDERS, [{"id": 1, "_cdc_lsn": 10}]),),
+            unrepresentable=(pa.Table.from_pylist(rows, schema=UNREPRESENTABLE_SCHEMA),),
+        )
+        forget = LoadBatch(steps=(ForgetUnrepresentable(odd_table),))
+        with self.load(opened, LoadBatch(steps=forget.steps), first, forget, forget) as loaded:
+            assert content(loaded, UNREPRESENTABLE_TABLE, *names) == held[:1]
 
     #: Names that break code which quotes carelessly.
     odd_names: ClassVar = [

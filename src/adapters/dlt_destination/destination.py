@@ -30,6 +30,7 @@ from cdc_core.values.merges import (
     UNREPRESENTABLE_SCHEMA,
     UNREPRESENTABLE_TABLE,
     ColumnRename,
+    ForgetUnrepresentable,
     KeyedMerge,
     LoadBatch,
     TableRename,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.dlt.packages import Packages
     from adapters.dlt_destination.settings import PipelineSettings
     from adapters.dlt_destination.store import Refusal, TableStore
-    from cdc_core.values.merges import SchemaStep
+    from cdc_core.values.merges import Rename, SchemaStep
     from cdc_core.values.naming import TableNaming
     from cdc_core.values.runs import RunReceipt, RunTable
 
@@ -402,7 +403,7 @@ class DltDestination:
             raise DestinationRefused({name: refusal.why for name, refusal in refused.items()})
 
     def _rename(self, client: Any, step: SchemaStep) -> None:
-        """Rename a table or column, unless that has been done."""
+        """Rename a table or column, unless that has been done; or forget a table's values."""
         match step:
             case ColumnRename(table, old, new):
                 schema = self._current(client, table)
@@ -417,8 +418,11 @@ class DltDestination:
                     self._store.rename_table(client, old, new)
                     self._current(client, old)
                     self._current(client, new)
+            case ForgetUnrepresentable(table):
+                if self._current(client, UNREPRESENTABLE_TABLE) is not None:
+                    self._store.forget_cells(client, table)
 
-    def _rename_cells(self, client: Any, step: SchemaStep) -> None:
+    def _rename_cells(self, client: Any, step: Rename) -> None:
         """Runs before the rename itself: if the rename is done, so is this."""
         if self._current(client, UNREPRESENTABLE_TABLE) is not None:
             self._store.rename_cells(client, step)

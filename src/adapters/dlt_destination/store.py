@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.run import Run
     from adapters.dlt_destination.table_steps import Step
     from cdc_core.values.errors import CdcError
-    from cdc_core.values.merges import Replacement, SchemaStep, TargetTable
+    from cdc_core.values.merges import Rename, Replacement, TargetTable
     from cdc_core.values.naming import TableNaming
     from cdc_core.values.runs import RunReceipt, RunTable
 
@@ -97,7 +97,11 @@ class TableStore(Protocol):
 
     def rename_table(self, client: Any, old: str, new: str) -> None: ...
 
-    def rename_cells(self, client: Any, rename: SchemaStep) -> None:
+    def forget_cells(self, client: Any, table: str) -> None:
+        """Remove a table's rows from the table of unrepresentable values."""
+        ...
+
+    def rename_cells(self, client: Any, rename: Rename) -> None:
         """Change the name of the table or column in the table of unrepresentable values."""
         ...
 

@@ -40,6 +40,7 @@ from cdc_core.values.merges import (
     UNREPRESENTABLE_TABLE,
     UPSERT,
     ColumnRename,
+    ForgetUnrepresentable,
     KeyedMerge,
     LoadBatch,
     MultisetMerge,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from cdc_core.values.history import HistoryDifference, HistoryStep
+    from cdc_core.values.merges import SchemaStep
     from cdc_core.values.runs import RunReceipt, RunTable
 
 
@@ -325,7 +327,7 @@ class InMemoryDestination:
             table.columns[column] = type_
         return table
 
-    def _step(self, step: ColumnRename | TableRename) -> None:
+    def _step(self, step: SchemaStep) -> None:
         match step:
             case TableRename(old, new):
                 if old in self.lake.tables and new not in self.lake.tables:
@@ -344,6 +346,10 @@ class InMemoryDestination:
                     cell["key"] = json.dumps(key, ensure_ascii=False)
                     if cell["column_name"] == old:
                         cell["column_name"] = new
+            case ForgetUnrepresentable(name):
+                cells = self.lake.tables.get(UNREPRESENTABLE_TABLE)
+                if cells is not None:
+                    cells.rows = [cell for cell in cells.rows if cell["table_name"] != name]
 
     def _cells(self, table: str) -> list[Row]:
         cells = self.lake.tables.get(UNREPRESENTABLE_TABLE)

@@ -64,9 +64,7 @@ class RowLayout:
     def shown(self, name: str) -> str | None:
         """Return the target column that has a source column's values as they are; None if none."""
         column = self.columns.get(name)
-        if column is None or column.rule.reads_text or not column.rule.is_read:
-            return None
-        return column.target
+        return column.target if column is not None and column.rule.shows_values else None
 
     def _ruled(self, values: pa.ChunkedArray, column: ColumnState) -> pa.ChunkedArray:
         match column.rule:

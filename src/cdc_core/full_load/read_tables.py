@@ -23,6 +23,7 @@ from cdc_core.tables.history_of_rows import (
 from cdc_core.tables.renames import table_renames
 from cdc_core.tables.schema_change import (
     RULES_CHANGED,
+    hides_more,
     redefined,
     rules_changed,
     state_when_read,
@@ -30,7 +31,13 @@ from cdc_core.tables.schema_change import (
 from cdc_core.values.checkpoint import TableStatus
 from cdc_core.values.errors import CdcError, DestinationRefused
 from cdc_core.values.history import TRUNCATE_NUMBERS, Moment, log_of, versions_of
-from cdc_core.values.merges import DELETED_AT_COLUMN, EMPTY_BATCH, LoadBatch, TableRename
+from cdc_core.values.merges import (
+    DELETED_AT_COLUMN,
+    EMPTY_BATCH,
+    ForgetUnrepresentable,
+    LoadBatch,
+    TableRename,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -166,12 +173,14 @@ class _Reader:
         state, columns = state_when_read(before, table, target, self._snapshot.lsn)
         former = self._former(state)
         archived = archived_history(former, state) if former is not None else []
-        renames: tuple[SchemaStep, ...] = (*archived, *columns)
+        steps: tuple[SchemaStep, ...] = (*archived, *columns)
         ranges = divide_table(
             self._snapshot, table, state, self._destination, self._checkpoint.reading,
             self._progress,
         )  # fmt: skip
-        return _Prepared(state, renames, ranges)
+        if before is not None and hides_more(before, state) and not ranges.reading.ranges:
+            steps = (*steps, ForgetUnrepresentable(target))
+        return _Prepared(state, steps, ranges)
 
     def _ranges(self, table: SourceTable) -> TableRanges:
         return self._prepared[table.relation.oid].ranges

@@ -228,6 +228,12 @@ def _rule_once_dropped(column: ColumnState, source: SourceTable) -> ColumnRule:
     return source.rules.rule_for(column.name) if column.rule.is_stored else column.rule
 
 
+def hides_more(before: TableState, now: TableState) -> bool:
+    """Whether the rules of now hide a column whose values were stored as they are."""
+    shown = {column.attnum for column in before.columns if column.rule.shows_values}
+    return any(c.attnum in shown and not c.rule.shows_values for c in now.columns)
+
+
 def redefined(tables: Iterable[SourceTable], now: Iterable[SourceTable]) -> set[int]:
     """Return the oids of tables that the catalog now describes differently, or no longer has."""
     described = {table.relation.oid: (table.relation, table.fingerprint) for table in now}

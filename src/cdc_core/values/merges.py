@@ -172,8 +172,16 @@ class TableRename:
     new: str
 
 
+@dataclass(frozen=True)
+class ForgetUnrepresentable:
+    """Remove the rows of a table from `UNREPRESENTABLE_TABLE`, some of which rules hide now."""
+
+    table: str
+
+
 Merge = KeyedMerge | MultisetMerge
-SchemaStep = ColumnRename | TableRename
+Rename = ColumnRename | TableRename
+SchemaStep = Rename | ForgetUnrepresentable
 
 
 UNREPRESENTABLE_TABLE = "_cdc_unrepresentable"

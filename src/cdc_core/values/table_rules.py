@@ -75,6 +75,11 @@ class ColumnRule(Enum):
         return self in (ColumnRule.HASH, ColumnRule.LAST4)
 
     @property
+    def shows_values(self) -> bool:
+        """Whether values are stored as they are."""
+        return self.is_read and not self.reads_text
+
+    @property
     def is_stored(self) -> bool:
         return self is not ColumnRule.EXCLUDE
 

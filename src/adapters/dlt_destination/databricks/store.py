@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.run import Run
     from adapters.dlt_destination.store import Refusal
     from cdc_core.values.errors import CdcError
-    from cdc_core.values.merges import SchemaStep, TargetTable
+    from cdc_core.values.merges import Rename, TargetTable
     from cdc_core.values.runs import RunReceipt, RunTable
 
 #: Rows per fetch: the connector combines them in memory, however large they are.
@@ -302,9 +302,13 @@ class DatabricksStore:
             if self.current(client, old) is not None or self.current(client, new) is None:
                 raise
 
-    def rename_cells(self, client: Any, rename: SchemaStep) -> None:
+    def rename_cells(self, client: Any, rename: Rename) -> None:
         cells = _name(client, UNREPRESENTABLE_TABLE)
         self._run(client, merge_sql.renaming_cells(SPARK, rename, cells))
+
+    def forget_cells(self, client: Any, table: str) -> None:
+        cells = _name(client, UNREPRESENTABLE_TABLE)
+        self._run(client, f"DELETE FROM {cells} WHERE {merge_sql.cells_of(SPARK, table)}")
 
     def _enable(
         self,

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.run import Run
     from adapters.dlt_destination.sql.merge_sql import MergeRules
     from cdc_core.values.errors import CdcError
-    from cdc_core.values.merges import SchemaStep, TargetTable
+    from cdc_core.values.merges import Rename, TargetTable
     from cdc_core.values.runs import RunReceipt, RunTable
 
 #: Rows of a row group, the least that a reader holds. delta-rs's default is eight times as large.
@@ -242,11 +242,15 @@ class DeltaStore:
             client.fs_client.rm(target, recursive=True)
         client.fs_client.mv(source, target, recursive=True)
 
-    def rename_cells(self, client: Any, rename: SchemaStep) -> None:
+    def rename_cells(self, client: Any, rename: Rename) -> None:
         values, where = merge_sql.renamed_cells(DATAFUSION, rename)
         self._open(client, UNREPRESENTABLE_TABLE).update(
             values, predicate=where, writer_properties=_row_groups()
         )
+
+    def forget_cells(self, client: Any, table: str) -> None:
+        where = merge_sql.cells_of(DATAFUSION, table)
+        self._open(client, UNREPRESENTABLE_TABLE).delete(where, writer_properties=_row_groups())
 
     def write(self, client: Any, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
         return _here(client).write(name, _nullable(all_fields(target)), rows)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from adapters.dlt_destination.run import Run
     from cdc_core.values.errors import CdcError
-    from cdc_core.values.merges import SchemaStep, TargetTable
+    from cdc_core.values.merges import Rename, TargetTable
     from cdc_core.values.runs import RunReceipt, RunTable
 
 #: The name of the incoming rows in a statement.
@@ -192,9 +192,13 @@ class DuckDbStore:
     def rename_table(self, client: Any, old: str, new: str) -> None:
         self._run(client, f"ALTER TABLE {_name(client, old)} RENAME TO {DUCKDB.quote(new)}")
 
-    def rename_cells(self, client: Any, rename: SchemaStep) -> None:
+    def rename_cells(self, client: Any, rename: Rename) -> None:
         cells = _name(client, UNREPRESENTABLE_TABLE)
         self._run(client, merge_sql.renaming_cells(DUCKDB, rename, cells))
+
+    def forget_cells(self, client: Any, table: str) -> None:
+        cells = _name(client, UNREPRESENTABLE_TABLE)
+        self._run(client, f"DELETE FROM {cells} WHERE {merge_sql.cells_of(DUCKDB, table)}")
 
     def write(self, client: Any, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
         """Store rows in a table of their own, from which `apply` makes the target."""

@@ -263,6 +263,11 @@ def renaming_cells(dialect: Dialect, rename: ColumnRename | TableRename, target:
     return f"UPDATE {target} SET {assigned} WHERE {where}"
 
 
+def cells_of(dialect: Dialect, table: str) -> str:
+    """Return the condition for a table's rows in the table of unrepresentable values."""
+    return f"{dialect.quote('table_name')} = {dialect.literal(table)}"
+
+
 def _before(truncated_at: Lsn | None) -> str | None:
     return None if truncated_at is None else older_than(str(int(truncated_at)))
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.fakes import InMemoryDestination
+from adapters.fakes.destination import LakeTable
 from adapters.fakes.source import InMemoryMonitor
 from cdc_core.check.findings import Level
 from cdc_core.tables.catalog_with_rules import CatalogWithRules
@@ -27,6 +28,7 @@ from cdc_core.use_cases.verify_parity import VerifyParity
 from cdc_core.values.checkpoint import TableStatus
 from cdc_core.values.errors import RulesError
 from cdc_core.values.masks import Hasher
+from cdc_core.values.merges import UNREPRESENTABLE_SCHEMA, UNREPRESENTABLE_TABLE
 from cdc_core.values.relation import ReplicaIdentity
 from cdc_core.values.table_rules import Rule
 from tests.support.fake_world import COLUMNS, World, change_schema, row_of, work
@@ -380,3 +382,18 @@ def test_status_shows_which_rules_apply() -> None:
     assert "its rules changed" in found["keyed"].reason
     assert found["heap"].rules == {}
     assert found["heap"].reason == ""
+
+
+def test_values_that_rules_hide_later_are_forgotten() -> None:
+    world, _ = world_of(15)
+    world.snapshot()
+    names = UNREPRESENTABLE_SCHEMA.names
+    held = [
+        dict(zip(names, (t, "n", "{}", "marker", 1, None), strict=True)) for t in ("keyed", "heap")
+    ]
+    columns = {field.name: field.type for field in UNREPRESENTABLE_SCHEMA}
+    world.lake.tables[UNREPRESENTABLE_TABLE] = LakeTable(columns, held)
+    world.rules = (Rule(("keyed",), mask={"big": "hash"}),)
+    world.cdc()
+    left = world.lake.rows(UNREPRESENTABLE_TABLE, "table_name")
+    assert [row["table_name"] for row in left] == ["heap"]
