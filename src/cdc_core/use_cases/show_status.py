@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cdc_core.slot.continuity import continuity_break
-from cdc_core.slot.wal_budget import budget_warning
+from cdc_core.slot.wal_budget import budget_warning, nearest_limit
 from cdc_core.tables.schema_change import RULES_CHANGED, rules_changed
 from cdc_core.tables.table_rules import rules_shown
 from cdc_core.values.checkpoint import TableStatus
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.change_source import SlotState
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.source_monitor import SourceMonitor
+    from cdc_core.slot.wal_budget import WalUse
     from cdc_core.values.checkpoint import Checkpoint, SourceIdentity, TableState
     from cdc_core.values.lsn import Lsn
 
@@ -52,6 +53,8 @@ class StatusReport:
     warning: str = ""
     #: What is in the schemas and no run reads.
     passed_over: Sequence[PassedOver] = ()
+    #: The WAL that the slot retains, against its nearest limit; None without a limit.
+    wal_use: WalUse | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class ShowStatus:
         warning = "; ".join(filter(None, [*warnings, uncounted]))
         return StatusReport(
             identity, slot, checkpoint, current, lag_bytes, lag_seconds, problem, lines, warning,
-            passed_over,
+            passed_over, nearest_limit(slot, self.max_retained_wal) if slot is not None else None,
         )  # fmt: skip
 
     def _count(self) -> tuple[Mapping[str, int], str]:

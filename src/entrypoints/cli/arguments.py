@@ -101,6 +101,10 @@ Exit codes: 0 done, 1 failed (run again), 2 command line or setting wrong,
         "show slot, checkpoint, lag and tables; changes nothing",
         "pgbronze status",
         "pgbronze status --json",
+        "pgbronze status --html status.html",
+    )
+    status.add_argument(
+        "--html", metavar="FILE", help="write it with the last runs as one self-contained page"
     )
     _json(status)
     runs = command(

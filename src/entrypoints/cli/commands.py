@@ -186,11 +186,27 @@ def plan(chosen: argparse.Namespace) -> int:
 def status(chosen: argparse.Namespace) -> int:
     from entrypoints.output import report
 
+    if chosen.html:
+        return _status_page(chosen)
     found = _container(chosen).show_status().run()
     if chosen.json:
         _print_json(report.status_as_json(found))
     else:
         report.show_status(found)
+    return 0
+
+
+def _status_page(chosen: argparse.Namespace) -> int:
+    from entrypoints.cli.status_page import write_page
+    from entrypoints.output import report
+    from entrypoints.output.atomic_file import AtomicFile
+
+    file = AtomicFile(chosen.html, "--html")
+    found = write_page(_container(chosen), file)
+    if chosen.json and found.report is not None:
+        _print_json(report.status_as_json(found.report))
+    if found.error is not None:
+        raise found.error
     return 0
 
 

@@ -1,0 +1,1 @@
+"""The status of a pipeline as one self-contained page."""
