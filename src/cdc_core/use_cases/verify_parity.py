@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from cdc_core.fold.unrepresentable import key_texts
+from cdc_core.full_load.read_tables import read_tables
 from cdc_core.ports.progress import (
     Checkpointed,
     ChunkRead,
@@ -22,6 +23,7 @@ from cdc_core.ports.progress import (
 from cdc_core.ports.snapshot_source import WHOLE
 from cdc_core.runs.recorder import RunRecorder
 from cdc_core.slot.continuity import continuity_break, require_checkpoint
+from cdc_core.tables.history_of_rows import has_history
 from cdc_core.tables.schema_change import RULES_CHANGED, evolve, redefined, rules_changed
 from cdc_core.tables.selection import choose_tables
 from cdc_core.values.changes import Operations
@@ -35,7 +37,7 @@ from cdc_core.values.errors import (
 )
 from cdc_core.values.relation import tables_option
 from cdc_core.verify.compare_table import TableSides
-from cdc_core.verify.repair_table import RepairTable, mark_for_reading
+from cdc_core.verify.repair_table import RepairTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -250,23 +252,41 @@ class VerifyParity:
         digests = sides.digests(lambda rows: self._read(name, rows))
         source, target = digests
         line = TableParity(name, state.target, source.rows, target.rows, note=_note(table, state))
-        repairing = None
+        repairing, again = None, False
         if repair and source.differing(target).any():
             refused = _refusal(table, state, sides) or self._changed(table)
             if refused:
                 line = replace(line, note=refused)
-            elif state.log and not state.key:
-                # The difference for its log needs all rows.
-                checkpoint = mark_for_reading(sides, checkpoint)
-                note = "not repaired: it has a log, but no key; the next cdc reads it again"
-                line = replace(line, note=note)
+            elif has_history(state):
+                again = True
             else:
                 repairing = RepairTable(sides, checkpoint)
                 repairing.begin()
         line = self._count_differences(line, sides, digests, repairing)
+        if again:
+            return self._read_again(line, table, sides, checkpoint)
         if repairing is None:
             return line, checkpoint
         return self._finish(line, table, repairing)
+
+    def _read_again(
+        self, line: TableParity, table: SourceTable, sides: TableSides, checkpoint: Checkpoint
+    ) -> tuple[TableParity, Checkpoint]:
+        """Repair a table with a history: replace all rows, so that its history gets the exact
+        difference. That of the rows that differ can miss a change that somebody made both at the
+        source and in the table."""
+        checkpoint, counts = read_tables(
+            sides.snapshot, [(table, sides.state.target)], self.catalog.tables, self.destination,
+            checkpoint, self.progress,
+        )  # fmt: skip
+        for error in counts.refused.values():
+            raise error
+        state = checkpoint.tables[table.relation.oid]
+        source, target = TableSides(sides.snapshot, self.destination, table, state).digests()
+        if source.differing(target).any() or counts.unsteady:
+            line = replace(line, note="the repair did not hold; cdc reads the table again")
+            return line, checkpoint
+        return replace(line, repaired=True), checkpoint
 
     def _read(self, table: str, rows: pa.Table) -> None:
         self.progress.emit(ChunkRead(table, len(rows), rows.nbytes))

@@ -1,5 +1,7 @@
 """Repair table: rewrite only the rows that differ, to match the source as of the snapshot.
 
+Tables with a history are read again instead.
+
 A repaired table is at the snapshot, as if it had been read completely; the stream continues from
 there. Until the repair is finished, the checkpoint marks the table as needing a snapshot, so that
 the next `cdc` completes an interrupted repair.
@@ -21,9 +23,7 @@ from cdc_core.fold.row_layout import (
     values_of,
 )
 from cdc_core.fold.unrepresentable import unrepresentable_rows
-from cdc_core.tables.history_of_rows import difference, free_number
 from cdc_core.values.checkpoint import TableStatus
-from cdc_core.values.history import Moment
 from cdc_core.values.merges import (
     DELETE,
     EMPTY_BATCH,
@@ -62,7 +62,9 @@ class RepairTable:
     _unrepresentable: list[pa.Table] = field(default_factory=list)
 
     def begin(self) -> None:
-        self.checkpoint = mark_for_reading(self.sides, self.checkpoint)
+        waiting = self.sides.state.needs_snapshot("a repair was cut short")
+        self.checkpoint = self.checkpoint.with_table(waiting)
+        self.sides.destination.load(EMPTY_BATCH, self.checkpoint)
 
     def repair(self, found: Differences) -> None:
         """Delete extra rows, then write missing and different ones."""
@@ -77,10 +79,8 @@ class RepairTable:
     def finish(self, table: SourceTable) -> Checkpoint:
         """Mark the table as being at the snapshot; return the checkpoint."""
         streamed = table.published and not table.not_streamed
-        state = self.sides.state
         repaired = replace(
-            state,
-            next_image=free_number(state, self.sides.destination),
+            self.sides.state,
             snapshot_lsn=self.sides.snapshot.lsn,
             status=TableStatus.STREAMING if streamed else TableStatus.NOT_STREAMED,
             reason=table.not_streamed,
@@ -150,26 +150,12 @@ class RepairTable:
         values = values_of(rows) | metadata_of(self.sides.snapshot)
         values[OP_COLUMN] = pa.scalar(operation)
         if key:
-            at = Moment(self.sides.snapshot.lsn, self.sides.snapshot.taken_at)
-            return KeyedMerge(
-                target,
-                key,
-                arrange(keyed_schema(target), values, count),
-                soft_deletes=state.soft_deletes,
-                history=difference(state, at, self.sides.destination),
-            )
+            rows = arrange(keyed_schema(target), values, count)
+            return KeyedMerge(target, key, rows, soft_deletes=state.soft_deletes)
         values[REF_COLUMN] = pa.array(np.arange(count))
         gone = state.dropped_columns
         content = tuple(name for name in target.schema.names if name not in gone)
         return MultisetMerge(target, arrange(multiset_schema(target), values, count), content)
-
-
-def mark_for_reading(sides: TableSides, checkpoint: Checkpoint) -> Checkpoint:
-    """Have the next `cdc` read the table again, unless a repair is finished; return the
-    checkpoint."""
-    checkpoint = checkpoint.with_table(sides.state.needs_snapshot("a repair was cut short"))
-    sides.destination.load(EMPTY_BATCH, checkpoint)
-    return checkpoint
 
 
 class _Wanted:
