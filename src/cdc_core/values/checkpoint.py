@@ -160,7 +160,11 @@ class TableState:
         for those that are excluded."""
         schema = pa.schema([(column.target, column.arrow_type) for column in self.stored])
         variants = (c.target for c in self.columns if c.rule is ColumnRule.VARIANT)
-        return TargetTable(self.target, schema, frozenset(variants))
+        cluster_by = self.rules.cluster_by
+        if cluster_by != "auto":
+            names = self.target_names
+            cluster_by = tuple(names[name] for name in cluster_by if name in names)
+        return TargetTable(self.target, schema, frozenset(variants), cluster_by)
 
     @property
     def target_key(self) -> tuple[str, ...]:

@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from cdc_core.values.table_rules import ClusterBy
+
 
 @dataclass(frozen=True)
 class TargetTable:
     """A destination table: its name there and its own columns, metadata columns left out.
 
-    `variants` are text columns whose JSON is stored in the destination's own type.
+    `variants` are text columns whose JSON is stored in the destination's own type. `cluster_by`
+    names columns to lay out the table by, for a destination that can; empty: the key.
     """
 
     name: str
     schema: pa.Schema
     variants: frozenset[str] = frozenset()
+    cluster_by: ClusterBy = ()
 
 
 class StagedRows(Protocol):

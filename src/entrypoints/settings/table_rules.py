@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _A_LIST = "must be a list of rules: [[sources.pg_replication.tables]] in TOML, or a JSON array"
 _NAMES = 'must be a list of names: ["a", "b"]'
+#: Columns by which Databricks can cluster a table.
+_CLUSTERED = 4
 _MASKS = 'must be a table of columns and masks: { email = "hash" }'
 
 
@@ -46,6 +48,8 @@ def _names(value: Any) -> Any:
 def _columns_or_auto(value: Any) -> Any:
     if value == "auto":
         return value
+    if isinstance(value, list | tuple) and len(value) > _CLUSTERED:
+        raise ValueError(f"names more than {_CLUSTERED} columns")
     if isinstance(value, str):
         raise ValueError('must be "auto" or a list of columns')  # noqa: TRY004 - as above
     return _names(value)

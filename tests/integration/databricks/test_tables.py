@@ -133,6 +133,32 @@ def test_a_replacement_keeps_what_others_set_on_the_table(
     assert clustering(warehouse, "orders") == ["id"]
 
 
+def test_a_rule_says_what_a_table_is_clustered_by(
+    opened: Callable[[], Destination], warehouse: Warehouse
+) -> None:
+    schema = pa.schema([("id", pa.int64()), ("customer", pa.int64()), ("note", pa.string())])
+    rules: list[Any] = [(), ("customer", "id"), "auto", (), ("note",)]
+    found = []
+    with opened() as destination:
+        for lsn, rule in enumerate(rules, start=1):
+            target = TargetTable("orders", schema, cluster_by=rule)
+            row = {"id": 1, "customer": 2, "note": "a", "_cdc_lsn": lsn}
+            whole(target, ("id",), **row).load(destination, lsn)
+            auto = properties(warehouse, "orders").get("clusterByAuto")
+            found.append((clustering(warehouse, "orders"), auto))
+        new = TargetTable("chosen", schema, cluster_by="auto")
+        whole(new, ("id",), id=1, _cdc_lsn=1).load(destination, 9)
+    # A table without a rule keeps its clustering.
+    assert found == [
+        (["id"], None),
+        (["customer", "id"], None),
+        ([], "true"),
+        ([], "true"),
+        (["note"], None),
+    ]
+    assert properties(warehouse, "chosen")["clusterByAuto"] == "true"
+
+
 def test_a_new_column_is_placed_before_the_metadata_columns(
     opened: Callable[[], Destination], warehouse: Warehouse
 ) -> None:

@@ -38,6 +38,14 @@ class Name:
         return f"`{self.catalog}`.`{self.schema}`.`{self.object}`"
 
 
+@dataclass(frozen=True)
+class Clustering:
+    """The clause CLUSTER BY of a statement."""
+
+    columns: list[str] = field(default_factory=list)
+    auto: bool = False
+
+
 @dataclass
 class TableInfo:
     """What is known of a table beside its Delta log."""
@@ -45,6 +53,8 @@ class TableInfo:
     #: Properties that a client set and the log does not have: the engine would act on them.
     hidden_properties: dict[str, str] = field(default_factory=dict)
     cluster_by: list[str] = field(default_factory=list)
+    #: CLUSTER BY AUTO: Databricks chooses the columns.
+    cluster_by_auto: bool = False
     #: Paths that COPY INTO has loaded.
     loaded_files: list[str] = field(default_factory=list)
     grants: list[tuple[str, str]] = field(default_factory=list)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlglot import exp
 
 from . import column_rules, errors
-from .catalog import TableInfo, table_exists
+from .catalog import Clustering, TableInfo, table_exists
 from .delta_log import Metadata, commit, commit_metadata, latest_version, publish, read_metadata
 from .engine import NO_STATISTICS, delta_table, literal, quote
 from .queries import generate, parts_of
@@ -88,8 +88,9 @@ class Ddl:
     # -- CREATE
 
     def create_table(
-        self, session: Session, tree: exp.Create, rewriter: Rewriter, cluster_by: list[str]
+        self, session: Session, tree: exp.Create, rewriter: Rewriter, clustering: Clustering
     ) -> Result:
+        cluster_by = clustering.columns
         table = tree.find(exp.Table)
         if table is None:
             raise errors.syntax_error("CREATE TABLE without a name")
@@ -109,7 +110,7 @@ class Ddl:
             scratch = self._catalog.scratch()
             try:
                 info = self._build(session, tree, rewriter, scratch)
-                info.cluster_by = cluster_by
+                info.cluster_by, info.cluster_by_auto = cluster_by, clustering.auto
                 if exists:  # of what was set on the old table, only these stay
                     old = self._catalog.info(path)
                     info.grants, info.loaded_files = old.grants, old.loaded_files
@@ -340,6 +341,7 @@ class Ddl:
     def _cluster_by(self, name: Name, path: Path, match: re.Match[str]) -> None:
         info = self._catalog.info(path)
         info.cluster_by = split_name(match["columns"] or "")
+        info.cluster_by_auto = match["auto"] is not None
         for column in info.cluster_by:
             read_metadata(path).index_of(column)
         self._catalog.save_info(path, info)
@@ -482,7 +484,7 @@ _ALTERATIONS = (
     (r"DROP\s+COLUMNS?\b\s*(?P<exists>IF\s+EXISTS\b)?(?P<columns>.*)", "_drop_columns"),
     (r"SET\s+TBLPROPERTIES\s*\((?P<properties>.*)\)", "_set_properties"),
     (r"UNSET\s+TBLPROPERTIES\s*(?:IF\s+EXISTS\s*)?\((?P<properties>.*)\)", "_unset_properties"),
-    (r"CLUSTER\s+BY\s+(?:NONE|AUTO|\((?P<columns>.*)\))", "_cluster_by"),
+    (r"CLUSTER\s+BY\s+(?:NONE|(?P<auto>AUTO)|\((?P<columns>.*)\))", "_cluster_by"),
     (rf"{_COLUMN}\s+(?P<verb>SET|DROP)\s+NOT\s+NULL", "_nullability"),
     (rf"{_COLUMN}\s+(?:SET\s+DATA\s+)?TYPE\s+(?P<type>.+)", "_column_type"),
     (rf"{_COLUMN}\s+(?:FIRST|AFTER\s+(?P<after>{_NAME_PART}))", "_column_place"),

@@ -95,6 +95,7 @@ class Show:
         found = {k: v for k, v in metadata.configuration.items() if k != NO_STATISTICS}
         found |= {f"delta.constraints.{name}": text for name, text in info.checks.items()}
         found |= {f"delta.feature.{name}": "supported" for name in metadata.features}
+        found |= {"clusterByAuto": "true"} if info.cluster_by_auto else {}
         return dict(sorted({**found, **info.hidden_properties}.items()))
 
     def properties(self, session: Session, parts: list[str]) -> Result:
@@ -177,6 +178,8 @@ class Show:
         text = f"CREATE TABLE {session.name(parts)} (\n  {columns})\nUSING delta"
         if clustered := self._catalog.info(path).cluster_by:
             text += f"\nCLUSTER BY ({', '.join(quote(c) for c in clustered)})"
+        elif self._catalog.info(path).cluster_by_auto:
+            text += "\nCLUSTER BY AUTO"
         pairs = self._properties(path).items()
         text += f"\nTBLPROPERTIES ({', '.join(f'{literal(k)} = {literal(v)}' for k, v in pairs)})"
         return Result(rows(createtab_stmt=[text]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlglot import exp
 
 from . import atomic, errors, information_schema
-from .catalog import INFORMATION_SCHEMA
+from .catalog import INFORMATION_SCHEMA, Clustering
 from .copy_into import CopyInto
 from .ddl import NAME, Ddl, split_name
 from .dml import Dml
@@ -38,7 +38,7 @@ _ALONE = re.compile(
 )
 #: What `information_schema` shows the effect of, some time later.
 _DEFINES = re.compile(r"\s*(?:CREATE|REPLACE|ALTER|DROP|COMMENT|COPY)\b", _FLAGS)
-_CLUSTER_BY = re.compile(r"\bCLUSTER\s+BY\s+(?:AUTO|NONE|\((?P<columns>[^)]*)\))", _FLAGS)
+_CLUSTER_BY = re.compile(r"\bCLUSTER\s+BY\s+(?:(?P<auto>AUTO)|NONE|\((?P<columns>[^)]*)\))", _FLAGS)
 
 
 def clean(text: str) -> str:
@@ -143,13 +143,14 @@ class Statements:
         return self._parsed(session, text, parameters)
 
     def _parsed(self, session: Session, text: str, parameters: Mapping[str | int, str]) -> Result:
-        cluster_by: list[str] = []
+        clustering = Clustering()
         if re.match(r"(?:CREATE|REPLACE)\b", text, re.IGNORECASE):
             text = re.sub(
                 r"\AREPLACE\s+TABLE\b", "CREATE OR REPLACE TABLE", text, flags=re.IGNORECASE
             )
             if match := _CLUSTER_BY.search(text):
-                cluster_by = split_name(match["columns"] or "")
+                columns = split_name(match["columns"] or "")
+                clustering = Clustering(columns, auto=match["auto"] is not None)
                 text = text[: match.start()] + text[match.end() :]
         tree = parse(atomic.without_option(text))
         bind(tree, parameters)
@@ -164,7 +165,7 @@ class Statements:
                 case exp.Update():
                     return self._dml.update(session, tree, rewriter)
                 case exp.Create(kind="TABLE"):
-                    return self._ddl.create_table(session, tree, rewriter, cluster_by)
+                    return self._ddl.create_table(session, tree, rewriter, clustering)
                 case exp.Create(kind="VIEW"):
                     return self._create_view(session, tree)
                 case exp.Query():

@@ -381,6 +381,17 @@ class TestTables:
         history = [row["operation"] for row in sql("DESCRIBE HISTORY t")]
         assert history[:3] == ["TRUNCATE", "WRITE", "CREATE OR REPLACE TABLE AS SELECT"]
 
+    def test_clustering_that_databricks_chooses(self, sql: Sql) -> None:
+        sql("CREATE TABLE t (id BIGINT, v STRING) CLUSTER BY (id)")
+        assert "clusterByAuto" not in str(sql("SHOW TBLPROPERTIES t"))
+        sql("ALTER TABLE t CLUSTER BY AUTO")
+        assert {"key": "clusterByAuto", "value": "true"} in sql("SHOW TBLPROPERTIES t")
+        assert "CLUSTER BY AUTO" in sql("SHOW CREATE TABLE t")[0]["createtab_stmt"]
+        sql("CREATE OR REPLACE TABLE t CLUSTER BY AUTO AS SELECT id, v FROM t")
+        assert {"key": "clusterByAuto", "value": "true"} in sql("SHOW TBLPROPERTIES t")
+        sql("ALTER TABLE t CLUSTER BY NONE")
+        assert "clusterByAuto" not in str(sql("SHOW TBLPROPERTIES t"))
+
     def test_alter(self, sql: Sql, warehouse: Warehouse) -> None:
         sql("CREATE TABLE t (id BIGINT, v STRING)")
         sql("INSERT INTO t VALUES (1, 'a')")

@@ -23,6 +23,8 @@ _CHECK = "delta.constraints."
 #: Properties that describe how the table was created, as opposed to a user's choice.
 _OF_THE_TABLE = (
     _CHECK,
+    "clusterByAuto",
+    "clusteringColumns",
     "delta.columnMapping.",
     "delta.feature.",
     "delta.minReaderVersion",

@@ -254,7 +254,7 @@ class DatabricksStore:
             client,
             target.name,
             f"CREATE TABLE IF NOT EXISTS {_name(client, target.name)} ({_definitions(fields)}) "
-            f"{self._layout(fields, key)}",
+            f"{self._layout(target, key)}",
         )
 
     def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
@@ -324,19 +324,16 @@ class DatabricksStore:
 
     def _layout(
         self,
-        fields: Sequence[pa.Field],
+        target: TargetTable,
         key: Sequence[str],
         more: Mapping[str, str] | None = None,
         comment: str = "",
     ) -> str:
         """Return the clauses of a new table's definition: clustering, comment, properties."""
-        properties = {**(more or {}), **_PROPERTIES, **_features(fields)}
+        properties = {**(more or {}), **_PROPERTIES, **_features(all_fields(target))}
         if self.block is not None:
             properties |= CATALOG_COMMITS
-        by_name = {field.name: field.type for field in fields[:STATISTICS_COLUMNS]}
-        clustered = [name for name in key if name in by_name and _clusters(by_name[name])]
-        columns = ", ".join(SPARK.quote(name) for name in clustered[:CLUSTERED_COLUMNS])
-        cluster = f"CLUSTER BY ({columns}) " if columns else ""
+        cluster = _clustering(target, key)
         said = f"COMMENT {SPARK.literal(comment)} " if comment else ""
         return f"{cluster}{said}TBLPROPERTIES ({_pairs(properties)})"
 
@@ -487,12 +484,16 @@ class DatabricksStore:
                 f"DROP COLUMN {SPARK.quote(name)}",
                 lambda left, name=name: name not in left.names,  # type: ignore[misc]
             )
+        if step.target.cluster_by:
+            # Without a rule, the table keeps the clustering that somebody may have chosen.
+            layout = _clustering(step.target, step.key) or "CLUSTER BY NONE"
+            self._define(client, table, f"ALTER TABLE {target} {layout}")
 
     def _made(self, client: Any, table: str, step: Replacement, rows: str) -> bool:
         """Create a table that is not listed, with its rows if that can be one statement. Returns
         False if it exists: listed late, or created by a statement whose answer was lost."""
         target, fields = _name(client, table), all_fields(step.target)
-        layout = self._layout(fields, step.key)
+        layout = self._layout(step.target, step.key)
         in_block = self.block is not None
         content = f"({_definitions(fields)}) {layout}" if in_block else f"{layout} AS {rows}"
         try:
@@ -543,11 +544,10 @@ class DatabricksStore:
     def _replace_whole(self, client: Any, table: str, step: Replacement, rows: str) -> None:
         described = self._describe(client, table)
         assert described is not None
-        fields = all_fields(step.target)
         carried = what_others_put_on(client, table, described, step.has, step.keeps)
         if carried.columns:
             rows = f"SELECT *, {', '.join(carried.columns)} FROM ({rows}) AS r"
-        layout = self._layout(fields, step.key, carried.properties, carried.comment)
+        layout = self._layout(step.target, step.key, carried.properties, carried.comment)
         name = _name(client, table)
         self._define(client, table, f"CREATE OR REPLACE TABLE {name} {layout} AS {rows}")
         for what, change in carried.alterations:
@@ -735,6 +735,17 @@ def _typed(fields: Iterable[pa.Field], files: str) -> str:
         for f in fields
     )
     return f"(SELECT {columns} FROM {files})"
+
+
+def _clustering(target: TargetTable, key: Sequence[str]) -> str:
+    """Return the clause that clusters a table by its rule, or by the key; empty for neither."""
+    if target.cluster_by == "auto":
+        return "CLUSTER BY AUTO "
+    by_name = {field.name: field.type for field in all_fields(target)[:STATISTICS_COLUMNS]}
+    wanted = target.cluster_by or key
+    clustered = [name for name in wanted if name in by_name and _clusters(by_name[name])]
+    columns = ", ".join(SPARK.quote(name) for name in clustered[:CLUSTERED_COLUMNS])
+    return f"CLUSTER BY ({columns}) " if columns else ""
 
 
 def _clusters(arrow_type: pa.DataType) -> bool:
