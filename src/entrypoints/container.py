@@ -128,7 +128,7 @@ def _catalog(settings: Settings) -> Iterator[Catalog]:
     from cdc_core.tables.catalog_with_rules import CatalogWithRules
 
     catalog = PgCatalog(source_settings(settings))
-    yield CatalogWithRules(catalog, rule_set(settings))
+    yield CatalogWithRules(catalog, rule_set(settings), settings.source.schemas[0])
     catalog.close()
 
 

@@ -22,13 +22,17 @@ class CatalogWithRules:
 
     catalog: Catalog
     rules: RuleSet
+    first_schema: str = "public"
     _fits: bool = False
 
     def schemas_found(self) -> Schemas:
         return self.catalog.schemas_found()
 
     def tables(self, oids: Collection[int] | None = None) -> Sequence[SourceTable]:
-        return [self.rules.apply(table) for table in self.catalog.tables(oids)]
+        tables = [self.rules.apply(table) for table in self.catalog.tables(oids)]
+        if oids is None:
+            self.rules.require_free_names(tables, self.first_schema)
+        return tables
 
     def passed_over(self) -> Sequence[PassedOver]:
         return self.catalog.passed_over()
@@ -37,7 +41,9 @@ class CatalogWithRules:
         if self.rules.rules and not self._fits:
             self.tables()
             self._fits = True
-        return [self.rules.apply(table) for table in self.catalog.publish()]
+        tables = [self.rules.apply(table) for table in self.catalog.publish()]
+        self.rules.require_free_names(tables, self.first_schema)
+        return tables
 
     def horizon(self) -> int:
         return self.catalog.horizon()

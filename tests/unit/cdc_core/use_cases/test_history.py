@@ -19,6 +19,7 @@ from cdc_core.tables.table_rules import RuleSet
 from cdc_core.use_cases.stream_changes import StreamChanges
 from cdc_core.use_cases.take_snapshot import TakeSnapshot
 from cdc_core.use_cases.verify_parity import VerifyParity
+from cdc_core.values.errors import RulesError
 from cdc_core.values.relation import ReplicaIdentity
 from cdc_core.values.table_rules import Rule
 from tests.support.fake_world import CHANGES, COLUMNS, World, change_schema, row_of, touch, work
@@ -270,6 +271,25 @@ def test_a_key_that_changes_inserts_all_rows_under_the_new_one() -> None:
         tx.truncate(oid)
     world.cdc()
     world.assert_consistent(oid)
+
+
+@pytest.mark.parametrize("kind", ["log", "scd2"])
+def test_a_table_with_the_name_of_a_history_is_refused(kind: str) -> None:
+    world = HistoryWorld(rules=(Rule(("public.t",), history=(kind,)),))  # type: ignore[arg-type]
+    world.postgres.create_table("t", COLUMNS)
+    taken = {"log": "T_history", "scd2": "t_scd2"}[kind]
+    world.postgres.create_table(taken, COLUMNS)
+    with pytest.raises(RulesError, match=rf"rule 1 .*'t_.*', which table public.{taken} has"):
+        world.snapshot()
+    assert not world.lake.tables
+
+
+@pytest.mark.parametrize(("kind", "column"), [("log", "_sort_by"), ("scd2", "__start_at")])
+def test_a_column_with_the_name_of_one_of_the_history_is_refused(kind: str, column: str) -> None:
+    world = HistoryWorld(rules=(Rule(("public.t",), history=(kind,)),))  # type: ignore[arg-type]
+    world.postgres.create_table("t", {**COLUMNS, column: pa.int64()})
+    with pytest.raises(RulesError, match=f"column '{column}' adds a column of the same name"):
+        world.snapshot()
 
 
 def test_a_soft_delete_keeps_the_row_that_was() -> None:
