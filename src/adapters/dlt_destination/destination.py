@@ -103,6 +103,8 @@ class DltDestination:
         #: names (None: what a killed run left is not deleted yet).
         self._waiting: set[str] = set()
         self._needed: frozenset[str] | None = None
+        #: Whether a checkpoint was found or stored, so that the dataset exists.
+        self._has_dataset = False
 
     @property
     def naming(self) -> TableNaming:
@@ -124,6 +126,7 @@ class DltDestination:
             state = self._open().checkpoint()
         if state is None:
             return None
+        self._has_dataset = True
         try:
             return Checkpoint.from_state(state)
         except (ValueError, KeyError, TypeError):
@@ -169,6 +172,7 @@ class DltDestination:
                 self._define(client, batch)
                 self._apply(client, self._steps(client, batch))
                 packages.run(checkpoint.to_state())
+                self._has_dataset = True
                 self._forget(client, needed)
             self._let_go()
             for folder in (FILES, STAGING):
@@ -221,7 +225,7 @@ class DltDestination:
         forget_before: datetime | None = None,
     ) -> None:
         with self._failures("writing a receipt"), self._opened_client() as client:
-            if client.is_storage_initialized():
+            if self._has_dataset or client.is_storage_initialized():
                 self._store.write_receipt(client, receipt, tables, forget_before)
 
     def receipts(self, limit: int) -> Sequence[RunReceipt]:
@@ -240,6 +244,7 @@ class DltDestination:
         with self._failures("dropping the dataset"):
             with self._opened_client() as client:
                 dropped = self._store.drop(client)
+                self._has_dataset = False
             self._end()
             return dropped
 

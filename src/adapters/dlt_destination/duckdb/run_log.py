@@ -4,36 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from adapters.dlt_destination.sql.dialect import DUCKDB
 from cdc_core.values.runs import (
     RUN_TABLES_SCHEMA,
     RUN_TABLES_TABLE,
     RUNS_SCHEMA,
     RUNS_TABLE,
-    receipts_as_rows,
     receipts_of_rows,
-    run_tables_as_rows,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    import pyarrow as pa
-
     from cdc_core.values.runs import RunReceipt, RunTable
 
 #: The name of the incoming rows in a statement.
 ROWS = "pgbronze_receipt"
+#: Up to this number, rows are parameters: to register an Arrow table takes longer.
+FEW_ROWS = 20
 
 
 def write_receipt(
     client: Any, receipt: RunReceipt, tables: Sequence[RunTable], forget_before: datetime | None
 ) -> None:
-    sql = client.sql_client
-    with sql.begin_transaction():
-        _append(client, RUNS_TABLE, RUNS_SCHEMA, receipts_as_rows([receipt]))
-        _append(client, RUN_TABLES_TABLE, RUN_TABLES_SCHEMA, run_tables_as_rows(tables))
+    with client.sql_client.begin_transaction():
+        _append(client, RUNS_TABLE, RUNS_SCHEMA, [receipt])
+        _append(client, RUN_TABLES_TABLE, RUN_TABLES_SCHEMA, tables)
         if forget_before is not None:
             _forget(client, forget_before)
 
@@ -51,17 +50,22 @@ def receipts(client: Any, limit: int) -> list[RunReceipt]:
     return receipts_of_rows(found.to_arrow_table())
 
 
-def _append(client: Any, table: str, schema: pa.Schema, rows: pa.Table) -> None:
+def _append(
+    client: Any, table: str, schema: pa.Schema, rows: Sequence[RunReceipt | RunTable]
+) -> None:
     connection, name = client.sql_client.native_connection, _name(client, table)
-    columns = ", ".join(f"{DUCKDB.quote(f.name)} {DUCKDB.sql_type(f.type)}" for f in schema)
-    connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
-    if not len(rows):
-        return
-    connection.register(ROWS, rows)
-    try:
-        connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM {ROWS}")
-    finally:
+    defined = ", ".join(f"{DUCKDB.quote(f.name)} {DUCKDB.sql_type(f.type)}" for f in schema)
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({defined})")
+    columns = ", ".join(map(DUCKDB.quote, schema.names))
+    insert = f"INSERT INTO {name} ({columns})"
+    if len(rows) > FEW_ROWS:
+        connection.register(ROWS, pa.Table.from_pylist([*map(vars, rows)], schema=schema))
+        connection.execute(f"{insert} SELECT {columns} FROM {ROWS}")
         connection.unregister(ROWS)
+    elif rows:
+        holders = ", ".join([f"({', '.join('?' * len(schema))})"] * len(rows))
+        values = [getattr(row, column) for row in rows for column in schema.names]
+        connection.execute(f"{insert} VALUES {holders}", values)
 
 
 def _forget(client: Any, before: datetime) -> None:
