@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cdc_core.plan.plan import Definition, DefinitionKind
+from cdc_core.tables.history_of_rows import archived_history
 from cdc_core.values.merges import ColumnRename, TableRename
 
 if TYPE_CHECKING:
@@ -42,6 +43,14 @@ class HeldTables:
                     if old in names and new not in names:
                         names[names.index(old)] = new
                         yield Definition(DefinitionKind.RENAME_COLUMN, table, new, was=old)
+
+    def history(self, before: TableState | None, state: TableState) -> Iterator[Definition]:
+        """Yield the definitions of the history tables of a table that is read."""
+        if before is not None:
+            yield from self.rename(archived_history(before, state))
+        for name in filter(None, (state.log, state.versions)):
+            if name not in self.columns:
+                yield Definition(DefinitionKind.CREATE_TABLE, name)
 
     def replace(self, state: TableState) -> Definition:
         """The definition that comes with the rows of a table that is read."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cdc_core.ports.catalog import PassedOver
     from cdc_core.ports.change_source import SlotState
@@ -92,13 +92,17 @@ class PlannedTable:
     notes: tuple[str, ...] = ()
     rows: int = 0
     bytes: int = 0
+    #: The rules of the settings that are not the default; see `rules_shown`.
+    rules: Mapping[str, Any] = field(default_factory=dict)
+    #: History tables that get the difference of the rows that are read.
+    history: tuple[str, ...] = ()
 
     @property
     def statements(self) -> int:
         """How many statements send the definitions and the rows that are read: one for all added
-        columns, one for each other definition."""
+        columns, one for each other definition, one for each history table."""
         added = sum(d.kind is DefinitionKind.ADD_COLUMN for d in self.definitions)
-        return len(self.definitions) - added + min(added, 1)
+        return len(self.definitions) - added + min(added, 1) + len(self.history)
 
 
 @dataclass(frozen=True)

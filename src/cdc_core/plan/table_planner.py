@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cdc_core.plan.plan import Action, LeftOutColumn, PlannedColumn, PlannedTable
 from cdc_core.tables.losses import losses
 from cdc_core.tables.schema_change import first_state, state_when_read
+from cdc_core.tables.table_rules import rules_shown
 from cdc_core.values.checkpoint import TableStatus
 from cdc_core.values.lsn import ZERO_LSN
 from cdc_core.values.table_rules import ColumnRule
@@ -46,7 +47,11 @@ class TablePlanner:
         if refusal is not None:
             return self.set_aside(table, target, str(refusal), before)
         state, renames = state_when_read(before, table, target, ZERO_LSN)
-        definitions = (*self.held.rename(renames), self.held.replace(state))
+        definitions = (
+            *self.held.rename(renames),
+            *self.held.history(before, state),
+            self.held.replace(state),
+        )
         notes = [
             f"column {column} was dropped at the source: after the read it holds NULL"
             for column in state.dropped_columns
@@ -60,6 +65,7 @@ class TablePlanner:
             notes=(*planned.notes, *notes),
             rows=max(0, table.estimated_rows),
             bytes=max(0, table.total_bytes),
+            history=tuple(filter(None, (state.log, state.versions))),
         )
 
     def stream(
@@ -108,6 +114,7 @@ class TablePlanner:
             dropped_columns=state.dropped_columns,
             definitions=tuple(d for d in self.renamed if d.table == state.target),
             notes=tuple(notes),
+            rules=rules_shown(table),
         )
 
     def _columns(self, table: SourceTable, state: TableState) -> Iterator[PlannedColumn]:

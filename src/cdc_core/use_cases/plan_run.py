@@ -16,6 +16,7 @@ from cdc_core.tables.renames import table_renames
 from cdc_core.tables.selection import require_schemas
 from cdc_core.tables.target_names import target_names
 from cdc_core.values.checkpoint import TableStatus
+from cdc_core.values.history import log_of, versions_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.source_inspector import SourceFacts, SourceInspector
     from cdc_core.ports.source_monitor import SourceMonitor
     from cdc_core.tables.followed_tables import FollowedTables
-    from cdc_core.values.checkpoint import Checkpoint
+    from cdc_core.values.checkpoint import Checkpoint, TableState
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,7 @@ class PlanRun:
         known = start.with_targets(self.first_schema, naming)
         targets = target_names(names, known, self.first_schema, naming)
         checkpoint = start.first_checkpoint(start.current, names)
-        wanted = {*targets.values(), *(state.target for state in checkpoint.tables.values())}
-        held = HeldTables.of(self.destination.columns(wanted))
+        held = self._held(targets.values(), checkpoint.tables.values())
         renamed = list(held.rename(table_renames(checkpoint.tables, targets).possible))
         tables = self._planner(catalog, facts, held, renamed)
         planned = [
@@ -129,8 +129,7 @@ class PlanRun:
         states, targets = followed.checkpoint.tables, followed.targets
         known = before.tables
         load = followed.take_definitions()
-        wanted = {*targets.values(), *(state.target for state in known.values())}
-        held = HeldTables.of(self.destination.columns(wanted))
+        held = self._held(targets.values(), known.values())
         renamed = list(held.rename(load.steps if load else ()))
         evolved = {merge.target.name for merge in (load.merges if load else ())}
         tables = self._planner(catalog, facts, held, renamed)
@@ -173,6 +172,12 @@ class PlanRun:
             passed_over=self.catalog.passed_over(),
             wal_bytes=wal_bytes,
         )
+
+    def _held(self, targets: Iterable[str], known: Iterable[TableState]) -> HeldTables:
+        """Return what the destination has of these tables, under their old and new names."""
+        names = {*targets, *(state.target for state in known)}
+        history = {name for target in names for name in (log_of(target), versions_of(target))}
+        return HeldTables.of(self.destination.columns(names | history))
 
     def _planner(
         self,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cdc_core.plan.plan import Action, DefinitionKind
 from entrypoints.output.progress import size
+from entrypoints.output.rules import rules_text
 from entrypoints.output.terminal import console, printable
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ def _details(table: PlannedTable) -> Iterator[str]:
     if table.action is Action.READ:
         yield _amount(table.rows, table.bytes)
     yield from (definition_text(definition) for definition in table.definitions)
+    yield from (f"write the difference to {name}" for name in table.history)
+    if table.rules:
+        yield f"rules: {rules_text(table.rules)}"
     yield from table.notes
     if table.dropped_columns:
         yield f"dropped at the source, kept as NULL in new rows: {', '.join(table.dropped_columns)}"
@@ -159,6 +163,8 @@ def _table(table: PlannedTable) -> dict[str, Any]:
             }
             for definition in table.definitions
         ],
+        "rules": dict(table.rules),
+        "history": list(table.history),
         "statements": table.statements,
         "notes": list(table.notes),
         "rows": table.rows,

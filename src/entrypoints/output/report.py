@@ -9,10 +9,11 @@ from rich.table import Table
 
 from cdc_core.check.findings import Level, ok
 from entrypoints.output.progress import size
+from entrypoints.output.rules import rules_text
 from entrypoints.output.terminal import console
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from cdc_core.check.findings import Finding
     from cdc_core.ports.change_source import SlotState
@@ -66,23 +67,12 @@ def show_status(report: StatusReport) -> None:
             if found.dropped_columns:
                 notes.append(f"dropped at the source: {', '.join(found.dropped_columns)}")
             if found.rules:
-                notes.append(f"rules: {_rules_text(found.rules)}")
+                notes.append(f"rules: {rules_text(found.rules)}")
             rows.add_row(found.table, found.target, count, "; ".join([found.state, *notes]))
         out.print(rows, markup=False)
     for one in report.passed_over:
         line = f"passed over  {one.table}: {one.reason.value}"
         out.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _rules_text(rules: Mapping[str, Any]) -> str:
-    words = []
-    for key, value in rules.items():
-        if key == "columns":
-            words += [f"{column} {rule}" for column, rule in value.items()]
-        else:
-            text = value if isinstance(value, str) else ", ".join(value)
-            words.append(f"{key.replace('_', ' ')} {text}")
-    return "; ".join(words)
 
 
 def status_as_json(report: StatusReport) -> dict[str, Any]:

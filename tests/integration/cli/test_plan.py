@@ -15,6 +15,7 @@ import pytest
 
 from adapters.dlt_destination.duckdb.store import DuckDbStore
 from adapters.pgoutput.snapshot.snapshot_source import PgSnapshotSource
+from cdc_core.values.merges import Replacement
 
 #: A table with a column of each kind that the destination holds in another way.
 ODD = """
@@ -66,9 +67,10 @@ class Recorder:
 
             monkeypatch.setattr(store, method, recorded)
 
-        def replacing(store_: Any, client: Any, replacement: Any, *_: Any) -> Any:
-            there = store_.current(client, replacement.target.name) is not None
-            yield "replace table" if there else "create table", replacement.target.name, "", "", ""
+        def replacing(store_: Any, client: Any, table: str, steps: Any) -> Any:
+            if any(isinstance(step, Replacement) for step in steps):
+                there = store_.current(client, table) is not None
+                yield "replace table" if there else "create table", table, "", "", ""
 
         def widening(store_: Any, client: Any, table: str, fields: Any) -> Any:
             held = store_.current(client, table)
@@ -77,7 +79,7 @@ class Recorder:
                 yield "widen column", table, f.name, dialect_type(f), was
 
         record("create", lambda *a: [("create table", a[2].name, "", "", "")])
-        record("fill", replacing)
+        record("apply", replacing)
         record(
             "add_columns",
             lambda *a: [("add column", a[2], f.name, dialect_type(f), "") for f in a[3]],
@@ -354,3 +356,29 @@ def test_the_documented_keys_are_those_of_the_document(shop):
     assert keys(each) == planned["tables"][0].keys()
     for name in planned["tables"][0]["columns"][0].keys() | {"kind", "was", "why", "slot_name"}:
         assert f"`{name}`" in section, name
+
+
+def test_the_rules_of_a_table_are_in_its_plan(shop, recorder):
+    shop.sql("CREATE TABLE people (id int PRIMARY KEY, email text, ssn text, n int)")
+    rules = [
+        {
+            "match": "public.people",
+            "deletes": "soft",
+            "exclude_columns": ["ssn"],
+            "mask": {"email": "last4"},
+        }
+    ]
+    shop.environ["SOURCES__PG_REPLICATION__TABLES"] = json.dumps(rules)
+    planned = assert_as_planned(shop, recorder, "snapshot")
+    found = tables(planned)["public.people"]
+    assert found["rules"] == {
+        "deletes": "soft",
+        "columns": {"email": "last4", "ssn": "exclude"},
+    }
+    assert [column["name"] for column in found["columns"]] == ["id", "email", "n"]
+    assert [column["name"] for column in found["left_out"]] == ["ssn"]
+    # Changed rules: the table is read again.
+    rules[0]["mask"] = {}
+    shop.environ["SOURCES__PG_REPLICATION__TABLES"] = json.dumps(rules)
+    changed = assert_as_planned(shop, recorder, "cdc")
+    assert actions(changed) == {"public.people": "read"}

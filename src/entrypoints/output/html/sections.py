@@ -11,6 +11,7 @@ from entrypoints.output.html.history import changes
 from entrypoints.output.html.markup import Html, join, tag
 from entrypoints.output.html.wording import ago, compact, day_and_time, duration, number, plural
 from entrypoints.output.progress import size
+from entrypoints.output.rules import rules_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -251,6 +252,8 @@ def _table_row(line: TableLine) -> Html:
     notes = [line.reason] if line.reason else []
     if line.dropped_columns:
         notes.append(f"columns dropped at the source: {', '.join(line.dropped_columns)}")
+    if line.rules:
+        notes.append(f"rules: {rules_text(line.rules)}")
     kind = _CLASS[level] if level is not None else "plain"
     mark = f"{_MARK[level]} " if level is not None else ""
     return tag(
