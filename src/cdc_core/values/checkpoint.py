@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 STATE_VERSION = 1
 
+_REPLAY_OF = "replay of "
+
 #: The Arrow types that cross the ports, besides decimals, by their text in a checkpoint.
 _ARROW_TYPES: dict[str, pa.DataType] = {
     str(t): t
@@ -45,6 +47,15 @@ class SourceIdentity:
     database: str
     slot_name: str
     timeline: int = 0
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether it is a recording of a source; no run on a server continues from it."""
+        return self.system_id.startswith(_REPLAY_OF)
+
+    def as_replay(self) -> SourceIdentity:
+        """The identity of a recording of this source."""
+        return self if self.is_replay else replace(self, system_id=f"{_REPLAY_OF}{self.system_id}")
 
 
 class TableStatus(Enum):

@@ -150,6 +150,26 @@ Exit codes: 0 done, 1 failed (run again), 2 command line or setting wrong,
     slot.add_argument(
         "action", choices=("show", "create", "drop"), metavar="ACTION", help="show, create or drop"
     )
+    record = command(
+        "record",
+        "write what the next cdc would read to a file, for a bug report; changes nothing",
+        "pgbronze record bug.pgbronze --mask",
+        "pgbronze record bug.pgbronze --mask --rows",
+    )
+    record.add_argument("file", metavar="FILE", help="the file to write")
+    record.add_argument(
+        "--mask", action="store_true", help="replace every value by one of its type and length"
+    )
+    record.add_argument(
+        "--rows", action="store_true", help="record the rows that the changes apply to, too"
+    )
+    replay = command(
+        "replay",
+        "run a recording into a local destination, without the source; duckdb by default",
+        "pgbronze replay bug.pgbronze",
+        "pgbronze replay bug.pgbronze --destination delta",
+    )
+    replay.add_argument("file", metavar="FILE", help="a file that record wrote")
     for found in commands.choices.values():
         found.add_argument(
             "--destination",

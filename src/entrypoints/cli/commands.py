@@ -7,6 +7,7 @@ import logging
 import sys
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdc_core.values.errors import CdcError, SettingsError
@@ -334,6 +335,24 @@ def slot(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def record(chosen: argparse.Namespace) -> int:
+    from entrypoints.cli.recording import record
+
+    container = _container(chosen)
+    work = partial(record, container, Path(chosen.file), mask=chosen.mask, with_rows=chosen.rows)
+    return when_free(work, container.settings().source.slot_wait_seconds)
+
+
+def replay(chosen: argparse.Namespace) -> int:
+    from adapters.pgoutput.recording.recording_file import open_recording
+    from entrypoints.cli.recording import replay, replay_settings
+
+    recording = chosen.opened.enter_context(open_recording(Path(chosen.file)))
+    container = open_container(replay_settings(chosen.options, chosen.destination, recording))
+    chosen.opened.callback(container.shutdown_resources)
+    return replay(container, recording)
+
+
 def _print_json(document: Any) -> None:
     print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201
 
@@ -351,4 +370,6 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "cleanup": cleanup,
     "volumes": volumes,
     "slot": slot,
+    "record": record,
+    "replay": replay,
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from cdc_core.check.findings import Level, ok
+from cdc_core.values.changes import Operations
 from entrypoints.output.progress import size
 from entrypoints.output.rules import rules_text
 from entrypoints.output.terminal import console
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.change_source import SlotState
     from cdc_core.use_cases.show_status import StatusReport
     from cdc_core.use_cases.verify_parity import ParityReport
+    from cdc_core.values.checkpoint import Checkpoint
 
 
 def table(*headings: str, title: str = "", right: tuple[str, ...] = ()) -> Table:
@@ -140,6 +142,22 @@ def _with_one_line_for_fine_tables(findings: Sequence[Finding]) -> list[Finding]
 
 #: Keys that `verify` prints per table; `--json` prints all.
 KEYS_SHOWN = 10
+
+
+def show_replay(
+    checkpoint: Checkpoint, changes: Mapping[str, Operations], rows: Mapping[str, int]
+) -> None:
+    """Show each table of a replay that has changes or rows."""
+    names = ("inserts", "updates", "deletes", "truncates")
+    shown = table("table", "in the destination", *names, "rows", "state", right=(*names, "rows"))
+    for state in sorted(checkpoint.tables.values(), key=lambda state: state.table):
+        done = changes.get(str(state.table), Operations())
+        count = rows.get(state.target, 0)
+        if count or done != Operations():
+            counts = [f"{getattr(done, name):,}" for name in names]
+            status = "; ".join(filter(None, [state.status.value, state.reason]))
+            shown.add_row(str(state.table), state.target, *counts, f"{count:,}", status)
+    console().print(shown, markup=False)
 
 
 def show_verify(report: ParityReport) -> None:

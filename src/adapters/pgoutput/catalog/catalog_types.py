@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adapters.pgoutput.session.source_errors import source_errors
 from adapters.pgoutput.wire.types import TypeMap
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from adapters.pgoutput.session.connection import Connection
+    from adapters.pgoutput.wire.types import CatalogRow
 
 #: Types of `initdb` and of users. Those with lower OIDs are built in and never change.
 _TYPES = """
@@ -33,7 +34,11 @@ class CatalogTypes:
         missing = {oid for oid in oids if oid not in self._types} - self._requested
         if missing:
             with source_errors("reading pg_type"), self._session() as connection:
-                rows = connection.execute(_TYPES).fetchall()
-            self._types = TypeMap().with_user_types(rows)  # type: ignore[arg-type]
+                self._types = TypeMap().with_user_types(user_types(connection))
             self._requested |= missing
         return self._types
+
+
+def user_types(connection: Connection) -> list[CatalogRow]:
+    rows: Any = connection.execute(_TYPES).fetchall()
+    return [tuple(row) for row in rows]

@@ -10,18 +10,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from adapters.pgoutput.catalog.table_queries import column_numbers, primary_key
 from adapters.pgoutput.wire.decoder import PgoutputDecoder
 from cdc_core.values.changes import ChangeBatch, TableChanges
 from cdc_core.values.lsn import ZERO_LSN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+    from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 
-    from adapters.pgoutput.catalog.catalog_types import CatalogTypes
-    from adapters.pgoutput.session.connection import Connection
     from adapters.pgoutput.wire.decoder import DecodedBatch
     from adapters.pgoutput.wire.message_run import MessageRun
+    from adapters.pgoutput.wire.types import TypeMap
     from cdc_core.values.lsn import Lsn
     from cdc_core.values.relation import Relation
     from cdc_core.values.table_rules import ColumnRules
@@ -33,18 +31,27 @@ PART_BYTES = 32 << 20
 
 
 class BatchDecoding:
-    """Makes decoders, and batches with them. `connection` returns a session for the catalog."""
+    """Makes decoders, and batches with them.
+
+    `types` and `key_for` are those of `PgoutputDecoder`. `numbers_of` returns the numbers of the
+    columns by name, for each of these relations (OIDs) that the catalog has.
+    """
 
     def __init__(
-        self, connection: Callable[[], Connection], types: CatalogTypes, batch_max_bytes: int
+        self,
+        types: Callable[[Collection[int]], TypeMap],
+        key_for: Callable[[int], tuple[str, ...]],
+        numbers_of: Callable[[Sequence[int]], Mapping[int, Mapping[str, int]]],
+        batch_max_bytes: int,
     ) -> None:
-        self._connection = connection
         self._types = types
+        self._key_for = key_for
+        self._numbers_of = numbers_of
         self._part_bytes = min(PART_BYTES, batch_max_bytes)
         self._relations: dict[Relation, Relation] = {}
 
     def new_decoder(self) -> PgoutputDecoder:
-        return PgoutputDecoder(self._types, lambda oid: primary_key(self._connection(), oid))
+        return PgoutputDecoder(self._types, self._key_for)
 
     def batches(
         self,
@@ -96,7 +103,7 @@ class BatchDecoding:
         """Number columns as the catalog does for their names now; 0 for names it does not have."""
         new = {t.relation for t in tables} - self._relations.keys()
         if new:
-            numbers = column_numbers(self._connection(), [relation.oid for relation in new])
+            numbers = self._numbers_of([relation.oid for relation in new])
             for relation in new:
                 known = numbers.get(relation.oid, {})
                 columns = tuple(replace(c, attnum=known.get(c.name, 0)) for c in relation.columns)

@@ -14,6 +14,7 @@ import psycopg
 
 from adapters.arrow_warmup import warm_up_arrow
 from adapters.pgoutput.catalog.catalog_types import CatalogTypes
+from adapters.pgoutput.catalog.table_queries import column_numbers, primary_key
 from adapters.pgoutput.catalog.value_format import all_read_binary
 from adapters.pgoutput.changes.batch_decoding import PART_BYTES, BatchDecoding
 from adapters.pgoutput.changes.bulk_reader import BulkReader, BulkRefused
@@ -94,7 +95,12 @@ class PgChangeSource:
         self._settings = settings
         self._control: Connection | None = None
         self._types = CatalogTypes(lambda: nullcontext(self._locked))
-        self._decoding = BatchDecoding(lambda: self._locked, self._types, settings.batch_max_bytes)
+        self._decoding = BatchDecoding(
+            self._types,
+            lambda oid: primary_key(self._locked, oid),
+            lambda oids: column_numbers(self._locked, oids),
+            settings.batch_max_bytes,
+        )
         self._stream: _Stream | None = None
         #: Only during a bulk read.
         self._moves: SlotMoves | None = None
@@ -204,6 +210,16 @@ class PgChangeSource:
             if not finished:
                 # The stream may be ahead of the caller, or within a transaction.
                 self._close_stream()
+
+    def open_messages(self, after: Lsn, *, as_text: bool = False) -> WalsenderReader:
+        """Return a reader of the messages after `after`, undecoded; close it. Moves nothing.
+
+        `as_text` requests values in text format; else they have the format that `read` requests.
+        """
+        wal_position.require_logical_wal(self._locked)
+        _, confirmed = slot.usable_slot(self._locked, self._settings)
+        binary = not as_text and self._in_binary()
+        return WalsenderReader(self._settings, self._locked, max(after, confirmed), binary=binary)
 
     def confirm(self, durable_lsn: Lsn) -> None:
         with source_errors(f"moving replication slot {self._settings.slot_name!r}"):

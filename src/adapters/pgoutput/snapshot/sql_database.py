@@ -14,7 +14,6 @@ from contextlib import closing, contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
 from adapters.dlt_import import import_dlt
@@ -23,9 +22,9 @@ from adapters.pgoutput.session.source_errors import translated
 from adapters.pgoutput.session.sql_text import literal, quote
 from adapters.pgoutput.snapshot.exported_snapshot import guarded_snapshot
 from adapters.pgoutput.snapshot.snapshot_source import OpenSnapshot
-from adapters.pgoutput.wire.codec import TextColumn, decode_column
+from adapters.pgoutput.wire.codec import decode_column
 from adapters.pgoutput.wire.query_rows import ReadRows
-from adapters.pgoutput.wire.text import table_of
+from adapters.pgoutput.wire.text import column_of_texts, table_of
 from adapters.pgoutput.wire.type_rules import type_read
 from cdc_core.ports.snapshot_source import WHOLE
 from cdc_core.values.changes import Unrepresentable
@@ -175,7 +174,7 @@ def _decoded(
 ) -> ReadRows:
     columns, unrepresentable = [], []
     for position, column in enumerate(relation.columns_read):
-        texts = _text_column([row[f"c{position}"] for row in rows])
+        texts = column_of_texts([row[f"c{position}"] for row in rows])
         where = f"{relation.table}.{column.name}"
         pg_type = type_read(types[column.type_oid], column)
         decoded = decode_column(texts, pg_type, column.typmod, where)
@@ -187,12 +186,3 @@ def _decoded(
     return ReadRows(
         table_of(schema, [c.chunks for c in columns], len(rows)), tuple(unrepresentable)
     )
-
-
-def _text_column(values: Sequence[str | None]) -> TextColumn:
-    texts = [b"" if value is None else value.encode() for value in values]
-    ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
-    starts = np.concatenate([ends[:0], [0], ends[:-1]]).astype(np.int64)
-    # Decoders read whole words, which must end within the buffer.
-    buffer = np.frombuffer(b"".join(texts) + bytes(8), dtype=np.uint8)
-    return TextColumn(buffer, starts, ends, np.array([value is not None for value in values]))

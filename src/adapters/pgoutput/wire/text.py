@@ -73,6 +73,16 @@ class TextColumn:
             start, before = stop, int(total[stop - 1])
 
 
+def column_of_texts(values: Sequence[str | None]) -> TextColumn:
+    """A column of these texts; None is NULL."""
+    texts = [b"" if value is None else value.encode() for value in values]
+    ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
+    starts = np.concatenate([[0], ends]).astype(np.int64)[: len(texts)]
+    # Decoders read whole words, which must end within the buffer.
+    buffer = np.frombuffer(b"".join(texts) + bytes(8), dtype=np.uint8)
+    return TextColumn(buffer, starts, ends, np.array([v is not None for v in values], np.bool_))
+
+
 def gather(text: TextColumn) -> pa.Array:
     """The values in one Arrow binary array, of less than 2 GiB.
 

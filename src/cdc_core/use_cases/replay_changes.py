@@ -1,0 +1,64 @@
+"""Replay recorded changes: bring an empty destination to a checkpoint, then stream from there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cdc_core.fold.row_layout import loaded_schema
+from cdc_core.values.errors import SettingsError
+from cdc_core.values.merges import LoadBatch, Replacement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import pyarrow as pa
+
+    from cdc_core.ports.destination import Destination
+    from cdc_core.use_cases.stream_changes import StreamChanges, StreamReport
+    from cdc_core.values.checkpoint import Checkpoint, TableState
+
+
+@dataclass(frozen=True)
+class ReplayChanges:
+    """`rows` returns what a target table held at the checkpoint. `stream` reads the recording.
+
+    `place` names the destination, for messages.
+    """
+
+    destination: Destination
+    stream: StreamChanges
+    checkpoint: Checkpoint
+    rows: Callable[[str], Iterable[pa.Table]]
+    place: str
+
+    def run(self) -> StreamReport:
+        """Replay into the destination, which must be empty or hold an earlier replay.
+
+        Raises `SettingsError` if it holds anything else, and whatever the recorded run would raise.
+        """
+        with self.destination as destination:
+            self._clear(destination)
+            states = self.checkpoint.tables.values()
+            replacements = tuple(
+                Replacement(state.target_table, self._rows(state), state.target_key)
+                for state in states
+            )
+            destination.load(LoadBatch(replacements=replacements), self.checkpoint)
+        return self.stream.run()
+
+    def _clear(self, destination: Destination) -> None:
+        found = destination.read_checkpoint()
+        if found is not None and found.source.is_replay:
+            destination.drop()
+        elif found is not None or destination.tables():
+            raise SettingsError(
+                f"{self.place} holds tables that no replay made",
+                "replay into another place: --dataset-name=replay",
+            )
+
+    def _rows(self, state: TableState) -> Iterator[pa.Table]:
+        schema = loaded_schema(state.target_table)
+        yield schema.empty_table()
+        for rows in self.rows(state.target):
+            yield rows.cast(schema)
