@@ -31,19 +31,22 @@ _OF_THE_SOURCE = (
     "credentials",
     "dlt_scope",
     "failover",
+    "mask_key",
+    "mask_key_secret",
     "max_retained_wal",
     "parallelism",
     "password_command",
     "pg_connection_string",
     "slot_wait_seconds",
     "snapshot_reader",
+    "spark_max_connections",
 )
 _SOURCE, _SCHEMA_CHANGES = "sources.pg_replication", "pipeline.schema_changes"
 
 
 def record(container: Container, file: Path, *, mask: bool, with_rows: bool) -> int:
     from adapters.pgoutput.recording.record import Recorder
-    from entrypoints.container import source_settings
+    from entrypoints.container import rule_set, source_settings
 
     settings = container.settings()
     recorder = Recorder(
@@ -51,6 +54,7 @@ def record(container: Container, file: Path, *, mask: bool, with_rows: bool) -> 
         container.destination(),
         f"pgbronze {version('pgbronze')}",
         _run_settings(settings),
+        rule_set(settings),
         settings.source.schemas[0],
         settings.pipeline.schema_changes == "freeze",
         mask=mask,
@@ -89,7 +93,9 @@ def replay(container: Container, recording: Recording) -> int:
         RecordedSnapshots,
         recorded_checkpoint,
     )
+    from cdc_core.tables.catalog_with_rules import CatalogWithRules
     from cdc_core.use_cases.replay_changes import ReplayChanges
+    from entrypoints.container import rule_set
     from entrypoints.output.progress import open_progress
 
     settings, index = container.settings(), recording.index
@@ -101,7 +107,8 @@ def replay(container: Container, recording: Recording) -> int:
     )
     source = RecordedChanges(recording, settings.source.batch_max_bytes)
     container.change_source.override(source)
-    container.catalog.override(RecordedCatalog(recording))
+    rules = rule_set(settings)
+    container.catalog.override(CatalogWithRules(RecordedCatalog(recording), rules))
     container.snapshot_source.override(RecordedSnapshots(recording))
     counted = _Counted()
     with open_progress() as progress:
@@ -156,7 +163,7 @@ def _run_settings(settings: Settings) -> dict[str, Any]:
     source = settings.source
     found = {
         f"{_SOURCE}.{name}": value
-        for name, value in source.model_dump(mode="json").items()
+        for name, value in source.model_dump(mode="json", exclude_none=True).items()
         if name not in _OF_THE_SOURCE and not isinstance(getattr(source, name), SecretStr)
     }
     return {**found, _SCHEMA_CHANGES: settings.pipeline.schema_changes}
@@ -171,7 +178,12 @@ def replay_settings(
             f"replay writes to a local destination, not to {destination}",
             "run: pgbronze replay FILE --destination duckdb, or delta",
         )
-    chosen = {"pipeline.destination": destination or "duckdb"}
+    from adapters.pgoutput.recording.recorded_source import REPLAY_MASK_KEY
+
+    chosen = {
+        "pipeline.destination": destination or "duckdb",
+        f"{_SOURCE}.mask_key": REPLAY_MASK_KEY,
+    }
     settings = parameters.settings(
         {**options, **recording.index["settings"], **chosen}, needs_source=False
     )

@@ -179,6 +179,31 @@ def test_a_recording_has_the_rules_of_the_run(shop: Shop, recorded: Callable[...
     assert "billing__bills" in shown.out
 
 
+@pytest.mark.parametrize("options", [[], ["--mask"]])
+def test_a_recording_has_the_rules_of_tables(shop: Shop, options: list[str]) -> None:
+    """The replay hashes with a key of its own: the run's is a secret."""
+    rules = [
+        {"match": "people", "exclude_columns": ["card", "extra"], "deletes": "soft"},
+        {"match": "people", "mask": {"email": "hash", "code": "last4", "photo": "null"}},
+    ]
+    shop.environ["SOURCES__PG_REPLICATION__TABLES"] = json.dumps(rules)
+    shop.environ["SOURCES__PG_REPLICATION__MASK_KEY"] = "key-of-the-run"
+    shop.sql(PEOPLE)
+    shop.run("snapshot")
+    shop.sql(CHANGES)
+    shop.run("record", "bug.pgbronze", "--rows", *options)
+    whole = b"".join(content(shop.folder / "bug.pgbronze").values())
+    assert b"key-of-the-run" not in whole
+    shown = replay(shop)
+    assert "reads the whole table" not in shown.error
+    assert "replay done: 2 changes of 1 transactions" in shown.error
+    shop.folder = shop.folder / "replayed"
+    query = "SELECT length(email), code[:4], photo FROM bronze.people"
+    assert shop.lake_sql(query) == [(64, "****", None)] * 2
+    columns = shop.lake_sql("SELECT column_name FROM (DESCRIBE bronze.people)")
+    assert ("card",) not in columns
+
+
 def test_a_message_that_cannot_be_decoded_is_in_the_file(
     shop: Shop, recorded: Callable[..., Path]
 ) -> None:

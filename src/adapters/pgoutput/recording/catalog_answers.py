@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ from cdc_core.ports.catalog import PassedOver, Reason, Schemas, SourceTable
 from cdc_core.values.errors import OperatorNeeded
 from cdc_core.values.fingerprint import Fingerprint
 from cdc_core.values.relation import Column, Relation, ReplicaIdentity, TableName
+from cdc_core.values.table_rules import ColumnRule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -111,29 +112,35 @@ class CatalogAnswers:
         )
 
 
-def schema_to_text(schema: pa.Schema) -> str:
-    return base64.b64encode(schema.serialize().to_pybytes()).decode()
+def _column_to_json(column: Column) -> dict[str, Any]:
+    found = {each.name: getattr(column, each.name) for each in fields(column)}
+    for name, value in found.items():
+        if isinstance(value, pa.DataType):
+            schema = pa.schema([(name, value)]).serialize().to_pybytes()
+            found[name] = base64.b64encode(schema).decode()
+    # Rules come from the settings.
+    return {**found, "rule": ColumnRule.KEEP.value}
 
 
-def schema_from_text(text: str) -> pa.Schema:
-    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
+def _column_from_json(found: Mapping[str, Any]) -> Column:
+    values = {**found, "rule": ColumnRule(found["rule"])}
+    for name in ("arrow_type", "element_type"):
+        if values[name] is not None:
+            schema = pa.py_buffer(base64.b64decode(values[name]))
+            values[name] = pa.ipc.read_schema(schema).field(0).type
+    return Column(**values)
 
 
 def _table_to_json(
     table: SourceTable, mask: Callable[[Fingerprint], Fingerprint]
 ) -> dict[str, Any]:
     relation = table.relation
-    types = pa.schema([(column.name, column.arrow_type) for column in relation.columns])
     refused = table.refused
     return {
         "oid": relation.oid,
         "schema": relation.table.schema,
         "name": relation.table.name,
-        "columns": [
-            [c.name, c.type_oid, c.typmod, c.attnum, c.pg_type, c.has_default]
-            for c in relation.columns
-        ],
-        "types": schema_to_text(types),
+        "columns": [_column_to_json(column) for column in relation.columns],
         "identity": relation.identity.value,
         "key": list(relation.key),
         "fingerprint": mask(table.fingerprint).to_text(),
@@ -147,11 +154,7 @@ def _table_to_json(
 
 
 def _table_from_json(found: Mapping[str, Any]) -> SourceTable:
-    types = schema_from_text(found["types"]).types
-    columns = tuple(
-        Column(name, arrow_type, *rest)
-        for arrow_type, (name, *rest) in zip(types, found["columns"], strict=True)
-    )
+    columns = tuple(map(_column_from_json, found["columns"]))
     name = TableName(found["schema"], found["name"])
     identity = ReplicaIdentity(found["identity"])
     return SourceTable(

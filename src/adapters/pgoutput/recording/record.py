@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from adapters.pgoutput.catalog.catalog import PgCatalog
 from adapters.pgoutput.catalog.catalog_types import user_types
@@ -19,7 +20,7 @@ from adapters.pgoutput.catalog.table_queries import column_numbers, primary_key
 from adapters.pgoutput.changes.change_source import PgChangeSource
 from adapters.pgoutput.recording.catalog_answers import ObservedCatalog
 from adapters.pgoutput.recording.masked_messages import MaskedMessages
-from adapters.pgoutput.recording.masked_rows import MaskedRows
+from adapters.pgoutput.recording.masked_rows import MaskedRows, StoredAs
 from adapters.pgoutput.recording.masked_values import MaskedValues
 from adapters.pgoutput.recording.recording_file import new_recording
 from adapters.pgoutput.session.connection import connect
@@ -29,9 +30,11 @@ from adapters.pgoutput.wire.messages import RELATION
 from adapters.pgoutput.wire.types import TypeMap
 from cdc_core.fold.row_layout import loaded_schema
 from cdc_core.slot.continuity import continuity_break, require_checkpoint
-from cdc_core.tables.followed_tables import FollowedTables
+from cdc_core.tables.catalog_with_rules import CatalogWithRules
+from cdc_core.tables.follow import follow_tables
 from cdc_core.values.checkpoint import TableStatus
 from cdc_core.values.errors import NeverLoaded
+from cdc_core.values.merges import DELETED_AT_COLUMN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -44,10 +47,11 @@ if TYPE_CHECKING:
     from cdc_core.ports.change_source import SlotState
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.snapshot_source import Snapshot
-    from cdc_core.values.checkpoint import Checkpoint, TableState
+    from cdc_core.tables.table_rules import RuleSet
+    from cdc_core.values.checkpoint import Checkpoint, ColumnState, TableState
     from cdc_core.values.fingerprint import Fingerprint
     from cdc_core.values.lsn import Lsn
-    from cdc_core.values.relation import Relation
+    from cdc_core.values.relation import Column, Relation
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class Recorder:
     destination: Destination
     written_by: str
     run_settings: Mapping[str, Any]
+    rules: RuleSet
     first_schema: str
     freeze_schema: bool = False
     mask: bool = False
@@ -112,15 +117,15 @@ class _Recording:
         recorder, source = self._recorder, self._source
         checkpoint, slot = self._start()
         until = source.current_lsn()
-        tables = FollowedTables(
+        tables = follow_tables(
             checkpoint,
-            recorder.first_schema,
-            self._catalog,
-            lambda: until,
-            recorder.freeze_schema,
-            recorder.destination.naming,
+            CatalogWithRules(self._catalog, recorder.rules),
+            recorder.destination,
+            first_schema=recorder.first_schema,
+            position=lambda: until,
+            until=until,
+            freeze=recorder.freeze_schema,
         )
-        tables.refresh(until)
         rows = self._destination_rows(checkpoint) if recorder.with_rows else {}
         snapshot = None
         with closing(source.open_messages(checkpoint.lsn, as_text=recorder.mask)) as reader:
@@ -196,15 +201,22 @@ class _Recording:
 
     def _scan(self, state: TableState) -> Iterator[pa.Table]:
         names = loaded_schema(state.target_table).names
-        mask = self._row_mask({c.target: (c.type_oid, c.typmod) for c in state.columns})
-        yield from map(mask, self._recorder.destination.scan(state.target, names))
+        mask = self._row_mask({column.target: column for column in state.stored})
+        destination = self._recorder.destination
+        # Rows that are marked as deleted are no longer in the source.
+        marked = DELETED_AT_COLUMN in destination.columns([state.target]).get(state.target, ())
+        for rows in destination.scan(state.target, [*names, *[DELETED_AT_COLUMN] * marked]):
+            if marked:
+                rows = rows.filter(pc.is_null(rows.column(DELETED_AT_COLUMN)))  # noqa: PLW2901
+                rows = rows.drop_columns([DELETED_AT_COLUMN])  # noqa: PLW2901
+            yield mask(rows)
 
     def _snapshot(self, snapshot: Snapshot, relations: Iterable[Relation]) -> dict[str, Any]:
         """Record the rows of these tables in a snapshot."""
         tables = []
         for relation in relations:
             unfit: list[list[Any]] = []
-            schema = pa.schema([(c.name, c.arrow_type) for c in relation.columns])
+            schema = pa.schema([(c.name, c.arrow_type) for c in relation.columns_read])
             name = self._add_rows("snapshot", schema, self._chunks(snapshot, relation, unfit))
             tables.append([relation.oid, name, unfit])
         return {
@@ -217,12 +229,11 @@ class _Recording:
     def _chunks(
         self, snapshot: Snapshot, relation: Relation, unfit: list[list[Any]]
     ) -> Iterator[pa.Table]:
-        columns = {c.name: (c.type_oid, c.typmod) for c in relation.columns}
+        columns = {column.name: column for column in relation.columns_read}
         mask, first_row = self._row_mask(columns), 0
         for chunk in snapshot.read(relation):
             for each in chunk.unrepresentable:
-                oid, typmod = columns[each.column]
-                text = self._mask_text(each.text, oid, typmod)
+                text = self._mask_text(each.text, columns[each.column])
                 unfit.append([each.column, first_row + each.row, text])
             first_row += len(chunk.rows)
             yield mask(chunk.rows)
@@ -235,15 +246,21 @@ class _Recording:
 
         return self._writer.add_rows(folder, schema, counted())
 
-    def _row_mask(self, columns: Mapping[str, tuple[int, int]]) -> Callable[[pa.Table], pa.Table]:
+    def _row_mask(
+        self, columns: Mapping[str, Column] | Mapping[str, ColumnState]
+    ) -> Callable[[pa.Table], pa.Table]:
         if self._values is None:
             return lambda rows: rows
-        return MaskedRows(self._values, self._types, columns).masked
+        stored = {
+            name: StoredAs(column.type_oid, column.typmod, column.rule.reads_text)
+            for name, column in columns.items()
+        }
+        return MaskedRows(self._values, self._types, stored).masked
 
-    def _mask_text(self, text: str, type_oid: int, typmod: int) -> str:
+    def _mask_text(self, text: str, column: Column) -> str:
         if self._values is None:
             return text
-        return self._values.masked(text, self._types[type_oid], typmod)
+        return self._values.masked(text, self._types[column.type_oid], column.typmod)
 
     def _masked_checkpoint(self, checkpoint: Checkpoint) -> Checkpoint:
         tables = {

@@ -16,6 +16,7 @@ from cdc_core.ports.snapshot_source import WHOLE
 from cdc_core.values.changes import Unrepresentable
 from cdc_core.values.checkpoint import Checkpoint, SourceIdentity
 from cdc_core.values.lsn import Lsn
+from cdc_core.values.masks import Hasher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -26,14 +27,26 @@ if TYPE_CHECKING:
     from cdc_core.ports.snapshot_source import RowChunk
     from cdc_core.values.changes import ChangeBatch
     from cdc_core.values.relation import Relation, TableName
+    from cdc_core.values.table_rules import ColumnRules
 
 _log = logging.getLogger(__name__)
+
+
+#: The key of the masks by hash in a replay, as the run's own is a secret.
+REPLAY_MASK_KEY = "pgbronze replay, mask key"
 
 
 def recorded_checkpoint(recording: Recording) -> Checkpoint:
     """The checkpoint from which the recorded changes continue, marked as that of a replay."""
     found = Checkpoint.from_state(recording.index["checkpoint"])
-    return replace(found, source=found.source.as_replay())
+    mark = Hasher(REPLAY_MASK_KEY.encode()).key_mark
+    tables = {
+        oid: replace(state, rules=replace(state.rules, key_mark=mark))
+        if state.rules.key_mark
+        else state
+        for oid, state in found.tables.items()
+    }
+    return replace(found, source=found.source.as_replay(), tables=tables)
 
 
 class RecordedChanges:
@@ -91,10 +104,11 @@ class RecordedChanges:
         until: Lsn,
         tables: Collection[int],
         stop: Callable[[], bool] = lambda: False,
+        rules: Mapping[int, ColumnRules] | None = None,
     ) -> Iterator[ChangeBatch]:
         # From the first message on: a Relation message comes once.
-        runs = _up_to(self._recording.runs(), until)
-        for batch in self._decoding.batches(runs, self._decoding.new_decoder(), after, tables):
+        runs, decoder = _up_to(self._recording.runs(), until), self._decoding.new_decoder()
+        for batch in self._decoding.batches(runs, decoder, after, tables, rules or {}):
             yield batch
             if batch.complete and stop():
                 return

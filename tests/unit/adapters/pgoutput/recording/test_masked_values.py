@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.pgoutput.recording.masked_rows import MaskedRows
+from adapters.pgoutput.recording.masked_rows import MaskedRows, StoredAs
 from adapters.pgoutput.recording.masked_values import MaskedValues
 from adapters.pgoutput.wire.codec import decode_column
 from adapters.pgoutput.wire.text import column_of_texts
@@ -173,9 +173,20 @@ def test_rows_have_the_masks_of_messages(kind: str) -> None:
     arrow_type, values, text_of = ROWS[kind]
     column = pa.chunked_array([pa.array([*values, None], arrow_type)])
     rows = pa.table({"c": column, "_cdc_lsn": pa.array(range(len(column)))})
-    found = MaskedRows(MASK, TYPES, {"c": (OIDS[kind], -1)}).masked(rows)
+    found = MaskedRows(MASK, TYPES, {"c": StoredAs(OIDS[kind], -1)}).masked(rows)
     texts = [masked(kind, text_of(value)) for value in values]
     expected = decode_column(column_of_texts([*texts, None]), TYPES[OIDS[kind]]).values
     assert found.column("c").to_pylist() == expected.to_pylist()
     assert found.schema == rows.schema
     assert found.column("_cdc_lsn").equals(rows.column("_cdc_lsn"))
+
+
+def test_rows_of_lists_and_of_texts_by_a_rule() -> None:
+    lists = pa.array([[1, 22], None, [], [None, 333]], pa.list_(pa.int32()))
+    rows = pa.table({"list": lists, "hash": pa.array(["ab12", None, "", "ff"])})
+    stored = {"list": StoredAs(OIDS["int4[]"], -1), "hash": StoredAs(OIDS["date"], -1, True)}
+    found = MaskedRows(MASK, TYPES, stored).masked(rows)
+    one, two, three = (int(masked("int4", text)) for text in ("1", "22", "333"))
+    assert found.column("list").to_pylist() == [[one, two], None, [], [None, three]]
+    texts = [masked("text", text) for text in ("ab12", "", "ff")]
+    assert found.column("hash").to_pylist() == [texts[0], None, *texts[1:]]
