@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cdc_core.fold.row_layout import loaded_schema
 from cdc_core.values.errors import SettingsError
+from cdc_core.values.history import Moment
 from cdc_core.values.merges import LoadBatch, Replacement
 
 if TYPE_CHECKING:
@@ -40,10 +41,7 @@ class ReplayChanges:
         with self.destination as destination:
             self._clear(destination)
             states = self.checkpoint.tables.values()
-            replacements = tuple(
-                Replacement(state.target_table, self._rows(state), state.target_key)
-                for state in states
-            )
+            replacements = tuple(self._write(destination, state) for state in states)
             destination.load(LoadBatch(replacements=replacements), self.checkpoint)
         return self.stream.run()
 
@@ -56,6 +54,18 @@ class ReplayChanges:
                 f"{self.place} holds tables that no replay made",
                 "replay into another place: --dataset-name=replay",
             )
+
+    def _write(self, destination: Destination, state: TableState) -> Replacement:
+        """Store the rows of a table; return the replacement that names them."""
+        name = f"replay-{state.oid}"
+        destination.write(name, state.target_table, self._rows(state))
+        began = Moment(self.checkpoint.lsn, self.checkpoint.committed_at or 0)
+        return Replacement(
+            state.target_table,
+            (name,),
+            state.target_key,
+            soft_deletes=began if state.soft_deletes else None,
+        )
 
     def _rows(self, state: TableState) -> Iterator[pa.Table]:
         schema = loaded_schema(state.target_table)
