@@ -1,6 +1,6 @@
 # The one task runner: `make check` is the whole ritual.
 
-.PHONY: check lint types imports test lowest format wheel demo site
+.PHONY: check lint types imports test simulate lowest format wheel demo site
 
 check: lint types imports test
 
@@ -17,6 +17,11 @@ imports:
 
 test:
 	uv run pytest -n 2 --dist loadfile
+
+# Random runs with faults, `make simulate SEEDS="--seed 17"` for the story of one.
+SEEDS ?=
+simulate:
+	uv run python -m tests.simulation $(SEEDS)
 
 # The lowest versions that pyproject.toml admits, in an environment of their own. Which tests:
 # `make lowest TESTS="tests/unit tests/contracts"`.
