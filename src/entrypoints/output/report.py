@@ -14,7 +14,7 @@ from entrypoints.output.rules import rules_text
 from entrypoints.output.terminal import console
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cdc_core.check.findings import Finding
     from cdc_core.ports.change_source import SlotState
