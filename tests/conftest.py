@@ -31,6 +31,15 @@ settings.register_profile("search", settings.get_profile("project"), derandomize
 settings.load_profile("project")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--history-transactions",
+        type=int,
+        default=160,
+        help="random transactions of the test of history against triggers",
+    )
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"PostgreSQL of the tests: {server_kind()}")
     terminalreporter.write_line(f"PgBouncer of the tests: {pgbouncer.kind()}")
