@@ -54,6 +54,8 @@ def counts(run: dict[str, Any]) -> tuple[int, ...]:
 
 def test_the_life_of_a_pipeline(shop: Shop) -> None:
     shop.sql(TABLES)
+    assert shop.run("runs").out.strip() == "no runs yet"
+    assert not shop.lake.exists()
     shop.run("snapshot")
     (loaded,) = runs(shop)
     assert (loaded["command"], loaded["exit_code"], loaded["error"]) == ("snapshot", 0, None)
@@ -133,6 +135,25 @@ def test_queries_of_the_page_give_rows(shop: Shop) -> None:
     assert (command, code, error) == ("verify", 1, "not equal to the source: public.heap")
     changes = {table: number for _, table, number in shop.lake_sql(by_day)}
     assert changes == {"public.empty": 0, "public.heap": 1, "public.orders": 2}
+
+
+def test_a_service_reads_the_receipts_of_its_runs(shop: Shop) -> None:
+    from cdc_core.runs.recorder import RunRecorder
+    from entrypoints.container import Container
+    from entrypoints.settings import load_settings
+
+    shop.sql(TABLES)
+    container = Container.from_settings(load_settings(environ=shop.environ))
+    try:
+        container.take_snapshot().run()
+        container.stream_changes().run()
+        container.runs.override(RunRecorder())
+        container.stream_changes().run()
+        with container.destination() as destination:
+            found = [(r.command, r.exit_code, r.rows_read) for r in destination.receipts(10)]
+    finally:
+        container.shutdown_resources()
+    assert found == [("cdc", 0, 0), ("snapshot", 0, 15)]
 
 
 def test_repaired_rows_are_changes(shop: Shop) -> None:

@@ -81,7 +81,7 @@ class WarehouseRunLog:
         )
         try:
             with self._sql.execute_query(query) as cursor:
-                found = list(cursor.iter_arrow(limit))
+                found = list(cursor.iter_arrow(max(1, limit)))
         except Exception as error:
             if _NOT_FOUND.search(str(root_cause(error))):
                 return []
