@@ -126,7 +126,11 @@ class SparkConnectServer(base_grpc.SparkConnectServiceServicer):
     ) -> Iterator[base.ExecutePlanResponse]:
         responses = self._responses.get(request.operation_id)
         if responses is None:
-            context.abort(grpc.StatusCode.INTERNAL, "[INVALID_HANDLE.OPERATION_NOT_FOUND] gone")
+            gone = "[INVALID_HANDLE.OPERATION_NOT_FOUND] The operation is not there."
+            code = grpc.StatusCode.INTERNAL.value[0]
+            context.abort_with_status(
+                rpc_status.to_status(status_pb2.Status(code=code, message=gone))
+            )
         ids = [response.response_id for response in responses or ()]
         last = request.last_response_id
         yield from (responses or ())[ids.index(last) + 1 if last in ids else 0 :]

@@ -197,8 +197,9 @@ def _connectors_errors() -> Iterator[None]:
     try:
         yield
     except PermissionError:
+        # Without a SQLSTATE, because it is no matter of one table.
         raise ServerOperationError(
-            "[PERMISSION_DENIED] The volume may not be written or read. SQLSTATE: 42501"
+            "[PERMISSION_DENIED] The volume may not be written or read."
         ) from None
     except OSError as error:
         raise ServerOperationError(f"a file of the volume: {error.strerror}") from None
