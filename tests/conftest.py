@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import chromium, pgbouncer
+from tests.support import chromium, container_engine, pgbouncer
 from tests.support import spark as spark_support
 from tests.support.postgres import Server, server_kind, test_server
 
@@ -43,6 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"PostgreSQL of the tests: {server_kind()}")
     terminalreporter.write_line(f"PgBouncer of the tests: {pgbouncer.kind()}")
+    terminalreporter.write_line(f"Container engine of the tests: {container_engine.kind()}")
     terminalreporter.write_line(f"Chromium of the tests: {chromium.kind()}")
     java = spark_support.kind() or "no Java: tests with the mark `spark` are SKIPPED"
     terminalreporter.write_line(f"Java of the tests: {java}")
