@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--history-transactions",
         type=int,
-        default=160,
+        default=80,
         help="random transactions of the test of history against triggers",
     )
 

@@ -181,6 +181,18 @@ class HistoryContract:
         assert own == [*ORDERS.schema.names, *(f.name for f in LOG_FIELDS)]
         assert dict(destination.last_numbers([LOG, "no_such_log"])) == {LOG: 8}
 
+    def test_numbers_are_asked_for_before_anything_is_there(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        with opened() as destination:
+            assert dict(destination.last_numbers([LOG])) == {}
+            assert dict(destination.last_numbers([])) == {}
+            first = whole((1, "a", "x"), history=_difference(10, 1))
+            self.load(destination, replacements=(first,))
+        with opened() as destination:
+            assert content(destination, "orders", "id") == [(1,)]
+            assert content(destination, LOG, "id") == [(1,)]
+
     def test_values_that_were_not_sent_are_those_of_the_table(
         self, destination: Destination
     ) -> None:

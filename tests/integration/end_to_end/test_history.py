@@ -19,6 +19,8 @@ from tests.support.pipeline import Pipeline
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytest.importorskip("adapters.dlt_destination.sql.history_sql")
+
 
 @pytest.mark.parametrize("kind", ["duckdb"])
 def test_every_image_is_the_one_that_the_database_recorded(
