@@ -75,4 +75,6 @@ def plain(arrow_type: pa.DataType) -> pa.DataType:
         return pa.string()
     if pa.types.is_large_binary(arrow_type):
         return pa.binary()
+    if pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type):
+        return pa.list_(plain(arrow_type.value_type))
     return arrow_type

@@ -179,6 +179,8 @@ class _Resolving:
         return ColumnRule(mask)
 
     def _in_its_own_type(self, column: Column) -> ColumnRule:
+        if column.name in self.table.relation.key:
+            return ColumnRule.KEEP  # a key must be comparable
         if column.logical == "json" and self._value("json", "string") == "variant":
             return ColumnRule.VARIANT
         if column.element_type is not None and self._value("arrays", "json") == "array":

@@ -66,6 +66,8 @@ def canonical_type(arrow_type: pa.DataType) -> pa.DataType:
         return pa.large_string()
     if types.is_binary(arrow_type) or types.is_large_binary(arrow_type):
         return pa.large_binary()
+    if types.is_list(arrow_type) or types.is_large_list(arrow_type):
+        return pa.list_(canonical_type(arrow_type.value_type))
     if types.is_timestamp(arrow_type):
         return pa.timestamp("us", tz="UTC" if arrow_type.tz else None)
     return arrow_type
@@ -85,6 +87,8 @@ def _hash_array(array: pa.Array, *, as_key: bool) -> Hashes:
         return np.empty(0, np.uint64)
     if types.is_large_string(array.type) or types.is_large_binary(array.type):
         hashes = _hash_bytes(array.cast(pa.large_binary()))
+    elif types.is_list(array.type):
+        hashes = _hash_lists(array)
     elif types.is_decimal(array.type):
         words = np.frombuffer(array.buffers()[1], np.uint64).reshape(-1, 2)
         words = words[array.offset : array.offset + len(array)]
@@ -94,6 +98,18 @@ def _hash_array(array: pa.Array, *, as_key: bool) -> Hashes:
     if array.null_count:
         hashes[~_valid(array)] = _NULL
     return hashes
+
+
+def _hash_lists(array: pa.ListArray) -> Hashes:
+    """Hashes of lists: the sum of their elements' hashes, mixed with their places."""
+    lengths = np.asarray(array.value_lengths().fill_null(0)).astype(np.int64)
+    ends = np.cumsum(lengths)
+    elements = _hash_array(array.flatten(), as_key=False)
+    place = np.arange(len(elements), dtype=np.int64) - np.repeat(ends - lengths, lengths)
+    with np.errstate(over="ignore"):
+        salted = mix(elements ^ mix((place.astype(np.uint64) + np.uint64(1)) * _GOLDEN))
+        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(salted, dtype=np.uint64)])
+        return mix((sums[ends] - sums[ends - lengths]) ^ mix(lengths.astype(np.uint64)))
 
 
 def _valid(array: pa.Array) -> npt.NDArray[np.bool_]:

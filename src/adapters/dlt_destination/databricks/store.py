@@ -750,7 +750,9 @@ def _clustering(target: TargetTable, key: Sequence[str]) -> str:
 
 def _clusters(arrow_type: pa.DataType) -> bool:
     """Whether Delta keeps the minimum and maximum of such a column."""
-    return not (pa.types.is_boolean(arrow_type) or SPARK.sql_type(arrow_type) == "BINARY")
+    if pa.types.is_boolean(arrow_type) or pa.types.is_list(arrow_type):
+        return False
+    return SPARK.sql_type(arrow_type) != "BINARY"
 
 
 def _pairs(properties: Mapping[str, str]) -> str:

@@ -20,13 +20,15 @@ _DECIMAL = re.compile(r"(?:DECIMAL|NUMERIC)\((\d+),\s*(\d+)\)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Dialect:
-    """`types` names the SQL type of every Arrow type but decimals."""
+    """`types` names the SQL type of every Arrow type but decimals and lists."""
 
     quote_mark: str
     #: Characters of a string literal that must be escaped, each with its escaped form.
     escapes: Mapping[str, str]
     null_safe_equal: str
     types: Mapping[pa.DataType, str]
+    #: The SQL type of an array, with the element's type in the place of `{}`.
+    array: str
 
     def quote(self, name: str) -> str:
         mark = self.quote_mark
@@ -41,14 +43,21 @@ class Dialect:
     def sql_type(self, arrow_type: pa.DataType) -> str:
         if pa.types.is_decimal(arrow_type):
             return f"DECIMAL({arrow_type.precision},{arrow_type.scale})"
+        if pa.types.is_list(arrow_type):
+            return self.array.format(self.sql_type(arrow_type.value_type))
         return self.types[arrow_type]
 
     def arrow_type(self, sql_type: str) -> pa.DataType | None:
         """Return the Arrow type of a column; None for a type that this library never writes."""
         if decimal := _DECIMAL.fullmatch(sql_type):
             return pa.decimal128(int(decimal[1]), int(decimal[2]))
+        before, after = self.array.split("{}")
+        text = sql_type.upper()
+        if text.startswith(before) and text.endswith(after):
+            element = self.arrow_type(sql_type[len(before) : len(sql_type) - len(after)])
+            return None if element is None else pa.list_(element)
         for arrow_type, name in self.types.items():
-            if name == sql_type.upper():
+            if name == text:
                 return arrow_type
         return None
 
@@ -66,6 +75,7 @@ DUCKDB = Dialect(
     quote_mark='"',
     escapes={"'": "''"},
     null_safe_equal="IS NOT DISTINCT FROM",
+    array="{}[]",
     types={
         **_COMMON,
         pa.int32(): "INTEGER",
@@ -82,6 +92,7 @@ SPARK = Dialect(
     quote_mark="`",
     escapes={"'": "\\'", "\\": "\\\\"},
     null_safe_equal="<=>",
+    array="ARRAY<{}>",
     types={
         **_COMMON,
         pa.int32(): "INT",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from adapters.pgoutput.catalog.streamability import Obstacle, obstacle_text, obstacles, quoted
 from adapters.pgoutput.session.sql_text import quote
-from adapters.pgoutput.wire.type_rules import arrow_type
+from adapters.pgoutput.wire.type_rules import arrow_type, element_type, logical_type
 from cdc_core.ports.catalog import SourceTable
 from cdc_core.values.fingerprint import Fingerprint
 from cdc_core.values.relation import Column, Relation
@@ -48,6 +48,8 @@ def source_table(
                 column.attnum,
                 column.pg_type,
                 column.has_default,
+                logical=logical_type(types[column.type_oid]),
+                element_type=element_type(types[column.type_oid], column.typmod),
             )
             for column in columns
         ),

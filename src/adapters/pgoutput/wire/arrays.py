@@ -36,18 +36,14 @@ def decode_arrays(text: TextColumn, element: PgType) -> pa.Array:
     """JSON text of each array."""
     strings = as_utf8(gather(text))
     element, _ = element.resolve()
-    form = rule_of(element).json
-    if form == "number":
-        simple = _simple_rows(strings, _NUMBER_PAIRS)
-        quick = _numbers(strings)
-    elif form == "boolean":
-        simple = _simple_rows(strings, _BOOLEAN_PAIRS)
-        quick = _booleans(strings)
-    elif element.element is None and element.delimiter == ",":
-        simple = _simple_texts(strings)
-        quick = _texts(strings)
-    else:
-        simple, quick = np.zeros(len(strings), dtype=np.bool_), strings
+    simple = is_simple(strings, element)
+    match rule_of(element).json:
+        case "number":
+            quick = _numbers(strings)
+        case "boolean":
+            quick = _booleans(strings)
+        case "string":
+            quick = _texts(strings) if simple.any() else strings
     hard = ~simple & np.asarray(strings.is_valid())
     if not hard.any():
         return quick
@@ -55,6 +51,25 @@ def decode_arrays(text: TextColumn, element: PgType) -> pa.Array:
     rows = np.flatnonzero(hard)
     slow = [grammar.to_json(one) for one in strings.take(pa.array(rows)).to_pylist()]
     return pc.replace_with_mask(quick, pa.array(hard), pa.array(slow, pa.string()))
+
+
+def is_simple(strings: pa.Array, element: PgType) -> Mask:
+    """Rows with one dimension that begins at 1, in which a comma or brace separates elements and
+    NULL is no text."""
+    element, _ = element.resolve()
+    match rule_of(element).json:
+        case "number":
+            return _simple_rows(strings, _NUMBER_PAIRS)
+        case "boolean":
+            return _simple_rows(strings, _BOOLEAN_PAIRS)
+        case "string" if element.element is None and element.delimiter == ",":
+            return _simple_texts(strings)
+    return np.zeros(len(strings), dtype=np.bool_)
+
+
+def array_grammar(element: PgType) -> _Grammar:
+    element, _ = element.resolve()
+    return _Grammar.of(element)
 
 
 # Simple arrays -------------------------------------------------------------------------------
@@ -220,11 +235,19 @@ class _Grammar:
             raise MalformedValue("is not an array")
         return "".join(out)
 
+    def words(self, text: str) -> list[str | None] | None:
+        """The texts of an array's elements; None for an array with several dimensions or another
+        lower bound. `MalformedValue` if it is not an array."""
+        self.to_json(text)
+        if text.startswith(("[", "{{")):
+            return None
+        tokens = (token[0] for token in self.tokens.finditer(text, 1, len(text) - 1))
+        return [_unquoted(word) for word in tokens if word != self.element.delimiter]
+
     def item(self, word: str) -> str:
         if word == "NULL":
             return "null"
-        if word.startswith('"'):
-            word = re.sub(r"\\(.)", r"\1", word[1:-1], flags=re.DOTALL)
+        word = _unquoted(word) or ""
         element = self.element
         if element.element is not None:
             inner, _ = element.element.resolve()
@@ -239,3 +262,10 @@ class _Grammar:
                 raise MalformedValue("has an item that is neither t nor f")
             return _BOOLEANS[word]
         return encode_basestring(word)
+
+
+def _unquoted(word: str) -> str | None:
+    """An item's text; None for NULL."""
+    if word.startswith('"'):
+        return re.sub(r"\\(.)", r"\1", word[1:-1], flags=re.DOTALL)
+    return None if word == "NULL" else word

@@ -15,6 +15,7 @@ import pyarrow as pa
 from adapters.pgoutput.wire import types
 from adapters.pgoutput.wire.arrays import decode_arrays
 from adapters.pgoutput.wire.binary import numbers_of
+from adapters.pgoutput.wire.native_arrays import decode_native_arrays
 from adapters.pgoutput.wire.text import MalformedValue, TextColumn
 from adapters.pgoutput.wire.type_rules import FixedWidth, arrow_type, binary_format, rule_of
 from cdc_core.values.errors import DecodeError
@@ -88,6 +89,9 @@ def _decode_or_raise(
 
 def _decode_text(text: TextColumn, pg_type: PgType, typmod: int) -> Decoded:
     resolved, _ = pg_type.resolve(typmod)
+    if pg_type.is_list:
+        assert resolved.element is not None
+        return decode_native_arrays(text, resolved.element, pg_type.typmod)
     if resolved.element is not None:
         return decode_arrays(text, resolved.element), []
     rule = rule_of(pg_type, typmod)

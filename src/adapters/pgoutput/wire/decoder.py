@@ -17,7 +17,13 @@ from adapters.pgoutput.wire.codec import decode_binary, decode_column
 from adapters.pgoutput.wire.messages import Messages
 from adapters.pgoutput.wire.row_messages import RowReader
 from adapters.pgoutput.wire.text import TextColumn, table_of
-from adapters.pgoutput.wire.type_rules import arrow_type, reads_binary, type_read
+from adapters.pgoutput.wire.type_rules import (
+    arrow_type,
+    element_type,
+    logical_type,
+    reads_binary,
+    type_read,
+)
 from adapters.pgoutput.wire.types import format_type
 from cdc_core.values.changes import TableChanges, Unrepresentable
 from cdc_core.values.errors import DecodeError
@@ -200,6 +206,8 @@ class PgoutputDecoder:
                     column.type_oid,
                     column.typmod,
                     pg_type=format_type(pg_type, column.typmod),
+                    logical=logical_type(pg_type),
+                    element_type=element_type(pg_type, column.typmod),
                 )
                 for column, pg_type in zip(message.columns, pg_types, strict=True)
             )

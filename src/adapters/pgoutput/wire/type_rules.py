@@ -11,13 +11,14 @@ A domain follows the rule of its base type, but always arrives as text, because 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import pyarrow as pa
 
 from adapters.pgoutput.wire import binary, scalars, types
 from adapters.pgoutput.wire.text import Decoded, Mask, Numbers, TextColumn
+from cdc_core.values.table_rules import ColumnRule
 
 if TYPE_CHECKING:
     from adapters.pgoutput.wire.types import PgType
@@ -118,11 +119,28 @@ def rule_of(pg_type: PgType, typmod: int = -1) -> TypeRule:
     return found if isinstance(found, TypeRule) else found(typmod)
 
 
+def element_type(pg_type: PgType, typmod: int = -1) -> pa.DataType | None:
+    """The Arrow type for elements of an array; None if it is none, or its elements are arrays."""
+    array, typmod = pg_type.resolve(typmod)
+    if array.element is None or array.element.resolve()[0].element is not None:
+        return None
+    return rule_of(array.element, typmod).arrow
+
+
+def logical_type(pg_type: PgType) -> Literal["json"] | None:
+    """What a type's text means to a destination that has a type for it."""
+    array, _ = pg_type.resolve()
+    return None if array.element is not None else rule_of(pg_type).logical
+
+
 def type_read(pg_type: PgType, column: Column) -> PgType:
-    """The type as which a column's values are read: `pg_type`, or text if a rule says so.
+    """The type as which a column's values are read: `pg_type`, or another if a rule says so.
 
     Text can be read in binary format only where that is the text itself.
     """
+    if column.rule is ColumnRule.ARRAY:
+        array, typmod = pg_type.resolve(column.typmod)
+        return replace(array, typmod=typmod, is_list=True)
     if not column.rule.reads_text:
         return pg_type
     is_text = binary_format(pg_type, column.typmod) is scalars.strings
@@ -131,6 +149,9 @@ def type_read(pg_type: PgType, column: Column) -> PgType:
 
 def arrow_type(pg_type: PgType, typmod: int = -1) -> pa.DataType:
     """The Arrow type for values of this type and modifier."""
+    if pg_type.is_list:
+        assert pg_type.element is not None
+        return pa.list_(rule_of(pg_type.element, pg_type.typmod).arrow)
     return rule_of(pg_type, typmod).arrow
 
 

@@ -49,6 +49,8 @@ class PgType:
     element: PgType | None = None
     delimiter: str = ","
     typmod: int = -1
+    #: An array that is read as a list; `typmod` is then its elements'.
+    is_list: bool = False
 
     def resolve(self, typmod: int = -1) -> tuple[PgType, int]:
         """The type and modifier below all domains."""

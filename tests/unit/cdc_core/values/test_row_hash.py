@@ -43,6 +43,10 @@ DISTINCT = {
         ],
     ),
     "bytes": (pa.binary(), [None, b"", b"\0", b"\0" * 8, b"\0" * 9, b"\xff"]),
+    "lists": (
+        pa.list_(pa.string()),
+        [None, [], [""], [None], ["", ""], ["a"], ["a", "b"], ["b", "a"], ["ab"], ["a", None]],
+    ),
     "dates": (pa.date32(), [None, date(1, 1, 1), date(1970, 1, 1), date(9999, 12, 31)]),
     "times": (
         pa.timestamp("us", tz="UTC"),

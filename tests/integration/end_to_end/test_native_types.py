@@ -1,0 +1,110 @@
+"""Arrays in the destination's own type: from both ways of reading, and as verify compares them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from tests.support.lakes import lake_of
+from tests.support.pipeline import InProcess
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TABLES = """
+CREATE TYPE mood AS ENUM ('calm', 'an"gry', 'a,b');
+CREATE DOMAIN ids AS int[];
+CREATE TABLE t (
+  id int PRIMARY KEY, ints int[], bigs bigint[], texts text[], flags bool[], floats float8[],
+  exact numeric(10,2)[], digits numeric[], days date[], moods mood[], raws bytea[], own ids,
+  docs jsonb[]
+);
+CREATE TABLE heap (tags text[]);
+ALTER TABLE heap REPLICA IDENTITY FULL;
+"""
+ROWS = """
+INSERT INTO t VALUES
+  ({0} + 1, '{{1,NULL,-3}}', '{{9007199254740993}}', '{{a,"b,c",NULL,"NULL","q\\"x"}}',
+   '{{t,f,NULL}}', '{{1.5,NaN,-Infinity}}', '{{1.50,NULL}}', '{{1.500,NaN}}', '{{2024-02-29}}',
+   ARRAY['calm', 'an"gry', 'a,b']::mood[], ARRAY['\\x00ff'::bytea, NULL], '{{7}}',
+   ARRAY['{{"a": 1}}'::jsonb]),
+  ({0} + 2, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}',
+   '{{}}'),
+  ({0} + 3, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL),
+  ({0} + 4, '{{{{1,2}},{{3,4}}}}', '[0:1]={{5,6}}', '{{{{a}}}}', NULL, NULL, '{{NaN}}', NULL,
+   '{{infinity}}', NULL, NULL, NULL, NULL);
+INSERT INTO heap VALUES ('{{a,b}}'), ('{{a,b}}'), ('{{}}'), (NULL), ('{{{{x}}}}');
+"""
+RULES = json.dumps([{"match": "*", "arrays": "array"}])
+
+
+def told(value: Any) -> str:
+    return repr(value).replace("nan", "NaN")
+
+
+def assert_rows(lake: Any, first: int) -> None:
+    columns = (
+        "ints", "bigs", "texts", "flags", "floats", "exact", "digits", "moods", "raws", "own",
+        "docs",
+    )  # fmt: skip
+    found = {row[0]: row[1:] for row in lake.rows("t", "id", *columns)}
+    whole = dict(zip(columns, found[first + 1], strict=True))
+    assert whole["ints"] == [1, None, -3]
+    assert whole["bigs"] == [9007199254740993]
+    assert whole["texts"] == ["a", "b,c", None, "NULL", 'q"x']
+    assert whole["flags"] == [True, False, None]
+    assert told(whole["floats"]) == "[1.5, NaN, -inf]"
+    assert [str(one) for one in whole["exact"]] == ["1.50", "None"]
+    assert whole["digits"] == ["1.500", "NaN"]
+    assert whole["moods"] == ["calm", 'an"gry', "a,b"]
+    assert whole["raws"] == [b"\x00\xff", None]
+    assert whole["own"] == [7]
+    assert whole["docs"] == ['{"a": 1}']
+    assert found[first + 2] == tuple([[]] * len(columns))
+    assert found[first + 3] == tuple([None] * len(columns))
+    assert found[first + 4] == tuple([None] * len(columns))
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "delta", "databricks"])
+def test_arrays_of_their_elements_type(
+    kind: str, database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    lake = lake_of(kind, tmp_path, request)
+    pipeline = InProcess(database, lake, SOURCES__PG_REPLICATION__TABLES=RULES)
+    with psycopg.connect(database, autocommit=True) as sql:
+        sql.execute(TABLES + ROWS.format(0))
+        pipeline.run("snapshot")
+        assert_rows(lake, 0)
+        pipeline.run("verify")
+        sql.execute(ROWS.format(10))
+        sql.execute("UPDATE t SET ints = ints || 4 WHERE id = 1")
+        sql.execute("DELETE FROM heap WHERE ctid = (SELECT min(ctid) FROM heap)")
+        pipeline.run("cdc")
+        assert_rows(lake, 10)
+        assert (1, [1, None, -3, 4]) in lake.rows("t", "id", "ints")
+        heap = sorted((row[0] for row in lake.rows("heap", "tags")), key=repr)
+        assert heap == sorted([["a", "b"]] * 3 + [[], []] + [None] * 4, key=repr)
+        pipeline.run("verify")
+        kept = lake.rows("_cdc_unrepresentable", "table_name", "column_name", "value_text")
+        assert sorted(kept) == sorted(
+            2
+            * [
+                ("t", "ints", "{{1,2},{3,4}}"),
+                ("t", "bigs", "[0:1]={5,6}"),
+                ("t", "texts", "{{a}}"),
+                ("t", "exact", "{NaN}"),
+                ("t", "days", "{infinity}"),
+                ("heap", "tags", "{{x}}"),
+            ]
+        )
+        sql.execute("UPDATE t SET texts = '{z}' WHERE id = 2")
+        pipeline.run("verify", code=1)
+        pipeline.run("verify", "--repair")
+        pipeline.run("cdc")
+        assert (2, ["z"]) in lake.rows("t", "id", "texts")
+        said = InProcess(database, lake).run("cdc")
+        assert "its rules changed" in " ".join(said.split())
+        assert (1, "[1,null,-3,4]") in lake.rows("t", "id", "ints")
