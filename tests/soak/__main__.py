@@ -23,6 +23,7 @@ def main() -> int:
         "--destination", choices=["duckdb", "delta", "databricks"], default="duckdb"
     )
     parser.add_argument("--steps", type=int, default=60, help="transactions of a round")
+    parser.add_argument("--history", action="store_true", help="every table has a log")
     chosen = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="pgbronze-soak-"))
     started = time.monotonic()
@@ -31,7 +32,7 @@ def main() -> int:
         lake: LocalLake | WarehouseLake = LocalLake(chosen.destination, folder)
         if chosen.destination == "databricks":
             lake = WarehouseLake(stack.enter_context(running_warehouse(folder / "root")), folder)
-        soak = Soak(server, lake, chosen.seed, chosen.steps)
+        soak = Soak(server, lake, chosen.seed, chosen.steps, history=chosen.history)
         soak.prepare()
         while time.monotonic() - started < chosen.minutes * 60:
             try:

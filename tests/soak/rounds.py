@@ -19,6 +19,7 @@ from tests.soak.ddl import first_tables
 from tests.soak.script import Step, Writer
 from tests.soak.sessions import PROGRESS, Play
 from tests.support import oracle
+from tests.support.history_model import assert_log_leads_to
 from tests.support.pipeline import Pipeline
 from tests.support.proxy import Proxy
 
@@ -55,6 +56,8 @@ class Soak:
     lake: LocalLake | WarehouseLake
     seed: int
     steps: int = 60
+    #: Whether all tables have a log, which must lead to the table after each round.
+    history: bool = False
     counts: Counter[str] = field(default_factory=Counter)
     rounds: int = 0
     world: World = field(init=False)
@@ -114,9 +117,11 @@ class Soak:
 
     def _pipeline(self, dsn: str) -> Pipeline:
         chance = self._chance
+        rules = '[{"match": "*", "history": ["log"]}]' if self.history else "[]"
         return Pipeline(
             dsn,
             self.lake,
+            SOURCES__PG_REPLICATION__TABLES=rules,
             SOURCES__PG_REPLICATION__SCHEMAS="public,side",
             SOURCES__PG_REPLICATION__BATCH_MAX_ROWS=str(chance.choice([1, 40, 1000, 1_000_000])),
             SOURCES__PG_REPLICATION__BATCH_MAX_BYTES=chance.choice(["64kB", "256MB"]),
@@ -216,6 +221,10 @@ class Soak:
             for table in self.world.tables:
                 found = list(self._differences(source, table))
                 assert not found, f"table {table.sql}: " + _shortened(found)
+                if self.history:
+                    log = self.lake.read(f"{table.target}_history")
+                    assert_log_leads_to(self.lake.read(table.target), log)
+                    self.counts["images"] += len(log)
             stored = self.lake.read(PROGRESS)
             found = list(oracle.differences(source.read(PROGRESS), stored))
             assert not found, f"table {PROGRESS}: " + _shortened(found)

@@ -11,6 +11,8 @@ from cdc_core.values.changes import Op
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    import pyarrow as pa
+
     from adapters.fakes.postgres import InMemoryPostgres, Transaction
 
 Row = dict[str, Any]
@@ -115,6 +117,33 @@ def assert_chained(images: Sequence[Image], columns: Sequence[str], key: Sequenc
             assert not key or last.pop(identity) == values
             live[values] -= 1
     return +live
+
+
+def assert_log_leads_to(table: pa.Table, log: pa.Table) -> None:
+    """Each preimage and delete of a log is an image before it, and the rows left are the table's.
+
+    Both are tables as somebody reads them from the destination.
+    """
+    ours = {"_pg_change_type", "_pg_lsn", "_pg_xid", "_timestamp", "_sort_by"}
+    columns = [n for n in log.column_names if n not in ours and not n.startswith("_dlt")]
+    shown = [n for n in table.column_names if not n.startswith(("_cdc", "_dlt"))]
+    images = images_of(_texts(log, columns, ours), columns)
+    left = assert_chained(images, columns, ())
+    places = [columns.index(name) for name in shown]
+    rows = Counter(tuple(row[name] for name in shown) for row in _texts(table, shown, ()))
+    live: Counter[tuple[Any, ...]] = Counter()
+    for values, count in left.items():
+        live[tuple(values[place] for place in places)] += count
+    assert live == rows
+
+
+def _texts(table: pa.Table, columns: Sequence[str], as_they_are: Iterable[str]) -> list[Row]:
+    """Rows with values that are equal only to themselves, NaN among them."""
+    wanted = [*columns, *as_they_are]
+    return [
+        {n: repr(v) if n in columns else v for n, v in row.items()}
+        for row in table.select(wanted).to_pylist()
+    ]
 
 
 def as_of(versions: Iterable[Row], lsn: int, columns: Sequence[str]) -> Counter:

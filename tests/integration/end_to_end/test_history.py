@@ -22,6 +22,39 @@ if TYPE_CHECKING:
 pytest.importorskip("adapters.dlt_destination.sql.history_sql")
 
 
+def test_rows_of_a_detached_partition_are_deletes_and_nothing_is_read_again(
+    database: str, tmp_path: Path
+) -> None:
+    lake = LocalLake("duckdb", tmp_path)
+    rules = '[{"match": "*", "history": ["log", "scd2"], "deletes": "soft"}]'
+    pipeline = Pipeline(database, lake, SOURCES__PG_REPLICATION__TABLES=rules)
+    with psycopg.connect(database, autocommit=True) as shop:
+        shop.execute(
+            "CREATE TABLE days (id int, day int, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);"
+            "CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM (0) TO (10);"
+            "CREATE TABLE days_2 PARTITION OF days FOR VALUES FROM (10) TO (20);"
+            "INSERT INTO days VALUES (1, 1), (2, 2), (3, 11)"
+        )
+        pipeline.call("snapshot")
+        shop.execute("INSERT INTO days VALUES (4, 12); ALTER TABLE days DETACH PARTITION days_1")
+        output = pipeline.call("cdc")
+        assert "removing the rows of partitions" in output
+        assert "reading public.days:" not in output
+        shop.execute("UPDATE days SET id = 5 WHERE id = 4")
+        pipeline.call("cdc")
+    images = sorted(lake.rows("days_history", "_sort_by", "_pg_change_type", "id", "_pg_xid"))
+    kinds = [(kind, id_) for _, kind, id_, _ in images]
+    assert sorted(kinds[:3]) == [("insert", 1), ("insert", 2), ("insert", 3)]
+    assert kinds[3] == ("insert", 4)
+    assert sorted(kinds[4:6]) == [("delete", 1), ("delete", 2)]
+    assert kinds[6:] == [("update_preimage", 4), ("update_postimage", 5)]
+    assert [xid is None for *_, xid in images] == [True] * 3 + [False] + [True] * 2 + [False] * 2
+    live = [row[0] for row in lake.rows("days", "id", "_cdc_deleted_at") if row[1] is None]
+    assert sorted(live) == [3, 5]
+    ended = {row[0] for row in lake.rows("days_scd2", "id", "_cdc_end_lsn") if row[1] is not None}
+    assert ended == {1, 2, 4}
+
+
 @pytest.mark.parametrize("kind", ["duckdb"])
 def test_every_image_is_the_one_that_the_database_recorded(
     database: str, tmp_path: Path, kind: str, request: pytest.FixtureRequest

@@ -292,6 +292,51 @@ def test_a_column_with_the_name_of_one_of_the_history_is_refused(kind: str, colu
         world.snapshot()
 
 
+@pytest.mark.parametrize("lost", ["keyed_history", "keyed_scd2", "heap_history"])
+def test_history_that_somebody_dropped_begins_again(lost: str) -> None:
+    world, oids = build(2)
+    work(world, oids, 3)
+    world.cdc()
+    del world.lake.tables[lost]
+    work(world, oids, 3)
+    world.cdc()
+    for oid in oids:
+        world.assert_consistent(oid)
+
+
+def test_history_that_is_switched_off_and_on_again_is_the_difference() -> None:
+    world, oids = build(3)
+    for rules in ((), (KEYED, HEAP), (), (KEYED, HEAP)):
+        work(world, oids, 3)
+        world.cdc()
+        world.rules = rules
+        work(world, oids, 3)
+    world.cdc()
+    work(world, oids, 3)
+    world.cdc()
+    for oid in oids:
+        world.assert_consistent(oid)
+
+
+def test_a_table_that_is_created_again_continues_the_log_of_its_name() -> None:
+    world, (keyed, *_) = build(4)
+    work(world, [keyed], 5)
+    world.cdc()
+    world.snapshot()
+    before = max(image["_sort_by"] for image in world.lake.tables["keyed_history"].rows)
+    world.postgres.drop_table(keyed)
+    again = world.postgres.create_table("keyed", COLUMNS, toasted=("big",))
+    with world.postgres.transaction() as tx:
+        tx.insert(again, id=90, n=1, big="new")
+    world.cdc()
+    with world.postgres.transaction() as tx:
+        tx.update(again, dict(world.postgres.tables[again].rows[0]), n=2)
+    world.cdc()
+    world.assert_consistent(again)
+    numbers = [image["_sort_by"] for image in world.lake.tables["keyed_history"].rows]
+    assert len([number for number in numbers if number > before]) > 2
+
+
 def test_a_soft_delete_keeps_the_row_that_was() -> None:
     world, (keyed, *_) = build(1)
     with world.postgres.transaction() as tx:
