@@ -6,8 +6,8 @@ check: lint types imports test
 
 lint:
 	! git grep -nE '^(<{7}|>{7}) '
-	uv run ruff format --check src tests benchmarks container
-	uv run ruff check src tests benchmarks container
+	uv run ruff format --check src tests benchmarks container monitoring
+	uv run ruff check src tests benchmarks container monitoring
 
 types:
 	uv run mypy
@@ -33,8 +33,8 @@ lowest:
 	build/lowest/bin/python -m pytest -q $(TESTS)
 
 format:
-	uv run ruff format src tests benchmarks container
-	uv run ruff check --fix src tests benchmarks container
+	uv run ruff format src tests benchmarks container monitoring
+	uv run ruff check --fix src tests benchmarks container monitoring
 
 demo:
 	uv run pgbronze demo

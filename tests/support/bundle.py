@@ -24,19 +24,27 @@ USER = {"id": "7083512345678901", "userName": "jane.doe@example.com", "short_nam
 
 def jobs(target: str, user: Mapping[str, str] = USER, **variables: Any) -> dict[str, Any]:
     """The jobs of a target, resolved."""
-    chosen = BUNDLE["targets"][target].get("variables", {})
+    found: dict[str, Any] = resources(BUNDLE, target, user, **variables)["jobs"]
+    return found
+
+
+def resources(
+    bundle: Mapping[str, Any], target: str, user: Mapping[str, str] = USER, **variables: Any
+) -> dict[str, Any]:
+    """The resources of a bundle's target, resolved."""
+    chosen = bundle["targets"][target].get("variables", {})
     defaults = {
         name: declared["default"]
-        for name, declared in BUNDLE["variables"].items()
+        for name, declared in bundle["variables"].items()
         if "default" in declared
     }
     known = {f"var.{name}": value for name, value in {**defaults, **chosen, **variables}.items()}
     known |= {
-        "bundle.name": BUNDLE["bundle"]["name"],
+        "bundle.name": bundle["bundle"]["name"],
         "bundle.target": target,
     }
     known |= {f"workspace.current_user.{key}": value for key, value in user.items()}
-    resolved: dict[str, Any] = _resolved(BUNDLE["resources"]["jobs"], known)
+    resolved: dict[str, Any] = _resolved(bundle["resources"], known)
     return resolved
 
 

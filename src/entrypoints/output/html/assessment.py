@@ -52,12 +52,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Task:
-    """Something for an operator: what is wrong, why it matters, and what to run."""
+    """Something for an operator: what is wrong, the cure, and what to run. `by_hand`: the cure
+    comes before the commands."""
 
     level: Level
     what: str
     cure: str
     commands: tuple[str, ...] = ()
+    by_hand: bool = False
 
 
 @dataclass(frozen=True)
@@ -207,9 +209,14 @@ def _failures(facts: PageFacts, history: History) -> Iterator[Task]:
             )
             continue
         task = _task(Level.BAD if run.exit_code != 1 or streak > 2 else Level.ATTENTION, run.error)
-        commands = task.commands or (f"pgbronze {command}",)
         error = run.error.partition("; ")[0]
-        yield Task(task.level, f"{what}: {error}", task.cure or "Run it again.", commands)
+        yield Task(
+            task.level,
+            f"{what}: {error}",
+            task.cure or "Run it again.",
+            task.commands or (f"pgbronze {command}",),
+            by_hand=bool(task.cure and not task.commands),
+        )
 
 
 def _streak(history: History, command: str) -> int:

@@ -50,8 +50,11 @@ def answers(assessment: Assessment) -> Html:
         short = f"Act now: {urgent}" if urgent else f"Soon: {soon}"
         short += f", soon: {soon}" if urgent and soon else ""
         level = Level.BAD if urgent else Level.ATTENTION
-        first = tasks[0].commands
-        does = tag("code", first[0]) if first else tasks[0].cure or tasks[0].what
+        first = tasks[0]
+        if first.commands and not first.by_hand:
+            does: str = tag("code", first.commands[0])
+        else:
+            does = first.cure or first.what
         sentence = tag("p", "First: ", does, class_="quiet")
     return tag(
         "section",

@@ -139,6 +139,9 @@ def test_a_troubled_week_names_what_to_do_in_order():
     ]
     assert [task.level for task in found.tasks] == [Level.BAD] * 2 + [Level.ATTENTION] * 2
     assert found.tasks[0].what.startswith("The last 20 runs of cdc failed")
+    # To run it again is no cure: the warehouse does not answer.
+    assert "First: Make sure that the warehouse runs" in render(troubled())
+    assert "First: <code>pgbronze snapshot</code>" in render(slot_lost())
 
 
 def test_a_lost_slot_is_one_thing_to_do():
