@@ -222,6 +222,7 @@ def test_expressions_of_the_dashboard_give_these_values(tmp_path: Path) -> None:
 
 def test_alerts_fire_when_they_should() -> None:
     folder = MONITORING / "prometheus"
+    promtool("check", "config", "prometheus.yml", folder=folder)
     promtool("check", "rules", "alerts.yml", folder=folder)
     promtool("test", "rules", "alerts_test.yml", folder=folder)
     tests = yaml.safe_load((folder / "alerts_test.yml").read_text())["tests"]
