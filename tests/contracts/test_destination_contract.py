@@ -29,7 +29,6 @@ class TestDuckDb(DestinationContract):
         return lambda: duckdb_destination(settings, str(tmp_path / "lake.duckdb"))
 
 
-@not_yet
 class TestDuckDbHistory(HistoryContract):
     opened = TestDuckDb.opened
 

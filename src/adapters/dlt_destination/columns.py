@@ -6,12 +6,18 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from cdc_core.values.merges import LSN_COLUMN, METADATA_FIELDS
+from cdc_core.values.history import CHANGE_TYPE_COLUMN, START_COLUMN
+from cdc_core.values.merges import (
+    DELETED_AT_COLUMN,
+    DELETED_AT_FIELD,
+    LSN_COLUMN,
+    METADATA_FIELDS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cdc_core.values.merges import TargetTable
+    from cdc_core.values.merges import Replacement, TargetTable
 
 _WIDER = {
     pa.int16(): (pa.int32(), pa.int64()),
@@ -23,20 +29,41 @@ _WIDER = {
 _WHOLE_DIGITS = {pa.int16(): 10, pa.int32(): 10, pa.int64(): 20}
 
 
-def all_fields(target: TargetTable) -> list[pa.Field]:
+#: The first column that this library adds to a table, a log and a table of versions.
+_FIRST_ADDED = (LSN_COLUMN, CHANGE_TYPE_COLUMN, START_COLUMN)
+
+
+def all_fields(target: TargetTable, *, soft_deletes: bool = False) -> list[pa.Field]:
     """Return the table's own columns, then the metadata columns."""
-    return [*target.schema, *METADATA_FIELDS]
+    deleted = [DELETED_AT_FIELD] if soft_deletes else []
+    return [*target.schema, *METADATA_FIELDS, *deleted]
+
+
+def replaced_fields(replacement: Replacement) -> list[pa.Field]:
+    soft_deletes = replacement.soft_deletes is not None
+    return all_fields(replacement.target, soft_deletes=soft_deletes)
+
+
+def history_fields(schema: pa.Schema, added: Sequence[pa.Field]) -> list[pa.Field]:
+    """Return the columns of a history table: those of the table, which may be NULL, and `added`."""
+    return [*(field.with_nullable(True) for field in schema), *added]
 
 
 def own_columns(held: Sequence[str]) -> list[str]:
-    """Return the names of the columns before the metadata columns."""
-    return list(held[: held.index(LSN_COLUMN)] if LSN_COLUMN in held else held)
+    """Return the names of the columns before those that this library adds."""
+    places = [held.index(name) for name in _FIRST_ADDED if name in held]
+    return list(held[: min(places, default=len(held))])
 
 
 def with_columns(held: Sequence[str], added: Sequence[pa.Field]) -> list[str]:
-    """Return the column names after `added` is inserted before the metadata columns."""
+    """Return the column names after `added` is inserted at its place."""
     own = own_columns(held)
-    return [*own, *(field.name for field in added), *held[len(own) :]]
+    names = [field.name for field in added]
+    behind = list(held[len(own) :])
+    if DELETED_AT_COLUMN in names:
+        names.remove(DELETED_AT_COLUMN)
+        behind.insert(len(METADATA_FIELDS), DELETED_AT_COLUMN)
+    return [*own, *names, *behind]
 
 
 def fitted(held: pa.Schema, added: Sequence[pa.Field], wider: Sequence[pa.Field]) -> pa.Schema:

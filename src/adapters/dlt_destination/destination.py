@@ -8,24 +8,29 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from adapters.dlt_destination.columns import all_fields, plain, same, widens
+from adapters.dlt_destination.columns import all_fields, history_fields, plain, same, widens
 from adapters.dlt_destination.dlt.errors import root_cause, settings_error
 from adapters.dlt_destination.failures import is_failure
 from adapters.dlt_destination.files.parquet import StagedParquet, write_table
 from adapters.dlt_destination.files.work_folder import WorkFolder
 from adapters.dlt_destination.run import Run
 from adapters.dlt_destination.store import PROBE_COLUMN
-from adapters.dlt_destination.table_steps import StagedCells, StagedMerge, Steps
+from adapters.dlt_destination.table_steps import StagedCells, StagedHistory, StagedMerge, Steps
 from cdc_core.values.checkpoint import Checkpoint
 from cdc_core.values.errors import CdcError, DestinationFailed, DestinationRefused
-from cdc_core.values.history import SORT_COLUMN
+from cdc_core.values.history import (
+    LOG_FIELDS,
+    SORT_COLUMN,
+    VERSION_FIELDS,
+    LogAppend,
+    LogTruncate,
+    VersionMerge,
+)
 from cdc_core.values.merges import (
-    COMMITTED_AT_COLUMN,
     LSN_COLUMN,
     UNREPRESENTABLE_SCHEMA,
     UNREPRESENTABLE_TABLE,
@@ -33,6 +38,7 @@ from cdc_core.values.merges import (
     ForgetUnrepresentable,
     KeyedMerge,
     LoadBatch,
+    MultisetMerge,
     TableRename,
     TargetTable,
 )
@@ -54,9 +60,10 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.dlt.packages import Packages
     from adapters.dlt_destination.settings import PipelineSettings
     from adapters.dlt_destination.store import Refusal, TableStore
-    from cdc_core.values.merges import Rename, SchemaStep
+    from cdc_core.values.merges import Rename, Replacement, SchemaStep
     from cdc_core.values.naming import TableNaming
     from cdc_core.values.runs import RunReceipt, RunTable
+    from cdc_core.values.table_rules import ClusterBy
 
 #: Folders in the work folder: files of the current batch, staged rows, and dlt's packages.
 FILES, STAGING, PACKAGES = "files", "staging", "dlt"
@@ -64,13 +71,8 @@ FILES, STAGING, PACKAGES = "files", "staging", "dlt"
 #: Tables that are written at the same time, each by its own client.
 TABLES_AT_ONCE = 8
 
-#: The table of unrepresentable values as a target: its own columns without the metadata columns.
-UNREPRESENTABLE = TargetTable(
-    UNREPRESENTABLE_TABLE,
-    pa.schema(
-        [f for f in UNREPRESENTABLE_SCHEMA if f.name not in (LSN_COLUMN, COMMITTED_AT_COLUMN)]
-    ),
-)
+#: What has rows to be written to files.
+Rows = TypeVar("Rows", bound=KeyedMerge | MultisetMerge | LogAppend | VersionMerge)
 
 
 class TableFailed(Exception):
@@ -147,7 +149,7 @@ class DltDestination:
     def write(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
         with self._failures(f"storing rows of table {target.name!r}"):
             self._open()
-            self._run.writes = True
+            self._writes()
             self._stay_open()
             with self._opened_client() as client:
                 self._sweep(client)
@@ -162,7 +164,7 @@ class DltDestination:
     def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:
         with self._failures("loading"):
             packages = self._open()
-            self._run.writes = True
+            self._writes()
             self._run.begins = packages.begins
             needed = _named(checkpoint)
             # Open until the end, so that clients that dlt opens can share the connection.
@@ -190,13 +192,11 @@ class DltDestination:
             return {table: schema.names for table, schema in found.items() if schema is not None}
 
     def last_numbers(self, logs: Collection[str]) -> Mapping[str, int]:
-        found: dict[str, int] = {}
-        for log in logs:
-            for chunk in self.scan(log, [SORT_COLUMN]):
-                last = pc.max(chunk.column(0)).as_py()
-                if last is not None:
-                    found[log] = max(last, found.get(log, last))
-        return found
+        with self._failures("reading the numbers of images"), self._opened_client() as client:
+            self._stay_open()
+            there = [log for log in logs if self._current(client, log) is not None]
+            found = {log: self._store.greatest(client, log, SORT_COLUMN) for log in there}
+            return {log: last for log, last in found.items() if last is not None}
 
     def tables(self) -> Mapping[str, int]:
         with self._failures("counting rows"), self._opened_client() as client:
@@ -299,6 +299,13 @@ class DltDestination:
         with self._open().client() as client:
             yield client
 
+    def _writes(self) -> None:
+        """From here on, the run creates what is missing. A connection to a database that did not
+        exist leads nowhere."""
+        if not self._run.writes:
+            self._let_go()
+            self._run.writes = True
+
     def _stay_open(self) -> None:
         """Keep the connection open between calls, until a load or the end: the cost of opening it
         grows with the number of tables."""
@@ -386,10 +393,20 @@ class DltDestination:
             tasks.append((replacement.target.name, make_fit))
         replaced = {replacement.target.name for replacement in batch.replacements}
         for merge in batch.merges:
-            key = merge.key if isinstance(merge, KeyedMerge) else ()
+            target, soft_deletes = merge.target, False
+            key: tuple[str, ...] = ()
+            if isinstance(merge, KeyedMerge):
+                key, soft_deletes = merge.key, merge.soft_deletes
+            fields = all_fields(target, soft_deletes=soft_deletes)
+            cluster_by = target.cluster_by or key
+            fit = partial(self._fit, client, target.name, fields, cluster_by)
             # A replacement in the same batch already gives the table its columns.
-            if merge.target.name not in replaced:
-                tasks.append((merge.target.name, partial(self._fit, client, merge.target, key)))
+            if target.name not in replaced:
+                tasks.append((target.name, fit))
+        tasks += [
+            (table, partial(self._fit, client, name, fields, cluster_by))
+            for table, name, fields, cluster_by in _history_tables(batch)
+        ]
         refused: dict[str, Refusal] = {}
         tables = {name for name, _ in tasks}
         for name, do in tasks:
@@ -433,12 +450,9 @@ class DltDestination:
             self._store.rename_cells(client, step)
 
     def _steps(self, client: Any, batch: LoadBatch) -> Steps:
-        steps = Steps()
-        for replacement in batch.replacements:
-            steps.add(replacement.target.name, replacement)
-        _write_files(batch, self._subfolder(FILES), steps)
+        steps = _written(batch, self._subfolder(FILES))
         if UNREPRESENTABLE_TABLE in steps:
-            self._fit(client, UNREPRESENTABLE, ())
+            self._fit(client, UNREPRESENTABLE_TABLE, UNREPRESENTABLE_SCHEMA, ())
         if batch.replacements:
             # The store decides which columns a replaced table has.
             self._columns = None
@@ -483,49 +497,73 @@ class DltDestination:
         if refused:
             raise DestinationRefused({name: refusal.why for name, refusal in refused.items()})
 
-    def _fit(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:
+    def _fit(
+        self, client: Any, table: str, fields: Iterable[pa.Field], cluster_by: ClusterBy
+    ) -> None:
         """Create the table, or add missing columns and widen narrow ones.
 
         The columns known from the start of the run only decide that nothing has to be done.
         """
+        fields = list(fields)
         known = self._known_columns(client)
-        if target.name in known and self._unfit(target, known[target.name]) == ([], []):
+        if table in known and _unfit(fields, known[table]) == ([], []):
             return
-        actual = self._current(client, target.name)
+        actual = self._current(client, table)
         if actual is None:
-            self._store.create(client, target, key)
-            known[target.name] = pa.schema(all_fields(target))
+            self._store.create(client, table, fields, cluster_by)
+            known[table] = pa.schema(fields)
             return
-        missing, narrow = self._unfit(target, actual)
+        missing, narrow = _unfit(fields, actual)
         for field in narrow:
             held = actual.field(field.name).type
             if not widens(held, plain(field.type)):
                 raise DestinationFailed(
-                    f"column {field.name!r} of table {target.name!r} is {held} in the destination "
+                    f"column {field.name!r} of table {table!r} is {held} in the destination "
                     f"and {field.type} at the source",
                     "run pgbronze snapshot --tables with this table",
                 )
         if missing:
-            self._store.add_columns(client, target.name, missing)
+            self._store.add_columns(client, table, missing)
         if narrow:
-            self._store.widen(client, target.name, narrow)
+            self._store.widen(client, table, narrow)
         if missing or narrow:
-            self._current(client, target.name)
+            self._current(client, table)
 
-    @staticmethod
-    def _unfit(target: TargetTable, actual: pa.Schema) -> tuple[list[pa.Field], list[pa.Field]]:
-        """Return the columns that a table lacks, and those that are too narrow in it."""
-        missing: list[pa.Field] = []
-        narrow: list[pa.Field] = []
-        for field in all_fields(target):
-            position = actual.get_field_index(field.name)
-            if position < 0:
-                missing.append(field)
-                continue
-            held = actual.field(position).type
-            if not (same(held, field.type) or widens(plain(field.type), held)):
-                narrow.append(field)
-        return missing, narrow
+
+def _unfit(fields: Iterable[pa.Field], actual: pa.Schema) -> tuple[list[pa.Field], list[pa.Field]]:
+    """Return the columns that a table lacks, and those that are too narrow in it."""
+    missing: list[pa.Field] = []
+    narrow: list[pa.Field] = []
+    for field in fields:
+        position = actual.get_field_index(field.name)
+        if position < 0:
+            missing.append(field)
+            continue
+        held = actual.field(position).type
+        if not (same(held, field.type) or widens(plain(field.type), held)):
+            narrow.append(field)
+    return missing, narrow
+
+
+def _history_tables(
+    batch: LoadBatch,
+) -> Iterator[tuple[str, str, list[pa.Field], tuple[str, ...]]]:
+    """Yield the history tables of a batch: the table, the name of its history, the columns of that,
+    and those to lay it out by."""
+    for step in batch.history:
+        schema, name = step.table.schema, step.table.name
+        if isinstance(step, VersionMerge):
+            yield name, step.name, history_fields(schema, VERSION_FIELDS), step.key
+        else:
+            yield name, step.name, history_fields(schema, LOG_FIELDS), (SORT_COLUMN,)
+    keyed = [merge for merge in batch.merges if isinstance(merge, KeyedMerge)]
+    reads: list[Replacement | KeyedMerge] = [*batch.replacements, *keyed]
+    for read in reads:
+        schema, name, difference = read.target.schema, read.target.name, read.history
+        if difference is not None and difference.log is not None:
+            yield name, difference.log, history_fields(schema, LOG_FIELDS), (SORT_COLUMN,)
+        if difference is not None and difference.versions is not None:
+            yield name, difference.versions, history_fields(schema, VERSION_FIELDS), read.key
 
 
 def _named(checkpoint: Checkpoint | None) -> frozenset[str]:
@@ -539,17 +577,23 @@ def _common(refused: Mapping[str, Refusal], tables: int) -> bool:
     return len(refused) == tables > 1 and all(refusal.common for refusal in refused.values())
 
 
-def _write_files(batch: LoadBatch, folder: Path, steps: Steps) -> None:
-    """Write merges and unrepresentable values to Parquet files; add the steps that use them."""
+def _written(batch: LoadBatch, folder: Path) -> Steps:
+    """Write the rows of a batch to Parquet files; return the steps that use them."""
+    steps = Steps()
+    for number, step in enumerate(batch.history):
+        if isinstance(step, LogTruncate):
+            steps.add(step.table.name, StagedHistory(step, ()))
+            continue
+        if _count(step) or (isinstance(step, VersionMerge) and step.truncated is not None):
+            paths = _paths(step, folder / f"history-{number}.parquet")
+            steps.add(step.table.name, StagedHistory(_slim(step), paths))
+    for replacement in batch.replacements:
+        steps.add(replacement.target.name, replacement)
     for number, merge in enumerate(batch.merges):
-        paths = tuple(chunk.path for chunk in merge.staged if isinstance(chunk, StagedParquet))
-        rows = len(merge.rows) + sum(map(len, merge.staged))
-        if not rows and merge.truncated_at is None:
-            continue  # only the table and its columns are needed
-        if len(merge.rows) or not paths:
-            paths += (write_table(merge.rows, folder / f"merge-{number}.parquet"),)
-        slim = replace(merge, rows=merge.rows.schema.empty_table(), staged=())
-        steps.add(merge.target.name, StagedMerge(slim, paths, rows))
+        rows = _count(merge)
+        if rows or merge.truncated_at is not None:  # else only the table and its columns are needed
+            paths = _paths(merge, folder / f"merge-{number}.parquet")
+            steps.add(merge.target.name, StagedMerge(_slim(merge), paths, rows))
     if rows := sum(map(len, batch.unrepresentable)):
         paths = tuple(
             cells.path
@@ -558,3 +602,21 @@ def _write_files(batch: LoadBatch, folder: Path, steps: Steps) -> None:
             for number, cells in enumerate(batch.unrepresentable)
         )
         steps.add(UNREPRESENTABLE_TABLE, StagedCells(paths, rows))
+    return steps
+
+
+def _count(value: Rows) -> int:
+    return len(value.rows) + sum(map(len, value.staged))
+
+
+def _paths(value: Rows, path: Path) -> tuple[Path, ...]:
+    """Return the files of the rows, at least one. Rows in memory are written to `path`."""
+    paths = tuple(chunk.path for chunk in value.staged if isinstance(chunk, StagedParquet))
+    if len(value.rows) or not paths:
+        paths += (write_table(value.rows, path),)
+    return paths
+
+
+def _slim(value: Rows) -> Rows:
+    """Return the value without its rows."""
+    return replace(value, rows=value.rows.schema.empty_table(), staged=())

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cdc_core.values.merges import Rename, Replacement, TargetTable
     from cdc_core.values.naming import TableNaming
     from cdc_core.values.runs import RunReceipt, RunTable
+    from cdc_core.values.table_rules import ClusterBy
 
 
 #: The only column of the table that `TableStore.try_writing` makes and drops.
@@ -83,8 +84,10 @@ class TableStore(Protocol):
         This happens before any table is replaced. Does nothing for a table that does not exist."""
         ...
 
-    def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:
-        """Create an empty table with the target's columns and the metadata columns."""
+    def create(
+        self, client: Any, table: str, fields: Sequence[pa.Field], cluster_by: ClusterBy
+    ) -> None:
+        """Create an empty table with these columns."""
         ...
 
     def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None: ...
@@ -134,6 +137,10 @@ class TableStore(Protocol):
         ...
 
     def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]: ...
+
+    def greatest(self, client: Any, table: str, column: str) -> int | None:
+        """Return the greatest value of an integer column; None if the table has no rows."""
+        ...
 
     def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]: ...
 

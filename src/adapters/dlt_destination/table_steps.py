@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cdc_core.values.history import LogTruncate
 from cdc_core.values.merges import Replacement
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pyarrow as pa
+
+    from cdc_core.values.history import HistoryStep
     from cdc_core.values.merges import KeyedMerge, MultisetMerge
 
 
@@ -23,6 +27,20 @@ class StagedMerge:
 
 
 @dataclass(frozen=True)
+class StagedHistory:
+    """A step of a table's history whose rows are in Parquet files; its own `rows` are empty."""
+
+    step: HistoryStep
+    paths: tuple[Path, ...]
+
+
+def staged_schema(step: HistoryStep) -> pa.Schema:
+    """Return the columns of a step's files."""
+    assert not isinstance(step, LogTruncate)
+    return step.rows.schema
+
+
+@dataclass(frozen=True)
 class StagedCells:
     """Cells for the table of unrepresentable values."""
 
@@ -30,11 +48,11 @@ class StagedCells:
     rows: int
 
 
-Step = Replacement | StagedMerge | StagedCells
+Step = Replacement | StagedMerge | StagedHistory | StagedCells
 
 
 class Steps(dict[str, list[Step]]):
-    """Steps of each table, in order."""
+    """Steps of each table, in order. Its history is first."""
 
     def add(self, table: str, step: Step) -> None:
         self.setdefault(table, []).append(step)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from tests.contracts.destination_contract import DestinationContract
+from tests.contracts.history_contract import HistoryContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,3 +21,7 @@ class TestDatabricks(DestinationContract):
     @pytest.fixture
     def opened(self, opened: Callable[[], Destination]) -> Callable[[], Destination]:
         return opened
+
+
+class TestDatabricksHistory(HistoryContract):
+    opened = TestDatabricks.opened

@@ -36,7 +36,10 @@ with databricks_destination(
     warehouse.dlt_credentials(),
     multi_table_transaction=in_one_transaction,
 ) as destination:
-    destination.load(getattr(test_faults, batch)(11), checkpoint(11))
+    if batch == "snapshot":
+        destination.load(test_faults.snapshot(destination, 11), checkpoint(11))
+    else:
+        destination.load(test_faults.changes(11), checkpoint(11))
 """
 
 

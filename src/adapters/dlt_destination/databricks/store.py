@@ -12,11 +12,19 @@ import itertools
 import logging
 import re
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from adapters.dlt_destination.columns import all_fields, alters, own_columns, plain, widens
+from adapters.dlt_destination.columns import (
+    all_fields,
+    alters,
+    plain,
+    replaced_fields,
+    widens,
+    with_columns,
+)
 from adapters.dlt_destination.databricks.carry_over import what_others_put_on
 from adapters.dlt_destination.databricks.errors import error_for
 from adapters.dlt_destination.databricks.multi_table_transaction import (
@@ -40,11 +48,19 @@ from adapters.dlt_destination.dlt.errors import root_cause
 from adapters.dlt_destination.dlt.state_keeping import StateInTables
 from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS, gathered
 from adapters.dlt_destination.files.written_files import WrittenFiles, require_all
-from adapters.dlt_destination.sql import merge_sql
+from adapters.dlt_destination.sql import history_sql, merge_sql
 from adapters.dlt_destination.sql.dialect import SPARK
 from adapters.dlt_destination.store import PROBE_COLUMN, probe_name
-from adapters.dlt_destination.table_steps import StagedCells, StagedMerge, Step
+from adapters.dlt_destination.table_steps import (
+    StagedCells,
+    StagedHistory,
+    StagedMerge,
+    Step,
+    staged_schema,
+)
 from cdc_core.values.merges import (
+    DELETED_AT_COLUMN,
+    DELETED_AT_FIELD,
     UNREPRESENTABLE_SCHEMA,
     UNREPRESENTABLE_TABLE,
     KeyedMerge,
@@ -67,6 +83,7 @@ if TYPE_CHECKING:
     from cdc_core.values.errors import CdcError
     from cdc_core.values.merges import Rename, TargetTable
     from cdc_core.values.runs import RunReceipt, RunTable
+    from cdc_core.values.table_rules import ClusterBy
 
 #: Rows per fetch: the connector combines them in memory, however large they are.
 FETCH_ROWS = 2048
@@ -234,6 +251,11 @@ class DatabricksStore:
                 found[group[number]] = count
         return found
 
+    def greatest(self, client: Any, table: str, column: str) -> int | None:
+        query = f"SELECT MAX({SPARK.quote(column)}) FROM {_name(client, table)}"
+        ((found,),) = client.sql_client.execute_sql(query)
+        return None if found is None else int(found)
+
     def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         held = self.current(client, table)
         assert held is not None
@@ -246,29 +268,32 @@ class DatabricksStore:
 
     # Definitions. Each statement can be sent twice.
 
-    def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:
-        fields = all_fields(target)
+    def create(
+        self, client: Any, table: str, fields: Sequence[pa.Field], cluster_by: ClusterBy
+    ) -> None:
         if not client.is_storage_initialized():
             client.initialize_storage()
         self._define(
             client,
-            target.name,
-            f"CREATE TABLE IF NOT EXISTS {_name(client, target.name)} ({_definitions(fields)}) "
-            f"{self._layout(target, key)}",
+            table,
+            f"CREATE TABLE IF NOT EXISTS {_name(client, table)} ({_definitions(fields)}) "
+            f"{self._layout(fields, cluster_by)}",
         )
 
     def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
-        """Add columns before the metadata columns."""
+        """Add columns before those that this library adds, or at their own place among these."""
         self._enable(client, table, fields)
         held = self.current(client, table)
-        before = own_columns([] if held is None else held.names)
+        order = with_columns([] if held is None else held.names, fields)
         names = [field.name for field in fields]
-        places = [f"AFTER {SPARK.quote(name)}" for name in (*before[-1:], *names)]
-        if not before:
-            places.insert(0, "FIRST")
+
+        def place(name: str) -> str:
+            position = order.index(name)
+            return f"AFTER {SPARK.quote(order[position - 1])}" if position else "FIRST"
+
         added = ", ".join(
-            f"{SPARK.quote(field.name)} {SPARK.sql_type(field.type)} {place}"
-            for field, place in zip(fields, places, strict=False)
+            f"{SPARK.quote(field.name)} {SPARK.sql_type(field.type)} {place(field.name)}"
+            for field in fields
         )
         self._alter(
             client,
@@ -324,16 +349,16 @@ class DatabricksStore:
 
     def _layout(
         self,
-        target: TargetTable,
-        key: Sequence[str],
+        fields: Sequence[pa.Field],
+        cluster_by: ClusterBy,
         more: Mapping[str, str] | None = None,
         comment: str = "",
     ) -> str:
         """Return the clauses of a new table's definition: clustering, comment, properties."""
-        properties = {**(more or {}), **_PROPERTIES, **_features(all_fields(target))}
+        properties = {**(more or {}), **_PROPERTIES, **_features(fields)}
         if self.block is not None:
             properties |= CATALOG_COMMITS
-        cluster = _clustering(target, key)
+        cluster = _clustering(fields, cluster_by)
         said = f"COMMENT {SPARK.literal(comment)} " if comment else ""
         return f"{cluster}{said}TBLPROPERTIES ({_pairs(properties)})"
 
@@ -393,7 +418,9 @@ class DatabricksStore:
             else:
                 files, stored = step.paths, ()
             volume = self._volume(client, staging=not isinstance(step, Replacement))
-            if self.block is None:
+            if not (files or stored):
+                self._apply(client, table, step, "")
+            elif self.block is None:
                 with volume.staged(files, stored=stored) as rows:
                     self._apply(client, table, step, rows)
             else:
@@ -425,10 +452,35 @@ class DatabricksStore:
         self.block.clear()
 
     def _apply(self, client: Any, table: str, step: Step, files: str) -> None:
-        if isinstance(step, Replacement):
-            self._replace(client, table, step, files)
-            return
-        self._write(client, table, self._merge(_name(client, table), step, files))
+        target = _name(client, table)
+        match step:
+            case Replacement():
+                self._difference(client, table, step, _typed(all_fields(step.target), files))
+                self._replace(client, table, step, files)
+            case StagedHistory(part, paths):
+                staged = _typed(staged_schema(part), files) if paths else ""
+                held = self._known(client, table)
+                columns = [] if held is None else held.names
+                name = partial(_name, client)
+                self._write_history(
+                    client, table, history_sql.step_merge(SPARK, part, staged, name, columns)
+                )
+            case StagedMerge(KeyedMerge() as merge):
+                self._difference(client, table, merge, _typed(merge.rows.schema, files))
+                self._write(client, table, self._merge(target, step, files))
+            case _:
+                self._write(client, table, self._merge(target, step, files))
+
+    def _difference(
+        self, client: Any, table: str, step: Replacement | KeyedMerge, rows: str
+    ) -> None:
+        name = partial(_name, client)
+        for merge in history_sql.difference_merges(SPARK, step, rows, name):
+            self._write_history(client, table, merge)
+
+    def _write_history(self, client: Any, table: str, merge: history_sql.HistoryMerge) -> None:
+        target = _name(client, merge.name)
+        self._write(client, table, merge.rules.statement(SPARK, merge.source, target))
 
     def _write(self, client: Any, table: str, statement: str) -> None:
         """Run the statement now, or add it to the batch's transaction."""
@@ -463,10 +515,12 @@ class DatabricksStore:
     def _replace(self, client: Any, table: str, step: Replacement, files: str) -> None:
         """Overwrite the rows. The table keeps everything that users added; their columns get their
         defaults. A table that cannot be altered to fit is replaced as a whole."""
-        target, new = _name(client, table), all_fields(step.target)
+        target, new = _name(client, table), replaced_fields(step)
         names = ", ".join(SPARK.quote(field.name) for field in new)
-        rows = f"SELECT {names} FROM {_typed(new, files)} AS f"
+        rows = f"SELECT * FROM {_typed(all_fields(step.target), files)} AS f"
         held = self._known(client, table)
+        if step.soft_deletes is not None:
+            rows = _with_kept(step, rows, target, held)
         if held is None:
             if self._made(client, table, step, rows):
                 return
@@ -486,14 +540,14 @@ class DatabricksStore:
             )
         if step.target.cluster_by:
             # Without a rule, the table keeps the clustering that somebody may have chosen.
-            layout = _clustering(step.target, step.key) or "CLUSTER BY NONE"
+            layout = _clustering(new, step.target.cluster_by) or "CLUSTER BY NONE"
             self._define(client, table, f"ALTER TABLE {target} {layout}")
 
     def _made(self, client: Any, table: str, step: Replacement, rows: str) -> bool:
         """Create a table that is not listed, with its rows if that can be one statement. Returns
         False if it exists: listed late, or created by a statement whose answer was lost."""
-        target, fields = _name(client, table), all_fields(step.target)
-        layout = self._layout(step.target, step.key)
+        target, fields = _name(client, table), replaced_fields(step)
+        layout = self._layout(fields, step.target.cluster_by or step.key)
         in_block = self.block is not None
         content = f"({_definitions(fields)}) {layout}" if in_block else f"{layout} AS {rows}"
         try:
@@ -512,7 +566,7 @@ class DatabricksStore:
         if old is None:
             return False
         held = {f.name: plain(f.type) for f in old}
-        fields = all_fields(step.target)
+        fields = replaced_fields(step)
         missing = [field for field in fields if field.name not in held]
         narrow = [f for f in fields if f.name in held and not _holds(held[f.name], plain(f.type))]
         clashes = {name.lower() for name in old.names} & {field.name.lower() for field in missing}
@@ -547,7 +601,10 @@ class DatabricksStore:
         carried = what_others_put_on(client, table, described, step.has, step.keeps)
         if carried.columns:
             rows = f"SELECT *, {', '.join(carried.columns)} FROM ({rows}) AS r"
-        layout = self._layout(step.target, step.key, carried.properties, carried.comment)
+        cluster_by = step.target.cluster_by or step.key
+        layout = self._layout(
+            replaced_fields(step), cluster_by, carried.properties, carried.comment
+        )
         name = _name(client, table)
         self._define(client, table, f"CREATE OR REPLACE TABLE {name} {layout} AS {rows}")
         for what, change in carried.alterations:
@@ -708,7 +765,7 @@ def _holds(held: pa.DataType, wanted: pa.DataType) -> bool:
 
 def _fits(held: pa.Schema, step: Replacement) -> bool:
     """Whether a table can be overwritten without changing its definition."""
-    fields = {field.name: plain(field.type) for field in all_fields(step.target)}
+    fields = {field.name: plain(field.type) for field in replaced_fields(step)}
     names = [name for name in held.names if name in fields]
     return (
         names == list(fields)
@@ -737,15 +794,26 @@ def _typed(fields: Iterable[pa.Field], files: str) -> str:
     return f"(SELECT {columns} FROM {files})"
 
 
-def _clustering(target: TargetTable, key: Sequence[str]) -> str:
-    """Return the clause that clusters a table by its rule, or by the key; empty for neither."""
-    if target.cluster_by == "auto":
+def _clustering(fields: Sequence[pa.Field], cluster_by: ClusterBy) -> str:
+    """Return the clause that clusters a table by these columns; empty if none can be used."""
+    if cluster_by == "auto":
         return "CLUSTER BY AUTO "
-    by_name = {field.name: field.type for field in all_fields(target)[:STATISTICS_COLUMNS]}
-    wanted = target.cluster_by or key
-    clustered = [name for name in wanted if name in by_name and _clusters(by_name[name])]
+    by_name = {field.name: field.type for field in fields[:STATISTICS_COLUMNS]}
+    clustered = [name for name in cluster_by if name in by_name and _clusters(by_name[name])]
     columns = ", ".join(SPARK.quote(name) for name in clustered[:CLUSTERED_COLUMNS])
     return f"CLUSTER BY ({columns}) " if columns else ""
+
+
+def _with_kept(step: Replacement, rows: str, target: str, held: pa.Schema | None) -> str:
+    """Return the new rows, and those that a replacement with soft deletes keeps."""
+    kind = SPARK.sql_type(DELETED_AT_FIELD.type)
+    rows = f"SELECT f.*, CAST(NULL AS {kind}) AS {DELETED_AT_COLUMN} FROM ({rows}) AS f"
+    if held is None:
+        return rows
+    values = merge_sql.kept_values(SPARK, step, held)
+    kept = ", ".join(f"{value} AS {SPARK.quote(name)}" for name, value in values.items())
+    same = merge_sql.same_key(SPARK, step.target.schema, step.key, "t", "n")
+    return f"{rows} UNION ALL SELECT {kept} FROM {target} AS t ANTI JOIN ({rows}) AS n ON {same}"
 
 
 def _clusters(arrow_type: pa.DataType) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from adapters.dlt_destination.columns import all_fields, with_columns
@@ -33,7 +34,7 @@ from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS,
 from adapters.dlt_destination.files.written_files import WrittenFiles, require_all
 from adapters.dlt_destination.settings import local_folder
 from adapters.dlt_destination.sql import merge_sql
-from adapters.dlt_destination.sql.dialect import DUCKDB, SPARK
+from adapters.dlt_destination.sql.dialect import DATAFUSION, DUCKDB, SPARK
 from adapters.dlt_destination.store import Refusal, probe_name
 from adapters.dlt_destination.table_steps import StagedCells, StagedMerge, Step
 from cdc_core.values.errors import DestinationFailed, DestinationUnavailable, SettingsError
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from cdc_core.values.errors import CdcError
     from cdc_core.values.merges import Rename, TargetTable
     from cdc_core.values.runs import RunReceipt, RunTable
+    from cdc_core.values.table_rules import ClusterBy
 
 #: Rows of a row group, the least that a reader holds. delta-rs's default is eight times as large.
 ROW_GROUP_ROWS = 128 * 1024
@@ -84,9 +86,6 @@ _REFUSING = {"DeltaError", "DeltaProtocolError", "SchemaMismatchError"}
 _OF_THE_TABLE = re.compile(
     r"constraint|invariant|validation check|features|NOT NULL", re.IGNORECASE
 )
-
-#: Merge expressions are DataFusion SQL, which quotes and compares like DuckDB.
-DATAFUSION = DUCKDB
 
 
 class SchemasOnDemand(MutableMapping[str, pa.Schema]):
@@ -182,14 +181,20 @@ class DeltaStore:
     def make_fit(self, client: Any, replacement: Replacement) -> None:
         """Does nothing: the commit that replaces the rows changes the schema too."""
 
-    def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:  # noqa: ARG002 - no use for a key here
+    def create(
+        self,
+        client: Any,
+        table: str,
+        fields: Sequence[pa.Field],
+        cluster_by: ClusterBy,  # noqa: ARG002 - delta-rs has no layout
+    ) -> None:
         from deltalake import DeltaTable
 
         if not client.is_storage_initialized():
             client.initialize_storage()
         DeltaTable.create(
-            _location(client, target.name),
-            schema=_nullable(all_fields(target)),
+            _location(client, table),
+            schema=_nullable(fields),
             mode="ignore",
             configuration=PROPERTIES,
             storage_options=storage_options(client),
@@ -404,14 +409,24 @@ class DeltaStore:
         if rules.update_if:
             merger = merger.when_matched_update(_quoted(rules.update), rules.update_if)
         merger = merger.when_not_matched_insert(_quoted(rules.insert), rules.insert_if)
-        if rules.delete_unmatched_if:
-            merger = merger.when_not_matched_by_source_delete(rules.delete_unmatched_if)
+        if rules.mark_if:
+            merger = merger.when_matched_update(_quoted(rules.mark), rules.mark_if)
+        if rules.unmatched_if and rules.unmatched:
+            changes = _quoted(rules.unmatched)
+            merger = merger.when_not_matched_by_source_update(changes, rules.unmatched_if)
+        elif rules.unmatched_if:
+            merger = merger.when_not_matched_by_source_delete(rules.unmatched_if)
         merger.execute()
         if delta.version() // UPKEEP_EVERY > before // UPKEEP_EVERY:
             _keep_up(delta)
 
     def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]:
         return {table: self._open(client, table).count() for table in tables}
+
+    def greatest(self, client: Any, table: str, column: str) -> int | None:
+        dataset = self._open(client, table).to_pyarrow_dataset()
+        last = (pc.max(chunk.column(0)).as_py() for chunk in _batches(dataset, [column]))
+        return max((found for found in last if found is not None), default=None)
 
     def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         dataset = self._open(client, table).to_pyarrow_dataset()

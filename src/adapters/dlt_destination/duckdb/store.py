@@ -6,11 +6,12 @@ Sources: DuckDB documentation, "DELETE", "INSERT", "CREATE TABLE", "ALTER TABLE"
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from adapters.dlt_destination.columns import all_fields, plain, with_columns
+from adapters.dlt_destination.columns import all_fields, plain, replaced_fields, with_columns
 from adapters.dlt_destination.dlt.duckdb_client import OpensFile, absent_file
 from adapters.dlt_destination.dlt.errors import root_cause
 from adapters.dlt_destination.dlt.state_keeping import StateInTables
@@ -23,12 +24,13 @@ from adapters.dlt_destination.duckdb.memory import (
 )
 from adapters.dlt_destination.failures import scrubbed
 from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS, cut, gathered
-from adapters.dlt_destination.sql import merge_sql
+from adapters.dlt_destination.sql import history_sql, merge_sql
 from adapters.dlt_destination.sql.dialect import DUCKDB
 from adapters.dlt_destination.store import Refusal, probe_name
-from adapters.dlt_destination.table_steps import StagedCells, StagedMerge, Step
+from adapters.dlt_destination.table_steps import StagedCells, StagedHistory, StagedMerge, Step
 from cdc_core.values.errors import DestinationFailed, DestinationUnavailable, SettingsError
 from cdc_core.values.merges import (
+    DELETED_AT_COLUMN,
     LSN_COLUMN,
     METADATA_FIELDS,
     UNREPRESENTABLE_TABLE,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from cdc_core.values.errors import CdcError
     from cdc_core.values.merges import Rename, TargetTable
     from cdc_core.values.runs import RunReceipt, RunTable
+    from cdc_core.values.table_rules import ClusterBy
 
 #: The name of the incoming rows in a statement.
 ROWS = "pgbronze_rows"
@@ -155,10 +158,16 @@ class DuckDbStore:
             return pa.schema([])
         return pa.schema([_field(name, sql_type) for name, sql_type in rows.fetchall()])
 
-    def create(self, client: Any, target: TargetTable, key: Sequence[str]) -> None:  # noqa: ARG002 - no use for a key here
+    def create(
+        self,
+        client: Any,
+        table: str,
+        fields: Sequence[pa.Field],
+        cluster_by: ClusterBy,  # noqa: ARG002 - DuckDB has no layout
+    ) -> None:
         if not client.is_storage_initialized():
             client.initialize_storage()
-        self._run(client, f"CREATE TABLE {_name(client, target.name)} ({_definitions(target)})")
+        self._run(client, f"CREATE TABLE {_name(client, table)} ({_definitions(fields)})")
 
     def add_columns(self, client: Any, table: str, fields: Sequence[pa.Field]) -> None:
         """Add columns before the metadata columns. DuckDB adds columns only at the end, so the
@@ -257,6 +266,8 @@ class DuckDbStore:
         self.memory.checkpoint(connection)
 
     def _apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
+        # A load that failed at another table is repeated: what became this table is in it.
+        steps = [step for step in steps if not self._is_done(step)]
         statements = [s for step in steps for s in self._statements(client, table, step)]
         with client.sql_client.begin_transaction():
             for statement in statements:
@@ -266,40 +277,86 @@ class DuckDbStore:
             if isinstance(step, Replacement) and _becoming(client, step) in statements:
                 self._became[step.written[0]] = table
 
+    def _is_done(self, step: Step) -> bool:
+        return isinstance(step, Replacement) and any(n in self._became for n in step.written)
+
     def _statements(self, client: Any, table: str, step: Step) -> list[str]:
         target = _name(client, table)
-        if isinstance(step, Replacement):
-            return self._replacement(client, step)
-        staged = _files(step.paths)
         match step:
-            case StagedMerge(KeyedMerge() as merge):
-                return transaction_sql.keyed(DUCKDB, merge, staged, target)
-            case StagedMerge(MultisetMerge() as merge):
-                return transaction_sql.multiset(DUCKDB, merge, staged, target)
-            case StagedCells():
-                return transaction_sql.cells(DUCKDB, staged, target)
+            case Replacement():
+                rows = f"({self._rows_of(client, step)})"
+                return [
+                    *self._difference(client, step, rows),
+                    *self._replacement(client, step),
+                ]
+            case StagedMerge(KeyedMerge() as merge, paths):
+                staged = _files(paths)
+                return [
+                    *self._difference(client, merge, staged),
+                    *transaction_sql.keyed(DUCKDB, merge, staged, target),
+                ]
+            case StagedMerge(MultisetMerge() as merge, paths):
+                return transaction_sql.multiset(DUCKDB, merge, _files(paths), target)
+            case StagedHistory(part, paths):
+                held = self._columns_of(client, table).names
+                found = history_sql.step_merge(
+                    DUCKDB, part, _files(paths) if paths else "", partial(_name, client), held
+                )
+                return self._history(client, found)
+            case StagedCells(paths):
+                return transaction_sql.cells(DUCKDB, _files(paths), target)
         raise AssertionError(step)
+
+    def _difference(self, client: Any, step: Replacement | KeyedMerge, rows: str) -> list[str]:
+        merges = history_sql.difference_merges(DUCKDB, step, rows, partial(_name, client))
+        return [statement for merge in merges for statement in self._history(client, merge)]
+
+    @staticmethod
+    def _history(client: Any, merge: history_sql.HistoryMerge) -> list[str]:
+        target = _name(client, merge.name)
+        return transaction_sql.history(DUCKDB, merge.rules, merge.source, target)
+
+    @staticmethod
+    def _rows_of(client: Any, step: Replacement) -> str:
+        """Return a query for the stored rows of a replacement."""
+        names = ", ".join(DUCKDB.quote(field.name) for field in all_fields(step.target))
+        return " UNION ALL ".join(
+            f"SELECT {names} FROM {_stored(client, name)}" for name in step.written
+        )
 
     def _replacement(self, client: Any, step: Replacement) -> list[str]:
         """Return statements that replace the content. The table of the stored rows becomes the
         target, if nobody needs it any longer. A target to which users added something is emptied
         and filled instead: its columns are altered until they fit, and columns that users added get
-        their defaults."""
-        new, table = all_fields(step.target), step.target.name
-        target = _name(client, table)
-        if all(self._became.get(name) == table for name in step.written):
-            return []  # this load has failed before, at another table
-        names = ", ".join(DUCKDB.quote(field.name) for field in new)
-        rows = " UNION ALL ".join(
-            f"SELECT {names} FROM {_stored(client, name)}" for name in step.written
-        )
+        their defaults. With soft deletes, target rows whose keys are gone are kept."""
+        new, table = replaced_fields(step), step.target.name
+        target, rows = _name(client, table), self._rows_of(client, step)
         old = self.current(client, table)
-        others = [f for f in old or () if step.keeps(f.name)]
-        if old is None or not (others or self._carries(client, table)):
-            if len(step.written) > 1 or self._needed & {*step.written}:
-                return [f"CREATE OR REPLACE TABLE {target} AS {rows}"]
-            return [f"DROP TABLE IF EXISTS {target}", _becoming(client, step)]
-        statements = [f"DELETE FROM {target}"]
+        plain_table = old is None or not (
+            any(step.keeps(f.name) for f in old) or self._carries(client, table)
+        )
+        one = len(step.written) == 1 and not self._needed & {*step.written}
+        kept = [] if old is None else self._kept(client, step, old, f"({rows})")
+        if plain_table and one:
+            stored = _stored(client, step.written[0])
+            added = [_added(stored, f) for f in new if f.name == DELETED_AT_COLUMN]
+            inserted = [f"INSERT INTO {stored} BY NAME {query}" for query in kept]
+            return [
+                *added,
+                *inserted,
+                f"DROP TABLE IF EXISTS {target}",
+                _becoming(client, step),
+            ]
+        names = ", ".join(DUCKDB.quote(field.name) for field in new)
+        if DELETED_AT_COLUMN in {field.name for field in new}:
+            no_time = f"CAST(NULL AS {DUCKDB.sql_type(new[-1].type)}) AS {DELETED_AT_COLUMN}"
+            rows = f"SELECT *, {no_time} FROM ({rows})"
+        content = " UNION ALL BY NAME ".join([f"({query})" for query in (rows, *kept)])
+        if plain_table:
+            return [f"CREATE OR REPLACE TABLE {target} AS SELECT {names} FROM ({content})"]
+        assert old is not None
+        statements = [f"CREATE TEMP TABLE {transaction_sql.SCRATCH} AS {content}"] if kept else []
+        statements.append(f"DELETE FROM {target}")
         ours = {field.name for field in new}
         for field in old:
             if field.name not in ours and not step.keeps(field.name):
@@ -311,11 +368,30 @@ class DuckDbStore:
             elif plain(old.field(field.name).type) != plain(field.type):
                 column = f"{DUCKDB.quote(field.name)} TYPE {DUCKDB.sql_type(field.type)}"
                 statements.append(f"ALTER TABLE {target} ALTER COLUMN {column} USING NULL")
-        return [*statements, f"INSERT INTO {target} ({names}) {rows}"]
+        if not kept:
+            return [*statements, f"INSERT INTO {target} ({names}) SELECT {names} FROM ({rows})"]
+        scratch = transaction_sql.SCRATCH
+        return [
+            *statements,
+            f"INSERT INTO {target} BY NAME SELECT * FROM {scratch}",
+            f"DROP TABLE {scratch}",
+        ]
+
+    def _kept(self, client: Any, step: Replacement, old: pa.Schema, rows: str) -> list[str]:
+        """Return a query for the target rows that a replacement with soft deletes keeps, marked;
+        none without soft deletes."""
+        if step.soft_deletes is None:
+            return []
+        values = merge_sql.kept_values(DUCKDB, step, old)
+        columns = [f"{value} AS {DUCKDB.quote(name)}" for name, value in values.items()]
+        columns += [DUCKDB.column("t", name) for name in old.names if step.keeps(name)]
+        same = merge_sql.same_key(DUCKDB, step.target.schema, step.key, "t", "n")
+        target = _name(client, step.target.name)
+        return [f"SELECT {', '.join(columns)} FROM {target} AS t ANTI JOIN {rows} AS n ON {same}"]
 
     def _is_plain(self, client: Any, table: str) -> bool:
         """Whether users have added nothing to the table."""
-        names = {f.name for f in METADATA_FIELDS}
+        names = {*(f.name for f in METADATA_FIELDS), DELETED_AT_COLUMN}
         held = self._columns_of(client, table).names
         behind = held[held.index(LSN_COLUMN) :] if LSN_COLUMN in held else []
         return set(behind) <= names and not self._carries(client, table)
@@ -338,6 +414,11 @@ class DuckDbStore:
         connection = client.sql_client.native_connection
         queries = {table: f"SELECT COUNT(*) FROM {_name(client, table)}" for table in tables}
         return {table: connection.execute(sql).fetchone()[0] for table, sql in queries.items()}
+
+    def greatest(self, client: Any, table: str, column: str) -> int | None:
+        query = f"SELECT MAX({DUCKDB.quote(column)}) FROM {_name(client, table)}"
+        found: int | None = client.sql_client.native_connection.execute(query).fetchone()[0]
+        return found
 
     def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         names = ", ".join(DUCKDB.quote(name) for name in columns)
@@ -504,6 +585,8 @@ def _columns(step: Step) -> int:
             return len(step.target.schema)
         case StagedMerge():
             return len(step.merge.target.schema)
+        case StagedHistory():
+            return len(step.step.table.schema)
     return 0
 
 
@@ -512,10 +595,8 @@ def _added(table: str, field: pa.Field) -> str:
     return f"ALTER TABLE {table} ADD COLUMN {column}"
 
 
-def _definitions(target: TargetTable) -> str:
-    return ", ".join(
-        f"{DUCKDB.quote(field.name)} {DUCKDB.sql_type(field.type)}" for field in all_fields(target)
-    )
+def _definitions(fields: Iterable[pa.Field]) -> str:
+    return ", ".join(f"{DUCKDB.quote(f.name)} {DUCKDB.sql_type(f.type)}" for f in fields)
 
 
 def _files(paths: Iterable[Path | str]) -> str:

@@ -13,13 +13,17 @@ from adapters.dlt_destination.sql import merge_sql
 from cdc_core.values.merges import DELETE, HOP, LSN_COLUMN, OP_COLUMN, UPSERT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from adapters.dlt_destination.sql.dialect import Dialect
     from adapters.dlt_destination.sql.merge_sql import MergeRules
     from cdc_core.values.merges import KeyedMerge, MultisetMerge
 
-#: Temporary tables: rows that are needed after a delete, and keys that stay.
+#: Temporary tables: rows that are needed after a delete, keys that stay, and target rows that are
+#: updated: DuckDB deletes and inserts them faster than it updates them.
 SCRATCH = "_cdc_scratch"
 HELD = "_cdc_held"
+MARKED = "_cdc_marked"
 
 
 def keyed(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) -> list[str]:
@@ -27,13 +31,19 @@ def keyed(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) -> list
     least as new."""
     rules = merge_sql.keyed_rules(dialect, merge)
     older = merge_sql.older_than(f"s.{LSN_COLUMN}")
-    statements = _without_truncated(rules, target)
+    statements = [] if merge.soft_deletes else _unmatched(dialect, rules, target)
     source = staged
     if merge.unchanged_columns:
         source = SCRATCH
         # Before the truncation too: values that were not sent are in the current rows.
         resolved = _resolved(dialect, merge, rules, staged, target)
         statements.insert(0, f"CREATE TEMP TABLE {SCRATCH} AS {resolved}")
+    if merge.soft_deletes:
+        marked = _updated(dialect, rules.mark)
+        statements.append(
+            f"CREATE TEMP TABLE {MARKED} AS SELECT {marked} FROM {target} AS t "
+            f"JOIN {source} AS s ON {rules.on} WHERE {rules.mark_if}"
+        )
     statements.append(
         f"DELETE FROM {target} AS t USING {source} AS s "
         f"WHERE {rules.on} AND {older} AND s.{OP_COLUMN} <> '{HOP}'"
@@ -48,6 +58,11 @@ def keyed(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) -> list
         f"AND NOT EXISTS (SELECT 1 FROM {HELD} AS t WHERE {rules.on})"
     )
     statements.append(f"DROP TABLE {HELD}")
+    if merge.soft_deletes:
+        statements.append(f"INSERT INTO {target} BY NAME SELECT * FROM {MARKED}")
+        statements.append(f"DROP TABLE {MARKED}")
+        # Last: rows of the merge are not older than the truncation.
+        statements += _unmatched(dialect, rules, target)
     if merge.unchanged_columns:
         statements.append(f"DROP TABLE {SCRATCH}")
     return statements
@@ -70,7 +85,7 @@ def multiset(dialect: Dialect, merge: MultisetMerge, staged: str, target: str) -
     source = merge_sql.multiset_source(dialect, merge, staged, target)
     return [
         f"CREATE TEMP TABLE {SCRATCH} AS {source}",
-        *_without_truncated(rules, target),
+        *_unmatched(dialect, rules, target),
         f"DELETE FROM {target} AS t USING {SCRATCH} AS s WHERE {rules.on}",
         f"{_insert(dialect, rules, target)} FROM {SCRATCH} AS s WHERE s.{OP_COLUMN} <> '{DELETE}'",
         f"DROP TABLE {SCRATCH}",
@@ -85,12 +100,42 @@ def cells(dialect: Dialect, staged: str, target: str) -> list[str]:
     return [f"{_insert(dialect, rules, target)} FROM ({source}) AS s WHERE {absent}"]
 
 
+def history(dialect: Dialect, rules: MergeRules, source: str, target: str) -> list[str]:
+    """Insert rows that the history table lacks; update those that the rules name."""
+    insert = _insert(dialect, rules, target)
+    absent = f"NOT EXISTS (SELECT 1 FROM {target} AS t WHERE {rules.on})"
+    if rules.update_if is None:
+        return [f"{insert} FROM ({source}) AS s WHERE {absent}"]
+    matched = f"{rules.on} AND {rules.update_if}"
+    changed = f"{_updated(dialect, rules.update)} FROM {target} AS t JOIN {SCRATCH} AS s"
+    unheld = f"NOT EXISTS (SELECT 1 FROM {MARKED} AS t WHERE {rules.on})"
+    return [
+        f"CREATE TEMP TABLE {SCRATCH} AS {source}",
+        f"CREATE TEMP TABLE {MARKED} AS SELECT {changed} ON {matched}",
+        f"DELETE FROM {target} AS t USING {SCRATCH} AS s WHERE {matched}",
+        *_unmatched(dialect, rules, target),
+        f"{insert} FROM {SCRATCH} AS s WHERE {rules.insert_if} AND {absent} AND {unheld}",
+        f"INSERT INTO {target} BY NAME SELECT * FROM {MARKED}",
+        f"DROP TABLE {MARKED}",
+        f"DROP TABLE {SCRATCH}",
+    ]
+
+
+def _updated(dialect: Dialect, values: Mapping[str, str]) -> str:
+    """Return the columns of target rows with new values."""
+    replaced = ", ".join(f"{value} AS {dialect.quote(name)}" for name, value in values.items())
+    return f"t.* REPLACE ({replaced})"
+
+
 def _insert(dialect: Dialect, rules: MergeRules, target: str) -> str:
     columns = ", ".join(dialect.quote(name) for name in rules.insert)
     return f"INSERT INTO {target} ({columns}) SELECT {', '.join(rules.insert.values())}"
 
 
-def _without_truncated(rules: MergeRules, target: str) -> list[str]:
-    if rules.delete_unmatched_if is None:
+def _unmatched(dialect: Dialect, rules: MergeRules, target: str) -> list[str]:
+    if rules.unmatched_if is None:
         return []
-    return [f"DELETE FROM {target} AS t WHERE {rules.delete_unmatched_if}"]
+    if not rules.unmatched:
+        return [f"DELETE FROM {target} AS t WHERE {rules.unmatched_if}"]
+    values = ", ".join(f"{dialect.quote(name)} = {v}" for name, v in rules.unmatched.items())
+    return [f"UPDATE {target} AS t SET {values} WHERE {rules.unmatched_if}"]

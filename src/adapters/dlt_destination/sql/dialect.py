@@ -7,7 +7,7 @@ Types" and "Keywords and Identifiers"; Databricks SQL reference, "Data types", "
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -29,6 +29,8 @@ class Dialect:
     types: Mapping[pa.DataType, str]
     #: The SQL type of an array, with the element's type in the place of `{}`.
     array: str
+    #: An instant, from microseconds since 1970-01-01 UTC.
+    instant: str
 
     def quote(self, name: str) -> str:
         mark = self.quote_mark
@@ -39,6 +41,10 @@ class Dialect:
 
     def column(self, alias: str, name: str) -> str:
         return f"{alias}.{self.quote(name)}"
+
+    def moment(self, microseconds: int) -> str:
+        """Return an expression for an instant; `microseconds` count since 1970-01-01 UTC."""
+        return self.instant.format(microseconds)
 
     def sql_type(self, arrow_type: pa.DataType) -> str:
         if pa.types.is_decimal(arrow_type):
@@ -86,7 +92,11 @@ DUCKDB = Dialect(
         pa.timestamp("us"): "TIMESTAMP",
         pa.timestamp("us", tz="UTC"): "TIMESTAMP WITH TIME ZONE",
     },
+    instant="make_timestamptz({})",
 )
+
+#: The expressions of merges in delta-rs. It quotes and compares like DuckDB.
+DATAFUSION = replace(DUCKDB, instant="arrow_cast({}, 'Timestamp(Microsecond, Some(\"UTC\"))')")
 
 SPARK = Dialect(
     quote_mark="`",
@@ -103,4 +113,5 @@ SPARK = Dialect(
         pa.timestamp("us"): "TIMESTAMP_NTZ",
         pa.timestamp("us", tz="UTC"): "TIMESTAMP",
     },
+    instant="timestamp_micros({})",
 )

@@ -8,14 +8,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from cdc_core.values.history import Moment
 from cdc_core.values.merges import (
     COMMITTED_AT_COLUMN,
     DELETE,
+    DELETED_AT_COLUMN,
     HOP,
     LSN_COLUMN,
     METADATA_FIELDS,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     from adapters.dlt_destination.sql.dialect import Dialect
     from cdc_core.values.lsn import Lsn
-    from cdc_core.values.merges import ColumnRename, KeyedMerge, MultisetMerge
+    from cdc_core.values.merges import ColumnRename, KeyedMerge, MultisetMerge, Replacement
 
 METADATA = tuple(f.name for f in METADATA_FIELDS)
 
@@ -48,6 +50,8 @@ class MergeRules:
     """The parts of a MERGE: `t` is the target, `s` the source, expressions are by column.
 
     A part that does not occur is None. Stores without SQL build their merge from these parts.
+    `mark` is a second update of matched rows. Target rows without a source row get `unmatched` if
+    `unmatched_if`; they are deleted if `unmatched` is empty.
     """
 
     on: str
@@ -55,22 +59,26 @@ class MergeRules:
     delete_if: str | None = None
     update_if: str | None = None
     update: Mapping[str, str] = field(default_factory=dict)
+    mark_if: str | None = None
+    mark: Mapping[str, str] = field(default_factory=dict)
     insert_if: str | None = None
-    delete_unmatched_if: str | None = None
+    unmatched_if: str | None = None
+    unmatched: Mapping[str, str] = field(default_factory=dict)
 
     def statement(self, dialect: Dialect, source: str, target: str) -> str:
         parts = [f"MERGE INTO {target} AS t USING ({source}) AS s ON {self.on}"]
         if self.delete_if:
             parts.append(f"WHEN MATCHED AND {self.delete_if} THEN DELETE")
-        if self.update_if:
-            assigned = (f"{dialect.quote(name)} = {value}" for name, value in self.update.items())
-            parts.append(f"WHEN MATCHED AND {self.update_if} THEN UPDATE SET {', '.join(assigned)}")
+        for condition, values in ((self.update_if, self.update), (self.mark_if, self.mark)):
+            if condition:
+                parts.append(f"WHEN MATCHED AND {condition} THEN {_updating(dialect, values)}")
         columns = ", ".join(dialect.quote(name) for name in self.insert)
         condition = f" AND {self.insert_if}" if self.insert_if else ""
-        values = ", ".join(self.insert.values())
-        parts.append(f"WHEN NOT MATCHED{condition} THEN INSERT ({columns}) VALUES ({values})")
-        if self.delete_unmatched_if:
-            parts.append(f"WHEN NOT MATCHED BY SOURCE AND {self.delete_unmatched_if} THEN DELETE")
+        inserted = ", ".join(self.insert.values())
+        parts.append(f"WHEN NOT MATCHED{condition} THEN INSERT ({columns}) VALUES ({inserted})")
+        if self.unmatched_if:
+            what = _updating(dialect, self.unmatched) if self.unmatched else "DELETE"
+            parts.append(f"WHEN NOT MATCHED BY SOURCE AND {self.unmatched_if} THEN {what}")
         return " ".join(parts)
 
 
@@ -79,15 +87,71 @@ def keyed_rules(dialect: Dialect, merge: KeyedMerge) -> MergeRules:
     LSN."""
     older = older_than(f"s.{LSN_COLUMN}")
     names = (*merge.target.schema.names, *METADATA)
-    return MergeRules(
-        on=_same_key(dialect, merge, "t", "s"),
+    rules = MergeRules(
+        on=same_key(dialect, merge.target.schema, merge.key, "t", "s"),
         delete_if=f"s.{OP_COLUMN} = '{DELETE}' AND {older}",
         update_if=f"s.{OP_COLUMN} = '{UPSERT}' AND {older}",
         update={name: _value(dialect, merge, name) for name in names},
         insert_if=f"s.{OP_COLUMN} = '{UPSERT}'",
         insert={name: dialect.column("s", name) for name in names},
-        delete_unmatched_if=_before(merge.truncated_at),
+        unmatched_if=_before(merge.truncated_at),
     )
+    return _with_marks(dialect, rules, merge) if merge.soft_deletes else rules
+
+
+def _with_marks(dialect: Dialect, rules: MergeRules, merge: KeyedMerge) -> MergeRules:
+    """Mark rows where `rules` delete them."""
+    found = replace(
+        rules,
+        delete_if=None,
+        mark_if=rules.delete_if,
+        mark={
+            LSN_COLUMN: f"s.{LSN_COLUMN}",
+            COMMITTED_AT_COLUMN: f"s.{COMMITTED_AT_COLUMN}",
+            DELETED_AT_COLUMN: f"s.{COMMITTED_AT_COLUMN}",
+        },
+        update={**rules.update, DELETED_AT_COLUMN: "NULL"},
+    )
+    if merge.truncated_at is None:
+        return found
+    assert merge.truncated_time is not None
+    at = Moment(merge.truncated_at, merge.truncated_time)
+    return replace(
+        found,
+        unmatched_if=f"{rules.unmatched_if} AND t.{DELETED_AT_COLUMN} IS NULL",
+        unmatched=deleted_at(dialect, at),
+    )
+
+
+def kept_values(dialect: Dialect, step: Replacement, held: pa.Schema) -> dict[str, str]:
+    """Return the values of a row `t` that a replacement with soft deletes keeps: it is marked,
+    unless it was before. `held` are the columns of the table; one of another type is cast."""
+    assert step.soft_deletes is not None
+    values: dict[str, str] = {}
+    for column in (*step.target.schema, *METADATA_FIELDS):
+        place, kind = held.get_field_index(column.name), dialect.sql_type(column.type)
+        value = "NULL" if place < 0 else dialect.column("t", column.name)
+        if place < 0 or held.field(place).type != column.type:
+            value = f"TRY_CAST({value} AS {kind})"
+        values[column.name] = value
+    marks = deleted_at(dialect, step.soft_deletes)
+    if DELETED_AT_COLUMN not in held.names:
+        return values | marks
+    live = f"t.{DELETED_AT_COLUMN} IS NULL"
+    return values | {
+        name: f"CASE WHEN {live} THEN {value} ELSE t.{name} END" for name, value in marks.items()
+    }
+
+
+def deleted_at(dialect: Dialect, at: Moment) -> dict[str, str]:
+    """Return the values that mark a row as deleted at a moment."""
+    time = dialect.moment(at.committed_at)
+    return {LSN_COLUMN: f"{int(at.lsn)}", COMMITTED_AT_COLUMN: time, DELETED_AT_COLUMN: time}
+
+
+def _updating(dialect: Dialect, values: Mapping[str, str]) -> str:
+    assigned = ", ".join(f"{dialect.quote(name)} = {value}" for name, value in values.items())
+    return f"UPDATE SET {assigned}"
 
 
 def _value(dialect: Dialect, merge: KeyedMerge, name: str) -> str:
@@ -119,15 +183,15 @@ def keyed_source(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) 
     # A row whose hop was found has all its values now.
     columns.append(f"CASE WHEN NOT {has_hop} THEN f.{UNCHANGED_COLUMN} END AS {UNCHANGED_COLUMN}")
     held = f"{_HELD_LSN} >= h.{LSN_COLUMN}"
-    latest = _join(
+    latest = join(
         f"SELECT h.{REF_COLUMN} AS _cdc_hop_of, {', '.join(f't.{name}' for name in looked_up)},",
         f"ROW_NUMBER() OVER (PARTITION BY h.{REF_COLUMN} ORDER BY h.{LSN_COLUMN} DESC)",
         "AS _cdc_hop_rank",
         f"FROM {staged} AS h JOIN {target} AS t",
-        f"ON {_same_key(dialect, merge, 't', 'h')} AND {held}",
+        f"ON {same_key(dialect, merge.target.schema, merge.key, 't', 'h')} AND {held}",
         f"WHERE h.{OP_COLUMN} = '{HOP}'",
     )
-    return _join(
+    return join(
         f"SELECT {', '.join(columns)} FROM {staged} AS f",
         f"LEFT JOIN ({latest}) AS h ON h._cdc_hop_of = f.{REF_COLUMN} AND h._cdc_hop_rank = 1",
         f"WHERE f.{OP_COLUMN} <> '{HOP}'",
@@ -138,13 +202,13 @@ def multiset_rules(dialect: Dialect, merge: MultisetMerge) -> MergeRules:
     """Rules for `multiset_source`: delete every content that changed, insert it as often as it
     occurs."""
     own = merge.target.schema.names
-    same_content = _same_content(dialect, merge, "t", "s")
+    same = same_content(dialect, merge.target.schema, merge.content, "t", "s")
     return MergeRules(
-        on=f"s.{OP_COLUMN} = '{DELETE}' AND {same_content}",
+        on=f"s.{OP_COLUMN} = '{DELETE}' AND {same}",
         delete_if=f"s.{OP_COLUMN} = '{DELETE}'",
         insert_if=f"s.{OP_COLUMN} = '{UPSERT}'",
         insert={name: dialect.column("s", name) for name in (*own, *METADATA)},
-        delete_unmatched_if=_before(merge.truncated_at),
+        unmatched_if=_before(merge.truncated_at),
     )
 
 
@@ -158,35 +222,35 @@ def multiset_source(dialect: Dialect, merge: MultisetMerge, staged: str, target:
     """
     own = [dialect.quote(name) for name in merge.target.schema.names]
     names = "".join(f"{name}, " for name in own)
-    compared = ", ".join(_content(dialect, merge))
-    content = f"PARTITION BY {compared} " if compared else ""
-    same = _same_content(dialect, merge, "_cdc_e", "_cdc_t")
+    schema = merge.target.schema
+    content = partition(content_values(dialect, schema, merge.content))
+    same = same_content(dialect, schema, merge.content, "_cdc_e", "_cdc_t")
     surviving = (
         f"WHERE _cdc_t.{LSN_COLUMN} >= {int(merge.truncated_at)}"
         if merge.truncated_at is not None
         else ""
     )
     copies = "".join(f"{dialect.column('_cdc_t', n)}, " for n in merge.target.schema.names)
-    rows = _join(
+    rows = join(
         f"SELECT {names}{LSN_COLUMN}, {COMMITTED_AT_COLUMN}, {OP_COLUMN}, {REF_COLUMN}",
         f"FROM {staged} AS f",
         f"UNION ALL SELECT {copies}_cdc_t.{LSN_COLUMN}, _cdc_t.{COMMITTED_AT_COLUMN}, 'C', -1",
         # Not EXISTS: for that, DuckDB groups the target's rows and merges 0.0 with -0.0.
         f"FROM {target} AS _cdc_t SEMI JOIN {staged} AS _cdc_e ON {same} {surviving}",
     )
-    marked = _join(
+    marked = join(
         "SELECT r.*,",
         f"COALESCE(MAX(CASE WHEN {OP_COLUMN} = 'C' THEN {LSN_COLUMN} END) OVER ({content}), 0)",
         f"AS _cdc_applied_lsn FROM ({rows}) AS r",
     )
     # Drops events that the target already has, and contents without any other event.
-    due = _join(
+    due = join(
         f"SELECT m.*, MAX(CASE WHEN {OP_COLUMN} <> 'C' THEN 1 ELSE 0 END) OVER ({content})",
         f"AS _cdc_has_events FROM ({marked}) AS m",
         f"WHERE {OP_COLUMN} = 'C' OR {LSN_COLUMN} > _cdc_applied_lsn",
     )
     step = f"CASE WHEN {OP_COLUMN} = '{DELETE}' THEN -1 ELSE 1 END"
-    summed = _join(
+    summed = join(
         "SELECT d.*,",
         f"SUM({step}) OVER ({content}ORDER BY {REF_COLUMN} DESC",
         "ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS _cdc_last_steps,",
@@ -197,11 +261,11 @@ def multiset_source(dialect: Dialect, merge: MultisetMerge, staged: str, target:
         f"CASE WHEN {OP_COLUMN} = '{DELETE}' THEN 1 ELSE 0 END, {REF_COLUMN}) AS _cdc_copy_number",
         f"FROM ({due}) AS d WHERE _cdc_has_events = 1",
     )
-    counted = _join(
+    counted = join(
         f"SELECT c.*, MAX(_cdc_last_steps) OVER ({content}) AS _cdc_new_count FROM ({summed}) AS c"
     )
     # One pass over `counted`: row number 1 also yields the delete, if copies exist.
-    return _join(
+    return join(
         f"SELECT {names}_cdc_last_lsn AS {LSN_COLUMN},",
         f"_cdc_last_committed_at AS {COMMITTED_AT_COLUMN},",
         f"CASE WHEN k._cdc_removal = 1 THEN '{DELETE}' ELSE '{UPSERT}' END AS {OP_COLUMN}",
@@ -272,27 +336,48 @@ def _before(truncated_at: Lsn | None) -> str | None:
     return None if truncated_at is None else older_than(str(int(truncated_at)))
 
 
-def _same_key(dialect: Dialect, merge: KeyedMerge, left: str, right: str) -> str:
+def same_key(dialect: Dialect, schema: pa.Schema, key: Sequence[str], left: str, right: str) -> str:
     """Compare like a unique index: 0.0 equals -0.0, and NaN equals NaN. DataFusion does not."""
 
     def value(alias: str, name: str) -> str:
         column = dialect.column(alias, name)
-        if not _is_floating(merge, name):
+        if not _is_floating(schema, name):
             return column
         return f"CASE WHEN isnan({column}) THEN CAST('NaN' AS DOUBLE) ELSE {column} END"
 
+    return _all_equal([value(left, n) for n in key], "=", [value(right, n) for n in key])
+
+
+def key_values(dialect: Dialect, schema: pa.Schema, key: Sequence[str], alias: str) -> list[str]:
+    """Return expressions that are equal exactly for equal keys, to partition by."""
+
+    def value(name: str) -> str:
+        column = dialect.column(alias, name)
+        if not _is_floating(schema, name):
+            return column
+        double = "AS DOUBLE"
+        return (
+            f"CASE WHEN isnan({column}) THEN CAST('NaN' {double}) "
+            f"WHEN {column} = 0 THEN CAST(0 {double}) ELSE CAST({column} {double}) END"
+        )
+
+    return [value(name) for name in key]
+
+
+def same_content(
+    dialect: Dialect, schema: pa.Schema, names: Sequence[str], left: str, right: str
+) -> str:
+    """Compare all these columns; see `content_values`."""
     return _all_equal(
-        [value(left, n) for n in merge.key], "=", [value(right, n) for n in merge.key]
+        content_values(dialect, schema, names, left),
+        dialect.null_safe_equal,
+        content_values(dialect, schema, names, right),
     )
 
 
-def _same_content(dialect: Dialect, merge: MultisetMerge, left: str, right: str) -> str:
-    return _all_equal(
-        _content(dialect, merge, left), dialect.null_safe_equal, _content(dialect, merge, right)
-    )
-
-
-def _content(dialect: Dialect, merge: MultisetMerge, alias: str = "") -> list[str]:
+def content_values(
+    dialect: Dialect, schema: pa.Schema, names: Sequence[str], alias: str = ""
+) -> list[str]:
     """Return the expressions that identify a row's content. Floats are compared as text, because
     -0.0 and 0.0 are different values.
 
@@ -300,9 +385,9 @@ def _content(dialect: Dialect, merge: MultisetMerge, alias: str = "") -> list[st
     """
     text = dialect.sql_type(pa.string())
     values = []
-    for name in merge.content:
+    for name in names:
         value = dialect.column(alias, name) if alias else dialect.quote(name)
-        if _is_floating(merge, name):
+        if _is_floating(schema, name):
             value = (
                 f"CASE WHEN isnan({value}) THEN 'NaN' "
                 f"ELSE CAST(CAST({value} AS DOUBLE) AS {text}) END"
@@ -311,8 +396,13 @@ def _content(dialect: Dialect, merge: MultisetMerge, alias: str = "") -> list[st
     return values
 
 
-def _is_floating(merge: KeyedMerge | MultisetMerge, name: str) -> bool:
-    return bool(pa.types.is_floating(merge.target.schema.field(name).type))
+def partition(values: Sequence[str]) -> str:
+    """Return the beginning of a window over rows with equal values."""
+    return f"PARTITION BY {', '.join(values)} " if values else ""
+
+
+def _is_floating(schema: pa.Schema, name: str) -> bool:
+    return bool(pa.types.is_floating(schema.field(name).type))
 
 
 def _all_equal(left: Sequence[str], operator: str, right: Sequence[str]) -> str:
@@ -320,5 +410,5 @@ def _all_equal(left: Sequence[str], operator: str, right: Sequence[str]) -> str:
     return " AND ".join(terms) or "1 = 1"
 
 
-def _join(*parts: str) -> str:
+def join(*parts: str) -> str:
     return " ".join(part for part in parts if part)

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adapters.dlt_destination.columns import all_fields
 from adapters.dlt_destination.delta.store import DeltaStore
 from adapters.dlt_destination.dlt.packages import Packages
 from adapters.dlt_destination.duckdb.store import DuckDbStore
@@ -62,7 +63,7 @@ class Table:
     @contextmanager
     def holding(self, schema: pa.Schema, rows: list[Row]) -> Iterator[TargetTable]:
         target = TargetTable(f"t{next(NUMBERS)}", schema)
-        self.store.create(self.client, target, ())
+        self.store.create(self.client, target.name, all_fields(target), ())
         # What somebody else wrote may lack the metadata, whatever the fields say.
         full = pa.schema([*schema, *METADATA_FIELDS])
         nullable = pa.schema([field.with_nullable(True) for field in full])
