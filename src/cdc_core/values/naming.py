@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 MERGE_COLUMNS = tuple(
     f"_cdc_{name}"
     for name in (
-        "applied_lsn", "copy_number", "has_events", "hop_of", "hop_rank", "last_committed_at",
-        "last_lsn", "last_steps", "new_count", "removal",
+        "after", "applied_lsn", "base_of", "before", "change", "copy", "copy_number", "has_events",
+        "hop_of", "hop_rank", "last_committed_at", "last_lsn", "last_steps", "live", "new_count",
+        "next_at", "next_lsn", "rank", "removal", "side", "state", "there",
     )
 )  # fmt: skip
 #: Names that a table's own columns must not have.
