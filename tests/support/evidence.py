@@ -252,6 +252,29 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
             "::test_the_newest_checkpoint_is_found_though_the_clock_was_set_back",
         ],
     },
+    "History": {
+        "Every change is an image, whole and in order, with kills": [
+            f"{END}/test_history.py::test_every_image_is_the_one_that_the_database_recorded",
+            f"{RUNS}/test_history.py::test_every_change_is_an_image_and_every_lsn_a_copy",
+            f"{RUNS}/test_history.py::test_a_crash_at_any_port_call_leaves_history_exact",
+            f"{RUNS}/test_history.py::test_parts_of_large_transactions_leave_history_exact",
+        ],
+        "The versions are the table at every LSN": [
+            f"{END}/test_history.py::test_every_image_is_the_one_that_the_database_recorded",
+            f"{RUNS}/test_history.py::test_every_change_is_an_image_and_every_lsn_a_copy",
+        ],
+        "Full loads, repairs and removed partitions write the difference": [
+            f"{RUNS}/test_history.py::test_a_full_load_that_crashed_leaves_the_difference",
+            f"{RUNS}/test_history.py::test_a_repair_shows_in_history_as_the_difference",
+            f"{END}/test_history.py"
+            "::test_rows_of_a_detached_partition_are_deletes_and_nothing_is_read_again",
+        ],
+        "Each query on the pages is right": [
+            f"{END}/test_history_pages.py::test_history",
+            f"{END}/test_history_pages.py::test_soft_deletes",
+            f"{END}/test_history_pages.py::test_privacy",
+        ],
+    },
     "Safe on the source": {
         "Least privilege": [
             f"{END}/test_least_privilege.py::test_what_the_page_grants_is_enough",
