@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.unit.adapters.metrics.test_measures import free_port
+from tests.support.otlp import Collector, collector
+from tests.support.ports import free_port
+
+__all__ = ["collector"]
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,6 +106,21 @@ def test_a_file_is_written_at_the_end(shop: Shop) -> None:
     shop.run("cdc", "--metrics-file", str(file), code=3)
     found = samples(file.read_text())
     assert found["pgbronze_last_success_timestamp_seconds"] == succeeded
+
+
+def test_opentelemetry_gets_the_metrics_of_a_run(shop: Shop, collector: Collector) -> None:
+    shop.sql(SETUP)
+    shop.run("snapshot")
+    metrics = {
+        metric.name: metric
+        for sent in collector.requests[-1].resource_metrics
+        for scope in sent.scope_metrics
+        for metric in scope.metrics
+    }
+    (rows,) = metrics["pgbronze_rows_read_total"].sum.data_points
+    assert rows.as_double == 2
+    labels = {attribute.key: attribute.value.string_value for attribute in rows.attributes}
+    assert labels == {"pipeline": "pgbronze", "slot": shop.database, "table": "public.orders"}
 
 
 def test_wrong_options_end_with_2(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from cdc_core.ports.progress import (
 from cdc_core.values.changes import Operations
 from cdc_core.values.errors import SettingsError
 from cdc_core.values.lsn import Lsn
+from tests.support.ports import free_port
 from tests.support.run_events import CHECKPOINT, EVENTS, HOSTILE, measured
 
 if TYPE_CHECKING:
@@ -131,13 +132,6 @@ def test_another_file_is_replaced(tmp_path: Path, text: str) -> None:
     assert read_file(file, {"pipeline": "p", "slot": "s"}) == ({}, Histogram())
     write_file(measured(), file)
     assert "pgbronze_batches_total" in file.read_text()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_the_server_shows_what_is_now_and_ends_with_its_block() -> None:
