@@ -30,7 +30,7 @@ from cdc_core.ports.progress import (
 )
 from cdc_core.values.changes import Operations
 from cdc_core.values.lsn import Lsn
-from tests.support.run_events import CHECKPOINT
+from tests.support.run_events import CHECKPOINT, EVENTS, measured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,12 +135,12 @@ def selectors(expression: str) -> Iterator[tuple[str, set[str]]]:
         yield name, set(re.findall(r"(\w+)(?:=~|!=|=)", matchers))
 
 
-def promtool(*arguments: str, folder: Path) -> None:
+def promtool(*arguments: str, folder: Path, given: str | None = None) -> None:
     found = shutil.which("promtool")
     if found is None:
         pytest.skip("promtool is not installed (apt-get install prometheus)")
     done = subprocess.run(
-        [found, *arguments], cwd=folder, capture_output=True, text=True, check=False
+        [found, *arguments], cwd=folder, input=given, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -218,6 +218,13 @@ def test_expressions_of_the_dashboard_give_these_values(tmp_path: Path) -> None:
     }
     (tmp_path / "test.yml").write_text(yaml.safe_dump(tests))
     promtool("test", "rules", "test.yml", folder=tmp_path)
+
+
+def test_names_and_types_are_as_prometheus_advises(tmp_path: Path) -> None:
+    measures = measured(*EVENTS)
+    promtool(
+        "check", "metrics", folder=tmp_path, given=generate_latest(_registry(measures)).decode()
+    )
 
 
 def test_alerts_fire_when_they_should() -> None:

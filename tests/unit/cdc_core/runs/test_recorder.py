@@ -72,7 +72,7 @@ class Recorded:
         return self.world.lake.receipts
 
 
-def test_a_run_that_follows_writes_a_row_a_minute_with_something_to_tell() -> None:
+def test_a_run_that_follows_writes_a_row_a_minute_while_there_is_something_to_report() -> None:
     run = Recorded()
     minutes = iter(range(1, 100))
     minute = next(minutes)
@@ -107,7 +107,7 @@ def test_a_run_that_follows_writes_a_row_a_minute_with_something_to_tell() -> No
     assert sum(r.statements for r in run.receipts) > 0
 
 
-def test_a_backlog_is_told_of_while_it_is_loaded() -> None:
+def test_a_backlog_is_reported_while_it_is_loaded() -> None:
     run = Recorded()
     run.world.batch_transactions = 1
     for _ in range(4):
@@ -173,7 +173,9 @@ def test_an_error_is_in_the_last_row_unless_the_destination_is_gone(
 
 
 @pytest.mark.parametrize("refused", [DestinationFailed("no table can be made"), KeyError("value")])
-def test_a_receipt_that_is_refused_is_warned_of_once_and_told_later(refused: Exception) -> None:
+def test_a_receipt_that_is_refused_is_warned_of_once_and_its_counts_come_later(
+    refused: Exception,
+) -> None:
     run = Recorded()
     times = iter((refused, refused))
 
