@@ -112,8 +112,8 @@ class DltDestination:
     def naming(self) -> TableNaming:
         return self._store.naming
 
-    def column_type(self, column: pa.Field) -> str:
-        return self._store.column_type(column)
+    def column_type(self, column: pa.Field, *, variant: bool = False) -> str:
+        return self._store.column_type(column, variant=variant)
 
     def __enter__(self) -> Self:
         with self._failures("opening"):

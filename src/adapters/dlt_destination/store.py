@@ -63,8 +63,8 @@ class TableStore(Protocol):
         """Return dlt's destination factory; its clients know the run."""
         ...
 
-    def column_type(self, column: pa.Field) -> str:
-        """Return the name of the type that a column gets."""
+    def column_type(self, column: pa.Field, *, variant: bool = False) -> str:
+        """Return the name of the type that a column gets; `variant`: JSON in a type of its own."""
         ...
 
     def columns(self, client: Any) -> MutableMapping[str, pa.Schema]:

@@ -111,8 +111,8 @@ class InMemoryDestination:
     #: Loads so far.
     statements: int = 0
 
-    def column_type(self, column: pa.Field) -> str:
-        return str(column.type)
+    def column_type(self, column: pa.Field, *, variant: bool = False) -> str:
+        return "variant" if variant else str(column.type)
 
     def __enter__(self) -> Self:
         self.faults.pass_by("destination.open")

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cdc_core.plan.plan import Definition, DefinitionKind
 from cdc_core.tables.history_of_rows import archived_history
 from cdc_core.values.merges import ColumnRename, TableRename
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pyarrow as pa
 
     from cdc_core.values.checkpoint import TableState
     from cdc_core.values.merges import SchemaStep
 
-    TypeName = Callable[[pa.Field], str]
+    class TypeName(Protocol):
+        """`Destination.column_type`."""
+
+        def __call__(self, column: pa.Field, *, variant: bool = False) -> str: ...
 
 
 @dataclass
@@ -66,10 +69,10 @@ class HeldTables:
             yield Definition(DefinitionKind.CREATE_TABLE, target.name)
             return
         old = {column.attnum: column.arrow_type for column in before.columns}
-        for column in after.columns:
+        for column in after.stored:
             field_now = target.schema.field(column.target)
             if column.target not in held:
-                name = type_of(field_now)
+                name = type_of(field_now, variant=column.target in target.variants)
                 yield Definition(DefinitionKind.ADD_COLUMN, target.name, column.target, name)
                 continue
             was = old.get(column.attnum, field_now.type)

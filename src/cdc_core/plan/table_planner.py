@@ -11,7 +11,6 @@ from cdc_core.tables.schema_change import first_state, state_when_read
 from cdc_core.tables.table_rules import rules_shown
 from cdc_core.values.checkpoint import TableStatus
 from cdc_core.values.lsn import ZERO_LSN
-from cdc_core.values.table_rules import ColumnRule
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from cdc_core.ports.source_inspector import TableFacts
     from cdc_core.values.checkpoint import TableState
     from cdc_core.values.errors import CdcError
-    from cdc_core.values.relation import Column
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ class TablePlanner:
             for column in state.columns
             if column.rule.is_stored and not column.dropped
         }
-        schema, key = state.target_table.schema, {*table.relation.key}
+        held, key = state.target_table, {*table.relation.key}
         for column in table.relation.columns:
             target = targets.get(column.attnum)
             if target is None:
@@ -133,15 +131,12 @@ class TablePlanner:
                 name=column.name,
                 type=column.pg_type,
                 target=target,
-                target_type=self.type_of(schema.field(target)),
+                target_type=self.type_of(
+                    held.schema.field(target), variant=target in held.variants
+                ),
                 key=column.name in key,
-                losses=tuple(_masked(column) or losses(column)),
+                losses=tuple(losses(column)),
             )
-
-
-def _masked(column: Column) -> list[str]:
-    masked = column.rule.reads_text or column.rule is ColumnRule.NULL
-    return [f"masked: {column.rule.value}"] if masked else []
 
 
 def _excluded(table: SourceTable) -> Iterator[LeftOutColumn]:

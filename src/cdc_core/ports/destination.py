@@ -28,8 +28,11 @@ class Destination(RunLog, Protocol):
         """Which table names it does not accept; known without opening."""
         ...
 
-    def column_type(self, column: pa.Field) -> str:
-        """Return the name of the type that a column gets in a table; known without opening."""
+    def column_type(self, column: pa.Field, *, variant: bool = False) -> str:
+        """Return the name of the type that a column gets in a table; known without opening.
+
+        `variant`: it is one of `TargetTable.variants`.
+        """
         ...
 
     def __enter__(self) -> Destination: ...

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from cdc_core.values.merges import UNREPRESENTABLE_TABLE
+from cdc_core.values.table_rules import ColumnRule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,13 @@ _KEPT = f"become NULL, with the text kept in {UNREPRESENTABLE_TABLE}"
 def losses(column: Column) -> Iterator[str]:
     """Yield what the destination's column does not show, in sentences without the column's name."""
     arrow, source = column.arrow_type, column.pg_type
-    if arrow == pa.string():
+    if column.rule.reads_text or column.rule is ColumnRule.NULL:
+        yield f"masked: {column.rule.value}"
+    elif column.rule is ColumnRule.VARIANT:
+        yield "the JSON is kept, its text is not (spaces, order of keys)"
+    elif pa.types.is_list(arrow):
+        yield f"arrays of several dimensions, or with another lower bound than 1, {_KEPT}"
+    elif arrow == pa.string():
         if source.endswith("[]"):
             yield "an array becomes its JSON text"
         elif is_wide_numeric(column):

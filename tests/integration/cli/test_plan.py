@@ -55,7 +55,7 @@ class Recorder:
         self.definitions: list[tuple[str, ...]] = []
         self.read: set[str] = set()
         store = DuckDbStore
-        dialect_type = DuckDbStore().column_type
+        dialect_type: Any = DuckDbStore().column_type
 
         def record(method: str, found: Any) -> None:
             original = getattr(store, method)
@@ -382,3 +382,14 @@ def test_the_rules_of_a_table_are_in_its_plan(shop, recorder):
     shop.environ["SOURCES__PG_REPLICATION__TABLES"] = json.dumps(rules)
     changed = assert_as_planned(shop, recorder, "cdc")
     assert actions(changed) == {"public.people": "read"}
+
+
+def test_the_types_are_those_of_the_table(shop):
+    shop.sql(ODD)
+    shop.sql("ALTER TABLE odd ADD small smallint, ADD flag boolean, ADD r real, ADD b bytea")
+    shop.sql("ALTER TABLE odd ADD plain timestamp, ADD day date")
+    planned = tables(plan(shop))["public.odd"]
+    shop.run("snapshot")
+    found = shop.lake_sql("SELECT name, type FROM pragma_table_info('bronze.odd')")
+    types = {column["target"]: column["target_type"] for column in planned["columns"]}
+    assert {name: kind for name, kind in found if not str(name).startswith("_cdc")} == types

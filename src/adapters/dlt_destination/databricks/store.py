@@ -174,8 +174,8 @@ class DatabricksStore:
 
     # Reading definitions and rows.
 
-    def column_type(self, column: pa.Field) -> str:
-        return SPARK.sql_type(column.type)
+    def column_type(self, column: pa.Field, *, variant: bool = False) -> str:
+        return "VARIANT" if variant else SPARK.sql_type(column.type)
 
     def columns(self, client: Any) -> TablesByName[pa.Schema]:
         """Return columns from `information_schema`, which lags behind definitions; tables that this

@@ -150,7 +150,7 @@ class DeltaStore:
             **self._options,
         )
 
-    def column_type(self, column: pa.Field) -> str:
+    def column_type(self, column: pa.Field, *, variant: bool = False) -> str:  # noqa: ARG002 - has no such type
         return SPARK.sql_type(column.type)
 
     def columns(self, client: Any) -> MutableMapping[str, pa.Schema]:

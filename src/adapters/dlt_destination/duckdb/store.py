@@ -120,8 +120,8 @@ class DuckDbStore:
             destination_name="duckdb",
         )
 
-    def column_type(self, column: pa.Field) -> str:
-        return DUCKDB.sql_type(column.type)
+    def column_type(self, column: pa.Field, *, variant: bool = False) -> str:
+        return "JSON" if variant else DUCKDB.sql_type(column.type)
 
     def columns(self, client: Any) -> dict[str, pa.Schema]:
         rows = client.sql_client.execute_sql(
