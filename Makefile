@@ -1,6 +1,6 @@
 # The one task runner: `make check` is the whole ritual.
 
-.PHONY: check lint types imports test simulate lowest format wheel demo site
+.PHONY: check lint types imports test model simulate lowest format wheel demo site
 
 check: lint types imports test
 
@@ -17,6 +17,10 @@ imports:
 
 test:
 	uv run pytest -n 2 --dist loadfile
+
+# Every reachable state of the models, and what goes wrong without each guard.
+model:
+	uv run python -m tests.model
 
 # Random runs with faults, `make simulate SEEDS="--seed 17"` for the story of one.
 SEEDS ?=
