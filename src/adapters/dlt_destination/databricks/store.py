@@ -58,6 +58,7 @@ from adapters.dlt_destination.table_steps import (
     Step,
     staged_schema,
 )
+from cdc_core.values.history import LogAppend
 from cdc_core.values.merges import (
     DELETED_AT_COLUMN,
     DELETED_AT_FIELD,
@@ -455,32 +456,29 @@ class DatabricksStore:
         target = _name(client, table)
         match step:
             case Replacement():
-                self._difference(client, table, step, _typed(all_fields(step.target), files))
+                self._difference(client, step, _typed(all_fields(step.target), files))
                 self._replace(client, table, step, files)
             case StagedHistory(part, paths):
                 staged = _typed(staged_schema(part), files) if paths else ""
-                held = self._known(client, table)
+                looks_up = isinstance(part, LogAppend) and part.unchanged_columns
+                held = self.current(client, table) if looks_up else None
                 columns = [] if held is None else held.names
                 name = partial(_name, client)
-                self._write_history(
-                    client, table, history_sql.step_merge(SPARK, part, staged, name, columns)
-                )
+                merge = history_sql.step_merge(SPARK, part, staged, name, columns)
+                self._write_history(client, merge)
             case StagedMerge(KeyedMerge() as merge):
-                self._difference(client, table, merge, _typed(merge.rows.schema, files))
+                self._difference(client, merge, _typed(merge.rows.schema, files))
                 self._write(client, table, self._merge(target, step, files))
             case _:
                 self._write(client, table, self._merge(target, step, files))
 
-    def _difference(
-        self, client: Any, table: str, step: Replacement | KeyedMerge, rows: str
-    ) -> None:
-        name = partial(_name, client)
-        for merge in history_sql.difference_merges(SPARK, step, rows, name):
-            self._write_history(client, table, merge)
+    def _difference(self, client: Any, step: Replacement | KeyedMerge, rows: str) -> None:
+        for merge in history_sql.difference_merges(SPARK, step, rows, partial(_name, client)):
+            self._write_history(client, merge)
 
-    def _write_history(self, client: Any, table: str, merge: history_sql.HistoryMerge) -> None:
+    def _write_history(self, client: Any, merge: history_sql.HistoryMerge) -> None:
         target = _name(client, merge.name)
-        self._write(client, table, merge.rules.statement(SPARK, merge.source, target))
+        self._write(client, merge.name, merge.rules.statement(SPARK, merge.source, target))
 
     def _write(self, client: Any, table: str, statement: str) -> None:
         """Run the statement now, or add it to the batch's transaction."""
@@ -520,6 +518,7 @@ class DatabricksStore:
         rows = f"SELECT * FROM {_typed(all_fields(step.target), files)} AS f"
         held = self._known(client, table)
         if step.soft_deletes is not None:
+            held = self.current(client, table)
             rows = _with_kept(step, rows, target, held)
         if held is None:
             if self._made(client, table, step, rows):

@@ -231,12 +231,14 @@ def log_difference_source(
     if not key:
         return _difference_of_counts(dialect, schema, at, first, live, new)
     places = list(enumerate(schema.names))
+    # The same order each time: a statement can evaluate its source twice.
+    order = [f"b.{SORT_COLUMN}", *(dialect.column("a", name) for name in key)]
     before = [f"{dialect.column('b', name)} AS _cdc_b{n}" for n, name in places]
     after = [f"{dialect.column('a', name)} AS _cdc_a{n}" for n, name in places]
     changed = join(
         f"SELECT {', '.join([*before, *after])},",
         "b._cdc_there AS _cdc_before, a._cdc_there AS _cdc_after,",
-        f"ROW_NUMBER() OVER (ORDER BY b.{SORT_COLUMN}) AS _cdc_change",
+        f"ROW_NUMBER() OVER (ORDER BY {', '.join(order)}) AS _cdc_change",
         f"FROM (SELECT o.*, 1 AS _cdc_there FROM ({live}) AS o) AS b",
         f"FULL OUTER JOIN (SELECT n.*, 1 AS _cdc_there FROM {new} AS n) AS a",
         f"ON {same_key(dialect, schema, key, 'b', 'a')}",
@@ -284,11 +286,13 @@ def _difference_of_counts(
         f"SUM(_cdc_side) OVER ({content}) AS _cdc_after FROM ({both}) AS u",
     )
     kind = f"CASE WHEN c._cdc_side = 0 THEN '{DELETE_IMAGE}' ELSE '{INSERT}' END"
+    contents = content_values(dialect, schema, schema.names, "c")
+    order = ["c._cdc_side", *contents, "c._cdc_copy"]
     columns = [
         *(f"c.{name}" for name in names),
         f"{kind} AS {CHANGE_TYPE_COLUMN}",
         *_stamps(dialect, at, "NULL"),
-        f"{first - 1} + ROW_NUMBER() OVER (ORDER BY c._cdc_side) AS {SORT_COLUMN}",
+        f"{first - 1} + ROW_NUMBER() OVER (ORDER BY {', '.join(order)}) AS {SORT_COLUMN}",
     ]
     return join(
         f"SELECT {', '.join(columns)} FROM ({counted}) AS c",
