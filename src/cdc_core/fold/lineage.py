@@ -85,12 +85,26 @@ def unchanged_text(schema: pa.Schema, unresolved: Mapping[str, Mask], count: int
     """Return `_cdc_unchanged` of each row: positions of unresolved columns as `.3.17.`, or null."""
     if not unresolved:
         return pa.nulls(count, pa.string())
-    positions = [schema.get_field_index(name) for name in unresolved]
-    bits = np.packbits(np.column_stack(list(unresolved.values())), axis=1)
-    patterns, which = np.unique(bits, axis=0, return_inverse=True)
+    # Columns often have the same mask.
+    columns: dict[int, list[str]] = {}
+    masks: dict[int, Mask] = {}
+    for name, mask in unresolved.items():
+        columns.setdefault(id(mask), []).append(name)
+        masks[id(mask)] = mask
+    # Each combination of masks gets a number, one more mask at a time.
+    which, patterns = np.zeros(count, np.int64), np.zeros((1, 0), np.bool_)
+    for mask in masks.values():
+        codes = which * 2 + mask
+        used = np.flatnonzero(np.bincount(codes, minlength=2 * len(patterns)))
+        numbers = np.zeros(2 * len(patterns), np.int64)
+        numbers[used] = np.arange(len(used))
+        which = numbers[codes]
+        patterns = np.column_stack([patterns[used // 2], (used % 2).astype(np.bool_)])
     texts = []
-    for pattern in patterns:
-        flags = np.unpackbits(pattern, count=len(positions))
-        marked = [str(p) for p, flag in zip(positions, flags, strict=True) if flag]
-        texts.append(f".{'.'.join(marked)}." if marked else None)
-    return pa.array(texts, pa.string()).take(pa.array(which.reshape(-1)))
+    for flags in patterns:
+        names = [
+            n for found, flag in zip(columns.values(), flags, strict=True) if flag for n in found
+        ]
+        places = sorted(schema.get_field_index(name) for name in names)
+        texts.append(f".{'.'.join(map(str, places))}." if places else None)
+    return pa.array(texts, pa.string()).take(pa.array(which))

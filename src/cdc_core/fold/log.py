@@ -36,7 +36,7 @@ from cdc_core.values.merges import UNCHANGED_COLUMN
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cdc_core.fold.lineage import Mask
+    from cdc_core.fold.lineage import Indexes, Mask
     from cdc_core.fold.row_layout import Values
     from cdc_core.values.changes import TableChanges
     from cdc_core.values.history import HistoryStep
@@ -81,15 +81,21 @@ def log_images(
         # The event whose row, as it was after that event, is the image.
         shown = np.where(pre | deleted[event], before[event], event)
         values = {}
+
+        def found_at(unknown: Mask) -> tuple[Indexes, Mask]:
+            """The event that has the value of each image, and where there is none."""
+            place = follow(before, unknown)[shown]
+            place[shown == NONE] = event[shown == NONE]
+            return place, unknown[place] | (shown == NONE)
+
+        of_sent_columns = found_at(deleted)
         for name in target.schema.names:
             column = changes.rows.column(name)
             if name in key:
                 values[name] = column.take(pa.array(event))
                 continue
-            unknown = deleted | changes.unchanged[name] if name in changes.unchanged else deleted
-            place = follow(before, unknown)[shown]
-            place[shown == NONE] = event[shown == NONE]
-            missing = unknown[place] | (shown == NONE)
+            unsent = changes.unchanged.get(name)
+            place, missing = of_sent_columns if unsent is None else found_at(deleted | unsent)
             values[name] = column.take(pa.array(place))
             if missing.any():
                 unresolved[name] = missing

@@ -106,6 +106,8 @@ class _Reader:
         self._snapshot, self._describe = snapshot, describe
         self._destination = destination
         self._checkpoint = self._durable = checkpoint
+        #: The states of the tables that the destination has.
+        self._before = checkpoint.tables
         self._progress = progress
         self._counts = TablesRead()
         self._unrepresentable = HeldUnrepresentable(destination.stage)
@@ -332,11 +334,16 @@ class _Reader:
         return gone | {DELETED_AT_COLUMN} if hard else gone
 
     def _former(self, state: TableState) -> TableState | None:
-        """Return the state of the table that the destination has in this place."""
-        states = self._checkpoint.tables
-        return states.get(state.oid) or next(
-            (other for other in states.values() if other.target == state.target), None
+        """Return the state of the table that the destination has in this place.
+
+        A renamed table may have taken the place of another one.
+        """
+        others = (
+            other
+            for other in self._before.values()
+            if other.target == state.target and other.oid != state.oid
         )
+        return next(others, None) or self._before.get(state.oid)
 
 
 def _unsteady(state: TableState) -> TableState:

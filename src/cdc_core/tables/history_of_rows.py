@@ -58,7 +58,11 @@ def key_changed(before: TableState, now: TableState, at: Moment, first: int) -> 
     The difference then inserts all rows, so that each new key's last image is its row. None if the
     key is the same.
     """
-    if not (before.log and now.log) or _key_numbers(before) == _key_numbers(now):
+    if not (before.log and now.log):
+        return None
+    if before.oid != now.oid and before.target_key == now.target_key:
+        return None
+    if before.oid == now.oid and _key_numbers(before) == _key_numbers(now):
         return None
     return LogTruncate(now.log, now.target_table, (), first, at, None)
 
