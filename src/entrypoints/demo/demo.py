@@ -67,6 +67,11 @@ SHOWN = (
 )
 
 
+#: The row whose history is shown, by the keys that it has had.
+HISTORY_TABLE, HISTORY_KEYS = "demo_orders", (2, 1000001)
+#: Columns of the log that are shown.
+HISTORY_COLUMNS = ("_pg_change_type", "id", "note", "channel", "_pg_lsn", "_pg_xid")
+
 #: A type's own text: what its output function prints, which a cast to text may not (inet).
 _TEXT = "CASE WHEN {0} IS NOT NULL THEN format('%s', {0}) END"
 
@@ -188,6 +193,7 @@ def run_demo() -> int:
             cells = sum(found.cells for found in compared)
             shown.append(f"{cells:,} cells read from both sides, {differing} differ")
     _show(compared)
+    _show_history(file)
     if differing:
         raise DestinationFailed(f"{differing} cells differ between source and destination")
     out.print(f"[bold green]Source and destination are equal[/], in {steps.seconds:.1f} s of work.")
@@ -217,7 +223,12 @@ def _settings(dsn: str, file: Path) -> Settings:
     return Settings.model_validate(
         {
             "pipeline": {"name": "demo", "destination": "duckdb", "dataset_name": DATASET},
-            "sources": {"pg_replication": {"credentials": dsn}},
+            "sources": {
+                "pg_replication": {
+                    "credentials": dsn,
+                    "tables": [{"match": f"public.{HISTORY_TABLE}", "history": ["log"]}],
+                }
+            },
             "destination": {"duckdb": {"credentials": str(file)}},
         }
     )
@@ -300,6 +311,27 @@ def _show(compared: list[Comparison]) -> None:
         )
     console().print()
     console().print(rows)
+    console().print()
+
+
+def _show_history(file: Path) -> None:
+    """Show every change of one row, as the log has it."""
+    import duckdb
+
+    from entrypoints.output.report import table
+    from entrypoints.output.terminal import console
+
+    with duckdb.connect(str(file), read_only=True) as connection:
+        images = connection.execute(
+            f"SELECT {', '.join(HISTORY_COLUMNS)} FROM {DATASET}.{HISTORY_TABLE}_history "
+            f"WHERE id IN {HISTORY_KEYS} ORDER BY _sort_by"
+        ).fetchall()
+    console().print(f"The history of one row, from {HISTORY_TABLE}_history:")
+    shown = table(*HISTORY_COLUMNS, right=("id", "_pg_lsn", "_pg_xid"))
+    for image in images:
+        row = dict(zip(HISTORY_COLUMNS, image, strict=True))
+        shown.add_row(*(_cell(row, name) for name in HISTORY_COLUMNS))
+    console().print(shown)
     console().print()
 
 

@@ -6,7 +6,6 @@ uv run pytest tests/integration/end_to_end/test_history.py --history-transaction
 from __future__ import annotations
 
 import random
-import time
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -61,7 +60,12 @@ def test_every_image_is_the_one_that_the_database_recorded(
 ) -> None:
     transactions = request.config.getoption("--history-transactions")
     lake, chance = LocalLake(kind, tmp_path), random.Random(3)
-    pipeline = Pipeline(database, lake, SOURCES__PG_REPLICATION__TABLES=RULES)
+    pipeline = Pipeline(
+        database,
+        lake,
+        SOURCES__PG_REPLICATION__TABLES=RULES,
+        SOURCES__PG_REPLICATION__BATCH_MAX_ROWS=str(max(40, transactions // 20)),
+    )
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(TABLES)
         work = AuditedWork(connection, seed=3)
@@ -74,13 +78,11 @@ def test_every_image_is_the_one_that_the_database_recorded(
             size = min(left, max(40, transactions // 40))
             left -= size
             work.run(size)
-            began = time.monotonic()
             for _ in range(2):
                 # An import takes a second; the kill comes at any moment after it.
                 pipeline.killed("cdc", after=chance.uniform(0.8, 3.5))
             if chance.random() < 0.5 or not left:
                 pipeline.call("cdc")
-            assert time.monotonic() - began < 120
         pipeline.call("cdc")
         work.assert_history(lake)
         pipeline.call("verify")
