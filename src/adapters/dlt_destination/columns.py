@@ -33,10 +33,40 @@ _WHOLE_DIGITS = {pa.int16(): 10, pa.int32(): 10, pa.int64(): 20}
 _FIRST_ADDED = (LSN_COLUMN, CHANGE_TYPE_COLUMN, START_COLUMN)
 
 
+class JsonText(pa.ExtensionType):  # type: ignore[misc]
+    """Marks a column that is defined in the destination's own type for JSON. Its values are text
+    wherever they are in memory or in a file."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.string(), "pgbronze.json")
+
+    def __hash__(self) -> int:
+        return hash(self.extension_name)
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, _storage: pa.DataType, _serialized: bytes) -> JsonText:
+        return cls()
+
+
+JSON = JsonText()
+
+
+def row_fields(target: TargetTable) -> list[pa.Field]:
+    """Return the columns of rows for the table: its own, then the metadata columns."""
+    return [*target.schema, *METADATA_FIELDS]
+
+
 def all_fields(target: TargetTable, *, soft_deletes: bool = False) -> list[pa.Field]:
-    """Return the table's own columns, then the metadata columns."""
+    """Return the columns as the table defines them: its own, then the metadata columns."""
     deleted = [DELETED_AT_FIELD] if soft_deletes else []
-    return [*target.schema, *METADATA_FIELDS, *deleted]
+    return [*_own_fields(target), *METADATA_FIELDS, *deleted]
+
+
+def _own_fields(target: TargetTable) -> list[pa.Field]:
+    return [f.with_type(JSON) if f.name in target.variants else f for f in target.schema]
 
 
 def replaced_fields(replacement: Replacement) -> list[pa.Field]:
@@ -44,9 +74,9 @@ def replaced_fields(replacement: Replacement) -> list[pa.Field]:
     return all_fields(replacement.target, soft_deletes=soft_deletes)
 
 
-def history_fields(schema: pa.Schema, added: Sequence[pa.Field]) -> list[pa.Field]:
+def history_fields(target: TargetTable, added: Sequence[pa.Field]) -> list[pa.Field]:
     """Return the columns of a history table: those of the table, which may be NULL, and `added`."""
-    return [*(field.with_nullable(True) for field in schema), *added]
+    return [*(field.with_nullable(True) for field in _own_fields(target)), *added]
 
 
 def own_columns(held: Sequence[str]) -> list[str]:

@@ -551,19 +551,19 @@ def _history_tables(
     """Yield the history tables of a batch: the table, the name of its history, the columns of that,
     and those to lay it out by."""
     for step in batch.history:
-        schema, name = step.table.schema, step.table.name
+        target, name = step.table, step.table.name
         if isinstance(step, VersionMerge):
-            yield name, step.name, history_fields(schema, VERSION_FIELDS), step.key
+            yield name, step.name, history_fields(target, VERSION_FIELDS), step.key
         else:
-            yield name, step.name, history_fields(schema, LOG_FIELDS), (SORT_COLUMN,)
+            yield name, step.name, history_fields(target, LOG_FIELDS), (SORT_COLUMN,)
     keyed = [merge for merge in batch.merges if isinstance(merge, KeyedMerge)]
     reads: list[Replacement | KeyedMerge] = [*batch.replacements, *keyed]
     for read in reads:
-        schema, name, difference = read.target.schema, read.target.name, read.history
+        target, name, difference = read.target, read.target.name, read.history
         if difference is not None and difference.log is not None:
-            yield name, difference.log, history_fields(schema, LOG_FIELDS), (SORT_COLUMN,)
+            yield name, difference.log, history_fields(target, LOG_FIELDS), (SORT_COLUMN,)
         if difference is not None and difference.versions is not None:
-            yield name, difference.versions, history_fields(schema, VERSION_FIELDS), read.key
+            yield name, difference.versions, history_fields(target, VERSION_FIELDS), read.key
 
 
 def _named(checkpoint: Checkpoint | None) -> frozenset[str]:

@@ -33,6 +33,12 @@ if TYPE_CHECKING:
     from cdc_core.ports.secrets import Secrets
     from entrypoints.settings.model import DatabricksSettings
 
+#: Destinations without JSON in a type of its own, and why.
+_NO_VARIANT = {
+    "delta": "the destination delta has no such type",
+    "databricks": "VARIANT columns on databricks are not supported yet",
+}
+_USE_STRING = 'set json = "string" in that rule'
 _DUCKDB_SCHEMAS = ("main", "information_schema", "pg_catalog", "temp", "system")
 
 
@@ -174,11 +180,9 @@ def _check_rules(settings: Settings) -> None:
             raise SettingsError(
                 f"{name} has both include_columns and exclude_columns", "use one of the two"
             )
-        if rule.json_ == "variant" and settings.pipeline.destination == "delta":
-            raise SettingsError(
-                f'{name}: json is "variant", but the destination delta has no such type',
-                'set json = "string" in that rule',
-            )
+        if rule.json_ == "variant" and settings.pipeline.destination in _NO_VARIANT:
+            why = _NO_VARIANT[settings.pipeline.destination]
+            raise SettingsError(f'{name}: json is "variant", but {why}', _USE_STRING)
 
 
 def _first_of(error: ValidationError, providers: DltProviders) -> SettingsError:

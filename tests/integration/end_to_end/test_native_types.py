@@ -108,3 +108,53 @@ def test_arrays_of_their_elements_type(
         said = InProcess(database, lake).run("cdc")
         assert "its rules changed" in " ".join(said.split())
         assert (1, "[1,null,-3,4]") in lake.rows("t", "id", "ints")
+
+
+def test_json_in_its_own_type(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    lake = lake_of("duckdb", tmp_path, request)
+    rules = json.dumps([{"match": "*", "json": "variant"}])
+    pipeline = InProcess(database, lake, SOURCES__PG_REPLICATION__TABLES=rules)
+    rows = """
+        INSERT INTO docs VALUES
+          ({0} + 1, '{{"a":  1.50, "a": [null]}}', '{{"b": 2, "a": 1.50}}', '[]'),
+          ({0} + 2, '"\\ud800 marker"', 'null', NULL), ({0} + 3, NULL, NULL, '"\\ud83d\\ude00"');
+        INSERT INTO heap VALUES ('{{"a": 1}}'), ('{{"a": 1}}'), (NULL);
+    """
+    with psycopg.connect(database, autocommit=True) as sql:
+        sql.execute("CREATE DOMAIN doc AS json")
+        sql.execute("CREATE TABLE docs (id int PRIMARY KEY, plain json, body jsonb, own doc)")
+        sql.execute("CREATE TABLE heap (body jsonb); ALTER TABLE heap REPLICA IDENTITY FULL")
+        sql.execute(rows.format(0))
+        InProcess(database, lake).run("snapshot")
+        assert types_of(lake, "docs")[1:3] == ["VARCHAR", "VARCHAR"]
+        said = pipeline.run("cdc")
+        assert "its rules changed" in " ".join(said.split())
+        assert types_of(lake, "docs")[:4] == ["INTEGER", "JSON", "JSON", "JSON"]
+        sql.execute(rows.format(10))
+        sql.execute("UPDATE docs SET body = body || '{\"c\": 3}' WHERE id = 1")
+        sql.execute("DELETE FROM heap WHERE ctid = (SELECT min(ctid) FROM heap)")
+        said = pipeline.run("cdc")
+        assert "marker" not in said
+        found = {row[0]: row[1:] for row in lake.rows("docs", "id", "plain", "body", "own")}
+        for row in sql.execute("SELECT id, plain::text, body::text, own::text FROM docs"):
+            expected = [None if text and "marker" in text else text for text in row[1:]]
+            assert list(found[row[0]]) == expected
+        heap = sorted(str(row[0]) for row in lake.rows("heap", "body"))
+        assert heap == ["None", "None", '{"a": 1}', '{"a": 1}', '{"a": 1}']
+        kept = lake.rows("_cdc_unrepresentable", "column_name", "value_text")
+        assert kept == [("plain", '"\\ud800 marker"')] * 2
+        pipeline.run("verify")
+        sql.execute("UPDATE docs SET body = '{}' WHERE id = 1")
+        pipeline.run("verify", code=1)
+        pipeline.run("verify", "--repair")
+        InProcess(database, lake).run("cdc")
+        assert types_of(lake, "docs")[1:3] == ["VARCHAR", "VARCHAR"]
+
+
+def types_of(lake: Any, table: str) -> list[str]:
+    import duckdb
+
+    with duckdb.connect(str(lake.path / "lake.duckdb"), read_only=True) as connection:
+        return [row[1] for row in connection.execute(f"DESCRIBE bronze.{table}").fetchall()]

@@ -22,6 +22,7 @@ from adapters.dlt_destination.columns import (
     alters,
     plain,
     replaced_fields,
+    row_fields,
     widens,
     with_columns,
 )
@@ -387,7 +388,7 @@ class DatabricksStore:
     # Rows.
 
     def write(self, client: Any, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
-        return _here(client).write(name, pa.schema(all_fields(target)), rows)
+        return _here(client).write(name, pa.schema(row_fields(target)), rows)
 
     def make_durable(self, client: Any, names: Collection[str]) -> None:
         here = _here(client)

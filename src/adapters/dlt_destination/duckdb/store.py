@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from adapters.dlt_destination.columns import all_fields, plain, replaced_fields, with_columns
+from adapters.dlt_destination.columns import (
+    JSON,
+    all_fields,
+    plain,
+    replaced_fields,
+    row_fields,
+    with_columns,
+)
 from adapters.dlt_destination.dlt.duckdb_client import OpensFile, absent_file
 from adapters.dlt_destination.dlt.errors import root_cause
 from adapters.dlt_destination.dlt.state_keeping import StateInTables
@@ -216,7 +223,7 @@ class DuckDbStore:
         fields = all_fields(target)
         connection = client.sql_client.native_connection
         self.memory.make_room(connection, len(fields))
-        incoming = IncomingRows(rows, pa.schema(fields))
+        incoming = IncomingRows(rows, pa.schema(row_fields(target)))
         connection.register(ROWS, self.memory.ahead_of(connection, incoming.reader()))
         columns = ", ".join(
             f"CAST({DUCKDB.quote(f.name)} AS {DUCKDB.sql_type(f.type)}) AS {DUCKDB.quote(f.name)}"
@@ -421,10 +428,14 @@ class DuckDbStore:
         return found
 
     def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-        names = ", ".join(DUCKDB.quote(name) for name in columns)
-        schema = self._columns_of(client, table)
-        schema = pa.schema([schema.field(name) for name in columns])
-        schema = pa.schema([f.with_type(plain(f.type)) for f in schema])
+        held = self._columns_of(client, table)
+        schema = pa.schema([held.field(name) for name in columns])
+        names = ", ".join(
+            f"CAST({DUCKDB.quote(f.name)} AS VARCHAR)" if f.type == JSON else DUCKDB.quote(f.name)
+            for f in schema
+        )
+        types = [pa.string() if f.type == JSON else plain(f.type) for f in schema]
+        schema = pa.schema(zip(columns, types, strict=True))
         rows = self._rows(client, f"SELECT {names} FROM {_name(client, table)}")
         for chunk in gathered(rows, SCAN_ROWS, SCAN_BYTES):
             yield chunk.rename_columns(list(columns)).cast(schema)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from adapters.dlt_destination.columns import JSON
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -87,6 +89,7 @@ DUCKDB = Dialect(
         pa.int32(): "INTEGER",
         pa.string(): "VARCHAR",
         pa.large_string(): "VARCHAR",
+        JSON: "JSON",
         pa.binary(): "BLOB",
         pa.large_binary(): "BLOB",
         pa.timestamp("us"): "TIMESTAMP",

@@ -8,6 +8,7 @@ Source: PostgreSQL manual, "Data Types", the output format of each.
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -44,6 +45,23 @@ LAST_INSTANT = (datetime(9999, 12, 31, 23, 59, 59, 999999, UTC) - _EPOCH) // _MI
 def strings(text: TextColumn, _: pa.DataType) -> Decoded:
     """The text as it is."""
     return as_utf8(gather(text)), []
+
+
+def json_values(text: TextColumn, _: pa.DataType) -> Decoded:
+    """Texts that every parser of JSON takes. Half of a surrogate pair, which the type `json` takes
+    as an escape, is unrepresentable."""
+    values = as_utf8(gather(text))
+    escaped = pc.match_substring(values, "\\ud", ignore_case=True)
+    rows = [row for row in _rows(escaped).tolist() if not _is_unicode(values[row].as_py())]
+    return _set_aside(values, np.array(rows, np.int64))
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        json.dumps(json.loads(text), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def booleans(text: TextColumn, _: pa.DataType) -> Decoded:

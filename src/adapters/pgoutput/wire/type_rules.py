@@ -102,10 +102,14 @@ _TEXT_TYPE = types.PgType(types.TEXT, "text")
 #: The text that the output function of any type prints.
 _PRINTED_TYPE = types.PgType(0, "text", "other")
 
+#: `json` whose values a destination parses.
+_JSON_VALUE = types.PgType(0, "json value")
+
 #: Types of extensions by name, without their schema.
 _BY_NAME: Mapping[str, TypeRule] = {
     "citext": _AS_PRINTED,
     "hstore": _AS_PRINTED,
+    _JSON_VALUE.name: TypeRule(pa.string(), scalars.json_values, logical="json"),
 }
 
 
@@ -141,6 +145,8 @@ def type_read(pg_type: PgType, column: Column) -> PgType:
     if column.rule is ColumnRule.ARRAY:
         array, typmod = pg_type.resolve(column.typmod)
         return replace(array, typmod=typmod, is_list=True)
+    if column.rule is ColumnRule.VARIANT and pg_type.resolve()[0].oid == types.JSON:
+        return _JSON_VALUE
     if not column.rule.reads_text:
         return pg_type
     is_text = binary_format(pg_type, column.typmod) is scalars.strings

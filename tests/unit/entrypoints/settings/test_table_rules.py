@@ -108,11 +108,12 @@ def test_a_wrong_rule_is_named(rules, words):
     assert VARIABLE in str(refused.value) or "both" in str(refused.value)
 
 
-def test_delta_has_no_variant():
+@pytest.mark.parametrize("destination", ["delta", "databricks"])
+def test_a_destination_without_variant(destination):
     rules = [{"match": "s.t", "json": "variant"}]
     assert loaded(rules).source.tables
-    with pytest.raises(SettingsError, match=r"rule 1 .*s\.t.*variant.*delta"):
-        loaded(rules, "delta")
+    with pytest.raises(SettingsError, match=rf"rule 1 .*s\.t.*variant.*{destination}"):
+        loaded(rules, destination)
 
 
 def test_the_mask_key_is_a_secret():
