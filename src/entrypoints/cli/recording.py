@@ -163,7 +163,7 @@ def _run_settings(settings: Settings) -> dict[str, Any]:
     source = settings.source
     found = {
         f"{_SOURCE}.{name}": value
-        for name, value in source.model_dump(mode="json", exclude_none=True).items()
+        for name, value in source.model_dump(mode="json", exclude_none=True, by_alias=True).items()
         if name not in _OF_THE_SOURCE and not isinstance(getattr(source, name), SecretStr)
     }
     return {**found, _SCHEMA_CHANGES: settings.pipeline.schema_changes}

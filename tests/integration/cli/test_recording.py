@@ -184,7 +184,11 @@ def test_a_recording_has_the_rules_of_tables(shop: Shop, options: list[str]) -> 
     """The replay hashes with a key of its own: the run's is a secret."""
     rules = [
         {"match": "people", "exclude_columns": ["card", "extra"], "deletes": "soft"},
-        {"match": "people", "mask": {"email": "hash", "code": "last4", "photo": "null"}},
+        {
+            "match": "people",
+            "mask": {"email": "hash", "code": "last4", "photo": "null"},
+            "json": "variant",
+        },
     ]
     shop.environ["SOURCES__PG_REPLICATION__TABLES"] = json.dumps(rules)
     shop.environ["SOURCES__PG_REPLICATION__MASK_KEY"] = "key-of-the-run"
