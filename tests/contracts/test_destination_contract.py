@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from cdc_core.ports.destination import Destination
 
-not_yet = pytest.mark.skip(reason="this destination does not write history yet")
-
 
 class TestDuckDb(DestinationContract):
     @pytest.fixture
@@ -40,7 +38,6 @@ class TestDelta(DestinationContract):
         return lambda: delta_destination(settings, str(tmp_path / "lake house"))
 
 
-@not_yet
 class TestDeltaHistory(HistoryContract):
     opened = TestDelta.opened
 

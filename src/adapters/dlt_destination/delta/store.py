@@ -20,8 +20,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyarrow import dataset
+from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-from adapters.dlt_destination.columns import all_fields, with_columns
+from adapters.dlt_destination.columns import all_fields, replaced_fields, with_columns
+from adapters.dlt_destination.delta import queries
 from adapters.dlt_destination.delta.column_order import order_columns
 from adapters.dlt_destination.delta.run_log import DeltaRunLog
 from adapters.dlt_destination.dlt.errors import root_cause
@@ -33,10 +36,10 @@ from adapters.dlt_destination.files import written_files
 from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS, gathered
 from adapters.dlt_destination.files.written_files import WrittenFiles, require_all
 from adapters.dlt_destination.settings import local_folder
-from adapters.dlt_destination.sql import merge_sql
+from adapters.dlt_destination.sql import history_sql, merge_sql
 from adapters.dlt_destination.sql.dialect import DATAFUSION, DUCKDB, SPARK
 from adapters.dlt_destination.store import Refusal, probe_name
-from adapters.dlt_destination.table_steps import StagedCells, StagedMerge, Step
+from adapters.dlt_destination.table_steps import StagedCells, StagedHistory, StagedMerge, Step
 from cdc_core.values.errors import DestinationFailed, DestinationUnavailable, SettingsError
 from cdc_core.values.merges import (
     UNREPRESENTABLE_TABLE,
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.run import Run
     from adapters.dlt_destination.sql.merge_sql import MergeRules
     from cdc_core.values.errors import CdcError
+    from cdc_core.values.history import HistoryStep
     from cdc_core.values.merges import Rename, TargetTable
     from cdc_core.values.runs import RunReceipt, RunTable
     from cdc_core.values.table_rules import ClusterBy
@@ -312,8 +316,12 @@ class DeltaStore:
             self.statements += 1
             match step:
                 case Replacement():
+                    self._difference(client, step, (), self._stored_rows(client, step))
                     self._replace(client, table, step)
+                case StagedHistory(part, paths):
+                    self._write_history(client, part, paths)
                 case StagedMerge(KeyedMerge() as merge):
+                    self._difference(client, merge, step.paths, {})
                     self._merge_keyed(client, table, merge, step)
                 case StagedMerge(MultisetMerge() as merge):
                     self._merge_multiset(client, table, merge, step)
@@ -321,22 +329,107 @@ class DeltaStore:
                     source = _query(merge_sql.cells_source(DUCKDB, "staged"), step)
                     self._merge(client, table, source, merge_sql.cells_rules(DATAFUSION))
 
+    def _write_history(self, client: Any, step: HistoryStep, paths: Sequence[Path]) -> None:
+        table, held = step.table.name, self.columns_of(client, step.table.name).names
+        rules, query = (
+            history_sql.step_merge(dialect, step, queries.STAGED, queries.relation, held)
+            for dialect in (DATAFUSION, DUCKDB)
+        )
+        names = [step.name, *([table] if held else [])]
+        self._merge_result(client, step.name, query.source, rules.rules, paths, names)
+
+    def _difference(
+        self,
+        client: Any,
+        step: Replacement | KeyedMerge,
+        paths: Sequence[Path],
+        relations: Mapping[str, Any],
+    ) -> None:
+        """Bring the history of a table to rows that were read: staged, or in these relations."""
+        rows = queries.STAGED if paths else _union(relations)
+        merges, found = (
+            history_sql.difference_merges(dialect, step, rows, queries.relation)
+            for dialect in (DATAFUSION, DUCKDB)
+        )
+        for merge, query in zip(merges, found, strict=True):
+            self._merge_result(
+                client, merge.name, query.source, merge.rules, paths, [merge.name], relations
+            )
+
+    def _merge_result(
+        self,
+        client: Any,
+        table: str,
+        sql: str,
+        rules: MergeRules,
+        paths: Sequence[Path],
+        tables: Sequence[str],
+        relations: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Merge the result of a query over these Delta tables."""
+        datasets = {
+            queries.of(name): self._open(client, name).to_pyarrow_dataset() for name in tables
+        }
+        folder = client.current_run.folder
+        file = queries.result_file(sql, folder, paths, {**datasets, **(relations or {})})
+        try:
+            rows = pq.ParquetFile(file)
+            small = rows.metadata.num_rows <= STREAMED_ROWS and _bytes_of([file]) <= STREAMED_BYTES
+            schema = rows.schema_arrow
+            source = pq.read_table(file) if small else _reader(_groups(file), schema)
+            self._merge(client, table, source, rules)
+        finally:
+            file.unlink()
+
+    def _stored_rows(self, client: Any, step: Replacement) -> dict[str, Any]:
+        """Return the stored rows of a replacement as datasets, where they are needed."""
+        if step.history is None and step.soft_deletes is None:
+            return {}
+        here, durable = _here(client).by_name(), self._durable(client)
+        require_all(step.written, here.keys() | durable.keys())
+        local = [str(path) for name in step.written for path in here.get(name, ())]
+        remote = [place for name in step.written for place in durable.get(name, ())]
+        found = {}
+        if local:
+            found["rows here"] = dataset.dataset(local, format="parquet")
+        if remote:
+            files = PyFileSystem(FSSpecHandler(client.fs_client))
+            found["rows stored"] = dataset.dataset(remote, format="parquet", filesystem=files)
+        return found
+
+    def _kept_rows(self, client: Any, step: Replacement, old: pa.Schema) -> Path | None:
+        """Return a file of the rows that a replacement with soft deletes keeps, marked."""
+        if step.soft_deletes is None or not len(old):
+            return None
+        values = merge_sql.kept_values(DUCKDB, step, old)
+        columns = [f"{value} AS {DUCKDB.quote(name)}" for name, value in values.items()]
+        columns += [DUCKDB.column("t", name) for name in old.names if step.keeps(name)]
+        relations, table = self._stored_rows(client, step), step.target.name
+        same = merge_sql.same_key(DUCKDB, step.target.schema, step.key, "t", "n")
+        sql = (
+            f"SELECT {', '.join(columns)} FROM {queries.relation(table)} AS t "
+            f"ANTI JOIN {_union(relations)} AS n ON {same}"
+        )
+        relations[queries.of(table)] = self._open(client, table).to_pyarrow_dataset()
+        return queries.result_file(sql, client.current_run.folder, (), relations)
+
     def _replace(self, client: Any, table: str, step: Replacement) -> None:
         from deltalake import write_deltalake
 
         old = self.columns_of(client, table)
-        new = pa.schema([_described(field, old) for field in _nullable(all_fields(step.target))])
+        new = pa.schema([_described(field, old) for field in _nullable(replaced_fields(step))])
         kept = [field for field in old if step.keeps(field.name)]
         schema = pa.schema([*new, *kept])
+        marked = self._kept_rows(client, step, old)
 
         def batches() -> Iterator[pa.Table]:
             for opened in self._opened_files(client, step.written):
                 with opened:
-                    for group in _groups(opened):
-                        rows = group.cast(new)
-                        for field in kept:
-                            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
-                        yield rows
+                    for rows in _groups(opened):
+                        yield _with_columns(rows, schema)
+            if marked is not None:
+                for rows in _groups(marked):
+                    yield _with_columns(rows, schema)
 
         write_deltalake(
             _location(client, table),
@@ -371,7 +464,7 @@ class DeltaStore:
             delta = self._open(client, table)
             sql = merge_sql.keyed_source(DUCKDB, merge, "staged", "target")
             source = _query(sql, step, delta.to_pyarrow_dataset())
-        elif step.rows > STREAMED_ROWS or _size(step) > STREAMED_BYTES:
+        elif step.rows > STREAMED_ROWS or _bytes_of(step.paths) > STREAMED_BYTES:
             source = _reader(_staged(step), merge.rows.schema)
         else:
             source = pa.concat_tables([pq.read_table(path) for path in step.paths])
@@ -408,9 +501,9 @@ class DeltaStore:
             merger = merger.when_matched_delete(rules.delete_if)
         if rules.update_if:
             merger = merger.when_matched_update(_quoted(rules.update), rules.update_if)
-        merger = merger.when_not_matched_insert(_quoted(rules.insert), rules.insert_if)
         if rules.mark_if:
             merger = merger.when_matched_update(_quoted(rules.mark), rules.mark_if)
+        merger = merger.when_not_matched_insert(_quoted(rules.insert), rules.insert_if)
         if rules.unmatched_if and rules.unmatched:
             changes = _quoted(rules.unmatched)
             merger = merger.when_not_matched_by_source_update(changes, rules.unmatched_if)
@@ -564,9 +657,25 @@ def _inexact(data_type: pa.DataType) -> bool:
     return bool(pa.types.is_decimal(data_type)) and data_type.precision > sys.float_info.dig
 
 
-def _size(step: StagedMerge) -> int:
-    """Return the uncompressed bytes of the staged rows."""
-    files = map(pq.read_metadata, step.paths)
+def _union(relations: Mapping[str, Any]) -> str:
+    found = " UNION ALL ".join(f"SELECT * FROM {DUCKDB.quote(name)}" for name in relations)
+    return f"({found})"
+
+
+def _with_columns(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the rows with these columns; those that they lack are NULL."""
+    columns = [
+        rows.column(field.name).cast(field.type)
+        if field.name in rows.column_names
+        else pa.nulls(len(rows), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _bytes_of(paths: Iterable[Path]) -> int:
+    """Return the uncompressed bytes of the rows in Parquet files."""
+    files = map(pq.read_metadata, paths)
     return sum(f.row_group(n).total_byte_size for f in files for n in range(f.num_row_groups))
 
 
