@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from cdc_core.check.findings import Level, ok
-from cdc_core.values.changes import Operations
 from entrypoints.output.progress import size
 from entrypoints.output.rules import rules_text
 from entrypoints.output.terminal import console
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.change_source import SlotState
     from cdc_core.use_cases.show_status import StatusReport
     from cdc_core.use_cases.verify_parity import ParityReport
+    from cdc_core.values.changes import Operations
     from cdc_core.values.checkpoint import Checkpoint
 
 
@@ -148,6 +148,8 @@ def show_replay(
     checkpoint: Checkpoint, changes: Mapping[str, Operations], rows: Mapping[str, int]
 ) -> None:
     """Show each table of a replay that has changes or rows."""
+    from cdc_core.values.changes import Operations  # imports NumPy
+
     names = ("inserts", "updates", "deletes", "truncates")
     shown = table("table", "in the destination", *names, "rows", "state", right=(*names, "rows"))
     for state in sorted(checkpoint.tables.values(), key=lambda state: state.table):
