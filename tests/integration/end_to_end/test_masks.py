@@ -272,3 +272,37 @@ def test_rules_that_do_not_fit_end_every_command(
     for command in ("snapshot", "cdc", "verify", "check", "status", "plan"):
         told = " ".join(pipeline.run(command, code=2).split())
         assert [word for word in words if word not in told] == [], command
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "delta", "databricks"])
+def test_histories_and_marked_rows_are_masked_too(
+    kind: str, database: str, written: Path, request: pytest.FixtureRequest
+) -> None:
+    place = written / "lake"
+    place.mkdir()
+    lake = lake_of(kind, place, request)
+    people = {**RULES[0], "history": ["log", "scd2"], "deletes": "soft"}
+    rules = json.dumps([people, {**RULES[1], "history": ["log"]}])
+    pipeline = InProcess(
+        database,
+        lake,
+        SOURCES__PG_REPLICATION__TABLES=rules,
+        SOURCES__PG_REPLICATION__MASK_KEY=KEY,
+    )
+    with psycopg.connect(database, autocommit=True) as sql:
+        sql.execute(TABLES)
+        pipeline.run("snapshot")
+        gone = sql.execute("SELECT ssn FROM people WHERE id = 6").fetchone()
+        assert gone is not None
+        sql.execute(CHANGES)
+        pipeline.run("cdc")
+    tables = ["people", "heap", "people_history", "people_scd2", "heap_history"]
+    assert found_in(written, lake, tables) == []
+    marked = {row[0] for row in lake.rows("people", "ssn", "_cdc_deleted_at") if row[1] is not None}
+    assert hashed(gone[0]) in marked
+    images = lake.rows("people_history", "_pg_change_type", "ssn")
+    assert ("delete", hashed(gone[0])) in images
+    assert ("update_postimage", hashed("MARKER-ssn-moved")) in images or (
+        "insert", hashed("MARKER-ssn-moved")
+    ) in images  # fmt: skip
+    assert hashed("MARKER-late-100") in {row[0] for row in lake.rows("people_scd2", "ssn")}
