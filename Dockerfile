@@ -15,7 +15,7 @@ RUN pip install --no-cache-dir "$(echo /wheels/*.whl)[duckdb,delta,metrics]" \
     && rm -r /wheels \
     && useradd --uid 10001 --create-home --home-dir /home/pgbronze pgbronze \
     && install --directory --owner pgbronze --group pgbronze /data
-COPY --chmod=755 container/healthy.py /usr/local/bin/healthy
+COPY container/healthy.py /usr/local/bin/healthy
 
 USER 10001
 # The lake, and the folder .dlt with settings.

@@ -1,0 +1,1 @@
+"""A model of the replication protocol: every reachable state for small bounds, and its traces."""

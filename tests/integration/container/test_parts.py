@@ -49,6 +49,7 @@ def test_the_image_runs_the_command_without_root() -> None:
     assert instructions("ENTRYPOINT") == ['["pgbronze"]']
     command = instructions("CMD")
     assert build_parser().parse_args(eval(command[0])).command == "cdc"
+    assert os.access(ROOT / "container/healthy.py", os.X_OK)
     (check,) = instructions("HEALTHCHECK")
     assert check.endswith('CMD ["healthy"]')
 
