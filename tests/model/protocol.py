@@ -188,7 +188,7 @@ class Model:
             case "reading":
                 return [self._send(state, place, run, n) for n in {run.low + 1, run.until}]
             case "sent":
-                return [self._answer(state, place, run)]
+                return [self._answer(state, place, run, each) for each in run.todo]
             case "loaded":
                 written = state._replace(checkpoint=run.high)
                 return [(f"{place}: checkpoint", _with(written, place, _at(run, "durable")))]
@@ -213,9 +213,9 @@ class Model:
         sent = run._replace(step="sent" if todo else "loaded", high=high, todo=todo)
         return f"{place}: reads up to {high}", _with(state, place, sent)
 
-    def _answer(self, state: State, place: int, run: Run) -> Step:
-        """The next statement of the batch runs and is answered."""
-        statement, *rest = run.todo
+    def _answer(self, state: State, place: int, run: Run, statement: Statement) -> Step:
+        """A statement of the batch runs and is answered; they run side by side, in any order."""
+        rest = [each for each in run.todo if each != statement]
         state = self._applied(state, statement)
         if "remove" not in self.guards:
             # A copy that the driver sent again may still run.
@@ -246,7 +246,7 @@ class Model:
                 read = run._replace(step="sent", todo=tuple(todo))
                 return [(f"{place}: rows read", _with(state, place, read))]
             case "sent":
-                return [self._answer(state, place, run)]
+                return [self._answer(state, place, run, each) for each in run.todo]
             case "loaded":
                 written = state._replace(checkpoint=run.high, detached=False)
                 return [(f"{place}: checkpoint", _with(written, place, _at(run, "durable")))]
