@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rich.text import Text
+
 from cdc_core.plan.plan import Action, DefinitionKind
 from entrypoints.output.progress import size
 from entrypoints.output.rules import rules_text
@@ -46,18 +48,16 @@ def show_plan(plan: RunPlan) -> None:
         line(f"at source    {change}")
     aside = [table for table in plan.tables if table.action is Action.SET_ASIDE]
     if aside:
-        line(
-            f"set aside    {len(aside):,} tables; the run will end with exit code 3", "bold yellow"
-        )
+        count = f"{len(aside):,} of {len(plan.tables):,} tables"
+        line(f"set aside    {count}; the run will end with exit code 3", "bold yellow")
     for table in plan.tables:
-        line("")
-        target = table.target or "no table"
         why = f" ({table.reason})" if table.reason else ""
-        line(
-            f"{table.table} -> {target}: {_WORDS[table.action]}{why}", _STYLES.get(table.action, "")
-        )
-        for detail in _details(table):
-            line(f"  {detail}")
+        head = f"{table.table} -> {table.target or 'no table'}: {_WORDS[table.action]}{why}"
+        # In one piece: a console takes long for each.
+        details = "".join(f"\n  {printable(detail)}" for detail in _details(table))
+        style = _STYLES.get(table.action, "")
+        text = Text.assemble("\n", (printable(head), style), details)
+        out.print(text, highlight=False, soft_wrap=True)
     for one in plan.passed_over:
         line(f"passed over  {one.table}: {one.reason.value}")
 

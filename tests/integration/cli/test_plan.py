@@ -232,7 +232,7 @@ def test_a_frozen_definition_is_set_aside(shop):
     assert "freeze" in tables(planned)["public.demo_orders"]["reason"]
     assert definitions(planned) == []
     shown = shop.run("plan", PIPELINE__SCHEMA_CHANGES="freeze").out
-    assert "1 tables; the run will end with exit code 3" in shown
+    assert "1 of 3 tables; the run will end with exit code 3" in shown
     shop.run("cdc", code=3, PIPELINE__SCHEMA_CHANGES="freeze")
 
 

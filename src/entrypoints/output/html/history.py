@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 #: Points of a chart.
 BUCKETS = 168
+#: The usual interval between runs is that of the last ones, and is not known from fewer.
+INTERVALS_USED = 50
+INTERVALS_NEEDED = 5
 #: A run that follows leaves a receipt each minute; without one for so long it is gone.
 SILENCE = timedelta(minutes=5)
 
@@ -79,7 +82,9 @@ class History:
 
     @classmethod
     def of(cls, receipts: Iterable[RunReceipt], now: datetime) -> History:
-        return cls(sorted(receipts, key=lambda receipt: (receipt.ended_at, receipt.seq)), now)
+        # A table of another version may lack columns; its receipts have None there.
+        dated = [receipt for receipt in receipts if receipt.started_at and receipt.ended_at]
+        return cls(sorted(dated, key=lambda receipt: (receipt.ended_at, receipt.seq or 0)), now)
 
     @cached_property
     def runs(self) -> list[RunSummary]:
@@ -113,7 +118,7 @@ class History:
         return [Episode(tuple(runs)) for runs in found]
 
     def _summary(self, rows: Sequence[RunReceipt]) -> RunSummary:
-        last = max(rows, key=lambda receipt: receipt.seq)
+        last = max(rows, key=lambda receipt: receipt.seq or 0)
         return RunSummary(
             command=last.command,
             started_at=last.started_at,
@@ -122,8 +127,8 @@ class History:
             goes_on=last.exit_code is None and self.now - last.ended_at < SILENCE,
             error=last.error or "",
             changes=sum(map(changes, rows)),
-            rows_read=sum(receipt.rows_read for receipt in rows),
-            tables=max(receipt.tables for receipt in rows),
+            rows_read=sum(receipt.rows_read or 0 for receipt in rows),
+            tables=max(receipt.tables or 0 for receipt in rows),
         )
 
     @cached_property
@@ -133,10 +138,12 @@ class History:
 
     @cached_property
     def interval(self) -> timedelta | None:
-        """How far apart the receipts of successful loads usually are."""
+        """How far apart the receipts of successful loads usually are; None if there are few."""
         ends = [r.ended_at for r in self.receipts if r.exit_code in (0, None) and _loads(r)]
         gaps = [later - earlier for earlier, later in pairwise(ends)]
-        return timedelta(seconds=median(gap.total_seconds() for gap in gaps)) if gaps else None
+        if len(gaps) < INTERVALS_NEEDED:
+            return None
+        return timedelta(seconds=median(gap.total_seconds() for gap in gaps[-INTERVALS_USED:]))
 
     @cached_property
     def start(self) -> datetime:
@@ -200,7 +207,8 @@ class History:
 
 def changes(receipt: RunReceipt) -> int:
     """Rows changed; a TRUNCATE counts as one change."""
-    return receipt.inserts + receipt.updates + receipt.deletes + receipt.truncates
+    counts = (receipt.inserts, receipt.updates, receipt.deletes, receipt.truncates)
+    return sum(count or 0 for count in counts)
 
 
 def as_of(receipt: RunReceipt) -> datetime | None:

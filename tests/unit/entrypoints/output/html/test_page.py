@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cdc_core.use_cases.show_status import TableLine
+from cdc_core.values.runs import receipts_as_rows, receipts_of_rows
 from entrypoints.output.html.assessment import Level, assess, late_after
 from entrypoints.output.html.history import BUCKETS, History
 from entrypoints.output.html.markup import Html, join, tag, text
@@ -182,6 +183,21 @@ def test_what_counts_as_late_follows_the_interval_of_the_runs():
     assert late_after(quick) == timedelta(minutes=5)
     assert timedelta(hours=17) < late_after(slow) < timedelta(hours=19)
     assert late_after(History.of([], NOW)) == timedelta(hours=1)
+    # Two runs by hand, one after the other, say nothing about a schedule.
+    assert late_after(History.of(Week().run()[:2], NOW)) == timedelta(hours=1)
+
+
+def test_receipts_of_a_table_without_some_columns_are_shown():
+    """Another version made it; what is missing reads as None."""
+    facts = calm()
+    names = {name for name in vars(facts.receipts[0]) if name not in ("run_id", "command")}
+    lacking = receipts_of_rows(receipts_as_rows(facts.receipts).drop_columns(sorted(names - {
+        "started_at", "ended_at", "exit_code",
+    })))  # fmt: skip
+    page = render(replace(facts, receipts=lacking))
+    assert "679 runs" in page
+    undated = receipts_of_rows(receipts_as_rows(facts.receipts).drop_columns(["ended_at"]))
+    assert "No run has left a receipt" in render(replace(facts, receipts=undated))
 
 
 def test_the_age_of_the_data_grows_while_runs_fail():
