@@ -16,17 +16,22 @@ from adapters.dlt_destination.files.parquet import write_chunks, write_table
 from entrypoints.container import Container
 
 if TYPE_CHECKING:
+    from cdc_core.ports.snapshot_source import Snapshot
     from cdc_core.values.changes import TableChanges
+    from cdc_core.values.relation import Relation
 
 
 def snapshot_to_parquet(container: Container, folder: Path) -> None:
     tables = container.catalog().tables()
     with container.snapshot_source().begin(create_slot=False) as snapshot:
         for table in tables:
-            relation = table.relation
-            schema = pa.schema([(column.name, column.arrow_type) for column in relation.columns])
-            pieces = (piece.rows for piece in snapshot.read(relation))
-            write_chunks(pieces, schema, folder, str(relation.table))
+            relation_to_parquet(snapshot, table.relation, folder)
+
+
+def relation_to_parquet(snapshot: Snapshot, relation: Relation, folder: Path) -> None:
+    schema = pa.schema([(column.name, column.arrow_type) for column in relation.columns])
+    pieces = (piece.rows for piece in snapshot.read(relation))
+    write_chunks(pieces, schema, folder, str(relation.table))
 
 
 def wal_to_parquet(container: Container, folder: Path) -> None:

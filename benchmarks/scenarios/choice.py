@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.scenarios import changes, fixed_cost, growth, latency, small_tables, tables
+from benchmarks.scenarios import changes, fixed_cost, growth, latency, small_tables, spark, tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,6 +23,7 @@ CASES: Mapping[str, Callable[[Bench], CaseResult]] = {
     "giant-transaction": changes.giant_transaction,
     "giant-transaction-twice": changes.giant_transaction_twice,
     "snapshot": tables.snapshot,
+    "spark": spark.spark,
     "latency": latency.latency,
     "fixed-cost": fixed_cost.fixed_cost,
     "small-tables": small_tables.small_tables,

@@ -47,6 +47,16 @@ def test_every_command_is_measured_over_many_tables(tmp_path):
     assert [(figure.rows, figure.runs, figure.note) for figure in case.figures] == [(3, 1, "")] * 6
 
 
+@pytest.mark.spark
+def test_spark_reads_every_row(tmp_path):
+    path = tmp_path / "results.json"
+    main(["spark", *SMALL, "--json", str(path)])
+    (case,) = read_report(path).cases
+    ours, jdbc = case.figures[:3], case.figures[3]
+    assert [(figure.rows, figure.runs, figure.note) for figure in ours] == [(1000, 1, "")] * 3
+    assert jdbc.runs == 1 or "libpostgresql-jdbc-java" in jdbc.note
+
+
 def test_an_unknown_case_or_peer_is_refused(capsys):
     for wrong in (["insert"], ["inserts", "--peers", "debezum"]):
         with pytest.raises(SystemExit):
