@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from tests.support.audit import RULES, TABLES, AuditedWork
-from tests.support.lakes import LocalLake
+from tests.support.lakes import LocalLake, lake_of
 from tests.support.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -54,12 +54,12 @@ def test_rows_of_a_detached_partition_are_deletes_and_nothing_is_read_again(
     assert ended == {1, 2, 4}
 
 
-@pytest.mark.parametrize("kind", ["duckdb"])
+@pytest.mark.parametrize("kind", ["duckdb", "delta", "databricks"])
 def test_every_image_is_the_one_that_the_database_recorded(
     database: str, tmp_path: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:
     transactions = request.config.getoption("--history-transactions")
-    lake, chance = LocalLake(kind, tmp_path), random.Random(3)
+    lake, chance = lake_of(kind, tmp_path, request), random.Random(3)
     pipeline = Pipeline(
         database,
         lake,

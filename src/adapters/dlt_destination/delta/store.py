@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
-from pyarrow import dataset
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from adapters.dlt_destination.columns import all_fields, replaced_fields, with_columns
@@ -30,7 +30,6 @@ from adapters.dlt_destination.delta.run_log import DeltaRunLog
 from adapters.dlt_destination.dlt.errors import root_cause
 from adapters.dlt_destination.dlt.filesystem_client import storage_options
 from adapters.dlt_destination.dlt.state_keeping import StateInFiles
-from adapters.dlt_destination.duckdb.memory import MemoryLimit
 from adapters.dlt_destination.failures import scrubbed
 from adapters.dlt_destination.files import written_files
 from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS, gathered
@@ -74,9 +73,6 @@ NO_TABLES = ("init", LOG_FOLDER, written_files.FOLDER)
 #: Larger merges are streamed, not read into memory.
 STREAMED_ROWS = 2_000_000
 STREAMED_BYTES = 256 << 20
-
-#: DuckDB's memory for queries on the target. Beyond it, DuckDB spills to the work folder.
-MEMORY_MB = 512
 
 #: Properties of new tables: how long unneeded files are kept for readers of earlier versions. Every
 #: merge leaves such files behind.
@@ -326,8 +322,9 @@ class DeltaStore:
                 case StagedMerge(MultisetMerge() as merge):
                     self._merge_multiset(client, table, merge, step)
                 case StagedCells():
-                    source = _query(merge_sql.cells_source(DUCKDB, "staged"), step)
-                    self._merge(client, table, source, merge_sql.cells_rules(DATAFUSION))
+                    sql = merge_sql.cells_source(DUCKDB, queries.STAGED)
+                    rules = merge_sql.cells_rules(DATAFUSION)
+                    self._merge_result(client, table, sql, rules, step.paths)
 
     def _write_history(self, client: Any, step: HistoryStep, paths: Sequence[Path]) -> None:
         table, held = step.table.name, self.columns_of(client, step.table.name).names
@@ -363,7 +360,7 @@ class DeltaStore:
         sql: str,
         rules: MergeRules,
         paths: Sequence[Path],
-        tables: Sequence[str],
+        tables: Sequence[str] = (),
         relations: Mapping[str, Any] | None = None,
     ) -> None:
         """Merge the result of a query over these Delta tables."""
@@ -391,10 +388,10 @@ class DeltaStore:
         remote = [place for name in step.written for place in durable.get(name, ())]
         found = {}
         if local:
-            found["rows here"] = dataset.dataset(local, format="parquet")
+            found["rows here"] = pads.dataset(local, format="parquet")
         if remote:
             files = PyFileSystem(FSSpecHandler(client.fs_client))
-            found["rows stored"] = dataset.dataset(remote, format="parquet", filesystem=files)
+            found["rows stored"] = pads.dataset(remote, format="parquet", filesystem=files)
         return found
 
     def _kept_rows(self, client: Any, step: Replacement, old: pa.Schema) -> Path | None:
@@ -460,23 +457,24 @@ class DeltaStore:
         return pa.schema(self._open(client, table).schema().to_arrow())
 
     def _merge_keyed(self, client: Any, table: str, merge: KeyedMerge, step: StagedMerge) -> None:
+        rules = merge_sql.keyed_rules(DATAFUSION, merge)
         if merge.has_hops:
-            delta = self._open(client, table)
-            sql = merge_sql.keyed_source(DUCKDB, merge, "staged", "target")
-            source = _query(sql, step, delta.to_pyarrow_dataset())
-        elif step.rows > STREAMED_ROWS or _bytes_of(step.paths) > STREAMED_BYTES:
+            target = queries.relation(table)
+            sql = merge_sql.keyed_source(DUCKDB, merge, queries.STAGED, target)
+            self._merge_result(client, table, sql, rules, step.paths, [table])
+            return
+        if step.rows > STREAMED_ROWS or _bytes_of(step.paths) > STREAMED_BYTES:
             source = _reader(_staged(step), merge.rows.schema)
         else:
             source = pa.concat_tables([pq.read_table(path) for path in step.paths])
-        self._merge(client, table, source, merge_sql.keyed_rules(DATAFUSION, merge))
+        self._merge(client, table, source, rules)
 
     def _merge_multiset(
         self, client: Any, table: str, merge: MultisetMerge, step: StagedMerge
     ) -> None:
-        delta = self._open(client, table)
-        sql = merge_sql.multiset_source(DUCKDB, merge, "staged", "target")
-        source = _query(sql, step, delta.to_pyarrow_dataset())
-        self._merge(client, table, source, merge_sql.multiset_rules(DATAFUSION, merge))
+        sql = merge_sql.multiset_source(DUCKDB, merge, queries.STAGED, queries.relation(table))
+        rules = merge_sql.multiset_rules(DATAFUSION, merge)
+        self._merge_result(client, table, sql, rules, step.paths, [table])
 
     def _merge(
         self, client: Any, table: str, source: pa.Table | pa.RecordBatchReader, rules: MergeRules
@@ -690,24 +688,6 @@ def _groups(source: Any) -> Iterator[pa.Table]:
     with pq.ParquetFile(source) as file:
         for number in range(file.num_row_groups):
             yield file.read_row_group(number)
-
-
-def _query(sql: str, step: StagedMerge | StagedCells, target: Any = None) -> pa.Table:
-    """Run a merge's SQL over the staged files and, if given, the target's files."""
-    import duckdb
-
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        memory = MemoryLimit()
-        memory.at_least(connection, MEMORY_MB)
-        connection.execute("SET temp_directory = ?", [str(step.paths[0].parent / "spill")])
-        staged = connection.read_parquet(
-            [str(path) for path in step.paths], hive_partitioning=False
-        )
-        connection.register("staged", staged)
-        if target is not None:
-            connection.register("target", target)
-        return memory.within(connection, lambda: connection.sql(sql).to_arrow_table())
 
 
 def _batches(dataset: Any, columns: Sequence[str]) -> Iterator[pa.Table]:
