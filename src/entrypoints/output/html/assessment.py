@@ -15,9 +15,10 @@ from entrypoints.output.html.wording import ago, duration, plural
 from entrypoints.output.progress import size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
+    from cdc_core.use_cases.show_status import TableLine
     from entrypoints.output.html.facts import PageFacts
     from entrypoints.output.html.history import History, RunSummary
 
@@ -171,20 +172,28 @@ def _tasks(facts: PageFacts, history: History) -> Iterator[Task]:
     yield from _silence(facts, history)
 
 
+def _waiting(facts: PageFacts) -> list[TableLine]:
+    """The tables that need a snapshot."""
+    lines = facts.report.tables if facts.report else ()
+    return [line for line in lines if line.state == TableStatus.NEEDS_SNAPSHOT.value]
+
+
+def _snapshot_command(waiting: Sequence[TableLine]) -> str:
+    return f"pgbronze snapshot {tables_option(line.table for line in waiting)}"
+
+
 def _waiting_tables(facts: PageFacts) -> Iterator[Task]:
-    assert facts.report is not None
-    waiting = [t for t in facts.report.tables if t.state == TableStatus.NEEDS_SNAPSHOT.value]
+    waiting = _waiting(facts)
     if not waiting:
         return
-    names = [line.table for line in waiting]
     shown = ", ".join(f"{line.table} ({line.reason})" for line in waiting[:3])
-    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-    tables = "table needs" if len(names) == 1 else "tables need"
+    more = f" and {len(waiting) - 3:,} more" if len(waiting) > 3 else ""
+    tables = "table needs" if len(waiting) == 1 else "tables need"
     yield Task(
         Level.BAD,
-        f"{len(names):,} {tables} a snapshot: {shown}{more}",
+        f"{len(waiting):,} {tables} a snapshot: {shown}{more}",
         "The next cdc reads them, unless it refuses to. To read them now:",
-        (f"pgbronze snapshot {tables_option(names)}",),
+        (_snapshot_command(waiting),),
     )
 
 
@@ -192,6 +201,8 @@ def _failures(facts: PageFacts, history: History) -> Iterator[Task]:
     """The last run of each command, if it failed; what the status says better is left out."""
     report = facts.report
     known = " ".join([str(facts.error or ""), report.problem if report else ""])
+    # The task of the tables that wait says more than the error of the run that set them aside.
+    waiting = _snapshot_command(_waiting(facts)) if report and not report.problem else ""
     last: dict[str, RunSummary] = {}
     for run in history.runs:
         last.setdefault(run.command, run)
@@ -209,6 +220,8 @@ def _failures(facts: PageFacts, history: History) -> Iterator[Task]:
             )
             continue
         task = _task(Level.BAD if run.exit_code != 1 or streak > 2 else Level.ATTENTION, run.error)
+        if task.commands == (waiting,):
+            continue
         error = run.error.partition("; ")[0]
         yield Task(
             task.level,

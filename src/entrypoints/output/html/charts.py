@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 1000, 100
 #: Labels below a chart, at most, and the steps between them.
 TICKS = 9
-STEPS = tuple(timedelta(hours=hours) for hours in (1, 2, 3, 6, 12, 24, 48, 168))
+STEPS = (
+    *(timedelta(minutes=minutes) for minutes in (1, 2, 5, 10, 15, 30)),
+    *(timedelta(hours=hours) for hours in (1, 2, 3, 6, 12, 24, 48, 168)),
+)
 
 
 def chart(
@@ -175,11 +178,13 @@ def _marks(starts: Sequence[datetime]) -> list[tuple[float, str]]:
     step = next((step for step in STEPS if covered / step <= TICKS), STEPS[-1])
     midnight = first.replace(hour=0, minute=0, second=0, microsecond=0)
     found = []
-    for number in range(int(timedelta(days=1) / step + covered / step) + 2):
-        moment = midnight + step * number
+    before = int((first - midnight) / step)
+    for number in range(int(covered / step) + 2):
+        moment = midnight + step * (before + number)
         share = (moment - first) / covered
         if 0.02 <= share <= 0.98:
-            found.append((share, moment.strftime("%a %-d" if step.days else "%H:%M")))
+            label = "%H:%M" if not step.days else "%a %-d" if step.days == 1 else "%-d %b"
+            found.append((share, moment.strftime(label)))
     return found
 
 

@@ -151,7 +151,7 @@ class History:
 
     @cached_property
     def step(self) -> timedelta:
-        return max((self.now - self.start) / BUCKETS, timedelta(seconds=1))
+        return max((self.now - self.start) / BUCKETS, timedelta(milliseconds=1))
 
     def bucket(self, moment: datetime) -> int:
         return min(BUCKETS - 1, max(0, int((moment - self.start) / self.step)))

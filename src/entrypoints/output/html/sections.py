@@ -145,7 +145,8 @@ def charts(facts: PageFacts, history: History) -> Html:
         )
         return tag("section", heading, tag("p", why, class_="quiet"))
     use = facts.report.wal_use if facts.report else None
-    each = f"rows changed in {duration(history.step.total_seconds())}"
+    step = history.step.total_seconds()
+    each = f"rows changed in {duration(step)}" if step >= 1 else "rows changed"
     covered = f"{duration((history.now - history.start).total_seconds())} of receipts, times in UTC"
     return tag(
         "section",

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cdc_core.use_cases.show_status import TableLine
+from cdc_core.values.errors import TablesNeedSnapshot
 from cdc_core.values.runs import receipts_as_rows, receipts_of_rows
 from entrypoints.output.html.assessment import Level, assess, late_after
+from entrypoints.output.html.charts import _marks
 from entrypoints.output.html.history import BUCKETS, History
 from entrypoints.output.html.markup import Html, join, tag, text
 from entrypoints.output.html.page import render
@@ -151,6 +153,44 @@ def test_a_lost_slot_is_one_thing_to_do():
     (task,) = found.tasks
     assert (task.level, task.commands) == (Level.BAD, ("pgbronze snapshot",))
     assert "is lost" in task.what
+
+
+def test_a_run_that_set_a_table_aside_and_the_table_are_one_thing_to_do():
+    facts = calm()
+    assert facts.report is not None
+    error = str(TablesNeedSnapshot({"public.payments": "the table was rewritten"}, frozen=True))
+    lines = [
+        replace(line, state="needs snapshot", reason="the table was rewritten")
+        if line.target == "payments"
+        else line
+        for line in facts.report.tables
+    ]
+    last = replace(facts.receipts[0], exit_code=3, error=error)
+    found = _assessed(
+        replace(
+            facts,
+            report=replace(facts.report, tables=lines),
+            receipts=[last, *facts.receipts[1:]],
+        )
+    )
+    (task,) = found.tasks
+    assert task.commands == ("pgbronze snapshot --tables public.payments",)
+    assert task.what.startswith("1 table needs a snapshot")
+
+
+@pytest.mark.parametrize("minutes", [0.01, 1, 45, 600, 60 * 24 * 30])
+def test_charts_end_now_whatever_time_they_cover(minutes):
+    """A receipt of the first minute is not drawn as if the time after it were known."""
+    start = NOW - timedelta(minutes=minutes)
+    one = replace(Week().run()[0], started_at=start, ended_at=start, lag_seconds=0.0)
+    history = History.of([one], NOW)
+    ages = history.ages()
+    assert ages[-1].start <= NOW
+    assert (ages[-1].value or 0) <= minutes * 60 + 1
+    marks = _marks([point.start for point in ages])
+    assert len(marks) <= 9
+    assert len({label for _, label in marks}) == len(marks)
+    assert minutes < 2 or len(marks) >= 2
 
 
 def test_before_the_first_snapshot_the_page_says_how_to_begin():
