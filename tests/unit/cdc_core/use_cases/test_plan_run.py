@@ -15,6 +15,7 @@ from cdc_core.plan.plan import Action, DefinitionKind, Run, RunPlan
 from cdc_core.tables.catalog_with_rules import CatalogWithRules
 from cdc_core.tables.table_rules import RuleSet
 from cdc_core.use_cases.plan_run import PlanRun
+from cdc_core.use_cases.take_snapshot import TakeSnapshot
 from cdc_core.values.table_rules import Rule
 from tests.support.fake_world import World, build
 
@@ -161,6 +162,38 @@ def test_an_excluded_column_is_left_out() -> None:
     with_n = [t for t in planned.tables if any(left.name == "n" for left in t.left_out)]
     assert with_n
     assert not any(column.name == "n" for table in planned.tables for column in table.columns)
+
+
+def test_history_tables_are_created_with_their_table_and_once() -> None:
+    world, _ = build(1)
+    rules = RuleSet((Rule(match=("public.keyed",), history=("log", "scd2")),))
+
+    def planned() -> RunPlan:
+        source = world.source()
+        catalog = CatalogWithRules(source, rules)
+        monitor, destination = InMemoryMonitor(world.postgres), InMemoryDestination(world.lake)
+        return PlanRun(monitor, source, catalog, destination).run()
+
+    def created(plan_: RunPlan) -> set[str]:
+        definitions = (d for table in plan_.tables for d in table.definitions)
+        return {d.table for d in definitions if d.kind is DefinitionKind.CREATE_TABLE}
+
+    first = planned()
+    keyed = next(table for table in first.tables if table.table == "public.keyed")
+    assert keyed.history == ("keyed_history", "keyed_scd2")
+    assert keyed.rules == {"history": ["log", "scd2"]}
+    assert keyed.statements == 5
+    source = world.source()
+    catalog = CatalogWithRules(source, rules)
+    TakeSnapshot(source, catalog, source, InMemoryDestination(world.lake)).run()
+    assert created(first) == world.lake.tables.keys() - {"_cdc_runs", "_cdc_run_tables"}
+    assert created(planned()) == set()
+    # Lost at the destination: read again, and the difference goes to the history that is there.
+    del world.lake.tables["keyed"]
+    again = planned()
+    keyed = next(table for table in again.tables if table.table == "public.keyed")
+    assert (keyed.action, keyed.history) == (Action.READ, ("keyed_history", "keyed_scd2"))
+    assert created(again) == {"keyed"}
 
 
 def test_an_unfinished_snapshot_reads_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
