@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cdc_core.values.partition_bounds import comparable, disjoint
+from cdc_core.values.table_rules import ColumnRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,4 +49,6 @@ def in_the_way(state: TableState, now: Fingerprint) -> frozenset[int] | None:
 
 def _types(state: TableState) -> Mapping[int, pa.DataType]:
     schema = state.target_table.schema
-    return {c.attnum: schema.field(c.target).type for c in state.columns if not c.dropped}
+    # Bounds say nothing of values that a rule changes.
+    kept = [c for c in state.columns if c.rule is ColumnRule.KEEP and not c.dropped]
+    return {c.attnum: schema.field(c.target).type for c in kept}

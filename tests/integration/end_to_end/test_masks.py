@@ -277,6 +277,32 @@ def test_rules_that_do_not_fit_end_every_command(
         assert [word for word in words if word not in told] == [], command
 
 
+def test_a_partition_by_a_hashed_column_is_detached(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Its bounds say nothing about the destination's rows, so the table is read again."""
+    lake = lake_of("duckdb", tmp_path, request)
+    pipeline = InProcess(
+        database,
+        lake,
+        SOURCES__PG_REPLICATION__TABLES='[{"match": "days", "mask": {"day": "hash"}}]',
+        SOURCES__PG_REPLICATION__MASK_KEY=KEY,
+    )
+    with psycopg.connect(database, autocommit=True) as sql:
+        columns = "id int, day int, PRIMARY KEY (id, day)"
+        sql.execute(f"CREATE TABLE days ({columns}) PARTITION BY RANGE (day)".encode())
+        sql.execute("CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM (0) TO (10)")
+        sql.execute("CREATE TABLE days_2 PARTITION OF days FOR VALUES FROM (10) TO (20)")
+        sql.execute("INSERT INTO days VALUES (1, 1), (2, 11), (3, 12)")
+        pipeline.run("snapshot")
+        sql.execute("INSERT INTO days VALUES (4, 13); ALTER TABLE days DETACH PARTITION days_1")
+        assert "reading public.days: a partition was detached" in " ".join(
+            pipeline.run("cdc").split()
+        )
+        assert sorted(lake.rows("days", "id")) == [(2,), (3,), (4,)]
+        pipeline.run("verify")
+
+
 @pytest.mark.parametrize("reader", ["copy", "sql_database"])
 def test_every_type_is_hashed_by_its_text(
     reader: str, database: str, tmp_path: Path, request: pytest.FixtureRequest
