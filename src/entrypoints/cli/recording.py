@@ -6,13 +6,12 @@ import logging
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from pydantic import SecretStr
-
 from cdc_core.ports.progress import BatchLoaded
 from cdc_core.values.changes import Operations
 from cdc_core.values.errors import SettingsError
 from entrypoints.cli import parameters
 from entrypoints.output import log
+from entrypoints.settings.model import SourceSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +41,11 @@ _OF_THE_SOURCE = (
     "spark_max_connections",
 )
 _SOURCE, _SCHEMA_CHANGES = "sources.pg_replication", "pipeline.schema_changes"
+#: The settings of a recording, by dotted key.
+_RECORDED = {
+    _SCHEMA_CHANGES,
+    *(f"{_SOURCE}.{name}" for name in SourceSettings.model_fields if name not in _OF_THE_SOURCE),
+}
 
 
 def record(container: Container, file: Path, *, mask: bool, with_rows: bool) -> int:
@@ -87,12 +91,7 @@ def _report_recorded(recorder: Recorder, file: Path) -> None:
 
 def replay(container: Container, recording: Recording) -> int:
     """Run a recording into the container's destination."""
-    from adapters.pgoutput.recording.recorded_source import (
-        RecordedCatalog,
-        RecordedChanges,
-        RecordedSnapshots,
-        recorded_checkpoint,
-    )
+    from adapters.pgoutput.recording.recorded_source import recorded_run
     from cdc_core.tables.catalog_with_rules import CatalogWithRules
     from cdc_core.use_cases.replay_changes import ReplayChanges
     from entrypoints.container import rule_set
@@ -105,11 +104,10 @@ def replay(container: Container, recording: Recording) -> int:
         index["server_version"] // 10_000,
         "values masked" if index["masked"] else "values as they are",
     )
-    source = RecordedChanges(recording, settings.source.batch_max_bytes)
-    container.change_source.override(source)
-    rules = rule_set(settings)
-    container.catalog.override(CatalogWithRules(RecordedCatalog(recording), rules))
-    container.snapshot_source.override(RecordedSnapshots(recording))
+    recorded = recorded_run(recording, settings.source.batch_max_bytes)
+    container.change_source.override(recorded.changes)
+    container.catalog.override(CatalogWithRules(recorded.catalog, rule_set(settings)))
+    container.snapshot_source.override(recorded.snapshots)
     counted = _Counted()
     with open_progress() as progress:
         container.progress().add(progress)
@@ -117,8 +115,8 @@ def replay(container: Container, recording: Recording) -> int:
         run = ReplayChanges(
             container.destination(),
             container.stream_changes(),
-            recorded_checkpoint(recording),
-            lambda target: recording.rows(index["rows"][target]) if target in index["rows"] else (),
+            recorded.checkpoint,
+            recorded.rows,
             _place(settings),
         )
         try:
@@ -164,7 +162,7 @@ def _run_settings(settings: Settings) -> dict[str, Any]:
     found = {
         f"{_SOURCE}.{name}": value
         for name, value in source.model_dump(mode="json", exclude_none=True, by_alias=True).items()
-        if name not in _OF_THE_SOURCE and not isinstance(getattr(source, name), SecretStr)
+        if f"{_SOURCE}.{name}" in _RECORDED
     }
     return {**found, _SCHEMA_CHANGES: settings.pipeline.schema_changes}
 
@@ -179,14 +177,19 @@ def replay_settings(
             "run: pgbronze replay FILE --destination duckdb, or delta",
         )
     from adapters.pgoutput.recording.recorded_source import REPLAY_MASK_KEY
+    from adapters.pgoutput.recording.recording_file import no_recording
 
     chosen = {
         "pipeline.destination": destination or "duckdb",
         f"{_SOURCE}.mask_key": REPLAY_MASK_KEY,
     }
-    settings = parameters.settings(
-        {**options, **recording.index["settings"], **chosen}, needs_source=False
-    )
+    recorded = recording.index.get("settings")
+    if not isinstance(recorded, dict):
+        raise no_recording(recording.file, "it has no settings")
+    # The file may come from a stranger: it must not say where to write.
+    if others := recorded.keys() - _RECORDED:
+        raise no_recording(recording.file, f"it has the setting {min(others)}")
+    settings = parameters.settings({**options, **recorded, **chosen}, needs_source=False)
     log.redact.add(settings.secret_values())
     if "://" in _place(settings).removeprefix("file://"):
         raise SettingsError(

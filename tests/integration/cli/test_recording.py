@@ -81,6 +81,18 @@ def rewritten(file: Path, **changes: object) -> None:
             archive.writestr(name, data)
 
 
+def retargeted(file: Path, target: str) -> None:
+    """Give the tables of the checkpoint another target."""
+    checkpoint = json.loads(content(file)["recording.json"])["checkpoint"]
+    for table in checkpoint["tables"]:
+        table["target"] = target
+    rewritten(file, checkpoint=checkpoint)
+
+
+#: A recording must not say where its replay writes.
+DUCKDB = "is no recording: it has the setting destination.duckdb.credentials"
+
+
 @pytest.mark.parametrize("kind", ["duckdb", "delta"])
 def test_a_recording_runs_without_the_source(
     shop: Shop, recorded: Callable[..., Path], kind: str
@@ -232,6 +244,11 @@ def test_a_message_that_cannot_be_decoded_is_in_the_file(
     ("change", "line"),
     [
         (lambda file: rewritten(file, format=FORMAT + 1), "has format 2 of recordings, written by"),
+        (lambda file: rewritten(file, settings={"destination.duckdb.credentials": "/x"}), DUCKDB),
+        (lambda file: rewritten(file, settings=None), "is no recording: it has no settings"),
+        (lambda file: rewritten(file, catalog={}), "is no recording: its index cannot be read"),
+        (lambda file: rewritten(file, slot={"x": 1}), "is no recording: its index cannot be read"),
+        (lambda file: retargeted(file, "../../out"), "is no recording: it names the table"),
         (lambda file: file.write_bytes(b"no zip"), "is no recording"),
         (lambda file: file.write_bytes(b""), "is no recording"),
         (lambda file: file.write_bytes(file.read_bytes()[:-50]), "is no recording"),

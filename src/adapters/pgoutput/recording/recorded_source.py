@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from adapters.pgoutput.changes.batch_decoding import BatchDecoding
 from adapters.pgoutput.recording.catalog_answers import CatalogAnswers
+from adapters.pgoutput.recording.recording_file import no_recording
 from adapters.pgoutput.wire.query_rows import ReadRows
 from adapters.pgoutput.wire.types import TypeMap
 from cdc_core.ports.change_source import SlotState
@@ -17,9 +18,12 @@ from cdc_core.values.changes import Unrepresentable
 from cdc_core.values.checkpoint import Checkpoint, SourceIdentity
 from cdc_core.values.lsn import Lsn
 from cdc_core.values.masks import Hasher
+from cdc_core.values.naming import FORBIDDEN_IN_TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+    import pyarrow as pa
 
     from adapters.pgoutput.recording.recording_file import Recording
     from adapters.pgoutput.wire.message_run import MessageRun
@@ -47,6 +51,42 @@ def recorded_checkpoint(recording: Recording) -> Checkpoint:
         for oid, state in found.tables.items()
     }
     return replace(found, source=found.source.as_replay(), tables=tables)
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """What a run that replays a recording needs. `rows` returns what a target table held."""
+
+    checkpoint: Checkpoint
+    changes: RecordedChanges
+    catalog: RecordedCatalog
+    snapshots: RecordedSnapshots
+    rows: Callable[[str], Iterable[pa.Table]]
+
+
+def recorded_run(recording: Recording, batch_max_bytes: int) -> RecordedRun:
+    """Read the index of a recording, which may come from a stranger; `SettingsError` if it lacks
+    something, or names a table that no run would write."""
+    index = recording.index
+    try:
+        checkpoint = recorded_checkpoint(recording)
+        rows = {str(target): str(name) for target, name in index["rows"].items()}
+        run = RecordedRun(
+            checkpoint,
+            RecordedChanges(recording, batch_max_bytes),
+            RecordedCatalog(recording),
+            RecordedSnapshots(recording),
+            lambda target: recording.rows(rows[target]) if target in rows else (),
+        )
+        RecordedSnapshot(recording)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        kind = type(error).__name__
+        raise no_recording(recording.file, f"its index cannot be read ({kind})") from None
+    for state in checkpoint.tables.values():
+        # Destinations make files and folders of these names.
+        if not state.target or any(c in FORBIDDEN_IN_TABLES for c in state.target):
+            raise no_recording(recording.file, f"it names the table {state.target!r}")
+    return run
 
 
 class RecordedChanges:

@@ -77,7 +77,8 @@ class RecordingWriter:
 class Recording:
     """An open recording."""
 
-    def __init__(self, archive: zipfile.ZipFile, index: dict[str, Any]) -> None:
+    def __init__(self, file: Path, archive: zipfile.ZipFile, index: dict[str, Any]) -> None:
+        self.file = file
         self._archive = archive
         self.index = index
 
@@ -134,13 +135,13 @@ def open_recording(file: Path) -> Iterator[Recording]:
     except OSError as error:
         raise SettingsError(f"{file} cannot be read: {error.strerror}", "name the file") from None
     except zipfile.BadZipFile:
-        raise _no_recording(file) from None
+        raise no_recording(file) from None
     with archive:
         try:
             index = json.loads(archive.read(_INDEX))
             made, by = int(index["format"]), str(index["written_by"])
         except (KeyError, ValueError, TypeError, zipfile.BadZipFile):
-            raise _no_recording(file) from None
+            raise no_recording(file) from None
         if made != FORMAT:
             raise SettingsError(
                 f"{file} has format {made} of recordings, written by {by}; this version reads "
@@ -149,11 +150,14 @@ def open_recording(file: Path) -> Iterator[Recording]:
             )
         if damaged := _damaged(archive):
             raise SettingsError(f"{file} is damaged at {damaged}", "copy it again, in binary mode")
-        yield Recording(archive, index)
+        yield Recording(file, archive, index)
 
 
-def _no_recording(file: Path) -> SettingsError:
-    return SettingsError(f"{file} is no recording", "name a file that pgbronze record wrote")
+def no_recording(file: Path, why: str = "") -> SettingsError:
+    because = f": {why}" if why else ""
+    return SettingsError(
+        f"{file} is no recording{because}", "name a file that pgbronze record wrote"
+    )
 
 
 def _damaged(archive: zipfile.ZipFile) -> str | None:
