@@ -148,7 +148,7 @@ class TableState:
         """The columns that the source still has, by their names there."""
         return {column.name: column for column in self.columns if not column.dropped}
 
-    @property
+    @cached_property
     def column_rules(self) -> dict[str, ColumnRule]:
         """Rules of columns that the source still has, by every name that they had in the stream."""
         rules = {c.attnum: c.rule for c in self.sent.values() if c.rule is not ColumnRule.KEEP}

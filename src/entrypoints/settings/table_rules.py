@@ -49,7 +49,7 @@ def _columns_or_auto(value: Any) -> Any:
     if value == "auto":
         return value
     if isinstance(value, list | tuple) and len(value) > _CLUSTERED:
-        raise ValueError(f"names more than {_CLUSTERED} columns")
+        raise ValueError("names more than four columns")
     if isinstance(value, str):
         raise ValueError('must be "auto" or a list of columns')  # noqa: TRY004 - as above
     return _names(value)

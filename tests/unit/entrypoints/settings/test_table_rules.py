@@ -89,6 +89,7 @@ def test_rules_of_the_command_line(monkeypatch):
         ([{"match": "s.t", "json": "text"}], ["rule 1", "s.t", "json", "text", "variant"]),
         ([{"match": "s.t", "arrays": "list"}], ["rule 1", "s.t", "arrays", "list", "array"]),
         ([{"match": "s.t", "cluster_by": "id"}], ["rule 1", "s.t", "cluster_by", "auto"]),
+        ([{"match": "s.t", "cluster_by": list("abcde")}], ["rule 1", "s.t", "cluster_by", "four"]),
         ([{"match": "s.t", "exclude_columns": "id"}], ["rule 1", "s.t", "exclude_columns", "list"]),
         (
             [{"match": "s.t", "exclude_columns": ["a"], "include_columns": ["b"]}],
