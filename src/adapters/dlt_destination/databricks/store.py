@@ -27,6 +27,7 @@ from adapters.dlt_destination.columns import (
     with_columns,
 )
 from adapters.dlt_destination.databricks.carry_over import what_others_put_on
+from adapters.dlt_destination.databricks.engines import WarehouseEngine
 from adapters.dlt_destination.databricks.errors import error_for
 from adapters.dlt_destination.databricks.multi_table_transaction import (
     CATALOG_COMMITS,
@@ -126,18 +127,19 @@ class DatabricksStore:
         settings: Mapping[str, Any],
         pipeline: str,
         retry_policy: RetryPolicy,
-        engine: Engine,
+        engine: Engine | None = None,
         *,
         in_one_transaction: bool = False,
         credentials: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
-        """`credentials` reads dlt's keys again, if they can change during a run."""
+        """`engine` is by default a warehouse. `credentials` reads dlt's keys again, if they can
+        change during a run."""
         self._settings = settings
         self._pipeline = pipeline
         self._read_credentials = credentials
         self._logged_in = False
-        self._engine = engine
-        self.sessions = Sessions(retry_policy, self._credentials, engine.connect)
+        self._engine = engine or WarehouseEngine()
+        self.sessions = Sessions(retry_policy, self._credentials, self._engine.connect)
         #: The statements of a batch, if it is one transaction.
         self.block = MultiTableTransaction() if in_one_transaction else None
         #: Columns from `information_schema`, read once in this run, and from DESCRIBE since then.
