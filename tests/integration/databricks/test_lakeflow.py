@@ -14,7 +14,7 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,24 @@ found.get_context = lambda: context
 """
 
 
+#: A job's own session and the folders of its volumes. The client is beside the environment's own
+#: packages, because the environment does not list Databricks' build of it.
+SESSION = """
+import sys
+sys.path.append({client!r})
+from pathlib import Path
+from pyspark.sql import SparkSession
+SparkSession.builder.remote({remote!r}).getOrCreate()
+from adapters.dlt_destination.databricks import spark_connection
+def volume_path(place):
+    catalog, schema, volume, *rest = place.removeprefix("/Volumes/").split("/")
+    return Path({root!r}, catalog, schema, "volumes", volume, *rest)
+spark_connection.volume_path = volume_path
+"""
+#: The version of Spark's client in each serverless environment.
+CLIENTS = {"4": "4.0", "5": "4.0", "6": "4.1"}
+
+
 class JobLake(WarehouseLake):
     """Nothing is set but how the connector reaches a warehouse that is not on the internet."""
 
@@ -81,6 +99,8 @@ class Workspace:
     environment: CleanEnvironment
     warehouse: Warehouse
     folder: Path
+    #: Python that gives the job a Spark session, as a job on Databricks has one.
+    session: str = ""
 
     @property
     def principal(self) -> dict[str, str]:
@@ -125,16 +145,15 @@ class Workspace:
         job = jobs(
             "prod",
             catalog=self.warehouse.catalog,
-            http_path=self.warehouse.http_path,
             secret_scope="team",
             secret_key="shop",
-            **variables,
+            **{"http_path": self.warehouse.http_path, **variables},
         )[name]
         task_key = task_key or name
         script = tasks(job)[task_key]
         arguments = parameters(job, task_key, **job_parameters)
         task = {
-            "before": self._login + in_the_way(way, self.folder),
+            "before": self._login + self.session + in_the_way(way, self.folder),
             "package_name": script["package_name"],
             "entry_point": "pipeline_main" if mode else script["entry_point"],
             "parameters": [*arguments, f"--mode={mode}"] if mode else arguments,
@@ -241,6 +260,38 @@ def test_the_wheel_runs_in_every_environment(workspace: Workspace, database: str
             found = workspace.run("hook first", name, **more)
             assert found.succeeded, found
             assert_equal(connection, lake)
+
+
+@every_environment
+def test_the_jobs_run_without_a_warehouse(
+    workspace: Workspace, database: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Their own Spark sessions run the statements."""
+    environment = request.node.callspec.params["serverless"]
+    client = tmp_path / "client"
+    subprocess.run(
+        ["uv", "pip", "install", "--quiet", "--target", str(client),
+         "--python", str(workspace.environment.python),
+         f"pyspark-client=={CLIENTS[environment]}.*",
+         "--constraints", str(constraints.shipped_file(environment))],
+        check=True,
+    )  # fmt: skip
+    warehouse = workspace.warehouse
+    session = SESSION.format(
+        client=str(client), remote=warehouse.spark_remote(), root=warehouse.root
+    )
+    workspace = replace(workspace, session=session)
+    lake = JobLake(warehouse, workspace.folder)
+    before = warehouse.counters().get("thrift_requests", 0)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(TABLES)
+        workload = Workload(connection, seed=24)
+        for name, more in (("full_load", {}), ("cdc_stream", {"follow_seconds": "0"})):
+            workload.run(20)
+            found = workspace.run("hook first", name, variables={"http_path": ""}, **more)
+            assert found.succeeded, found
+            assert_equal(connection, lake)
+    assert warehouse.counters().get("thrift_requests", 0) == before
 
 
 def test_the_jobs_end_equal_whatever_is_in_the_way_of_dlt(

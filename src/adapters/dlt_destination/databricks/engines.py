@@ -20,7 +20,7 @@ class Engine(Protocol):
     """How a store reaches the place where its statements run. `keys` are dlt's credentials."""
 
     def require_reachable(self, keys: Mapping[str, Any]) -> None:
-        """Raises `OSError` soon if there is no way to it."""
+        """Raises `OSError` soon if there is no way to it. Called before the others."""
         ...
 
     def credentials(self, keys: Mapping[str, Any]) -> Any:
@@ -54,13 +54,19 @@ class WarehouseEngine:
 
 
 class SparkEngine:
-    """The Spark session that `session` returns. It needs no login, and no warehouse."""
+    """The Spark session that `session` returns. It needs no login, and no warehouse.
+
+    The session is asked for once, in the thread of the run: other threads have no active session.
+    """
 
     def __init__(self, session: Callable[[], Any]) -> None:
         self._session = session
+        self._found: Any = None
 
     def require_reachable(self, keys: Mapping[str, Any]) -> None:
-        """The session shows with its first statement whether it is there."""
+        """Raises `CdcError` if there is no session."""
+        if self._found is None:
+            self._found = self._session()
 
     def credentials(self, keys: Mapping[str, Any]) -> Any:
         from adapters.dlt_destination.databricks.credentials import SessionCredentials
@@ -70,7 +76,8 @@ class SparkEngine:
     def connect(self, parameters: dict[str, Any]) -> Any:
         from adapters.dlt_destination.databricks.spark_connection import SparkConnection
 
-        return SparkConnection(self._session(), parameters["session_configuration"])
+        assert self._found is not None
+        return SparkConnection(self._found, parameters["session_configuration"])
 
 
 def chosen_engine(
