@@ -63,7 +63,7 @@ class SparkEngine:
         self._session = session
         self._found: Any = None
 
-    def require_reachable(self, keys: Mapping[str, Any]) -> None:
+    def require_reachable(self, keys: Mapping[str, Any]) -> None:  # noqa: ARG002 - no login
         """Raises `CdcError` if there is no session."""
         if self._found is None:
             self._found = self._session()
