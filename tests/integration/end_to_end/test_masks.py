@@ -16,7 +16,7 @@ import pytest
 
 from tests.support import oracle, type_matrix
 from tests.support.lakes import lake_of
-from tests.support.pipeline import InProcess
+from tests.support.pipeline import InProcess, Pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -199,6 +199,39 @@ def test_nothing_unmasked_is_written(
     assert KEY not in "".join(output)
     held = [file for file in written.rglob("*") if file.is_file()]
     assert [file for file in held if KEY.encode() in file.read_bytes()] == []
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "delta"])
+def test_a_killed_run_leaves_nothing_unmasked(
+    kind: str, database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """While a transaction that is larger than memory allows arrives, and at other moments."""
+    place, temporary = tmp_path / "lake", tmp_path / "temporary"
+    place.mkdir()
+    temporary.mkdir()
+    lake = lake_of(kind, place, request)
+    pipeline = Pipeline(
+        database,
+        lake,
+        SOURCES__PG_REPLICATION__TABLES=json.dumps(RULES),
+        SOURCES__PG_REPLICATION__MASK_KEY=KEY,
+        SOURCES__PG_REPLICATION__BATCH_MAX_BYTES="1MB",
+        TMPDIR=str(temporary),
+        HOME=str(tmp_path),
+    )
+    with psycopg.connect(database, autocommit=True) as sql:
+        sql.execute(TABLES)
+        pipeline.run("snapshot")
+        sql.execute(
+            f"INSERT INTO people (ssn, id, email, phone, notes) SELECT 'MARKER-many-' || n, n, "
+            f"'MARKER-email', {NUMBER}, repeat('MARKER-', 20) FROM generate_series(1000, 30000) n"
+        )
+        for after in (1.5, 2.5):
+            pipeline.killed("cdc", after=after)
+            assert found_in(tmp_path, lake, []) == []
+        pipeline.run("cdc")
+        assert_masked(sql, lake)
+    assert found_in(tmp_path, lake, ["people", "heap"]) == []
 
 
 def test_the_search_finds_what_is_not_masked(
