@@ -327,6 +327,22 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
             f"{CLI}/test_bad_states.py::test_connection_refused",
         ],
     },
+    "Logins and recordings": {
+        "Passwords may change while a run follows": [
+            f"{CLI}/test_logins.py::test_the_password_command_runs_for_each_connection",
+            f"{CLI}/test_logins.py::test_a_rejected_password_is_read_again_if_it_changed",
+            f"{CLI}/test_logins.py::test_a_secret_that_rotates_while_a_run_follows",
+        ],
+        "A recording replays the hard cases without the source, with masked values too": [
+            f"{INTEGRATION}/recording/test_record_replay.py::test_the_replay_equals_the_source",
+            f"{INTEGRATION}/recording/test_record_replay.py"
+            "::test_masked_values_are_equal_where_the_originals_are",
+        ],
+        "A masked recording has no value of the source; no recording has a secret": [
+            f"{CLI}/test_recording.py::test_a_masked_file_has_no_value",
+            f"{CLI}/test_recording.py::test_the_file_has_no_secret_and_no_address",
+        ],
+    },
 }
 
 
