@@ -42,7 +42,7 @@ def chart(
     """
     known = [point for point in points if point.value is not None]
     if not known:
-        nothing = tag("p", "No receipt has this value yet.", class_="quiet")
+        nothing = tag("p", "No receipt of this time has the value.", class_="quiet")
         return tag("figure", _caption(title, what, ""), nothing, class_="chart")
     highest = max(known, key=lambda point: point.value or 0.0)
     top = highest.value or 0.0

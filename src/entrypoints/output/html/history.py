@@ -75,16 +75,29 @@ class Point:
 
 @dataclass(frozen=True)
 class History:
-    """`receipts` are sorted by time."""
+    """`receipts` are sorted by time. With `since` they are those from then on, and `reached` is the
+    state of the destination at that time."""
 
     receipts: Sequence[RunReceipt]
     now: datetime
+    since: datetime | None = None
+    reached: datetime | None = None
 
     @classmethod
     def of(cls, receipts: Iterable[RunReceipt], now: datetime) -> History:
         # A table of another version may lack columns; its receipts have None there.
         dated = [receipt for receipt in receipts if receipt.started_at and receipt.ended_at]
         return cls(sorted(dated, key=lambda receipt: (receipt.ended_at, receipt.seq or 0)), now)
+
+    def last(self, time: timedelta) -> History:
+        """The history of this time until now; all of it if it is shorter."""
+        since = self.now - time
+        if since <= self.start:
+            return self
+        recent = [receipt for receipt in self.receipts if receipt.ended_at >= since]
+        earlier = (receipt for receipt in self.receipts if receipt.ended_at < since)
+        reached = max((moment for each in earlier if (moment := as_of(each))), default=None)
+        return History(recent, self.now, since, reached)
 
     @cached_property
     def runs(self) -> list[RunSummary]:
@@ -147,7 +160,8 @@ class History:
 
     @cached_property
     def start(self) -> datetime:
-        return min((receipt.started_at for receipt in self.receipts), default=self.now)
+        first = min((receipt.started_at for receipt in self.receipts), default=self.now)
+        return self.since or first
 
     @cached_property
     def step(self) -> timedelta:
@@ -159,7 +173,7 @@ class History:
     def ages(self) -> list[Point]:
         """How old the destination's state was at most, in seconds."""
         found: list[float | None] = [None] * BUCKETS
-        state: datetime | None = None
+        state = self.reached
         moments = [(receipt.ended_at, as_of(receipt)) for receipt in self.receipts]
         ends = [(self.start + self.step * (n + 1), None) for n in range(BUCKETS)]
         # Before a receipt's own state counts, the former has become as old as it will.

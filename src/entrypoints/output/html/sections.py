@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cdc_core.values.checkpoint import TableStatus
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from entrypoints.output.html.assessment import Answer, Assessment, Task
     from entrypoints.output.html.facts import PageFacts
     from entrypoints.output.html.history import Episode, History
+
+#: How far back the charts go.
+CHARTS_SHOW = timedelta(days=7)
 
 #: Rows of the list of runs: the newest, and the failures before them.
 NEWEST_SHOWN = 12
@@ -144,10 +148,13 @@ def charts(facts: PageFacts, history: History) -> Html:
             else "Runs leave no receipts: pipeline.receipts is false."
         )
         return tag("section", heading, tag("p", why, class_="quiet"))
+    history = history.last(CHARTS_SHOW)
     use = facts.report.wal_use if facts.report else None
     step = history.step.total_seconds()
     each = f"rows changed in {duration(step)}" if step >= 1 else "rows changed"
-    covered = f"{duration((history.now - history.start).total_seconds())} of receipts, times in UTC"
+    time = history.now - history.start
+    last = f"{time.days} days" if time.days > 1 else duration(time.total_seconds())
+    covered = f"The last {last}, times in UTC"
     return tag(
         "section",
         heading,

@@ -251,6 +251,29 @@ def test_the_age_of_the_data_grows_while_runs_fail():
     assert 14 * 60 < ages[10] < 16 * 60
 
 
+def test_charts_go_back_a_week_and_know_the_state_at_its_start():
+    """Runs each 36 hours for a month: the first days of the week have an age too."""
+    day = timedelta(days=1)
+    month = [
+        replace(
+            Week().run()[0],
+            run_id=f"r{number}",
+            started_at=NOW - 1.5 * day * number,
+            ended_at=NOW - 1.5 * day * number,
+            lag_seconds=0.0,
+        )
+        for number in range(1, 20)
+    ]
+    history = History.of(month, NOW).last(7 * day)
+    assert history.start == NOW - 7 * day
+    assert len(history.receipts) == 4
+    ages = history.ages()
+    assert ages[0].value == pytest.approx((0.5 * day + day / 24).total_seconds(), rel=0.01)
+    assert max(point.value or 0 for point in ages) == pytest.approx(1.5 * day.total_seconds())
+    # A shorter history is shown as it is.
+    assert History.of(month[:2], NOW).last(7 * day).start == month[1].started_at
+
+
 def test_failures_with_one_cause_are_one_episode():
     history = History.of(troubled().receipts, NOW)
     failed = [episode for episode in history.episodes if episode.last.failed]
