@@ -231,6 +231,22 @@ def test_a_password_command_that_fails_is_exit_2(
         assert "wrong-s3cret" not in shown.error
 
 
+@pytest.mark.parametrize("command", ["plan", "status", "verify", "snapshot", "cdc", "record"])
+def test_every_command_ends_with_2_if_the_password_command_fails(
+    account: Account, command: str
+) -> None:
+    account.shop.environ["SOURCES__PG_REPLICATION__CREDENTIALS"] = account.dsn()
+    file = ["bug"] if command == "record" else []
+    shown = account.shop.run(command, *file, code=2, **{COMMAND: '["false"]'})
+    assert "the password command 'false' failed (exit code 1)" in shown.line
+
+
+def test_check_says_that_the_password_command_fails(account: Account) -> None:
+    account.shop.environ["SOURCES__PG_REPLICATION__CREDENTIALS"] = account.dsn()
+    shown = account.shop.run("check", code=3, **{COMMAND: '["false"]'})
+    assert "the password command 'false' failed (exit code 1)" in " ".join(shown.out.split())
+
+
 @pytest.mark.parametrize("given", ["cat file", '"cat"', "[]", '[""]', "[1]", '["a", null]', "{}"])
 def test_a_command_that_is_no_list_is_exit_2(shop: Shop, given: str) -> None:
     shown = shop.run("slot", "show", code=2, **{COMMAND: given})
