@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cdc_core.values.history import LogTruncate
-from cdc_core.values.merges import Replacement
+from cdc_core.values.merges import KeyedMerge, Replacement
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     import pyarrow as pa
 
     from cdc_core.values.history import HistoryStep
-    from cdc_core.values.merges import KeyedMerge, MultisetMerge
+    from cdc_core.values.merges import MultisetMerge
 
 
 @dataclass(frozen=True)
@@ -56,3 +57,15 @@ class Steps(dict[str, list[Step]]):
 
     def add(self, table: str, step: Step) -> None:
         self.setdefault(table, []).append(step)
+
+
+def history_tables(steps: Iterable[Step]) -> list[str]:
+    """Return the names of the history tables that steps write, each once, in order."""
+    names: list[str | None] = []
+    for step in steps:
+        if isinstance(step, StagedHistory):
+            names.append(step.step.name)
+        read = step.merge if isinstance(step, StagedMerge) else step
+        if isinstance(read, Replacement | KeyedMerge) and read.history is not None:
+            names += [read.history.log, read.history.versions]
+    return list(dict.fromkeys(name for name in names if name is not None))

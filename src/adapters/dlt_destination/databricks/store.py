@@ -22,7 +22,6 @@ from adapters.dlt_destination.columns import (
     alters,
     plain,
     replaced_fields,
-    row_fields,
     widens,
     with_columns,
 )
@@ -49,7 +48,7 @@ from adapters.dlt_destination.databricks.unity_names import (
 from adapters.dlt_destination.dlt.errors import root_cause
 from adapters.dlt_destination.dlt.state_keeping import StateInTables
 from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS, gathered
-from adapters.dlt_destination.files.written_files import WrittenFiles, require_all
+from adapters.dlt_destination.files.written_files import RowsInFiles
 from adapters.dlt_destination.sql import history_sql, merge_sql
 from adapters.dlt_destination.sql.dialect import SPARK
 from adapters.dlt_destination.store import PROBE_COLUMN, probe_name
@@ -84,7 +83,7 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.run import Run
     from adapters.dlt_destination.store import Refusal
     from cdc_core.values.errors import CdcError
-    from cdc_core.values.merges import Rename, TargetTable
+    from cdc_core.values.merges import Rename
     from cdc_core.values.runs import RunReceipt, RunTable
     from cdc_core.values.table_rules import ClusterBy
 
@@ -114,7 +113,7 @@ _EXISTS = re.compile(r"\[TABLE_OR_VIEW_ALREADY_EXISTS\b")
 _log = logging.getLogger(__name__)
 
 
-class DatabricksStore:
+class DatabricksStore(RowsInFiles):
     """`settings` are those of dlt's Databricks factory, including credentials. `pipeline` is the
     pipeline's name, which is part of the names of staged files."""
 
@@ -389,25 +388,14 @@ class DatabricksStore:
 
     # Rows.
 
-    def write(self, client: Any, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
-        return _here(client).write(name, pa.schema(row_fields(target)), rows)
+    def durable_files(self, client: Any) -> dict[str, list[str]]:
+        return self._volume(client, staging=False).stored()
 
-    def make_durable(self, client: Any, names: Collection[str]) -> None:
-        here = _here(client)
-        for files in (files for name, files in here.by_name().items() if name in names):
-            self._volume(client, staging=False).store(files)
-        here.forget(names)
+    def store_files(self, client: Any, files: Sequence[Path]) -> None:
+        self._volume(client, staging=False).store(files)
 
-    def written(self, client: Any) -> Collection[str]:
-        here = _here(client).by_name().keys()
-        return here | self._volume(client, staging=False).stored().keys()
-
-    def forget(self, client: Any, names: Collection[str]) -> None:
-        here = _here(client)
-        elsewhere = {*names} - here.by_name().keys()
-        here.forget(names)
-        if elsewhere:
-            self._volume(client, staging=False).forget(elsewhere)
+    def remove_files(self, client: Any, names: Collection[str]) -> None:
+        self._volume(client, staging=False).forget(names)
 
     def sweep(self, client: Any, needed: Collection[str]) -> None:
         for volume in self._volumes(client):
@@ -418,7 +406,7 @@ class DatabricksStore:
             files: Sequence[Path]
             stored: Sequence[str]
             if isinstance(step, Replacement):
-                files, stored = self._files_of(client, step.written)
+                files, stored = self.files_of(client, step.written)
             else:
                 files, stored = step.paths, ()
             volume = self._volume(client, staging=not isinstance(step, Replacement))
@@ -430,14 +418,6 @@ class DatabricksStore:
             else:
                 rows = self.block.enter(volume.staged(files, READ_FILES, stored))
                 self._apply(client, table, step, rows)
-
-    def _files_of(self, client: Any, names: Sequence[str]) -> tuple[list[Path], list[str]]:
-        """Return the files of stored rows: those here, and the paths of those in the volume."""
-        here = _here(client).by_name()
-        there = {} if here.keys() >= {*names} else self._volume(client, staging=False).stored()
-        require_all(names, here.keys() | there.keys())
-        files = [file for name in names for file in here.get(name, ())]
-        return files, [path for name in names for path in there.get(name, ())]
 
     def commit(self, client: Any) -> None:
         """Run the batch's transaction. If its tables lack the property for transactions, set it
@@ -723,12 +703,6 @@ class DatabricksStore:
 
     def _run(self, client: Any, statement: str) -> None:
         client.sql_client.execute_sql(statement)
-
-
-def _here(client: Any) -> WrittenFiles:
-    """Return the files of stored rows in the run's own folder."""
-    run: Run = client.current_run
-    return run.written
 
 
 def _name(client: Any, table: str) -> str:

@@ -23,7 +23,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-from adapters.dlt_destination.columns import all_fields, replaced_fields, with_columns
+from adapters.dlt_destination.columns import replaced_fields, with_columns
 from adapters.dlt_destination.delta import queries
 from adapters.dlt_destination.delta.column_order import order_columns
 from adapters.dlt_destination.delta.run_log import DeltaRunLog
@@ -33,7 +33,7 @@ from adapters.dlt_destination.dlt.state_keeping import StateInFiles
 from adapters.dlt_destination.failures import scrubbed
 from adapters.dlt_destination.files import written_files
 from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS, gathered
-from adapters.dlt_destination.files.written_files import WrittenFiles, require_all
+from adapters.dlt_destination.files.written_files import RowsInFiles
 from adapters.dlt_destination.settings import local_folder
 from adapters.dlt_destination.sql import history_sql, merge_sql
 from adapters.dlt_destination.sql.dialect import DATAFUSION, DUCKDB, SPARK
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.sql.merge_sql import MergeRules
     from cdc_core.values.errors import CdcError
     from cdc_core.values.history import HistoryStep
-    from cdc_core.values.merges import Rename, TargetTable
+    from cdc_core.values.merges import Rename
     from cdc_core.values.runs import RunReceipt, RunTable
     from cdc_core.values.table_rules import ClusterBy
 
@@ -117,7 +117,7 @@ class SchemasOnDemand(MutableMapping[str, pa.Schema]):
         return len(self._schemas)
 
 
-class DeltaStore:
+class DeltaStore(RowsInFiles):
     """`bucket_url`, `credentials` and `options` are those of dlt's filesystem; None: dlt's
     settings."""
 
@@ -257,30 +257,19 @@ class DeltaStore:
         where = merge_sql.cells_of(DATAFUSION, table)
         self._open(client, UNREPRESENTABLE_TABLE).delete(where, writer_properties=_row_groups())
 
-    def write(self, client: Any, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
-        return _here(client).write(name, _nullable(all_fields(target)), rows)
+    def durable_files(self, client: Any) -> dict[str, list[str]]:
+        return written_files.by_name((_last(place), place) for place in self._places(client))
 
-    def make_durable(self, client: Any, names: Collection[str]) -> None:
-        if not names:
-            return
+    def store_files(self, client: Any, files: Sequence[Path]) -> None:
         if not client.is_storage_initialized():
             client.initialize_storage()
-        folder, here = self._written_folder(client), _here(client)
+        folder = self._written_folder(client)
         client.fs_client.makedirs(folder, exist_ok=True)
-        for files in (files for name, files in here.by_name().items() if name in names):
-            for file in files:
-                client.fs_client.put_file(str(file), client.pathlib.join(folder, file.name))
-        here.forget(names)
+        for file in files:
+            client.fs_client.put_file(str(file), client.pathlib.join(folder, file.name))
 
-    def written(self, client: Any) -> Collection[str]:
-        return self._durable(client).keys() | _here(client).by_name().keys()
-
-    def forget(self, client: Any, names: Collection[str]) -> None:
-        here = _here(client)
-        elsewhere = {*names} - here.by_name().keys()
-        here.forget(names)
-        if elsewhere:
-            self._remove_but(client, lambda name: name not in elsewhere)
+    def remove_files(self, client: Any, names: Collection[str]) -> None:
+        self._remove_but(client, lambda name: name not in names)
 
     def sweep(self, client: Any, needed: Collection[str]) -> None:
         self._remove_but(client, lambda name: name in needed)
@@ -294,9 +283,6 @@ class DeltaStore:
         folder = self._written_folder(client)
         if _is_folder(files, folder) and not self._places(client):
             files.rm(folder, recursive=True)
-
-    def _durable(self, client: Any) -> dict[str, list[str]]:
-        return written_files.by_name((_last(place), place) for place in self._places(client))
 
     def _places(self, client: Any) -> list[str]:
         """Return where the files of rows are that outlive the run."""
@@ -382,16 +368,13 @@ class DeltaStore:
         """Return the stored rows of a replacement as datasets, where they are needed."""
         if step.history is None and step.soft_deletes is None:
             return {}
-        here, durable = _here(client).by_name(), self._durable(client)
-        require_all(step.written, here.keys() | durable.keys())
-        local = [str(path) for name in step.written for path in here.get(name, ())]
-        remote = [place for name in step.written for place in durable.get(name, ())]
+        local, durable = self.files_of(client, step.written)
         found = {}
         if local:
-            found["rows here"] = pads.dataset(local, format="parquet")
-        if remote:
+            found["rows here"] = pads.dataset([*map(str, local)], format="parquet")
+        if durable:
             files = PyFileSystem(FSSpecHandler(client.fs_client))
-            found["rows stored"] = pads.dataset(remote, format="parquet", filesystem=files)
+            found["rows stored"] = pads.dataset(durable, format="parquet", filesystem=files)
         return found
 
     def _kept_rows(self, client: Any, step: Replacement, old: pa.Schema) -> Path | None:
@@ -440,14 +423,11 @@ class DeltaStore:
         # To delta-rs, a schema with another column order is the same schema.
         self._order(client, table, schema.names)
 
-    def _opened_files(self, client: Any, names: Iterable[str]) -> Iterator[Any]:
+    def _opened_files(self, client: Any, names: Sequence[str]) -> Iterator[Any]:
         """Open the files of stored rows, one after another."""
-        here = _here(client).by_name()
-        durable = {} if here.keys() >= {*names} else self._durable(client)
-        require_all(names, here.keys() | durable.keys())
-        for name in names:
-            yield from (path.open("rb") for path in here.get(name, ()))
-            yield from map(client.fs_client.open, durable.get(name, ()))
+        local, durable = self.files_of(client, names)
+        yield from (path.open("rb") for path in local)
+        yield from map(client.fs_client.open, durable)
 
     def columns_of(self, client: Any, table: str) -> pa.Schema:
         found = self.current(client, table)
@@ -713,12 +693,6 @@ def _described(field: pa.Field, held: pa.Schema) -> pa.Field:
     place = held.get_field_index(field.name)
     said = held.field(place).metadata if place >= 0 else None
     return field.with_metadata(said) if said else field
-
-
-def _here(client: Any) -> WrittenFiles:
-    """Return the files of stored rows in the run's own folder."""
-    run: Run = client.current_run
-    return run.written
 
 
 def _quoted(assignments: Mapping[str, str]) -> dict[str, str]:

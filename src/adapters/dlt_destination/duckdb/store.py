@@ -31,18 +31,17 @@ from adapters.dlt_destination.duckdb.memory import (
 )
 from adapters.dlt_destination.failures import scrubbed
 from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS, cut, gathered
-from adapters.dlt_destination.sql import history_sql, merge_sql
+from adapters.dlt_destination.sql import merge_sql
 from adapters.dlt_destination.sql.dialect import DUCKDB
 from adapters.dlt_destination.store import Refusal, probe_name
-from adapters.dlt_destination.table_steps import StagedCells, StagedHistory, StagedMerge, Step
+from adapters.dlt_destination.table_steps import StagedHistory, StagedMerge, Step
 from cdc_core.values.errors import DestinationFailed, DestinationUnavailable, SettingsError
 from cdc_core.values.merges import (
     DELETED_AT_COLUMN,
+    DELETED_AT_FIELD,
     LSN_COLUMN,
     METADATA_FIELDS,
     UNREPRESENTABLE_TABLE,
-    KeyedMerge,
-    MultisetMerge,
     Replacement,
 )
 from cdc_core.values.naming import ANY_DESTINATION
@@ -288,40 +287,15 @@ class DuckDbStore:
         return isinstance(step, Replacement) and any(n in self._became for n in step.written)
 
     def _statements(self, client: Any, table: str, step: Step) -> list[str]:
-        target = _name(client, table)
-        match step:
-            case Replacement():
-                rows = f"({self._rows_of(client, step)})"
-                return [
-                    *self._difference(client, step, rows),
-                    *self._replacement(client, step),
-                ]
-            case StagedMerge(KeyedMerge() as merge, paths):
-                staged = _files(paths)
-                return [
-                    *self._difference(client, merge, staged),
-                    *transaction_sql.keyed(DUCKDB, merge, staged, target),
-                ]
-            case StagedMerge(MultisetMerge() as merge, paths):
-                return transaction_sql.multiset(DUCKDB, merge, _files(paths), target)
-            case StagedHistory(part, paths):
-                held = self._columns_of(client, table).names
-                found = history_sql.step_merge(
-                    DUCKDB, part, _files(paths) if paths else "", partial(_name, client), held
-                )
-                return self._history(client, found)
-            case StagedCells(paths):
-                return transaction_sql.cells(DUCKDB, _files(paths), target)
-        raise AssertionError(step)
-
-    def _difference(self, client: Any, step: Replacement | KeyedMerge, rows: str) -> list[str]:
-        merges = history_sql.difference_merges(DUCKDB, step, rows, partial(_name, client))
-        return [statement for merge in merges for statement in self._history(client, merge)]
-
-    @staticmethod
-    def _history(client: Any, merge: history_sql.HistoryMerge) -> list[str]:
-        target = _name(client, merge.name)
-        return transaction_sql.history(DUCKDB, merge.rules, merge.source, target)
+        relation = partial(_name, client)
+        if isinstance(step, Replacement):
+            rows = f"({self._rows_of(client, step)})"
+            changes = transaction_sql.difference(DUCKDB, step, rows, relation)
+            return [*changes, *self._replacement(client, step, rows)]
+        staged = _files(step.paths) if step.paths else ""
+        looks_up = isinstance(step, StagedHistory)
+        held = self._columns_of(client, table).names if looks_up else ()
+        return transaction_sql.statements_of(DUCKDB, step, staged, relation, held)
 
     @staticmethod
     def _rows_of(client: Any, step: Replacement) -> str:
@@ -331,40 +305,31 @@ class DuckDbStore:
             f"SELECT {names} FROM {_stored(client, name)}" for name in step.written
         )
 
-    def _replacement(self, client: Any, step: Replacement) -> list[str]:
+    def _replacement(self, client: Any, step: Replacement, rows: str) -> list[str]:
         """Return statements that replace the content. The table of the stored rows becomes the
         target, if nobody needs it any longer. A target to which users added something is emptied
         and filled instead: its columns are altered until they fit, and columns that users added get
         their defaults. With soft deletes, target rows whose keys are gone are kept."""
         new, table = replaced_fields(step), step.target.name
-        target, rows = _name(client, table), self._rows_of(client, step)
-        old = self.current(client, table)
-        plain_table = old is None or not (
-            any(step.keeps(f.name) for f in old) or self._carries(client, table)
-        )
-        one = len(step.written) == 1 and not self._needed & {*step.written}
-        kept = [] if old is None else self._kept(client, step, old, f"({rows})")
-        if plain_table and one:
-            stored = _stored(client, step.written[0])
-            added = [_added(stored, f) for f in new if f.name == DELETED_AT_COLUMN]
-            inserted = [f"INSERT INTO {stored} BY NAME {query}" for query in kept]
-            return [
-                *added,
-                *inserted,
-                f"DROP TABLE IF EXISTS {target}",
-                _becoming(client, step),
-            ]
-        names = ", ".join(DUCKDB.quote(field.name) for field in new)
-        if DELETED_AT_COLUMN in {field.name for field in new}:
-            no_time = f"CAST(NULL AS {DUCKDB.sql_type(new[-1].type)}) AS {DELETED_AT_COLUMN}"
-            rows = f"SELECT *, {no_time} FROM ({rows})"
-        content = " UNION ALL BY NAME ".join([f"({query})" for query in (rows, *kept)])
-        if plain_table:
-            return [f"CREATE OR REPLACE TABLE {target} AS SELECT {names} FROM ({content})"]
-        assert old is not None
-        statements = [f"CREATE TEMP TABLE {transaction_sql.SCRATCH} AS {content}"] if kept else []
-        statements.append(f"DELETE FROM {target}")
-        ours = {field.name for field in new}
+        target, old = _name(client, table), self._columns_of(client, table)
+        content = transaction_sql.content(DUCKDB, step, rows, target, old)
+        keeps = any(step.keeps(name) for name in old.names)
+        if not (keeps or (len(old) and self._carries(client, table))):
+            if len(step.written) > 1 or self._needed & {*step.written}:
+                return [f"CREATE OR REPLACE TABLE {target} AS {content}"]
+            stored, marked = _stored(client, step.written[0]), []
+            if step.soft_deletes is not None:
+                marked.append(_added(stored, DELETED_AT_FIELD))
+                if len(old):
+                    stay = transaction_sql.kept(DUCKDB, step, stored, target, old)
+                    marked.append(f"INSERT INTO {stored} BY NAME {stay}")
+            return [*marked, f"DROP TABLE IF EXISTS {target}", _becoming(client, step)]
+        source, ours, before, after = rows, {field.name for field in new}, [], []
+        if step.soft_deletes is not None:  # some rows stay
+            source = transaction_sql.SCRATCH
+            before = [f"CREATE TEMP TABLE {source} AS {content}"]
+            after = [f"DROP TABLE {source}"]
+        statements = [*before, f"DELETE FROM {target}"]
         for field in old:
             if field.name not in ours and not step.keeps(field.name):
                 column = DUCKDB.quote(field.name)
@@ -375,26 +340,7 @@ class DuckDbStore:
             elif plain(old.field(field.name).type) != plain(field.type):
                 column = f"{DUCKDB.quote(field.name)} TYPE {DUCKDB.sql_type(field.type)}"
                 statements.append(f"ALTER TABLE {target} ALTER COLUMN {column} USING NULL")
-        if not kept:
-            return [*statements, f"INSERT INTO {target} ({names}) SELECT {names} FROM ({rows})"]
-        scratch = transaction_sql.SCRATCH
-        return [
-            *statements,
-            f"INSERT INTO {target} BY NAME SELECT * FROM {scratch}",
-            f"DROP TABLE {scratch}",
-        ]
-
-    def _kept(self, client: Any, step: Replacement, old: pa.Schema, rows: str) -> list[str]:
-        """Return a query for the target rows that a replacement with soft deletes keeps, marked;
-        none without soft deletes."""
-        if step.soft_deletes is None:
-            return []
-        values = merge_sql.kept_values(DUCKDB, step, old)
-        columns = [f"{value} AS {DUCKDB.quote(name)}" for name, value in values.items()]
-        columns += [DUCKDB.column("t", name) for name in old.names if step.keeps(name)]
-        same = merge_sql.same_key(DUCKDB, step.target.schema, step.key, "t", "n")
-        target = _name(client, step.target.name)
-        return [f"SELECT {', '.join(columns)} FROM {target} AS t ANTI JOIN {rows} AS n ON {same}"]
+        return [*statements, f"INSERT INTO {target} BY NAME SELECT * FROM {source}", *after]
 
     def _is_plain(self, client: Any, table: str) -> bool:
         """Whether users have added nothing to the table."""

@@ -9,21 +9,97 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adapters.dlt_destination.sql import merge_sql
-from cdc_core.values.merges import DELETE, HOP, LSN_COLUMN, OP_COLUMN, UPSERT
+from adapters.dlt_destination.columns import all_fields
+from adapters.dlt_destination.sql import history_sql, merge_sql
+from adapters.dlt_destination.table_steps import StagedCells, StagedHistory, StagedMerge
+from cdc_core.values.merges import (
+    DELETE,
+    DELETED_AT_COLUMN,
+    DELETED_AT_FIELD,
+    HOP,
+    LSN_COLUMN,
+    OP_COLUMN,
+    UNREPRESENTABLE_TABLE,
+    UPSERT,
+    KeyedMerge,
+    MultisetMerge,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
+
+    import pyarrow as pa
 
     from adapters.dlt_destination.sql.dialect import Dialect
     from adapters.dlt_destination.sql.merge_sql import MergeRules
-    from cdc_core.values.merges import KeyedMerge, MultisetMerge
+    from cdc_core.values.merges import Replacement
 
 #: Temporary tables: rows that are needed after a delete, keys that stay, and target rows that are
 #: updated: DuckDB deletes and inserts them faster than it updates them.
 SCRATCH = "_cdc_scratch"
 HELD = "_cdc_held"
 MARKED = "_cdc_marked"
+
+
+def statements_of(
+    dialect: Dialect,
+    step: StagedMerge | StagedHistory | StagedCells,
+    staged: str,
+    relation: Callable[[str], str],
+    held: Collection[str],
+) -> list[str]:
+    """Return the statements of a step. `staged` is the relation of its rows, `relation` gives that
+    of a table by its name; `held` are the columns of the step's table, if it exists."""
+    match step:
+        case StagedMerge(KeyedMerge() as merge):
+            target = relation(merge.target.name)
+            changes = difference(dialect, merge, staged, relation)
+            return [*changes, *keyed(dialect, merge, staged, target)]
+        case StagedMerge(MultisetMerge() as merge):
+            return multiset(dialect, merge, staged, relation(merge.target.name))
+        case StagedHistory(part):
+            found = history_sql.step_merge(dialect, part, staged, relation, held)
+            return history(dialect, found.rules, found.source, relation(found.name))
+        case StagedCells():
+            return cells(dialect, staged, relation(UNREPRESENTABLE_TABLE))
+    raise AssertionError(step)
+
+
+def difference(
+    dialect: Dialect, step: Replacement | KeyedMerge, rows: str, relation: Callable[[str], str]
+) -> list[str]:
+    """Return the statements that bring the history of a table to rows that were read."""
+    return [
+        statement
+        for merge in history_sql.difference_merges(dialect, step, rows, relation)
+        for statement in history(dialect, merge.rules, merge.source, relation(merge.name))
+    ]
+
+
+def content(dialect: Dialect, step: Replacement, rows: str, target: str, held: pa.Schema) -> str:
+    """Return a query for the content of a replaced table, whose columns are `held` (none: it does
+    not exist): the new rows, and with soft deletes those that stay. `rows` is a relation."""
+    values = [dialect.column("n", field.name) for field in all_fields(step.target)]
+    if step.soft_deletes is not None:
+        no_time = f"CAST(NULL AS {dialect.sql_type(DELETED_AT_FIELD.type)})"
+        values.append(f"{no_time} AS {dialect.quote(DELETED_AT_COLUMN)}")
+    fresh = f"SELECT {', '.join(values)} FROM {rows} AS n"
+    others = [dialect.column("t", name) for name in held.names if step.keeps(name)]
+    if step.soft_deletes is not None and len(held):
+        return f"{fresh} UNION ALL BY NAME {kept(dialect, step, rows, target, held)}"
+    if others:  # no rows, but their columns
+        none = f"SELECT {', '.join(others)} FROM {target} AS t WHERE 1 = 0"
+        return f"{fresh} UNION ALL BY NAME {none}"
+    return fresh
+
+
+def kept(dialect: Dialect, step: Replacement, rows: str, target: str, held: pa.Schema) -> str:
+    """Return a query for the rows that a replacement with soft deletes keeps, marked."""
+    values = merge_sql.kept_values(dialect, step, held)
+    columns = [f"{value} AS {dialect.quote(name)}" for name, value in values.items()]
+    columns += [dialect.column("t", name) for name in held.names if step.keeps(name)]
+    same = merge_sql.same_key(dialect, step.target.schema, step.key, "t", "n")
+    return f"SELECT {', '.join(columns)} FROM {target} AS t ANTI JOIN {rows} AS n ON {same}"
 
 
 def keyed(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) -> list[str]:

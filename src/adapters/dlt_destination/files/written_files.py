@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import re
 import shutil
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import pyarrow as pa
+
+from adapters.dlt_destination.columns import all_fields
 from adapters.dlt_destination.files.parquet import write_chunks
 from cdc_core.values.errors import DestinationFailed
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    import pyarrow as pa
+    from cdc_core.values.merges import TargetTable
 
 #: The folder of durable files, if the destination has folders.
 FOLDER = "_cdc_written"
@@ -56,10 +59,55 @@ class WrittenFiles:
                 path.unlink()
 
 
-def require_all(names: Iterable[str], found: Collection[str]) -> None:
-    """Raise `DestinationFailed` if rows of a replacement are not found."""
-    if not {*names} <= {*found}:
-        raise DestinationFailed("stored rows of a table have disappeared", "run again")
+class RowsInFiles:
+    """A part of stores that keep rows of a full load in files: in the run's folder, and where
+    `durable_files` are. They are named by `stems`."""
+
+    def durable_files(self, client: Any) -> Mapping[str, Sequence[Any]]:
+        """Return the places of durable files, by the name of their rows."""
+        raise NotImplementedError
+
+    def store_files(self, client: Any, files: Sequence[Path]) -> None:
+        """Store files durably, under their own names."""
+        raise NotImplementedError
+
+    def remove_files(self, client: Any, names: Collection[str]) -> None:
+        """Delete the durable files of the rows with these names."""
+        raise NotImplementedError
+
+    def write(self, client: Any, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
+        fields = (field.with_nullable(True) for field in all_fields(target))
+        return _here(client).write(name, pa.schema(fields), rows)
+
+    def make_durable(self, client: Any, names: Collection[str]) -> None:
+        found = _here(client).by_name()
+        for name in found.keys() & {*names}:
+            self.store_files(client, found[name])
+        _here(client).forget(names)
+
+    def written(self, client: Any) -> Collection[str]:
+        return _here(client).by_name().keys() | self.durable_files(client).keys()
+
+    def forget(self, client: Any, names: Collection[str]) -> None:
+        elsewhere = {*names} - _here(client).by_name().keys()
+        _here(client).forget(names)
+        if elsewhere:
+            self.remove_files(client, elsewhere)
+
+    def files_of(self, client: Any, names: Sequence[str]) -> tuple[list[Path], list[Any]]:
+        """Return the files with the rows of a replacement: those in the run's folder, and the
+        places of durable ones. Raises `DestinationFailed` if some are missing."""
+        here = _here(client).by_name()
+        durable = {} if here.keys() >= {*names} else self.durable_files(client)
+        if not {*names} <= here.keys() | durable.keys():
+            raise DestinationFailed("stored rows of a table have disappeared", "run again")
+        local = [file for name in names for file in here.get(name, ())]
+        return local, [place for name in names for place in durable.get(name, ())]
+
+
+def _here(client: Any) -> WrittenFiles:
+    written: WrittenFiles = client.current_run.written
+    return written
 
 
 def stems(name: str, count: int) -> list[str]:
