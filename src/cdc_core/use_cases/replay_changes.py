@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cdc_core.fold.row_layout import loaded_schema
+from cdc_core.tables.history_of_rows import difference, free_number, reserved
 from cdc_core.values.errors import SettingsError
 from cdc_core.values.history import Moment
 from cdc_core.values.merges import LoadBatch, Replacement
@@ -40,9 +41,10 @@ class ReplayChanges:
         """
         with self.destination as destination:
             self._clear(destination)
-            states = self.checkpoint.tables.values()
-            replacements = tuple(self._write(destination, state) for state in states)
-            destination.load(LoadBatch(replacements=replacements), self.checkpoint)
+            begun = [self._begin(destination, each) for each in self.checkpoint.tables.values()]
+            replacements = tuple(replacement for _, replacement in begun)
+            checkpoint = self.checkpoint.with_table(*(state for state, _ in begun))
+            destination.load(LoadBatch(replacements=replacements), checkpoint)
         return self.stream.run()
 
     def _clear(self, destination: Destination) -> None:
@@ -55,17 +57,21 @@ class ReplayChanges:
                 "replay into another place: --dataset-name=replay",
             )
 
-    def _write(self, destination: Destination, state: TableState) -> Replacement:
-        """Store the rows of a table; return the replacement that names them."""
+    def _begin(self, destination: Destination, state: TableState) -> tuple[TableState, Replacement]:
+        """Store the rows of a table; return its state, and the replacement that names them. Its
+        history begins with these rows."""
         name = f"replay-{state.oid}"
         destination.write(name, state.target_table, self._rows(state))
-        began = Moment(self.checkpoint.lsn, self.checkpoint.committed_at or 0)
-        return Replacement(
+        at = Moment(self.checkpoint.lsn, self.checkpoint.committed_at or 0)
+        first = free_number(state, destination)
+        replacement = Replacement(
             state.target_table,
             (name,),
             state.target_key,
-            soft_deletes=began if state.soft_deletes else None,
+            soft_deletes=at if state.soft_deletes else None,
+            history=difference(state, at, destination, first),
         )
+        return reserved(state, first) if state.log else state, replacement
 
     def _rows(self, state: TableState) -> Iterator[pa.Table]:
         schema = loaded_schema(state.target_table)

@@ -220,6 +220,27 @@ def test_a_recording_has_the_rules_of_tables(shop: Shop, options: list[str]) -> 
     assert ("card",) not in columns
 
 
+@pytest.mark.parametrize("options", [[], ["--rows"]])
+def test_a_replay_writes_history(shop: Shop, options: list[str]) -> None:
+    """From the recorded position on."""
+    rules = [{"match": "people", "history": ["log", "scd2"], "deletes": "soft"}]
+    shop.environ["SOURCES__PG_REPLICATION__TABLES"] = json.dumps(rules)
+    shop.sql(PEOPLE)
+    shop.run("snapshot")
+    shop.sql(CHANGES)
+    shop.run("record", "bug.pgbronze", *options)
+    shown = replay(shop)
+    assert "reads the whole table" not in shown.error
+    shop.folder = shop.folder / "replayed"
+    images = shop.lake_sql(
+        "SELECT id, _pg_change_type FROM bronze.people_history ORDER BY _sort_by"
+    )
+    assert images[-3:-1] == [(1001, "update_preimage"), (1001, "update_postimage")]
+    assert images[-1] == (2002, "insert")
+    current = shop.lake_sql("SELECT id FROM bronze.people_scd2 WHERE _cdc_end_lsn IS NULL")
+    assert sorted(current) == [(1001,), (2002,)]
+
+
 def test_a_message_that_cannot_be_decoded_is_in_the_file(
     shop: Shop, recorded: Callable[..., Path]
 ) -> None:
