@@ -110,6 +110,46 @@ def test_arrays_of_their_elements_type(
         assert (1, "[1,null,-3,4]") in lake.rows("t", "id", "ints")
 
 
+@pytest.mark.parametrize("kind", ["duckdb", "delta", "databricks"])
+def test_arrays_in_histories(
+    kind: str, database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    lake = lake_of(kind, tmp_path, request)
+    rules = [{"match": "*", "arrays": "array", "history": ["log"], "deletes": "hard"}]
+    rules += [{"match": "t", "history": ["log", "scd2"], "deletes": "soft"}]
+    pipeline = InProcess(database, lake, SOURCES__PG_REPLICATION__TABLES=json.dumps(rules))
+    with psycopg.connect(database, autocommit=True) as sql:
+        sql.execute("CREATE TABLE t (id int PRIMARY KEY, tags text[], n int)")
+        sql.execute("CREATE TABLE heap (tags int[]); ALTER TABLE heap REPLICA IDENTITY FULL")
+        sql.execute("INSERT INTO t VALUES (1, '{a,NULL}', 0), (2, '{}', 0), (3, NULL, 0)")
+        sql.execute("INSERT INTO heap VALUES ('{1}'), ('{1}'), ('{2,NULL}')")
+        pipeline.run("snapshot")
+        sql.execute("UPDATE t SET tags = tags || 'b'::text WHERE id = 1")
+        sql.execute("UPDATE t SET n = 1 WHERE id = 2; DELETE FROM t WHERE id = 3")
+        sql.execute("UPDATE heap SET tags = '{3}' WHERE tags = '{2,NULL}'")
+        pipeline.run("cdc")
+        pipeline.run("snapshot")  # the difference is empty
+    order = ("_sort_by", "_pg_change_type", "id", "tags")
+    images = [row[1:] for row in sorted(lake.rows("t_history", *order), key=lambda row: row[0])]
+    assert images[3:] == [
+        ("update_preimage", 1, ["a", None]),
+        ("update_postimage", 1, ["a", None, "b"]),
+        ("update_preimage", 2, []),
+        ("update_postimage", 2, []),
+        ("delete", 3, None),
+    ]
+    now = [row[:2] for row in lake.rows("t_scd2", "id", "tags", "__END_AT") if row[2] is None]
+    assert sorted(now) == [(1, ["a", None, "b"]), (2, [])]
+    heap = sorted((row for row in lake.rows("heap_history", "_pg_change_type", "tags")), key=repr)
+    assert heap == [
+        ("insert", [1]),
+        ("insert", [1]),
+        ("insert", [2, None]),
+        ("update_postimage", [3]),
+        ("update_preimage", [2, None]),
+    ]
+
+
 def test_json_in_its_own_type(
     database: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -151,6 +191,33 @@ def test_json_in_its_own_type(
         pipeline.run("verify", "--repair")
         InProcess(database, lake).run("cdc")
         assert types_of(lake, "docs")[1:3] == ["VARCHAR", "VARCHAR"]
+
+
+def test_json_in_histories(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    lake = lake_of("duckdb", tmp_path, request)
+    rules = [{"match": "docs", "json": "variant", "history": ["log", "scd2"], "deletes": "soft"}]
+    pipeline = InProcess(database, lake, SOURCES__PG_REPLICATION__TABLES=json.dumps(rules))
+    with psycopg.connect(database, autocommit=True) as sql:
+        sql.execute("CREATE TABLE docs (id int PRIMARY KEY, body jsonb, n int)")
+        sql.execute("""INSERT INTO docs VALUES (1, '{"a": 1}', 0), (2, NULL, 0)""")
+        pipeline.run("snapshot")
+        sql.execute("UPDATE docs SET n = 1; DELETE FROM docs WHERE id = 2")
+        sql.execute("""UPDATE docs SET body = '{"a": 2}'""")
+        pipeline.run("cdc")
+        pipeline.run("snapshot")
+        pipeline.run("verify")
+    for table in ("docs", "docs_history", "docs_scd2"):
+        assert types_of(lake, table)[1] == "JSON"
+    order = ("_sort_by", "_pg_change_type", "id", "body")
+    images = [row[1:] for row in sorted(lake.rows("docs_history", *order))]
+    assert [image for image in images if image[1] == 1] == [
+        ("insert", 1, '{"a": 1}'),
+        ("update_preimage", 1, '{"a": 1}'),
+        ("update_postimage", 1, '{"a": 1}'),
+        ("update_preimage", 1, '{"a": 1}'),
+        ("update_postimage", 1, '{"a": 2}'),
+    ]
+    assert ("delete", 2, None) in images
 
 
 def types_of(lake: Any, table: str) -> list[str]:
