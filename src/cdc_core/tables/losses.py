@@ -58,6 +58,7 @@ def is_wide_numeric(column: Column) -> bool:
     return (
         column.pg_type.startswith("numeric")
         and column.arrow_type == pa.string()
+        and column.rule is ColumnRule.KEEP
         and not column.pg_type.endswith("[]")
     )
 

@@ -13,6 +13,7 @@ from cdc_core.ports.catalog import PassedOver, Reason, SourceTable
 from cdc_core.ports.source_inspector import PublicationFacts, TableFacts
 from cdc_core.values.fingerprint import Fingerprint
 from cdc_core.values.relation import Column, Relation, ReplicaIdentity, TableName
+from cdc_core.values.table_rules import ColumnRule
 from tests.unit.cdc_core.check.test_source_rules import GOOD
 
 FACTS = TableFacts(schema_usage=True, select=True, owner=True, hidden_rows=False)
@@ -139,6 +140,12 @@ def test_each_problem_has_its_level_and_cure(found, facts, changes, level, cure)
     assert line.level is level
     assert line.subject == str(found.relation.table)
     assert cure in line.cure
+
+
+def test_a_number_that_is_hashed_is_not_kept_as_its_text() -> None:
+    column = Column("price", pa.string(), 1700, pg_type="numeric(10,2)", rule=ColumnRule.HASH)
+    (line,) = findings(table("orders", "public", column), FACTS)
+    assert line.level is Level.OK
 
 
 def test_no_table_at_all_is_a_warning() -> None:
