@@ -12,7 +12,15 @@ from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.values.errors import DestinationFailed, SettingsError
 from cdc_core.values.merges import LoadBatch, TargetTable
-from tests.contracts.destination_contract import checkpoint, content, keyed, replacing, table_of
+from tests.contracts.destination_contract import (
+    ORDERS,
+    checkpoint,
+    content,
+    keyed,
+    replacing,
+    table_of,
+)
+from tests.contracts.history_contract import IMAGE, append, image, versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,6 +101,40 @@ def test_the_checkpoint_is_in_it(
     with opened() as destination:
         assert destination.read_checkpoint() == checkpoint(2)
         assert content(destination, "a", "n") == content(destination, "b", "n") == [(2,)]
+
+
+def test_history_and_soft_deletes_are_in_it(
+    opened: Callable[[], Destination], warehouse: Warehouse
+) -> None:
+    """Statements of one table see what those before them wrote."""
+    rows = [{"id": n, "note": "a", "doc": "big", "_cdc_lsn": 10} for n in (1, 2)]
+    gone = {"id": 1, "_cdc_op": "D", "_cdc_lsn": 20}
+    preimage = image(3, "update_preimage", (1, None, None), 20, ".1.2.", 3)
+    later = image(5, "delete", (1, None, None), 21, ".1.2.", 5)
+    with opened() as destination:
+        before = keyed(ORDERS, rows, soft_deletes=True)
+        destination.load(LoadBatch(merges=(before,)), checkpoint(1))
+        warehouse.clear_log()
+        history = (
+            append(preimage, image(4, "update_postimage", (1, "b", None), 20, ".2.", 3)),
+            append(later, batch_first=3),
+            versions(("U", 20, (1, "b", "big"))),
+        )
+        merge = keyed(ORDERS, [gone], soft_deletes=True)
+        destination.load(LoadBatch(history=history, merges=(merge,)), checkpoint(2))
+        assert [row[1:] for row in content(destination, "orders_history", *IMAGE)] == [
+            ("update_preimage", 1, "a", "big"),
+            ("update_postimage", 1, "b", "big"),
+            ("delete", 1, "b", "big"),
+        ]
+        marked = content(destination, "orders", "id", "_cdc_deleted_at")
+        assert [deleted is None for _, deleted in marked] == [False, True]
+    texts = [s["text"] for s in warehouse.statements()]
+    assert sum(text.startswith("BEGIN ATOMIC") for text in texts) == 1
+    assert not any(text.startswith("MERGE") for text in texts)
+    for table in ("orders_history", "orders_scd2"):
+        (made,) = [t for t in texts if t.startswith("CREATE TABLE") and f"`{table}`" in t]
+        assert "catalogManaged" in made
 
 
 def test_nothing_is_attempted_that_cannot_work(

@@ -12,13 +12,22 @@ from fsspec.implementations.local import LocalFileSystem
 
 from adapters.dlt_destination.delta.column_order import order_columns
 from adapters.dlt_destination.delta.factory import delta_destination
+from adapters.dlt_destination.destination import DltDestination
 from adapters.dlt_destination.duckdb.factory import duckdb_destination
 from adapters.dlt_destination.settings import PipelineSettings
-from cdc_core.values.merges import LoadBatch, TargetTable
+from cdc_core.values.history import LOG_FIELDS, VERSION_FIELDS, LogAppend, VersionMerge
+from cdc_core.values.merges import (
+    KEYED_CONTROL_FIELDS,
+    METADATA_FIELDS,
+    LoadBatch,
+    TargetTable,
+)
 from tests.contracts.destination_contract import ORDERS, checkpoint, content, keyed, table_of
+from tests.contracts.history_contract import LOG, VERSIONS, append, at, image, images, versions
 
 if TYPE_CHECKING:
     from cdc_core.ports.destination import Destination
+    from tests.integration.destination.stores import Store
 
 WIDER = TargetTable(
     "orders", pa.schema([*ORDERS.schema, ("price", pa.int32()), ("Odd name", pa.string())])
@@ -93,3 +102,21 @@ def columns_are_in_order(destinations: list[Destination], names: object) -> None
         table_of(TURNED, [{"id": 3, "price": 7, "_cdc_lsn": 30}]).load(destination, 30)
         assert content(destination, "orders", "id", "price") == [(3, 7)]
     assert names() == [*TURNED.schema.names, *METADATA]
+
+
+def test_new_columns_of_a_history_are_before_its_own(
+    store: Store, settings: PipelineSettings
+) -> None:
+    """The table's columns, in their order, then those of the log and of the versions."""
+    wide = TargetTable("orders", pa.schema([*ORDERS.schema, ("more", pa.int64())]))
+    row = {**image(2, "insert", (2, "b", None)), "more": 5}
+    log = LogAppend(LOG, wide, ("id",), images([row], wide), 2, 2)
+    schema = pa.schema([*wide.schema, *METADATA_FIELDS, *KEYED_CONTROL_FIELDS])
+    merge = VersionMerge(VERSIONS, wide, ("id",), pa.Table.from_pylist([], schema=schema), at(9))
+    with DltDestination(store(), settings) as destination:
+        first = (append(image(1, "insert", (1, "a", "x"))), versions(("U", 10, (1, "a", "x"))))
+        destination.load(LoadBatch(history=first), checkpoint(1))
+        destination.load(LoadBatch(history=(log, merge)), checkpoint(2))
+        found = destination.columns([LOG, VERSIONS], current=True)
+        assert found[LOG] == [*wide.schema.names, *(f.name for f in LOG_FIELDS)]
+        assert found[VERSIONS] == [*wide.schema.names, *(f.name for f in VERSION_FIELDS)]

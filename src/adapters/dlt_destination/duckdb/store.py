@@ -14,6 +14,7 @@ import pyarrow as pa
 from adapters.dlt_destination.columns import (
     JSON,
     all_fields,
+    own_columns,
     plain,
     replaced_fields,
     row_fields,
@@ -36,10 +37,9 @@ from adapters.dlt_destination.sql.dialect import DUCKDB
 from adapters.dlt_destination.store import Refusal, probe_name
 from adapters.dlt_destination.table_steps import StagedHistory, StagedMerge, Step
 from cdc_core.values.errors import DestinationFailed, DestinationUnavailable, SettingsError
+from cdc_core.values.history import LOG_FIELDS, VERSION_FIELDS
 from cdc_core.values.merges import (
-    DELETED_AT_COLUMN,
     DELETED_AT_FIELD,
-    LSN_COLUMN,
     METADATA_FIELDS,
     UNREPRESENTABLE_TABLE,
     Replacement,
@@ -344,9 +344,10 @@ class DuckDbStore:
 
     def _is_plain(self, client: Any, table: str) -> bool:
         """Whether users have added nothing to the table."""
-        names = {*(f.name for f in METADATA_FIELDS), DELETED_AT_COLUMN}
+        added = (*METADATA_FIELDS, DELETED_AT_FIELD, *LOG_FIELDS, *VERSION_FIELDS)
+        names = {field.name for field in added}
         held = self._columns_of(client, table).names
-        behind = held[held.index(LSN_COLUMN) :] if LSN_COLUMN in held else []
+        behind = held[len(own_columns(held)) :]
         return set(behind) <= names and not self._carries(client, table)
 
     def _carries(self, client: Any, table: str) -> bool:
