@@ -220,6 +220,22 @@ def test_a_recording_has_the_rules_of_tables(shop: Shop, options: list[str]) -> 
     assert ("card",) not in columns
 
 
+@pytest.mark.parametrize("options", [["--rows"], ["--rows", "--mask"]])
+def test_values_in_types_of_the_destination(shop: Shop, options: list[str]) -> None:
+    """Lists and JSON, whose rows the destination does not hold as texts."""
+    rules = [{"match": "people", "json": "variant", "arrays": "array"}]
+    shop.environ["SOURCES__PG_REPLICATION__TABLES"] = json.dumps(rules)
+    shop.sql(PEOPLE)
+    shop.run("snapshot")
+    shop.sql("UPDATE people SET weight = 1.5; INSERT INTO people (id, tags) VALUES (3003, '{}')")
+    shop.run("record", "bug.pgbronze", *options)
+    shown = replay(shop)
+    assert "reads the whole table" not in shown.error
+    shop.folder = shop.folder / "replayed"
+    query = "SELECT len(tags), json_type(extra, '$') FROM bronze.people"
+    assert sorted(shop.lake_sql(query), key=str) == [(0, None), (2, "OBJECT")]
+
+
 @pytest.mark.parametrize("options", [[], ["--rows"]])
 def test_a_replay_writes_history(shop: Shop, options: list[str]) -> None:
     """From the recorded position on."""
