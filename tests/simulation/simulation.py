@@ -23,6 +23,8 @@ from cdc_core.fold import multi_part_batch
 from cdc_core.full_load import read_tables
 from cdc_core.ports.progress import BatchLoaded, Note, Warned
 from cdc_core.slot.continuity import confirmable
+from cdc_core.tables.catalog_with_rules import CatalogWithRules
+from cdc_core.tables.table_rules import RuleSet
 from cdc_core.use_cases.stream_changes import StreamChanges
 from cdc_core.use_cases.take_snapshot import TakeSnapshot
 from cdc_core.use_cases.verify_parity import VerifyParity
@@ -35,10 +37,13 @@ from cdc_core.values.errors import (
     TablesRefused,
     WriterBusy,
 )
+from cdc_core.values.history import log_of
 from cdc_core.values.lsn import Lsn
+from cdc_core.values.table_rules import Rule
 from tests.simulation.application import Application, RecordedPostgres
 from tests.simulation.faults import CALM, Odds, UnreliableDestination, Weather, apply_again
 from tests.support.fake_world import row_of
+from tests.support.history_model import assert_chained, images_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -51,6 +56,9 @@ if TYPE_CHECKING:
 class SimulationFailed(AssertionError):
     """An invariant does not hold."""
 
+
+#: Every table has a history.
+HISTORY = RuleSet((Rule(("public.*",), history=("log",)),))
 
 #: How a slot can be out of step, with the situation that its refusal is.
 DROPPED = "the slot was dropped: refused"
@@ -70,10 +78,13 @@ class Simulation:
         self.postgres, self.lake, self.clock = RecordedPostgres(), Lake(), ManualClock()
         self.application = Application(self.postgres, self.random, self.say, self.reach)
         self.left_behind: list[LoadBatch] = []
+        self.rules = RuleSet(())
         #: Why the stream cannot go on, until a snapshot is taken.
         self.broken: str | None = None
         #: Tables whose rows at the destination somebody else has changed.
         self.damaged: set[int] = set()
+        #: Whether somebody has ever changed something at the destination.
+        self.harmed = False
         self.repair_cut_short = False
         self._seen: dict[str, int] = {}
         #: Below this position changes are applied again after a run that failed.
@@ -95,6 +106,8 @@ class Simulation:
             self.batch_transactions = self.random.choice([1, 2, 3, 1000])
             self.part_events = self.random.choice([None, None, 1, 2, 3])
             self.range_rows = self.random.choice([None, 1, 2])
+            if self.random.random() < 0.25:
+                self.rules, self.application.changes_definitions = HISTORY, False
             self.application.begin()
             for _ in range(self.random.randint(4, 8)):
                 self._step()
@@ -177,7 +190,7 @@ class Simulation:
     def snapshot(self, odds: Odds | None = None, *globs: str) -> CdcError | None:
         def act(source: InMemorySource, destination: Any) -> None:
             report = TakeSnapshot(
-                source, source, source, destination, progress=self._progress()
+                source, self._catalog(source), source, destination, progress=self._progress()
             ).run(globs)
             if report.kept:
                 self.reach("a full load goes on where a dead run left it")
@@ -205,7 +218,7 @@ class Simulation:
         def act(source: InMemorySource, destination: Any) -> None:
             differing = self._differences()
             report = VerifyParity(
-                source, source, source, destination, progress=self._progress()
+                source, self._catalog(source), source, destination, progress=self._progress()
             ).run(repair=True)
             weather: Weather = destination.weather
             if self._settled() and not (weather.faults or weather.commits or weather.definitions):
@@ -276,7 +289,7 @@ class Simulation:
 
     def _stream(self, source: InMemorySource, destination: Any) -> StreamChanges:
         return StreamChanges(
-            source, source, source, destination,
+            source, self._catalog(source), source, destination,
             clock=SimulatedClock(self.clock, self._while_sleeping),
             progress=self._progress(),
         )  # fmt: skip
@@ -358,9 +371,10 @@ class Simulation:
         self.postgres.reader = None
 
     def _damage(self) -> None:
-        held = [name for name, table in self.lake.tables.items() if table.rows and name[0] != "_"]
+        held = [name for name, table in self.lake.tables.items() if table.rows and _is_own(name)]
         if not held:
             return
+        self.harmed = True
         name = self.random.choice(sorted(held))
         if self.random.random() < 0.4:
             del self.lake.tables[name]
@@ -423,6 +437,9 @@ class Simulation:
             second_run=self._second_run,
             wait=self.clock.pass_time,
         )
+
+    def _catalog(self, source: InMemorySource) -> CatalogWithRules:
+        return CatalogWithRules(source, self.rules)
 
     def _progress(self) -> Listener:
         return Listener(self)
@@ -533,8 +550,30 @@ class Simulation:
             raise SimulationFailed(f"{when}: {'; '.join(differing.values())}")
         checkpoint = self._checkpoint()
         assert checkpoint is not None
+        if self.rules is HISTORY and not self.harmed:
+            self._assert_history_leads_to_the_tables(when)
         if self.postgres.slot is None or self.postgres.slot > checkpoint.lsn:
             raise SimulationFailed(f"slot {self.postgres.slot}, checkpoint {checkpoint.lsn}")
+
+    def _assert_history_leads_to_the_tables(self, when: str) -> None:
+        """Each image fits the one before it, and the last ones are the table's rows."""
+        for oid in self.postgres.tables:
+            state = self._states()[oid]
+            table = self.lake.tables[state.target]
+            log = self.lake.tables.get(log_of(state.target))
+            columns = [name for name in table.columns if not name.startswith("_cdc")]
+            rows = Counter(tuple(row[name] for name in columns) for row in table.rows)
+            found = [{**dict.fromkeys(columns), **image} for image in (log.rows if log else ())]
+            try:
+                images = images_of(found, columns)
+                left = assert_chained(images, columns, state.target_key)
+            except AssertionError as error:
+                raise SimulationFailed(f"{when}: history of {state.target}: {error}") from error
+            if left != rows:
+                raise SimulationFailed(
+                    f"{when}: the history of {state.target} leads to {left - rows} too much, "
+                    f"{rows - left} too little"
+                )
 
     def _assert_calm_tables_at(self, checkpoint: Checkpoint, until: int) -> None:
         """Tables whose definitions rested equal the source at the checkpoint, though it may have
@@ -552,6 +591,11 @@ class Simulation:
         differing = dict(self._compare(checkpoint, rested))
         if differing:
             raise SimulationFailed(f"at {checkpoint.lsn}: {'; '.join(differing.values())}")
+
+
+def _is_own(name: str) -> bool:
+    """Whether a table of the destination is a copy of one at the source."""
+    return not name.startswith("_") and name != log_of(name.removesuffix("_history"))
 
 
 @dataclass(frozen=True)

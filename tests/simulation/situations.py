@@ -25,6 +25,7 @@ SITUATIONS = (
     "a statement is sent twice",
     "a truncation in a batch whose statement is sent twice",
     "a statement of a table without a key is sent twice",
+    "history is sent twice",
     "a key change with an unsent value is sent twice",
     "the destination refuses one table",
     # The source meanwhile.
