@@ -18,8 +18,6 @@ from tests.support.pipeline import Pipeline
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytest.importorskip("adapters.dlt_destination.sql.history_sql")
-
 
 def test_rows_of_a_detached_partition_are_deletes_and_nothing_is_read_again(
     database: str, tmp_path: Path

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     import psycopg
 
-pytest.importorskip("adapters.dlt_destination.sql.history_sql")
-
 DOCS = Path(__file__).parents[3] / "docs"
 RULES = (
     '[{"match": "*", "history": ["log", "scd2"]}, {"match": "public.customers", "deletes": "soft"}]'

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.dlt_destination.sql import history_sql, merge_sql
+from adapters.dlt_destination.sql import log_sql, merge_sql, version_sql
 from cdc_core.tables.target_names import target_names
 from cdc_core.values.naming import (
     RESERVED_COLUMNS,
@@ -65,7 +65,7 @@ def test_no_table_has_a_name_like_dlts_own() -> None:
 
 
 def test_columns_of_a_merge_are_reserved() -> None:
-    texts = [Path(module.__file__).read_text() for module in (merge_sql, history_sql)]
+    texts = [Path(module.__file__).read_text() for module in (merge_sql, log_sql, version_sql)]
     own = {name for text in texts for name in re.findall(r"_cdc_[a-z_]+", text)}
     own -= {"_cdc_e", "_cdc_t"}  # tables
     own -= {"_cdc_a", "_cdc_b"}  # followed by a number, beside no column of a table
