@@ -657,6 +657,28 @@ class HistoryContract:
             (0, time(40)), (1, time(30)), (2, None), (5, time(40)),
         ]  # fmt: skip
 
+    def test_a_full_load_keeps_no_rows_of_a_table_with_another_key(
+        self, destination: Destination
+    ) -> None:
+        first = whole((1, "a", "x"), (2, "b", None), soft_deletes=at(10))
+        self.load(destination, replacements=(first,))
+        other = TargetTable("orders", pa.schema([("code", pa.string()), ("note", pa.string())]))
+        rows = [{"code": "c", "note": "a", "_cdc_lsn": 20, "_cdc_committed_at": time(20)}]
+        gone = frozenset({"id", "doc"})
+        for _ in range(2):
+            content_ = table_of(other, rows, key=("code",), gone=gone, soft_deletes=at(20))
+            self.load(destination, replacements=(content_,))
+            assert content(destination, "orders", "code", "note") == [("c", "a")]
+        # A key that was a column before finds its rows.
+        other = TargetTable("orders", pa.schema([("code", pa.string()), ("note", pa.string())]))
+        rows = [{"code": "d", "note": "n", "_cdc_lsn": 30, "_cdc_committed_at": time(30)}]
+        content_ = table_of(other, rows, key=("note",), soft_deletes=at(30))
+        self.load(destination, replacements=(content_,))
+        assert content(destination, "orders", "code", "note", "_cdc_deleted_at") == [
+            ("c", "a", time(30)),
+            ("d", "n", None),
+        ]
+
     def test_rows_without_key_have_no_soft_deletes(self, destination: Destination) -> None:
         self.load(destination, merges=(multiset(LINES, [{"what": "a", "_cdc_lsn": 1}]),))
         (columns,) = destination.columns(["lines"]).values()

@@ -413,7 +413,8 @@ def marked_as_deleted(
 ) -> list[Row]:
     """The rows of a table that a `Replacement` with soft deletes keeps."""
     present = {key_of(row, key) for row in new}
-    gone = [row for row in held if key_of(row, key) not in present]
+    keyed = [row for row in held if all(row.get(name) is not None for name in key)]
+    gone = [row for row in keyed if key_of(row, key) not in present]
     return [
         _deleted(row, at.lsn, time_of(at)) if row.get(DELETED_AT_COLUMN) is None else row
         for row in gone

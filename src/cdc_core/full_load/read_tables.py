@@ -220,8 +220,8 @@ class _Reader:
         state, at = found.state, Moment(self._snapshot.lsn, self._snapshot.taken_at)
         first = free_number(state, self._destination)
         former = self._former(state)
-        ended = None if former is None else key_changed(former, state, at, first)
-        if ended is not None:
+        ended = [] if former is None else key_changed(former, state, at, first)
+        if ended:
             first += TRUNCATE_NUMBERS
         return TableReading(
             self._snapshot,
@@ -233,7 +233,7 @@ class _Reader:
             self._progress,
             self._unrepresentable,
             soft_deletes=at if state.soft_deletes else None,
-            history=() if ended is None else (ended,),
+            history=tuple(ended),
             difference=difference(state, at, self._destination, first),
         )
 

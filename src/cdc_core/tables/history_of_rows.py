@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from cdc_core.fold.row_layout import keyed_schema
 from cdc_core.tables.schema_change import widens
 from cdc_core.values.history import (
     DIFFERENCE_NUMBERS,
     HistoryDifference,
     LogTruncate,
+    VersionMerge,
     log_of,
     versions_of,
 )
@@ -18,7 +20,7 @@ from cdc_core.values.merges import TableRename
 if TYPE_CHECKING:
     from cdc_core.ports.destination import Destination
     from cdc_core.values.checkpoint import TableState
-    from cdc_core.values.history import Moment
+    from cdc_core.values.history import HistoryStep, Moment
 
 
 def has_history(state: TableState) -> bool:
@@ -52,19 +54,23 @@ def reserved(state: TableState, first: int) -> TableState:
     return replace(state, next_image=first + DIFFERENCE_NUMBERS)
 
 
-def key_changed(before: TableState, now: TableState, at: Moment, first: int) -> LogTruncate | None:
-    """Return the step that ends every image of a log whose table has another key now.
+def key_changed(before: TableState, now: TableState, at: Moment, first: int) -> list[HistoryStep]:
+    """Return the steps that end every image and version of a table which has another key now.
 
-    The difference then inserts all rows, so that each new key's last image is its row. None if the
-    key is the same.
+    The difference then begins all rows under the new key. Empty if the key is the same.
     """
-    if not (before.log and now.log):
-        return None
-    if before.oid != now.oid and before.target_key == now.target_key:
-        return None
     if before.oid == now.oid and _key_numbers(before) == _key_numbers(now):
-        return None
-    return LogTruncate(now.log, now.target_table, (), first, at, None)
+        return []
+    if before.oid != now.oid and before.target_key == now.target_key:
+        return []
+    steps: list[HistoryStep] = []
+    target, key = now.target_table, now.target_key
+    if before.log and now.log:
+        steps.append(LogTruncate(now.log, target, (), first, at, None))
+    if before.versions and now.versions:
+        rows = keyed_schema(target).empty_table()
+        steps.append(VersionMerge(now.versions, target, key, rows, truncated=at))
+    return steps
 
 
 def archived_history(before: TableState, now: TableState) -> list[TableRename]:

@@ -128,7 +128,8 @@ class Replacement:
 
     With `soft_deletes` the table has `DELETED_AT_FIELD` after its other metadata columns, null in
     the new rows. Rows whose key is not among the new ones stay: those that are live are marked as
-    deleted at this moment, as in `KeyedMerge`, the others are not changed. All in one atomic step.
+    deleted at this moment, as in `KeyedMerge`, the others are not changed. Rows without a value for
+    the key, because the table had another key, are not kept. All in one atomic step.
 
     With `history`, the history tables get the difference, before the table changes.
     """

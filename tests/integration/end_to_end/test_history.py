@@ -5,6 +5,7 @@ uv run pytest tests/integration/end_to_end/test_history.py --history-transaction
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,41 @@ def test_rows_of_a_detached_partition_are_deletes_and_nothing_is_read_again(
     assert sorted(live) == [3, 5]
     ended = {row[0] for row in lake.rows("days_scd2", "id", "_cdc_end_lsn") if row[1] is not None}
     assert ended == {1, 2, 4}
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "delta", "databricks"])
+def test_a_table_that_is_created_again_with_another_key(
+    database: str, tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    lake = lake_of(kind, tmp_path, request)
+    rules = '[{"match": "*", "history": ["log", "scd2"], "deletes": "soft"}]'
+    pipeline = Pipeline(database, lake, SOURCES__PG_REPLICATION__TABLES=rules)
+    with psycopg.connect(database, autocommit=True) as shop:
+        shop.execute("CREATE TABLE t (id int PRIMARY KEY, n text); INSERT INTO t VALUES (1, 'old')")
+        pipeline.call("snapshot")
+        shop.execute(
+            "DROP TABLE t; CREATE TABLE t (code text PRIMARY KEY, n text);"
+            "INSERT INTO t VALUES ('a', 'x')"
+        )
+        pipeline.call("cdc")
+        shop.execute(
+            "UPDATE t SET n = 'y'; ALTER TABLE t DROP CONSTRAINT t_pkey;"
+            "ALTER TABLE t ADD COLUMN k int DEFAULT 7; ALTER TABLE t ADD PRIMARY KEY (k)"
+        )
+        pipeline.call("cdc")
+        shop.execute("TRUNCATE t; INSERT INTO t VALUES ('b', 'z', 8)")
+        pipeline.call("cdc")
+        pipeline.call("verify")
+    images = sorted(lake.rows("t_history", "_sort_by", "_pg_change_type", "n"))
+    assert [image[1:] for image in images] == [
+        ("insert", "old"), ("delete", "old"), ("insert", "x"),
+        ("delete", "x"), ("insert", "y"), ("delete", "y"), ("insert", "z"),
+    ]  # fmt: skip
+    versions = sorted(lake.rows("t_scd2", "_cdc_lsn", "n", "_cdc_end_lsn"))
+    assert [version[1] for version in versions] == ["old", "x", "y", "z"]
+    for version, following in itertools.pairwise(versions):
+        assert version[2] == following[0]
+    assert sorted(lake.rows("t", "k", "n")) == [(7, "y"), (8, "z")]
 
 
 @pytest.mark.parametrize("kind", ["duckdb", "delta", "databricks"])

@@ -788,8 +788,8 @@ def _with_kept(step: Replacement, rows: str, target: str, held: pa.Schema | None
         return rows
     values = merge_sql.kept_values(SPARK, step, held)
     kept = ", ".join(f"{value} AS {SPARK.quote(name)}" for name, value in values.items())
-    same = merge_sql.same_key(SPARK, step.target.schema, step.key, "t", "n")
-    return f"{rows} UNION ALL SELECT {kept} FROM {target} AS t ANTI JOIN ({rows}) AS n ON {same}"
+    source = merge_sql.kept_from(SPARK, step, held, target, f"({rows})")
+    return f"{rows} UNION ALL SELECT {kept} {source}"
 
 
 def _clusters(arrow_type: pa.DataType) -> bool:

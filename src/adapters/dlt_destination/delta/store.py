@@ -385,11 +385,9 @@ class DeltaStore(RowsInFiles):
         columns = [f"{value} AS {DUCKDB.quote(name)}" for name, value in values.items()]
         columns += [DUCKDB.column("t", name) for name in old.names if step.keeps(name)]
         relations, table = self._stored_rows(client, step), step.target.name
-        same = merge_sql.same_key(DUCKDB, step.target.schema, step.key, "t", "n")
-        sql = (
-            f"SELECT {', '.join(columns)} FROM {queries.relation(table)} AS t "
-            f"ANTI JOIN {_union(relations)} AS n ON {same}"
-        )
+        rows = _union(relations)
+        source = merge_sql.kept_from(DUCKDB, step, old, queries.relation(table), rows)
+        sql = f"SELECT {', '.join(columns)} {source}"
         relations[queries.of(table)] = self._open(client, table).to_pyarrow_dataset()
         return queries.result_file(sql, client.current_run.folder, (), relations)
 

@@ -98,8 +98,7 @@ def kept(dialect: Dialect, step: Replacement, rows: str, target: str, held: pa.S
     values = merge_sql.kept_values(dialect, step, held)
     columns = [f"{value} AS {dialect.quote(name)}" for name, value in values.items()]
     columns += [dialect.column("t", name) for name in held.names if step.keeps(name)]
-    same = merge_sql.same_key(dialect, step.target.schema, step.key, "t", "n")
-    return f"SELECT {', '.join(columns)} FROM {target} AS t ANTI JOIN {rows} AS n ON {same}"
+    return f"SELECT {', '.join(columns)} {merge_sql.kept_from(dialect, step, held, target, rows)}"
 
 
 def keyed(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) -> list[str]:

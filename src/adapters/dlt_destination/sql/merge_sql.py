@@ -143,6 +143,27 @@ def kept_values(dialect: Dialect, step: Replacement, held: pa.Schema) -> dict[st
     }
 
 
+def kept_from(dialect: Dialect, step: Replacement, held: pa.Schema, table: str, rows: str) -> str:
+    """Return the FROM clause of the rows `t` that a replacement with soft deletes keeps.
+
+    Rows without a value for the key are not kept: the table had another one.
+    """
+    values, schema = kept_values(dialect, step, held), step.target.schema
+
+    def comparable(name: str, value: str) -> str:
+        if not _is_floating(schema, name):
+            return value
+        return f"CASE WHEN isnan({value}) THEN CAST('NaN' AS DOUBLE) ELSE {value} END"
+
+    same = _all_equal(
+        [comparable(name, values[name]) for name in step.key],
+        "=",
+        [comparable(name, dialect.column("n", name)) for name in step.key],
+    )
+    there = " AND ".join(f"{values[name]} IS NOT NULL" for name in step.key)
+    return f"FROM {table} AS t ANTI JOIN {rows} AS n ON {same} WHERE {there}"
+
+
 def deleted_at(dialect: Dialect, at: Moment) -> dict[str, str]:
     """Return the values that mark a row as deleted at a moment."""
     time = dialect.moment(at.committed_at)
