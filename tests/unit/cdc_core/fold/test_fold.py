@@ -280,6 +280,18 @@ def test_a_truncate_alone_leaves_where_it_was() -> None:
         assert merge.truncated_at == 70
 
 
+def test_a_truncation_has_the_time_of_its_commit() -> None:
+    ops = [Op.INSERT, Op.TRUNCATE, Op.INSERT]
+    merge = fold(table_of(ops, [1, None, 2], [70, 80, 90]), TARGET, ("id",))
+    assert isinstance(merge, KeyedMerge)
+    assert (merge.truncated_at, merge.truncated_time) == (80, 1)
+    assert merge.rows.column("id").to_pylist() == [2]
+    merge = fold(table_of([Op.INSERT], [1], [70]), TARGET, ("id",))
+    assert isinstance(merge, KeyedMerge)
+    assert merge.truncated_time is None
+    assert not merge.has_hops
+
+
 def test_no_truncate_is_not_a_truncate_at_zero() -> None:
     merge = fold(table_of([Op.INSERT], [1], [70]), TARGET, ("id",))
     assert merge is not None

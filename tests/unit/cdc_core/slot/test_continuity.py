@@ -75,3 +75,46 @@ def test_without_a_checkpoint_there_is_nothing_to_go_on_from() -> None:
 def test_only_what_is_durable_may_be_confirmed() -> None:
     assert confirmable(CHECKPOINT.advanced(Lsn(600))) == 600
     assert confirmable(CHECKPOINT.advanced(Lsn(400))) == 500
+
+
+ON_TIMELINE_2 = replace(CHECKPOINT, source=replace(SOURCE, timeline=2))
+
+
+@pytest.mark.parametrize(
+    ("timeline", "left", "told"),
+    [
+        (2, {}, None),
+        (3, {2: Lsn(500)}, None),
+        (3, {2: Lsn(501)}, None),
+        (3, {2: Lsn(499)}, "is on timeline 2, the source is on 3 and left it at 0/1F3"),
+        (3, {}, "the source is on 3 and was never on it"),
+        (1, {1: Lsn(900)}, "the source is on 1 and was never on it"),
+    ],
+)
+def test_another_timeline_continues_what_was_loaded_before_it_began(
+    timeline: int, left: dict[int, Lsn], told: str | None
+) -> None:
+    source = replace(SOURCE, timeline=timeline)
+    broken = continuity_break(ON_TIMELINE_2, source, SLOT, Lsn(900), left.get)
+    assert (broken is None) is (told is None)
+    if broken is not None:
+        assert isinstance(broken, ContinuityLost)
+        assert str(told) in str(broken)
+
+
+def test_a_timeline_that_is_not_known_is_not_compared() -> None:
+    """That of a checkpoint from before timelines were kept, or where nobody can be asked."""
+    later = replace(SOURCE, timeline=3)
+    assert continuity_break(CHECKPOINT, later, SLOT, Lsn(900), {}.get) is None
+    assert continuity_break(ON_TIMELINE_2, later, SLOT, Lsn(900)) is None
+
+
+@pytest.mark.parametrize(("end", "continues"), [(499, False), (500, True), (501, True)])
+def test_a_source_whose_wal_ends_before_the_checkpoint_was_restored(
+    end: int, continues: bool
+) -> None:
+    broken = continuity_break(CHECKPOINT, SOURCE, SLOT, Lsn(end))
+    assert (broken is None) is continues
+    if broken is not None:
+        assert isinstance(broken, ContinuityLost)
+        assert "WAL ends at 0/1F3, before the checkpoint 0/1F4" in str(broken)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 
 from cdc_core.ports.catalog import SourceTable
-from cdc_core.tables.schema_change import evolve, first_state, resolve_columns
+from cdc_core.tables.schema_change import (
+    evolve,
+    first_state,
+    has_names,
+    redefined,
+    resolve_columns,
+    widens,
+)
 from cdc_core.values.checkpoint import FormerColumns
 from cdc_core.values.fingerprint import Fingerprint
 from cdc_core.values.lsn import Lsn
@@ -107,3 +116,84 @@ def test_names_that_are_columns_of_a_moment_in_between(
     columns = [Column(name, pa.string(), TEXT) for name in message.split()[1:]]
     found = resolve_columns(table(*columns).relation, state, former)
     assert (found and [c.attnum for c in found]) == numbers
+
+
+def decimal(precision: int, scale: int) -> pa.DataType:
+    return pa.decimal128(precision, scale)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fits"),
+    [
+        (pa.string(), pa.string(), True),
+        (pa.int16(), pa.int32(), True),
+        (pa.int16(), pa.int64(), True),
+        (pa.int32(), pa.int64(), True),
+        (pa.int32(), pa.int16(), False),
+        (pa.int64(), pa.int32(), False),
+        (pa.int32(), pa.float64(), False),
+        (pa.int32(), decimal(10, 0), False),
+        (decimal(10, 2), decimal(12, 2), True),
+        (decimal(10, 2), decimal(10, 2), True),
+        (decimal(12, 2), decimal(10, 2), False),
+        (decimal(10, 2), decimal(12, 4), False),
+        (decimal(10, 2), pa.string(), False),
+        (pa.float32(), pa.float64(), True),
+        (pa.float64(), pa.float32(), False),
+        (pa.float32(), pa.string(), False),
+        (pa.date32(), pa.timestamp("us"), False),
+    ],
+    ids=str,
+)
+def test_a_type_that_holds_every_value_of_another(
+    old: pa.DataType, new: pa.DataType, fits: bool
+) -> None:
+    assert widens(old, new) is fits
+
+
+def test_tables_that_the_catalog_describes_otherwise() -> None:
+    one = table(Column("c", pa.string(), TEXT, attnum=2))
+    assert redefined([one], [one]) == set()
+    assert redefined([one], []) == {1}
+    assert redefined([one], [table()]) == {1}
+    moved = replace(one, fingerprint=Fingerprint(storage="2"))
+    assert redefined([one], [moved]) == {1}
+    assert redefined([], [one]) == set()
+
+
+@pytest.mark.parametrize(
+    ("key", "columns", "changed"),
+    [
+        (("id",), (), False),
+        (("other",), (Column("other", pa.int64(), 20, attnum=2),), True),
+        (("id", "other"), (Column("other", pa.int64(), 20, attnum=2),), True),
+        ((), (), True),
+    ],
+)
+def test_another_key_is_read_again(
+    key: tuple[str, ...], columns: tuple[Column, ...], changed: bool
+) -> None:
+    before = first_state(table(Column("other", pa.int64(), 20, attnum=2)), "t", Lsn(1))
+    now = table(*(columns or (Column("other", pa.int64(), 20, attnum=2),)))
+    evolution = evolve(before, replace(now, relation=replace(now.relation, key=key)))
+    assert evolution.reread == ("its key changed" if changed else "")
+    assert ("key changed" in evolution.changes) is changed
+
+
+def test_a_key_column_that_is_renamed_is_the_same_key() -> None:
+    before = first_state(table(), "t", Lsn(1))
+    renamed = replace(
+        table().relation, columns=(Column("number", pa.int64(), 20, attnum=1),), key=("number",)
+    )
+    evolution = evolve(before, replace(table(), relation=renamed))
+    assert evolution.reread == ""
+    assert list(evolution.changes) == ["column id renamed to number"]
+
+
+def test_a_message_has_the_names_of_now_or_of_a_moment_before() -> None:
+    state = first_state(table(Column("new", pa.string(), TEXT, attnum=2)), "t", Lsn(1))
+    former = FormerColumns({1: "id", 2: "old"}, 2, until=Lsn(9))
+    for name, known in (("new", True), ("old", True), ("other", False)):
+        relation = table(Column(name, pa.string(), TEXT, attnum=2)).relation
+        assert has_names(relation, state, [former]) is known
+    assert not has_names(table(Column("old", pa.string(), TEXT, attnum=2)).relation, state, [])
