@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from adapters.dlt_destination.databricks import spark_connection
+from adapters.dlt_destination.databricks.factory import databricks_destination
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from adapters.dlt_destination.databricks.retry import RetryPolicy
+    from adapters.dlt_destination.settings import PipelineSettings
+    from cdc_core.ports.destination import Destination
     from tests.integration.warehouse.client import Warehouse
 
 
@@ -25,3 +29,22 @@ def session_of(warehouse: Warehouse) -> Iterator[Any]:
             yield session
         finally:
             session.stop()
+
+
+def opened_by(
+    session: Any,
+    warehouse: Warehouse,
+    settings: PipelineSettings,
+    retry_policy: RetryPolicy,
+    *,
+    in_one_transaction: bool = False,
+) -> Callable[[], Destination]:
+    """A function that gives a destination, not yet opened, whose statements the session runs."""
+    return lambda: databricks_destination(
+        settings,
+        {"catalog": warehouse.catalog},
+        engine="spark",
+        spark=lambda: session,
+        multi_table_transaction=in_one_transaction,
+        retry_policy=retry_policy,
+    )

@@ -1,38 +1,41 @@
-"""The destination contract with the engine Spark: same statements, same strict rules."""
+"""The contracts of the destination with the engine Spark: same statements, same strict rules."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import pytest
 
-from adapters.dlt_destination.databricks.factory import databricks_destination
-from adapters.dlt_destination.settings import PipelineSettings
-from tests.contracts.destination_contract import DestinationContract
-from tests.integration.databricks.conftest import PATIENCE
-from tests.integration.databricks.spark_engine import session_of
+from tests.integration.databricks.test_contract import TestDatabricks as OnWarehouse
+from tests.integration.databricks.test_contract import TestDatabricksHistory as HistoryOnWarehouse
+from tests.integration.databricks.test_run_log import TestDatabricks as RunLogOnWarehouse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator
 
-    from cdc_core.ports.destination import Destination
     from tests.integration.warehouse.client import Warehouse
 
 
-class TestDatabricksBySpark(DestinationContract):
-    volumes_at_first: ClassVar = {}
-
+class BySpark:
     @pytest.fixture
-    def opened(self, warehouse: Warehouse, tmp_path: Path) -> Iterator[Callable[[], Destination]]:
-        settings = PipelineSettings("pgbronze", "bronze", tmp_path / "work")
-        with session_of(warehouse) as session:
-            yield lambda: databricks_destination(
-                settings,
-                {"catalog": warehouse.catalog},
-                engine="spark",
-                spark=lambda: session,
-                retry_policy=PATIENCE,
-            )
-            # Nothing of it went through the warehouse.
-            assert warehouse.counters().get("thrift_requests", 0) == 0
+    def engine(self) -> str:
+        return "spark"
+
+    @pytest.fixture(autouse=True)
+    def _nothing_goes_through_the_warehouse(self, warehouse: Warehouse) -> Iterator[None]:
+        before = warehouse.counters().get("thrift_requests", 0)
+        yield
+        assert warehouse.counters().get("thrift_requests", 0) == before
+
+
+class TestDatabricksBySpark(BySpark, OnWarehouse):
+    pass
+
+
+class TestDatabricksHistoryBySpark(BySpark, HistoryOnWarehouse):
+    pass
+
+
+class TestRunLogBySpark(BySpark, RunLogOnWarehouse):
+    #: Spark's client itself retries for minutes, whatever we wait for.
+    test_a_warehouse_that_is_away_does_not_hold_the_run = None

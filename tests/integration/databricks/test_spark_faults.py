@@ -15,7 +15,7 @@ from cdc_core.values.errors import CdcError, DestinationForbidden, DestinationUn
 from cdc_core.values.merges import LoadBatch, TargetTable
 from tests.contracts.destination_contract import checkpoint, keyed
 from tests.integration.databricks.conftest import PATIENCE
-from tests.integration.databricks.spark_engine import session_of
+from tests.integration.databricks.spark_engine import opened_by, session_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,13 +36,7 @@ def session(warehouse: Warehouse) -> Iterator[Any]:
 @pytest.fixture
 def opened(warehouse: Warehouse, session: Any, tmp_path: Path) -> Callable[[], Destination]:
     settings = PipelineSettings("pgbronze", "bronze", tmp_path / "work")
-    return lambda: databricks_destination(
-        settings,
-        {"catalog": warehouse.catalog},
-        engine="spark",
-        spark=lambda: session,
-        retry_policy=PATIENCE,
-    )
+    return opened_by(session, warehouse, settings, PATIENCE)
 
 
 def batch(number: int) -> LoadBatch:
