@@ -1,6 +1,6 @@
 # The one task runner: `make check` is the whole ritual.
 
-.PHONY: check lint types imports test model simulate lowest format wheel demo site
+.PHONY: check lint types imports test model simulate mutate lowest format wheel demo site
 
 check: lint types imports test
 
@@ -26,6 +26,10 @@ model:
 SEEDS ?=
 simulate:
 	uv run python -m tests.simulation $(SEEDS)
+
+# Mutants of the rules, in functions that have changed since they were last measured.
+mutate:
+	nice -n 19 uv run python -m tests.mutation
 
 # The lowest versions that pyproject.toml admits, in an environment of their own. Which tests:
 # `make lowest TESTS="tests/unit tests/contracts"`.

@@ -10,6 +10,7 @@ import ast
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.mutation.score import FILES, score
 from tests.support.hard_cases import CASES as HARD_CASES
 from tests.support.type_matrix import CASES as TYPE_CASES
 
@@ -306,6 +307,26 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
             f"{INTEGRATION}/tls/test_tls.py::test_a_stream_by_tls_loses_and_waits_for_nothing",
         ],
     },
+    "[Model and simulation](proof.md)": {
+        "Every reachable state of the protocol's model keeps every promise": [
+            "tests/model/test_model.py::test_every_reachable_state_keeps_every_promise",
+            "tests/model/test_model.py::test_running_again_always_cures",
+            "tests/model/test_model.py::test_a_full_load_is_of_one_moment",
+        ],
+        "Without any of its guards it does not": [
+            "tests/model/test_model.py::test_no_guard_can_be_spared",
+        ],
+        "The code does what the model does": [
+            "tests/model/test_model.py::test_the_code_does_what_the_model_does",
+            "tests/model/test_model.py"
+            "::test_code_without_a_guard_follows_the_trace_to_the_violation",
+        ],
+        "Random histories of runs, faults and kills end equal": [
+            "tests/simulation/test_simulation.py::test_every_seed_ends_equal",
+            "tests/simulation/test_simulation.py::test_every_interesting_situation_was_reached",
+            "tests/simulation/test_simulation.py::test_a_missing_guard_is_noticed",
+        ],
+    },
     "Check and verify": {
         "`check` finds problems before they do harm, and its cures work": [
             f"{UNIT}/check/test_source_rules.py::test_what_is_wrong_is_found_with_its_cure",
@@ -406,6 +427,26 @@ def page() -> str:
     for heading, claims in CLAIMS.items():
         lines += ["", f"## {heading}", "", "| claim | tests |", "|---|---|"]
         lines += [f"| {claim} | {', '.join(map(_link, t))} |" for claim, t in claims.items()]
+    lines += [
+        "",
+        "## Mutants",
+        "",
+        "`make mutate` changes the code of the core's rules in one place at a time; the unit tests of that file must notice",
+        "([proof](proof.md#mutants)).",
+        "",
+        "| file | mutants | noticed | score |",
+        "|---|---|---|---|",
+    ]
+    unnoticed = []
+    for file in FILES:
+        found = score(file)
+        lines.append(
+            f"| [{file.split('/')[-1]}](../../{file}) | {found.mutants} | {found.noticed} | {found.percent} % |"
+        )
+        unnoticed += [(file.split("/")[-1], *each) for each in found.survivors.items() if each[1]]
+    if unnoticed:
+        lines += ["", "Mutants that no test can notice:", ""]
+        lines += [f"- {file}, {mutant}: {why}." for file, mutant, why in unnoticed]
     return "\n".join([*lines, ""])
 
 
