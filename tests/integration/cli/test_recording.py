@@ -18,15 +18,19 @@ if TYPE_CHECKING:
     from tests.integration.cli.conftest import Outcome, Shop
 
 PEOPLE = """
-CREATE TABLE people (id int PRIMARY KEY, email text, born date, born_at timestamptz, tags text[],
-  card numeric(16,0), extra jsonb, photo bytea, code uuid, weight float8);
-INSERT INTO people VALUES (1001, 'Ada.Lovelace@Example.org', '1815-12-10',
+CREATE TYPE mood AS ENUM ('cheerful', 'grumpy');
+CREATE TABLE places (name text, id int, PRIMARY KEY (name)) PARTITION BY LIST (name);
+CREATE TABLE places_east PARTITION OF places FOR VALUES IN ('Zanzibar');
+CREATE TABLE people (mood mood, id int PRIMARY KEY, email text, born date,
+  born_at timestamptz, tags text[], card numeric(16,0), extra jsonb, photo bytea, code uuid,
+  weight float8);
+INSERT INTO people VALUES ('cheerful', 1001, 'Ada.Lovelace@Example.org', '1815-12-10',
   '1985-10-26 01:22:33.456', '{alpha,"beta gamma"}', 4556737586899855, '{"pin": "hunter-9876"}',
   '\\xdeadbeefcafe', '123e4567-e89b-42d3-a456-426614174000', 71.4142135)
 """
 CHANGES = """
 UPDATE people SET weight = 65.1234567 WHERE id = 1001;
-INSERT INTO people VALUES (2002, 'Grace.Hopper@Example.org', '1906-12-09',
+INSERT INTO people VALUES ('grumpy', 2002, 'Grace.Hopper@Example.org', '1906-12-09',
   '1999-12-31 23:59:58.125', '{delta}', 5425233430109903, '{"pin": "qwerty-1234"}',
   '\\xfeedface0123', '00112233-4455-4677-8899-aabbccddeeff', 58.7654321);
 SELECT pg_logical_emit_message(true, 'note', 'whispered-words')
@@ -35,7 +39,17 @@ SELECT pg_logical_emit_message(true, 'note', 'whispered-words')
 ORIGINALS = [
     *("Lovelace", "Hopper", "1815-12-10", "1906-12-09", "1985-10-26", "1999-12-31", "22:33.456"),
     *("alpha", "beta", "delta", "4556737586899855", "5425233430109903", "hunter", "9876", "qwerty"),
-    *("whispered", "123e4567", "00112233-4455", "71.4142135", "65.1234567", "58.7654321"),
+    *(
+        "whispered",
+        "cheerful",
+        "grumpy",
+        "Zanzibar",
+        "123e4567",
+        "00112233-4455",
+        "71.4142135",
+        "65.1234567",
+        "58.7654321",
+    ),
 ]
 BINARY = [
     *(text.encode() for text in ORIGINALS),
