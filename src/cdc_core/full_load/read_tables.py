@@ -13,6 +13,7 @@ from cdc_core.full_load.resume import divide_table, write_ranges
 from cdc_core.full_load.table_reading import TableReading, TablesRead
 from cdc_core.ports.progress import Checkpointed, Note
 from cdc_core.tables.history_of_rows import (
+    archive,
     archived_history,
     difference,
     free_number,
@@ -174,7 +175,10 @@ class _Reader:
             )
         state, columns = state_when_read(before, table, target, self._snapshot.lsn)
         former = self._former(state)
-        archived = archived_history(former, state) if former is not None else []
+        if former is None and before is not None and before.misplaced:
+            archived = archive(before, state)
+        else:
+            archived = archived_history(former, state) if former is not None else []
         steps: tuple[SchemaStep, ...] = (*archived, *columns)
         ranges = divide_table(
             self._snapshot, table, state, self._destination, self._checkpoint.reading,
@@ -343,7 +347,8 @@ class _Reader:
             for other in self._before.values()
             if other.target == state.target and other.oid != state.oid
         )
-        return next(others, None) or self._before.get(state.oid)
+        own = self._before.get(state.oid)
+        return next(others, None) or (None if own is None or own.misplaced else own)
 
 
 def _unsteady(state: TableState) -> TableState:

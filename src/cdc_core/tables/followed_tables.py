@@ -361,7 +361,7 @@ class FollowedTables:
             if state.target in blocked and state.status is not TableStatus.NEEDS_SNAPSHOT:
                 reason = "its new name was another table's"
                 self.to_read.setdefault(oid, reason)
-                named = named.needs_snapshot(reason)
+                named = replace(named.needs_snapshot(reason), misplaced=True)
             self._changed = True
             states[oid] = named
 

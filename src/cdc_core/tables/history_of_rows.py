@@ -84,6 +84,11 @@ def archived_history(before: TableState, now: TableState) -> list[TableRename]:
         for column in now.stored
     ):
         return []
+    return archive(before, now)
+
+
+def archive(before: TableState, now: TableState) -> list[TableRename]:
+    """Return the renames of the history tables that are in the place of a table's own."""
     names = [log_of(now.target)] if before.log else []
     names += [versions_of(now.target)] if before.versions else []
     return [TableRename(name, f"{name}_{before.snapshot_lsn:X}") for name in names]

@@ -118,6 +118,9 @@ class TableState:
     rules: TableRules = NO_RULES
     #: The number of the next image in its log. Numbers never return, also without a log.
     next_image: int = 1
+    #: Whether what the destination has under its name is another table's: it has that name since it
+    #: was read, and could not be renamed there.
+    misplaced: bool = False
 
     @property
     def log(self) -> str | None:
@@ -353,6 +356,7 @@ def _table_to_state(state: TableState) -> dict[str, Any]:
         "former": [[list(f.names.items()), f.last, str(f.until)] for f in state.former],
         "rules": {} if state.rules == NO_RULES else state.rules.to_state(),
         "next_image": state.next_image,
+        "misplaced": state.misplaced,
     }
 
 
@@ -374,6 +378,7 @@ def _table_from_state(state: Mapping[str, Any]) -> TableState:
         ),
         rules=TableRules.from_state(state.get("rules", {})),
         next_image=state.get("next_image", 1),
+        misplaced=state.get("misplaced", False),
     )
 
 

@@ -337,6 +337,33 @@ def test_a_table_that_is_created_again_continues_the_log_of_its_name() -> None:
     assert len([number for number in numbers if number > before]) > 2
 
 
+@pytest.mark.parametrize("call", range(0, 60, 5))
+def test_tables_that_swap_their_names_begin_another_history(call: int) -> None:
+    rules = (Rule(("*",), history=("log",)),)
+    world = HistoryWorld(rules=rules)
+    one = world.postgres.create_table("one", {"id": pa.int64(), "a": pa.int32()})
+    other = world.postgres.create_table(
+        "other", {"id": pa.int64(), "a": pa.string(), "b": pa.int64()}
+    )
+    world.postgres.published.update([one, other])
+    with world.postgres.transaction() as tx:
+        tx.insert(one, id=1, a=1)
+        tx.insert(other, id=1, a="text", b=2)
+    world.snapshot()
+    for oid, name in ((one, "spare"), (other, "one"), (one, "other")):
+        world.postgres.rename_table(oid, name)
+    world.crashing(call, "cdc")
+    with world.postgres.transaction() as tx:
+        tx.insert(one, id=2, a=2)
+        tx.insert(other, id=2, a="more", b=3)
+    world.cdc()
+    for oid in (one, other):
+        world.assert_consistent(oid)
+        table = world.postgres.tables[oid]
+        stored = world.lake.tables[world.name_of(oid)].columns
+        assert {*stored} == {*table.relation.column_names, "_cdc_lsn", "_cdc_committed_at"}
+
+
 def test_a_soft_delete_keeps_the_row_that_was() -> None:
     world, (keyed, *_) = build(1)
     with world.postgres.transaction() as tx:
