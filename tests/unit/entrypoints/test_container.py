@@ -93,7 +93,17 @@ def test_the_source_adapter_gets_every_field_that_it_names_alike(monkeypatch):
         "connect_timeout_seconds",
         "lock_timeout_seconds",
         "statement_timeout_seconds",
+        "text_format",
     }
+
+
+@pytest.mark.parametrize(("mask", "text"), [("hash", True), ("last4", True), ("null", False)])
+def test_the_slot_sends_text_if_a_mask_needs_it(mask, text, monkeypatch):
+    monkeypatch.setenv("SOURCES__PG_REPLICATION__CREDENTIALS", DSN)
+    monkeypatch.setenv("PIPELINE__DESTINATION", "duckdb")
+    rules = f'[{{"match": "a", "history": []}}, {{"match": "b", "mask": {{"c": "{mask}"}}}}]'
+    monkeypatch.setenv("SOURCES__PG_REPLICATION__TABLES", rules)
+    assert source_settings(load_settings()).text_format is text
 
 
 def test_every_setting_has_a_description():
