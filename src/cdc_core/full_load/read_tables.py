@@ -175,7 +175,7 @@ class _Reader:
             )
         state, columns = state_when_read(before, table, target, self._snapshot.lsn)
         former = self._former(state)
-        if former is None and before is not None and before.misplaced:
+        if before is not None and before.misplaced:
             archived = archive(before, state)
         else:
             archived = archived_history(former, state) if former is not None else []
@@ -340,15 +340,17 @@ class _Reader:
     def _former(self, state: TableState) -> TableState | None:
         """Return the state of the table that the destination has in this place.
 
-        A renamed table may have taken the place of another one.
+        A renamed table may have taken the place of another one. None if it is not known.
         """
+        own = self._before.get(state.oid)
+        if own is not None and own.misplaced:
+            return None
         others = (
             other
             for other in self._before.values()
             if other.target == state.target and other.oid != state.oid
         )
-        own = self._before.get(state.oid)
-        return next(others, None) or (None if own is None or own.misplaced else own)
+        return next(others, own)
 
 
 def _unsteady(state: TableState) -> TableState:
