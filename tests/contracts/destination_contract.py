@@ -87,13 +87,15 @@ class Content:
     gone: frozenset[str] | None = frozenset()
     soft_deletes: Moment | None = None
     history: HistoryDifference | None = None
+    emptied: frozenset[str] = frozenset()
 
     def stored(self, destination: Destination, name: str = "rows") -> Replacement:
         """Store the rows; return the replacement of the table by them."""
         name = f"{name}-{zlib.crc32(self.target.name.encode())}"
         destination.write(name, self.target, iter(self.rows))
-        more = {"soft_deletes": self.soft_deletes, "history": self.history}
-        return Replacement(self.target, (name,), self.key, self.gone, **more)
+        return Replacement(
+            self.target, (name,), self.key, self.gone, self.soft_deletes, self.history, self.emptied
+        )
 
     def load(self, destination: Destination, at: int) -> None:
         """Replace the table."""

@@ -679,6 +679,23 @@ class HistoryContract:
             ("d", "n", None),
         ]
 
+    def test_rows_that_stay_lose_the_values_of_emptied_columns(
+        self, destination: Destination
+    ) -> None:
+        old = whole((0, "a", "x"), (1, "b", "y"), (2, "c", "z"), soft_deletes=at(10))
+        self.load(destination, replacements=(old,))
+        emptied = frozenset(["note"])
+        new = whole((0, "d", "x"), lsn=20, soft_deletes=at(20), emptied=emptied)
+        self.load(destination, replacements=(new,))
+        assert content(destination, "orders", "id", "note", "doc", "_cdc_deleted_at") == [
+            (0, "d", "x", None),
+            (1, None, "y", time(20)),
+            (2, None, "z", time(20)),
+        ]
+        new = whole((0, "d", "x"), lsn=30, soft_deletes=at(30), emptied=frozenset(["id"]))
+        self.load(destination, replacements=(new,))
+        assert content(destination, "orders", "id", "note", "_cdc_deleted_at") == [(0, "d", None)]
+
     def test_rows_without_key_have_no_soft_deletes(self, destination: Destination) -> None:
         self.load(destination, merges=(multiset(LINES, [{"what": "a", "_cdc_lsn": 1}]),))
         (columns,) = destination.columns(["lines"]).values()

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from cdc_core.values.history import HistoryDifference, HistoryStep
-    from cdc_core.values.merges import SchemaStep
+    from cdc_core.values.merges import Replacement, SchemaStep
     from cdc_core.values.runs import RunReceipt, RunTable
 
 
@@ -157,10 +157,10 @@ class InMemoryDestination:
             if replacement.history is not None:
                 self._compare(replacement.target, replacement.key, rows, replacement.history)
             self.faults.pass_by("destination.replace")
-            deleted = replacement.soft_deletes
-            table = self._table(replacement.target, soft_deletes=deleted is not None)
-            if deleted is not None:
-                rows += marked_as_deleted(table.rows, rows, replacement.key, deleted)
+            soft_deletes = replacement.soft_deletes is not None
+            table = self._table(replacement.target, soft_deletes=soft_deletes)
+            if replacement.keeps_rows:
+                rows += marked_as_deleted(table.rows, rows, replacement)
             table.columns = {
                 name: kind
                 for name, kind in table.columns.items()
@@ -409,12 +409,15 @@ def merge_keyed(rows: list[Row], merge: KeyedMerge) -> list[Row]:
 
 
 def marked_as_deleted(
-    held: Sequence[Row], new: Sequence[Row], key: Sequence[str], at: Moment
+    held: Sequence[Row], new: Sequence[Row], replacement: Replacement
 ) -> list[Row]:
     """The rows of a table that a `Replacement` with soft deletes keeps."""
+    key, at, emptied = replacement.key, replacement.soft_deletes, replacement.emptied
+    assert at is not None
     present = {key_of(row, key) for row in new}
     keyed = [row for row in held if all(row.get(name) is not None for name in key)]
-    gone = [row for row in keyed if key_of(row, key) not in present]
+    kept = [row for row in keyed if key_of(row, key) not in present]
+    gone = [{**row, **dict.fromkeys(emptied)} for row in kept]
     return [
         _deleted(row, at.lsn, time_of(at)) if row.get(DELETED_AT_COLUMN) is None else row
         for row in gone

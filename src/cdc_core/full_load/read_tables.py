@@ -25,6 +25,7 @@ from cdc_core.tables.renames import table_renames
 from cdc_core.tables.schema_change import (
     RULES_CHANGED,
     hides_more,
+    masked_otherwise,
     redefined,
     rules_changed,
     state_when_read,
@@ -239,6 +240,7 @@ class _Reader:
             soft_deletes=at if state.soft_deletes else None,
             history=tuple(ended),
             difference=difference(state, at, self._destination, first),
+            emptied=masked_otherwise(former, state) if former is not None else frozenset(),
         )
 
     def _write_ranges(self, large: TableReading) -> None:

@@ -78,6 +78,8 @@ class TableReading:
     #: Steps of the table's history before the difference, and the difference.
     history: tuple[HistoryStep, ...] = ()
     difference: HistoryDifference | None = None
+    #: Columns that are hidden in rows that stay, as in `Replacement`.
+    emptied: frozenset[str] = frozenset()
     written: list[str] = field(init=False)
     rows: int = 0
     values: int = 0
@@ -101,6 +103,7 @@ class TableReading:
             self.gone,
             self.soft_deletes,
             self.difference,
+            self.emptied,
         )
 
     def begin(self) -> None:

@@ -17,6 +17,7 @@ from cdc_core.values.checkpoint import ColumnState, TableState, TableStatus
 from cdc_core.values.lsn import ZERO_LSN
 from cdc_core.values.merges import ColumnRename
 from cdc_core.values.naming import RESERVED_COLUMNS, map_columns
+from cdc_core.values.table_rules import ColumnRule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from cdc_core.values.fingerprint import Fingerprint
     from cdc_core.values.lsn import Lsn
     from cdc_core.values.relation import Column, Relation
-    from cdc_core.values.table_rules import ColumnRule
 
 #: `text` and `varchar`, whose values print alike. Other types that become text may print
 #: differently (`cidr` and `inet`), although a column changes type without its rows being rewritten.
@@ -217,21 +217,52 @@ RULES_CHANGED = "its rules changed"
 def rules_changed(state: TableState, source: SourceTable) -> bool:
     """Whether the table was loaded under other rules than it has now."""
     now = {column.attnum: column.rule for column in source.relation.columns}
-    return state.rules != source.rules or any(
+    before = {column.attnum: column.rule for column in state.columns if column.attnum in now}
+    rules = state.rules
+    if ColumnRule.HASH not in {*now.values(), *before.values()}:
+        # The mask key counts for columns that can still be hashed again.
+        rules = replace(rules, key_mark=source.rules.key_mark)
+    return rules != source.rules or any(
         column.rule is not now.get(column.attnum, _rule_once_dropped(column, source))
         for column in state.columns
     )
 
 
 def _rule_once_dropped(column: ColumnState, source: SourceTable) -> ColumnRule:
-    """The rule of a column that the source has dropped; one that is not stored never returns."""
-    return source.rules.rule_for(column.name) if column.rule.is_stored else column.rule
+    """The rule of a column that the source has dropped: its own, unless the rules hide it now.
+
+    The source can never send its values again, so the ones that are stored stay as they are.
+    """
+    if not column.rule.is_stored:
+        return column.rule
+    rule = source.rules.rule_for(column.name)
+    return column.rule if rule.shows_values else rule
 
 
 def hides_more(before: TableState, now: TableState) -> bool:
     """Whether the rules of now hide a column whose values were stored as they are."""
     shown = {column.attnum for column in before.columns if column.rule.shows_values}
     return any(c.attnum in shown and not c.rule.shows_values for c in now.columns)
+
+
+def masked_otherwise(before: TableState, now: TableState) -> frozenset[str]:
+    """Return the target columns of now whose values look otherwise under its masks than they did
+    under those of before, in the same column or in one whose name it has."""
+    numbers = {c.attnum: c.rule for c in before.stored} if before.oid == now.oid else {}
+    names = {c.target.casefold(): c.rule for c in before.stored}
+    other_key = before.rules.key_mark != now.rules.key_mark
+
+    def differs(rule: ColumnRule | None, column: ColumnState) -> bool:
+        if rule is None or (rule.shows_values and column.rule.shows_values):
+            return False
+        return rule is not column.rule or (rule is ColumnRule.HASH and other_key)
+
+    return frozenset(
+        column.target
+        for column in now.stored
+        if differs(numbers.get(column.attnum), column)
+        or differs(names.get(column.target.casefold()), column)
+    )
 
 
 def redefined(tables: Iterable[SourceTable], now: Iterable[SourceTable]) -> set[int]:

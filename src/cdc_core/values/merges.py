@@ -129,7 +129,9 @@ class Replacement:
     With `soft_deletes` the table has `DELETED_AT_FIELD` after its other metadata columns, null in
     the new rows. Rows whose key is not among the new ones stay: those that are live are marked as
     deleted at this moment, as in `KeyedMerge`, the others are not changed. Rows without a value for
-    the key, because the table had another key, are not kept. All in one atomic step.
+    the key, because the table had another key, are not kept. In rows that stay, the columns in
+    `emptied` become null. If one of them is of the key, which then identifies none of them, no row
+    stays. All in one atomic step.
 
     With `history`, the history tables get the difference, before the table changes.
     """
@@ -140,6 +142,12 @@ class Replacement:
     gone: frozenset[str] | None = frozenset()
     soft_deletes: Moment | None = None
     history: HistoryDifference | None = None
+    emptied: frozenset[str] = frozenset()
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether rows of the table stay."""
+        return self.soft_deletes is not None and self.emptied.isdisjoint(self.key)
 
     def has(self, column: str) -> bool:
         """Whether the new content has a column of that name, in any case."""

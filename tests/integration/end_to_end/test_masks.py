@@ -448,3 +448,34 @@ def test_histories_and_marked_rows_are_masked_too(
         "insert", hashed("MARKER-ssn-moved")
     ) in images  # fmt: skip
     assert hashed("MARKER-late-100") in {row[0] for row in lake.rows("people_scd2", "ssn")}
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "delta", "databricks"])
+def test_rows_marked_before_a_mask_do_not_show_what_it_hides(
+    kind: str, database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    lake = lake_of(kind, tmp_path, request)
+
+    def run(command: str, **mask: str) -> None:
+        rules = json.dumps([{"match": "t", "deletes": "soft", "mask": mask}])
+        more = {"SOURCES__PG_REPLICATION__TABLES": rules, "SOURCES__PG_REPLICATION__MASK_KEY": KEY}
+        InProcess(database, lake, **more).run(command)
+
+    with psycopg.connect(database, autocommit=True) as sql:
+        sql.execute("CREATE TABLE t (id int PRIMARY KEY, name text, born date, note text)")
+        sql.execute("INSERT INTO t SELECT n, 'x', '1917-11-07', 'y' FROM generate_series(1, 3) n")
+        run("snapshot")
+        sql.execute("DELETE FROM t WHERE id = 1")
+        run("cdc")
+        sql.execute("DELETE FROM t WHERE id = 2")
+        run("cdc", name="hash", born="null")
+        found = lake.rows("t", "id", "name", "born", "note", "_cdc_deleted_at")
+        assert sorted((*row[:4], row[4] is not None) for row in found) == [
+            (1, None, None, "y", True),
+            (2, None, None, "y", True),
+            (3, hashed("x"), None, "y", False),
+        ]
+        # No destination can hash the keys of rows that the source no longer has.
+        run("cdc", name="hash", born="null", id="hash")
+    found = lake.rows("t", "id", "name", "_cdc_deleted_at")
+    assert found == [(hashed("3"), hashed("x"), None)]

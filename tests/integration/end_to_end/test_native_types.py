@@ -225,3 +225,22 @@ def types_of(lake: Any, table: str) -> list[str]:
 
     with duckdb.connect(str(lake.path / "lake.duckdb"), read_only=True) as connection:
         return [row[1] for row in connection.execute(f"DESCRIBE bronze.{table}").fetchall()]
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "delta", "databricks"])
+def test_a_dropped_column_of_an_own_type_keeps_its_values(
+    kind: str, database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    lake = lake_of(kind, tmp_path, request)
+    rule = {"match": "*", "arrays": "array"} | ({"json": "variant"} if kind == "duckdb" else {})
+    pipeline = InProcess(database, lake, SOURCES__PG_REPLICATION__TABLES=json.dumps([rule]))
+    with psycopg.connect(database, autocommit=True) as sql:
+        sql.execute("CREATE TABLE t (id int PRIMARY KEY, tags int[], doc jsonb)")
+        sql.execute("""INSERT INTO t VALUES (1, '{1,2}', '{"a": 1}')""")
+        pipeline.run("snapshot")
+        before = lake.rows("t", "id", "tags", "doc")
+        assert None not in before[0]
+        sql.execute("ALTER TABLE t DROP COLUMN tags, DROP COLUMN doc")
+        sql.execute("INSERT INTO t VALUES (2)")
+        pipeline.run("cdc")
+    assert sorted(lake.rows("t", "id", "tags", "doc")) == [*before, (2, None, None)]

@@ -784,7 +784,7 @@ def _with_kept(step: Replacement, rows: str, target: str, held: pa.Schema | None
     """Return the new rows, and those that a replacement with soft deletes keeps."""
     kind = SPARK.sql_type(DELETED_AT_FIELD.type)
     rows = f"SELECT f.*, CAST(NULL AS {kind}) AS {DELETED_AT_COLUMN} FROM ({rows}) AS f"
-    if held is None:
+    if held is None or not step.keeps_rows:
         return rows
     values = merge_sql.kept_values(SPARK, step, held)
     kept = ", ".join(f"{value} AS {SPARK.quote(name)}" for name, value in values.items())

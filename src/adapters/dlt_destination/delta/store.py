@@ -379,7 +379,7 @@ class DeltaStore(RowsInFiles):
 
     def _kept_rows(self, client: Any, step: Replacement, old: pa.Schema) -> Path | None:
         """Return a file of the rows that a replacement with soft deletes keeps, marked."""
-        if step.soft_deletes is None or not len(old):
+        if not (step.keeps_rows and len(old)):
             return None
         values = merge_sql.kept_values(DUCKDB, step, old)
         columns = [f"{value} AS {DUCKDB.quote(name)}" for name, value in values.items()]

@@ -320,7 +320,7 @@ class DuckDbStore:
             stored, marked = _stored(client, step.written[0]), []
             if step.soft_deletes is not None:
                 marked.append(_added(stored, DELETED_AT_FIELD))
-                if len(old):
+                if step.keeps_rows and len(old):
                     stay = transaction_sql.kept(DUCKDB, step, stored, target, old)
                     marked.append(f"INSERT INTO {stored} BY NAME {stay}")
             return [*marked, f"DROP TABLE IF EXISTS {target}", _becoming(client, step)]

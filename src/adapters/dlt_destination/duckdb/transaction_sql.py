@@ -85,7 +85,7 @@ def content(dialect: Dialect, step: Replacement, rows: str, target: str, held: p
         values.append(f"{no_time} AS {dialect.quote(DELETED_AT_COLUMN)}")
     fresh = f"SELECT {', '.join(values)} FROM {rows} AS n"
     others = [dialect.column("t", name) for name in held.names if step.keeps(name)]
-    if step.soft_deletes is not None and len(held):
+    if step.keeps_rows and len(held):
         return f"{fresh} UNION ALL BY NAME {kept(dialect, step, rows, target, held)}"
     if others:  # no rows, but their columns
         none = f"SELECT {', '.join(others)} FROM {target} AS t WHERE 1 = 0"

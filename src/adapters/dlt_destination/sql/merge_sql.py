@@ -130,8 +130,9 @@ def kept_values(dialect: Dialect, step: Replacement, held: pa.Schema) -> dict[st
     values: dict[str, str] = {}
     for column in (*step.target.schema, *METADATA_FIELDS):
         place, kind = held.get_field_index(column.name), dialect.sql_type(column.type)
-        value = "NULL" if place < 0 else dialect.column("t", column.name)
-        if place < 0 or held.field(place).type != column.type:
+        lost = place < 0 or column.name in step.emptied
+        value = "NULL" if lost else dialect.column("t", column.name)
+        if lost or held.field(place).type != column.type:
             value = f"TRY_CAST({value} AS {kind})"
         values[column.name] = value
     marks = deleted_at(dialect, step.soft_deletes)

@@ -302,6 +302,17 @@ def test_a_dropped_column_that_is_excluded_later_is_removed() -> None:
     assert not any("rules changed" in note for note in world.notes)
 
 
+def test_a_dropped_column_keeps_its_masked_values_when_its_mask_is_removed() -> None:
+    world, oids = world_of(8, Rule(("keyed",), mask={"big": "hash"}))
+    world.snapshot()
+    before = Counter(row["big"] for row in world.lake.rows("keyed", "id", "big"))
+    assert any(before)
+    world.postgres.drop_column(oids[0], "big")
+    world.rules = ()
+    world.cdc()
+    assert Counter(row["big"] for row in world.lake.rows("keyed", "id", "big")) == before
+
+
 def test_verify_names_masked_keys_and_repair_writes_masked_rows() -> None:
     masks = {"id": "hash", "big": "last4", "n": "null"}
     world, oids = world_of(9, Rule(("*",), mask=masks))  # type: ignore[arg-type]
