@@ -254,11 +254,11 @@ class UnreliableDestination:
                 if self.weather.random.random() < 0.3:
                     raise DestinationUnavailable("no answer")
         except InjectedCrash:
-            # A table is merged once its history is written.
-            writing = self.weather.last == "destination.history"
-            left = replace(sent, merges=()) if writing else replace(sent, history=())
-            if left.merges or left.history:
-                self.left_behind.append(left)
+            # The statement in hand. A table is merged once its history is written.
+            if self.weather.last == "destination.history":
+                self.left_behind.append(replace(sent, merges=()))
+            elif self.weather.last in ("destination.merge", "destination.checkpoint"):
+                self.left_behind.append(replace(sent, history=()))
             raise
 
     def _again(self, sent: LoadBatch) -> None:
