@@ -75,7 +75,7 @@ def _destination(settings: Settings) -> Destination:
     return build(
         settings.pipeline.destination,
         pipeline,
-        settings.destination_keys(),
+        settings.section.for_dlt(),
         partial(_destination_keys_again, settings),
     )
 
@@ -84,7 +84,7 @@ def _destination_keys_again(settings: Settings) -> Mapping[str, Any]:
     """Read the destination's settings again, and redact a new secret from output too."""
     again = settings.read_again("destination")
     log.redact.add(again.secret_values())
-    return again.destination_keys()
+    return again.section.for_dlt()
 
 
 def _change_source(settings: Settings) -> ChangeSource:

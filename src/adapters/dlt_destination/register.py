@@ -1,7 +1,7 @@
 """The destinations that there are: the one list that a new destination is added to.
 
-A destination's folder has a module `factory` with a function `from_section`. Nothing of a
-destination is imported before it is built.
+A destination's folder has a module `section` with a class `Settings`, and a module `factory` with a
+function `from_section`. Nothing else of a destination is imported before it is built.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from adapters.dlt_destination.destination import DltDestination
+    from adapters.dlt_destination.section import Section
     from adapters.dlt_destination.settings import PipelineSettings
 
 
@@ -31,6 +32,11 @@ DESTINATIONS = {
 }
 
 
+def section_models() -> dict[str, type[Section]]:
+    """Return the model of each destination's settings, by the name of its section."""
+    return {entry.section: _module(entry, "section").Settings for entry in DESTINATIONS.values()}
+
+
 def build(
     name: str,
     pipeline: PipelineSettings,
@@ -42,6 +48,10 @@ def build(
     `section` holds the keys of the destination's section of the settings. `read_again` reads the
     section again: a token can be replaced during a run.
     """
-    factory: Any = import_module(f"{__package__}.{DESTINATIONS[name].folder}.factory")
+    factory = _module(DESTINATIONS[name], "factory")
     destination: DltDestination = factory.from_section(pipeline, section, read_again)
     return destination
+
+
+def _module(entry: Registered, name: str) -> Any:
+    return import_module(f"{__package__}.{entry.folder}.{name}")

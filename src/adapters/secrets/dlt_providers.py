@@ -15,6 +15,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.setting_names import SEPARATOR, environment_name
 from cdc_core.values.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 SECRETS_FILE = "secrets.toml"
 CONFIG_FILE = "config.toml"
-SEPARATOR = "__"
 
 KeyPath = tuple[str, ...]
 
@@ -101,11 +101,6 @@ def settings_folders(environ: Mapping[str, str]) -> list[Path]:
     project = Path(environ.get("DLT_PROJECT_DIR", "."))
     name = environ.get("DLT_CONFIG_FOLDER", ".dlt")
     return [project / name, _global_folder(environ, name)]
-
-
-def environment_name(key: str) -> str:
-    """Return the name of the environment variable that sets a dotted key."""
-    return key.replace(".", SEPARATOR).upper()
 
 
 def _global_folder(environ: Mapping[str, str], name: str) -> Path:

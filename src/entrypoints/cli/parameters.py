@@ -17,7 +17,7 @@ from entrypoints.settings.model import SECTIONS
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pydantic.fields import FieldInfo
 
@@ -28,7 +28,6 @@ _NAMES = {
     "pipeline.name": "pipeline-name",
     "pg_replication.pg_connection_string": "secret-key",
     "pg_replication.tables": "table-rules",
-    "duckdb.credentials": "duckdb-credentials",
 }
 #: Keys of dlt that have no effect here.
 _LEFT_OUT = ("create_indexes",)
@@ -56,13 +55,23 @@ def _is_secret(annotation: Any) -> bool:
     return annotation is SecretStr or any(map(_is_secret, get_args(annotation)))
 
 
-def _name(key: str) -> str:
-    *_, section, name = key.split(".")
-    return _NAMES.get(f"{section}.{name}") or name.replace("_", "-")
+def _named(keys: Iterable[str]) -> dict[str, str]:
+    """Return the keys by the names of their options.
+
+    The section is in front if the key is `credentials`, or if another key has the name already.
+    """
+    found: dict[str, str] = {}
+    for key in keys:
+        *_, section, last = key.split(".")
+        name = _NAMES.get(f"{section}.{last}") or last.replace("_", "-")
+        if last == "credentials" or name in found:
+            name = f"{section.replace('_', '-')}-{name}"
+        found[name] = key
+    return found
 
 
 #: The options, by name, with the dotted key that each sets.
-OPTIONS = {_name(key): key for section in SECTIONS for key, _ in _fields(section)}
+OPTIONS = _named(key for section in SECTIONS for key, _ in _fields(section))
 _DESCRIPTIONS = {key: field.description for section in SECTIONS for key, field in _fields(section)}
 
 

@@ -202,5 +202,5 @@ def replay_settings(
 def _place(settings: Settings) -> str:
     dataset = settings.pipeline.dataset_name
     if settings.pipeline.destination == "delta":
-        return f"{settings.filesystem.bucket_url.rstrip('/')}/{dataset}"
-    return f"{dataset} in {settings.duckdb.credentials}"
+        return f"{settings.destination.filesystem.bucket_url.rstrip('/')}/{dataset}"
+    return f"{dataset} in {settings.destination.duckdb.credentials}"

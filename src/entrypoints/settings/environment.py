@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
-#: With one of these set, the Databricks SDK and dlt find the workspace and its credentials.
-_WORKSPACE_VARIABLES = ("DATABRICKS_HOST", "DATABRICKS_CONFIG_PROFILE")
-
 
 def log_level(environ: Mapping[str, str] | None = None) -> str:
     """Return `LOG_LEVEL`, checked; INFO if it is empty or not set."""
@@ -28,8 +25,3 @@ def log_level(environ: Mapping[str, str] | None = None) -> str:
 
 def on_databricks(environ: Mapping[str, str] | None = None) -> bool:
     return "DATABRICKS_RUNTIME_VERSION" in (os.environ if environ is None else environ)
-
-
-def workspace_is_known(environ: Mapping[str, str]) -> bool:
-    """Whether Databricks' own libraries find a workspace without settings of ours."""
-    return on_databricks(environ) or any(environ.get(name) for name in _WORKSPACE_VARIABLES)

@@ -6,24 +6,21 @@ Everything that can be found wrong without a connection is found here, in well u
 from __future__ import annotations
 
 import os
-import re
 from difflib import get_close_matches
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from adapters.dlt_destination.databricks.engines import chosen_engine
-from adapters.dlt_destination.settings import local_folder
 from adapters.secrets.databricks_scope import DatabricksSecretScope
 from adapters.secrets.dlt_providers import DltProviders
+from adapters.setting_names import cure, missing
 from cdc_core.values.errors import SettingsError
 from cdc_core.values.table_rules import SETTING, rule_name
-from entrypoints.settings.environment import on_databricks, workspace_is_known
-from entrypoints.settings.model import CLIENT_SECRET, CREDENTIALS, MASK_KEY, SECTIONS, Settings
+from entrypoints.settings.environment import on_databricks
+from entrypoints.settings.model import CREDENTIALS, MASK_KEY, SECTIONS, Settings
 from entrypoints.settings.table_rules import problem_of
-from entrypoints.settings.wording import cure, missing, problem_text, shown
+from entrypoints.settings.wording import problem_text, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,15 +28,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from cdc_core.ports.secrets import Secrets
-    from entrypoints.settings.model import DatabricksSettings
 
-#: Destinations without JSON in a type of its own, and why.
-_NO_VARIANT = {
-    "delta": "the destination delta has no such type",
-    "databricks": "VARIANT columns on databricks are not supported yet",
-}
 _USE_STRING = 'set json = "string" in that rule'
-_DUCKDB_SCHEMAS = ("main", "information_schema", "pg_catalog", "temp", "system")
 
 
 def load_settings(
@@ -66,8 +56,8 @@ def load_settings(
         wanted.append(CREDENTIALS)
     if needs_source and settings.source.mask_key_secret is not None:
         wanted.append(MASK_KEY)
-    if needs_destination and settings.databricks.client_secret_key is not None:
-        wanted.append(CLIENT_SECRET)
+    if needs_destination:
+        wanted.extend(settings.scope_keys())
     if wanted:
         store = (scope or databricks_scope)(settings)
         found = {key: store.get(key) for key in wanted}
@@ -77,13 +67,7 @@ def load_settings(
     if needs_source:
         _check_rules(settings)
     if needs_destination:
-        match settings.pipeline.destination:
-            case "databricks":
-                _check_databricks(settings.databricks, environ)
-            case "duckdb":
-                _check_duckdb(settings.duckdb.credentials, settings.pipeline.dataset_name)
-            case "delta":
-                _check_delta(settings.filesystem.bucket_url)
+        settings.section.check(settings.pipeline.dataset_name, environ)
     settings._load_again = partial(load_settings, overrides, environ=environ, scope=scope)
     return settings
 
@@ -91,11 +75,9 @@ def load_settings(
 def databricks_scope(settings: Settings) -> Secrets:
     """Return the secret scope that the settings name."""
     source = settings.source
-    keys = {CREDENTIALS: source.pg_connection_string}
+    keys = {CREDENTIALS: source.pg_connection_string, **settings.scope_keys()}
     if source.mask_key_secret is not None:
         keys[MASK_KEY] = source.mask_key_secret
-    if settings.databricks.client_secret_key is not None:
-        keys[CLIENT_SECRET] = settings.databricks.client_secret_key
     return DatabricksSecretScope(source.dlt_scope, keys)
 
 
@@ -106,72 +88,6 @@ def _validated(providers: DltProviders) -> Settings:
         raise _first_of(error, providers) from None
 
 
-def _check_databricks(settings: DatabricksSettings, environ: Mapping[str, str]) -> None:
-    credentials = settings.credentials
-    section = "destination.databricks.credentials"
-    inside = workspace_is_known(environ)
-    by_spark = chosen_engine(settings.engine, credentials.http_path, environ) == "spark"
-    needed = ["http_path", "catalog"] if inside else ["server_hostname", "http_path", "catalog"]
-    if by_spark:
-        needed = ["catalog"]
-    for name in needed:
-        if getattr(credentials, name) is None:
-            key = f"{section}.{name}"
-            raise SettingsError(
-                missing(key), f"{cure(key)}; for another destination: --destination duckdb"
-            )
-    if (credentials.client_id is None) != (credentials.client_secret is None):
-        absent = "client_id" if credentials.client_id is None else "client_secret"
-        key = f"{section}.{absent}"
-        raise SettingsError(f"{missing(key)} beside its other half", cure(key))
-    login = credentials.access_token or credentials.client_id
-    if not (login or inside or by_spark):
-        key = f"{section}.access_token"
-        raise SettingsError(f"{missing(key)} (or client_id and client_secret)", cure(key))
-
-
-def _check_duckdb(credentials: str, dataset: str) -> None:
-    """Require a file that can be created; DuckDB and dlt check other forms (`md:…`)."""
-    key = "destination.duckdb.credentials"
-    name = "pipeline.dataset_name"
-    if dataset.lower() in _DUCKDB_SCHEMAS:
-        raise SettingsError(
-            f"{name} = {dataset!r} is DuckDB's own, which nothing can drop", cure(name)
-        )
-    if credentials.removeprefix("duckdb:///").startswith(":memory:"):
-        raise SettingsError(f"{key} is :memory:, which ends with the run", "name a file")
-    if re.match(r"(?!duckdb:///)[a-z]+:", credentials):
-        return
-    file = Path(credentials.removeprefix("duckdb:///"))
-    if file.is_dir():
-        raise SettingsError(f"{key} = {credentials!r} is a folder", "name a file in it")
-    if not file.absolute().parent.is_dir():
-        raise SettingsError(f"{key} = {credentials!r}: its folder does not exist", "create it")
-    # DuckDB names the database after its file. It rejects a name that is both database and schema.
-    database = next((part for part in file.name.split(".") if part), "").lower()
-    if database == dataset.lower():
-        raise SettingsError(
-            f"{key} = {credentials!r} and {name} = {dataset!r} give the database the name of a "
-            "schema in it, which DuckDB cannot distinguish",
-            f"rename the file or the dataset: {cure(key)}; {cure(name)}",
-        )
-
-
-def _check_delta(bucket_url: str) -> None:
-    """Require a folder that exists or can be created; dlt checks object stores."""
-    key = "destination.filesystem.bucket_url"
-    folder = local_folder(bucket_url)
-    if folder is None or folder.is_dir():
-        return
-    there = next(place for place in (folder, *folder.parents) if os.access(place, os.F_OK))
-    if not there.is_dir():
-        raise SettingsError(f"{key} = {bucket_url!r}: {there} is no folder", "name another place")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise SettingsError(
-            f"{key} = {bucket_url!r}: nothing can be made in {there}", "name another place"
-        )
-
-
 def _check_rules(settings: Settings) -> None:
     """Refuse what is wrong with a rule whatever tables it matches."""
     for number, rule in enumerate(settings.source.tables, start=1):
@@ -180,8 +96,8 @@ def _check_rules(settings: Settings) -> None:
             raise SettingsError(
                 f"{name} has both include_columns and exclude_columns", "use one of the two"
             )
-        if rule.json_ == "variant" and settings.pipeline.destination in _NO_VARIANT:
-            why = _NO_VARIANT[settings.pipeline.destination]
+        why = settings.section.no_variant
+        if rule.json_ == "variant" and why is not None:
             raise SettingsError(f'{name}: json is "variant", but {why}', _USE_STRING)
 
 

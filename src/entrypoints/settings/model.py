@@ -1,47 +1,40 @@
 """The settings: one validated model, with its sections as in dlt's files.
 
 A new setting is one field here, with its description, and one line in docs/reference/settings.md.
-The options of the command line and of the wheel follow from the model, and an adapter gets each
-field that its own settings name alike.
+A destination's section is in the destination's own folder; the register names it. The options of
+the command line and of the wheel follow from the model, and an adapter gets each field that its own
+settings name alike.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, create_model
 
-from adapters.dlt_destination.register import DESTINATIONS
+from adapters.dlt_destination.register import DESTINATIONS, section_models
+from adapters.dlt_destination.section import Count, Keys, Secret, Text
+from adapters.setting_names import cure, missing
 from cdc_core.values.errors import SettingsError
 from entrypoints.settings import connection_string
 from entrypoints.settings.table_rules import TableRules  # noqa: TC001 - pydantic evaluates it
 from entrypoints.settings.types import (
     Command,
-    ConnectionOptions,
     ConnectionString,
-    Count,
     DatasetName,
-    Headers,
-    HostName,
     Identifier,
     Names,
-    NoIndexes,
     Number,
     OneOrMoreNames,
     PipelineName,
-    Secret,
-    SessionOptions,
     Size,
     SlotName,
-    Table,
-    Text,
-    Utc,
-    VolumeName,
 )
-from entrypoints.settings.wording import SECRET_KEYS, cure, missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from adapters.dlt_destination.section import Section
 
     DestinationName: TypeAlias = str
 else:
@@ -49,33 +42,18 @@ else:
 
 CREDENTIALS = "sources.pg_replication.credentials"
 MASK_KEY = "sources.pg_replication.mask_key"
-CLIENT_SECRET = "destination.databricks.credentials.client_secret"  # noqa: S105 - its key
 
+#: The sections of the destinations, by the last part of their names.
+SECTION_MODELS = section_models()
 #: Our sections. An unknown key in one of them is an error; all other sections are ignored.
 SECTIONS = (
     "pipeline",
     "sources.pg_replication",
-    "destination.duckdb",
-    "destination.filesystem",
-    "destination.databricks",
+    *(f"destination.{name}" for name in SECTION_MODELS),
 )
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    def for_dlt(self) -> dict[str, Any]:
-        """Return the keys that are set, with secrets in plain text."""
-        return {key: _plain(value) for key, value in self if value is not None}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, _Section):
-        return value.for_dlt()
-    return value.get_secret_value() if isinstance(value, SecretStr) else value
-
-
-class PipelineSettings(_Section):
+class PipelineSettings(Keys):
     name: PipelineName = Field(
         default="pgbronze", description="name of the checkpoint in the dataset"
     )
@@ -94,7 +72,7 @@ class PipelineSettings(_Section):
     )
 
 
-class SourceSettings(_Section):
+class SourceSettings(Keys):
     credentials: Annotated[SecretStr | None, ConnectionString] = Field(
         default=None, description="connection string"
     )
@@ -152,76 +130,19 @@ class SourceSettings(_Section):
         return self.credentials.get_secret_value()
 
 
-class DuckDbSettings(_Section):
-    credentials: Text = Field(default="lake.duckdb", description="DuckDB file")
-    create_indexes: NoIndexes = Field(
-        default=False, description="dlt's key; only false is accepted"
-    )
-
-
-class FilesystemSettings(_Section):
-    """`credentials`, `kwargs` and `client_kwargs` are dlt's, for object stores."""
-
-    bucket_url: Text = Field(default="./lakehouse", description="folder or object store")
-    credentials: Table | None = Field(default=None, repr=False, description="of the object store")
-    kwargs: Table | None = Field(default=None, repr=False, description="for fsspec")
-    client_kwargs: Table | None = Field(default=None, repr=False, description="for fsspec's client")
-    deltalake_storage_options: Table | None = Field(
-        default=None, repr=False, description="for the deltalake library"
-    )
-
-
-class DatabricksCredentials(_Section):
-    """dlt's own keys."""
-
-    server_hostname: HostName | None = Field(default=None, description="host of the workspace")
-    http_path: Text | None = Field(default=None, description="HTTP path of the SQL warehouse")
-    catalog: Text | None = Field(default=None, description="Unity Catalog catalog")
-    access_token: Secret | None = Field(default=None, description="token")
-    client_id: Text | None = Field(default=None, description="service principal (OAuth)")
-    client_secret: Secret | None = Field(default=None, description="its secret")
-    http_headers: Headers | None = Field(
-        default=None, repr=False, description="headers of each request"
-    )
-    session_configuration: SessionOptions | None = Field(default=None, description="Spark options")
-    session_timezone: Utc | None = Field(default=None, description="only UTC is accepted")
-    connection_parameters: ConnectionOptions | None = Field(
-        default=None, repr=False, description="for the connector"
-    )
-    socket_timeout: Count | None = Field(default=None, description="seconds to wait for an answer")
-    user_agent_entry: Text | None = Field(default=None, description="user agent")
-
-
-class DatabricksSettings(_Section):
-    credentials: DatabricksCredentials = DatabricksCredentials()
-    engine: Literal["warehouse", "spark"] | None = Field(
-        default=None, description="where statements run"
-    )
-    staging_volume_name: VolumeName | None = Field(
-        default=None, description="volume for staged files, as catalog.schema.volume"
-    )
-    keep_staged_files: bool = Field(default=False, description="keep staged files")
-    multi_table_transaction: bool = Field(
-        default=False, description="write all tables of a batch in one transaction"
-    )
-    create_indexes: NoIndexes = Field(
-        default=False, description="dlt's key; only false is accepted"
-    )
-    client_secret_key: Text | None = Field(
-        default=None, description="the client secret's key in the secret scope"
-    )
-
-
 class _Sources(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
     pg_replication: SourceSettings = SourceSettings()
 
 
-class _Destinations(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
-    duckdb: DuckDbSettings = DuckDbSettings()
-    filesystem: FilesystemSettings = FilesystemSettings()
-    databricks: DatabricksSettings = DatabricksSettings()
+if TYPE_CHECKING:
+    _Destinations: TypeAlias = Any
+else:
+    _Destinations = create_model(
+        "_Destinations",
+        __config__=ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True),
+        **{name: (model, model()) for name, model in SECTION_MODELS.items()},
+    )
 
 
 class Settings(BaseModel):
@@ -247,43 +168,25 @@ class Settings(BaseModel):
         return self.sources.pg_replication
 
     @property
-    def duckdb(self) -> DuckDbSettings:
-        return self.destination.duckdb
+    def section(self) -> Section:
+        """The section of the chosen destination."""
+        section: Section = getattr(
+            self.destination, DESTINATIONS[self.pipeline.destination].section
+        )
+        return section
 
-    @property
-    def filesystem(self) -> FilesystemSettings:
-        return self.destination.filesystem
-
-    @property
-    def databricks(self) -> DatabricksSettings:
-        return self.destination.databricks
-
-    def destination_keys(self) -> dict[str, Any]:
-        """Return the keys of the chosen destination's section, with secrets in plain text."""
-        section = DESTINATIONS[self.pipeline.destination].section
-        keys: dict[str, Any] = getattr(self.destination, section).for_dlt()
-        return keys
+    def scope_keys(self) -> dict[str, str]:
+        """Return the destinations' settings that the secret scope holds, with their keys there."""
+        sections = (getattr(self.destination, name) for name in SECTION_MODELS)
+        return {key: name for section in sections for key, name in section.scope_keys().items()}
 
     def secret_values(self) -> set[str]:
         """Return every value that must not appear in output."""
         found: set[str] = set()
         if self.source.credentials is not None:
             found |= connection_string.secrets_in(self.source.dsn)
-        databricks = self.databricks.credentials
-        for secret in (self.source.mask_key, databricks.access_token, databricks.client_secret):
-            if secret is not None:
-                found.add(secret.get_secret_value())
-        for options in (
-            databricks.http_headers,
-            databricks.connection_parameters,
-            self.filesystem.credentials,
-            self.filesystem.kwargs,
-            self.filesystem.client_kwargs,
-            self.filesystem.deltalake_storage_options,
-        ):
-            found |= {
-                str(value)
-                for key, value in (options or {}).items()
-                if SECRET_KEYS.search(key.lower()) or "key" in key.lower()
-            }
+        if self.source.mask_key is not None:
+            found.add(self.source.mask_key.get_secret_value())
+        for name in SECTION_MODELS:
+            found |= getattr(self.destination, name).secret_values()
         return found

@@ -11,20 +11,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from adapters.dlt_destination.section import not_bool
 from entrypoints.settings import connection_string
 
-_TIME_ZONES = ("spark.sql.session.timezone", "timezone")
-#: Connector parameters that dlt or this library sets from other keys.
-_GIVEN = (
-    "access_token",
-    "catalog",
-    "credentials_provider",
-    "http_path",
-    "server_hostname",
-    "session_configuration",
-    "_socket_timeout",
-    "use_inline_params",
-)
 _UNITS = {"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
 
 
@@ -74,28 +63,10 @@ def _command(value: Any) -> Any:
     return value
 
 
-def _table(value: Any) -> Any:
-    """Accept a table, or JSON from the environment."""
-    if not isinstance(value, str):
-        return value
-    import json
-
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        raise ValueError("is not a JSON object") from None
-
-
-def _not_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a number")  # noqa: TRY004 - pydantic collects ValueErrors
-    return value
-
-
 def _size(value: Any) -> Any:
     """Accept bytes, or a number with one of PostgreSQL's units (powers of 1024)."""
     if not isinstance(value, str):
-        return _not_bool(value)
+        return not_bool(value)
     match = re.fullmatch(r"\s*(\d+)\s*([kKmMgGtT]?[bB]?)\s*", value, re.ASCII)
     if match is None or match[2].upper() not in _UNITS:
         raise ValueError('must be a size such as "512MB" or "10GB"')
@@ -138,57 +109,6 @@ def _credentials(value: Any) -> SecretStr:
     return SecretStr(connection_string.checked(value))
 
 
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("is empty")
-    return value
-
-
-def _given_secret(value: SecretStr) -> SecretStr:
-    _not_blank(value.get_secret_value())
-    return value
-
-
-def _utc(value: str) -> str:
-    if value.upper() not in ("UTC", "ETC/UTC"):
-        raise ValueError("must be UTC: in another zone, timestamps would be stored shifted")
-    return value
-
-
-def _session_options(value: dict[str, Any]) -> dict[str, Any]:
-    for name, option in value.items():
-        if name.lower() in _TIME_ZONES:
-            _utc(str(option))
-    return value
-
-
-def _connection_options(value: dict[str, Any]) -> dict[str, Any]:
-    for name in value:
-        if name in _GIVEN:
-            raise ValueError(f"must not have {name!r}, which has a key or a value of its own")
-    return value
-
-
-def _volume_name(value: str) -> str:
-    if not re.fullmatch(r"[^./\s]+(\.[^./\s]+){2}", value):
-        raise ValueError("must be <catalog>.<schema>.<volume>")
-    return value
-
-
-def _no_indexes(value: bool) -> bool:
-    if value:
-        raise ValueError("has no effect: destination tables are made without keys")
-    return value
-
-
-def _host_name(value: str) -> str:
-    """Accept a host name or the pasted address of a workspace."""
-    host = re.sub(r"^https?://", "", value.strip()).rstrip("/")
-    if not re.fullmatch(r"[A-Za-z0-9.-]+(:\d+)?", host):
-        raise ValueError("must be a host name such as dbc-a1b2c3d4-e5f6.cloud.databricks.com")
-    return host
-
-
 Names = Annotated[tuple[str, ...], BeforeValidator(_names), AfterValidator(_distinct)]
 OneOrMoreNames = Annotated[Names, Field(min_length=1)]
 Command = Annotated[tuple[str, ...], BeforeValidator(_command)]
@@ -196,17 +116,6 @@ Identifier = Annotated[str, AfterValidator(_identifier)]
 PipelineName = Annotated[str, AfterValidator(_pipeline_name)]
 DatasetName = Annotated[str, AfterValidator(_dataset_name)]
 SlotName = Annotated[str, AfterValidator(_slot_name)]
-VolumeName = Annotated[str, AfterValidator(_volume_name)]
-HostName = Annotated[str, AfterValidator(_host_name)]
-Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1)]
-Number = Annotated[float, BeforeValidator(_not_bool)]
+Number = Annotated[float, BeforeValidator(not_bool)]
 Size = Annotated[int, BeforeValidator(_size), Field(ge=1)]
-Text = Annotated[str, AfterValidator(_not_blank)]
-Utc = Annotated[str, AfterValidator(_utc)]
-Secret = Annotated[SecretStr, AfterValidator(_given_secret)]
 ConnectionString = BeforeValidator(_credentials)
-Table = Annotated[dict[str, Any], BeforeValidator(_table)]
-Headers = Annotated[dict[str, str], BeforeValidator(_table)]
-SessionOptions = Annotated[Table, AfterValidator(_session_options)]
-ConnectionOptions = Annotated[Table, AfterValidator(_connection_options)]
-NoIndexes = Annotated[bool, AfterValidator(_no_indexes)]

@@ -1,24 +1,10 @@
-"""How messages name a setting, and where it can be set."""
+"""How messages word a wrong value."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from adapters.secrets.dlt_providers import environment_name
-
-#: Keys whose values are never shown.
-SECRET_KEYS = re.compile(r"credentials|token|secret|password|http_headers|mask_key")
-
-
-def missing(key: str) -> str:
-    return f"the setting {key} is missing"
-
-
-def cure(key: str) -> str:
-    section, _, name = key.rpartition(".")
-    file = "secrets.toml" if SECRET_KEYS.search(key) else "config.toml"
-    return f"set {environment_name(key)}, or {name} under [{section}] in .dlt/{file}"
+from adapters.setting_names import SECRET_KEYS
 
 
 def problem_text(problem: Any) -> str:

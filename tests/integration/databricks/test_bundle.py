@@ -161,7 +161,7 @@ def test_the_wheel_takes_every_parameter(job: str, task: str, target: str) -> No
     given = options(job, task, target, secret_key="shop", schemas="public,app")
     settings = parameters.settings(given)
     assert settings.pipeline.destination == "databricks"
-    assert settings.databricks.credentials.for_dlt() == {
+    assert settings.destination.databricks.credentials.for_dlt() == {
         "http_path": "/sql/1.0/warehouses/abc123",
         "catalog": "main",
     }
@@ -260,10 +260,13 @@ def test_without_a_warehouse_each_job_runs_the_statements_itself(
 ) -> None:
     monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "client.4")
     settings = parameters.settings(options(job, task, http_path=""))
-    chosen = settings.databricks.engine, settings.databricks.credentials.http_path
+    chosen = (
+        settings.destination.databricks.engine,
+        settings.destination.databricks.credentials.http_path,
+    )
     assert chosen == (None, None)
     assert chosen_engine(*chosen) == "spark"
-    given = parameters.settings(options(job, task)).databricks
+    given = parameters.settings(options(job, task)).destination.databricks
     assert chosen_engine(given.engine, given.credentials.http_path) == "warehouse"
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from pydantic import BaseModel
 
+from adapters.dlt_destination.delta.section import Settings as DeltaSettings
 from adapters.fakes import (
     InMemoryDestination,
     InMemoryMonitor,
@@ -20,7 +21,7 @@ from adapters.fakes import (
 from entrypoints.cli import commands
 from entrypoints.container import Container, source_settings
 from entrypoints.settings import Settings, load_settings
-from entrypoints.settings.model import SECTIONS, FilesystemSettings, SourceSettings
+from entrypoints.settings.model import SECTIONS, SourceSettings
 from tests.unit.entrypoints.conftest import DSN
 
 
@@ -125,7 +126,7 @@ def test_every_key_of_the_filesystem_reaches_dlt(tmp_path):
         "deltalake_storage_options": {"timeout": "7s"},
     }
     settings = Settings(pipeline={"destination": "delta"}, destination={"filesystem": filesystem})
-    assert set(filesystem) == set(FilesystemSettings.model_fields) - {"credentials"}
+    assert set(filesystem) == set(DeltaSettings.model_fields) - {"credentials"}
     with Container.from_settings(settings).destination() as destination:
         config = destination._open().client().config
         assert config.bucket_url == f"file://{tmp_path}"

@@ -102,12 +102,12 @@ def test_parameters_become_settings(monkeypatch):
     )
     monkeypatch.setenv("DESTINATION__DATABRICKS__CREDENTIALS__CLIENT_SECRET", "x")
     settings = _settings(_chosen(*given.split()))
-    credentials = settings.databricks.credentials
+    credentials = settings.destination.databricks.credentials
     assert (credentials.catalog, credentials.http_path) == ("main", "/sql/1")
     assert settings.pipeline.dataset_name == "silver"
     assert settings.source.parallelism == 4
     assert settings.source.schemas == ("public", "app")
-    assert settings.databricks.keep_staged_files
+    assert settings.destination.databricks.keep_staged_files
 
 
 def test_an_empty_parameter_is_none(monkeypatch):

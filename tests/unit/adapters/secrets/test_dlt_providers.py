@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from adapters.secrets.dlt_providers import DltProviders, environment_name, settings_folders
+from adapters.secrets.dlt_providers import DltProviders, settings_folders
+from adapters.setting_names import environment_name
 
 
 def test_values_are_those_that_dlt_finds(tmp_path):

@@ -44,6 +44,12 @@ def test_every_setting_is_an_option_of_its_own_or_a_secret():
     }
 
 
+def test_two_destinations_with_a_key_of_the_same_name():
+    keys = ["destination.databricks.credentials.catalog", "destination.lake.catalog"]
+    named = dict(zip(["catalog", "lake-catalog"], keys, strict=True))
+    assert parameters._named(keys) == named
+
+
 def test_every_command_takes_settings_as_options(monkeypatch, capsys, tmp_path):
     """The file's folder is missing, which says that the option was read; and nothing else was."""
     monkeypatch.chdir(tmp_path)

@@ -9,10 +9,11 @@ import sys
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from adapters.dlt_destination.databricks.section import CLIENT_SECRET
 from entrypoints.settings import connection_string
 from entrypoints.settings.environment import log_level
 from entrypoints.settings.load import databricks_scope, load_settings
-from entrypoints.settings.model import CLIENT_SECRET, CREDENTIALS, Settings
+from entrypoints.settings.model import CREDENTIALS, Settings
 
 ENVIRON = {
     "SOURCES__PG_REPLICATION__CREDENTIALS": "postgresql://app:s3cret@db/shop",
@@ -35,8 +36,8 @@ def test_defaults_are_those_of_the_contract():
     assert settings.source.schemas == ("public",)
     assert settings.source.include == ("*",)
     assert settings.source.exclude == ()
-    assert settings.duckdb.credentials == "lake.duckdb"
-    assert settings.filesystem.bucket_url == "./lakehouse"
+    assert settings.destination.duckdb.credentials == "lake.duckdb"
+    assert settings.destination.filesystem.bucket_url == "./lakehouse"
 
 
 def test_order_is_command_line_environment_secrets_config_global(tmp_path):
@@ -96,9 +97,9 @@ def test_an_empty_log_level_is_none(text):
 def test_databricks_takes_every_key_of_dlt():
     from dlt.destinations.impl.databricks.configuration import DatabricksCredentials as Dlts
 
-    from entrypoints.settings.model import DatabricksCredentials
+    from adapters.dlt_destination.databricks.section import Credentials
 
-    assert set(DatabricksCredentials.model_fields) == set(Dlts.get_resolvable_fields())
+    assert set(Credentials.model_fields) == set(Dlts.get_resolvable_fields())
 
 
 def test_tables_in_the_environment_are_json_or_one_variable_a_key():
@@ -109,7 +110,7 @@ def test_tables_in_the_environment_are_json_or_one_variable_a_key():
         prefix + "SESSION_CONFIGURATION": '{"timezone": "utc", "QUERY_TAGS": "a:b"}',
         prefix + "CONNECTION_PARAMETERS___TLS_TRUSTED_CA_FILE": "/etc/ca.pem",
     }
-    credentials = load_settings(environ=environ).databricks.credentials
+    credentials = load_settings(environ=environ).destination.databricks.credentials
     assert credentials.for_dlt() == {
         "http_headers": {"X-Team": "lake"},
         "session_configuration": {"timezone": "utc", "QUERY_TAGS": "a:b"},
@@ -127,7 +128,7 @@ def test_databricks_host_may_be_pasted_as_address():
         "DESTINATION__DATABRICKS__CREDENTIALS__ACCESS_TOKEN": "dapi-123",
     }
     settings = load_settings(environ=environ)
-    assert settings.databricks.credentials.for_dlt() == {
+    assert settings.destination.databricks.credentials.for_dlt() == {
         "server_hostname": "x.databricks.com",
         "http_path": "/sql/1.0/warehouses/a",
         "catalog": "main",
@@ -179,7 +180,7 @@ def test_a_service_principals_secret_is_in_the_scope_too(monkeypatch):
         "destination.databricks.client_secret_key": "principal",
     }
     settings = load_settings(overrides, environ=ENVIRON)
-    assert settings.databricks.credentials.for_dlt()["client_secret"] == "pr1ncipal"
+    assert settings.destination.databricks.credentials.for_dlt()["client_secret"] == "pr1ncipal"
     assert "pr1ncipal" in settings.secret_values()
     assert settings.source.dsn.endswith("@db/shop")
 
@@ -320,10 +321,10 @@ def test_a_rotated_secret_is_found_where_the_first_one_was(tmp_path):
     }
     settings = load_settings(overrides, needs_source=False)
     secrets.write_text(text.format("second"))
-    keys = settings.read_again("destination").databricks.credentials.for_dlt()
+    keys = settings.read_again("destination").destination.databricks.credentials.for_dlt()
     assert keys["access_token"] == "second"
     assert keys["server_hostname"] == "host.example.com"
-    assert settings.databricks.credentials.for_dlt()["access_token"] == "first"
+    assert settings.destination.databricks.credentials.for_dlt()["access_token"] == "first"
 
 
 def test_settings_that_no_provider_gave_stay():
@@ -348,7 +349,9 @@ def test_a_rotated_secret_is_read_from_the_scope_again():
     settings = load_settings(overrides, environ=ENVIRON, scope=Scope)
     found["value"] = "second"
     assert (
-        settings.read_again("destination").databricks.credentials.for_dlt()["client_secret"]
+        settings.read_again("destination").destination.databricks.credentials.for_dlt()[
+            "client_secret"
+        ]
         == "second"
     )
 
