@@ -14,12 +14,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.parquet as pq
 import pytest
 
 import adapters.dlt_destination
 from adapters.dlt_destination.settings import PipelineSettings
+from cdc_core.values.runs import RUN_TABLES_TABLE, RunTable
 from tests.contracts.destination_contract import DestinationContract
 from tests.contracts.history_contract import HistoryContract
+from tests.contracts.run_log_contract import RunLogContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -117,3 +120,12 @@ class TestParquet(DestinationContract):
 
 class TestParquetHistory(HistoryContract):
     opened = TestParquet.opened
+
+
+class TestParquetRunLog(RunLogContract):
+    opened = TestParquet.opened
+
+    @pytest.fixture
+    def run_tables(self, tmp_path: Path) -> Callable[[], list[RunTable]]:
+        file = tmp_path / "lake" / "bronze" / f"{RUN_TABLES_TABLE}.parquet"
+        return lambda: [RunTable(**row) for row in pq.read_table(file).to_pylist()]
