@@ -35,7 +35,7 @@ FILES: Mapping[str, tuple[Sequence[str], int]] = {
             "tests/unit/cdc_core/tables/test_resolve_columns.py",
             "tests/unit/cdc_core/tables/test_table_rules.py",
         ),
-        70,
+        60,
     ),
 }
 
