@@ -53,7 +53,7 @@ def test_rows_of_a_detached_partition_are_deletes_and_nothing_is_read_again(
     assert ended == {1, 2, 4}
 
 
-@pytest.mark.parametrize("kind", ["duckdb", "delta"])
+@pytest.mark.parametrize("kind", ["duckdb", "delta", "databricks"])
 def test_a_table_that_is_created_again_with_another_key(
     database: str, tmp_path: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:

@@ -289,6 +289,11 @@ class Ddl:
             if not match["exists"] or column in {c.lower() for c in metadata.column_names}:
                 metadata.index_of(column)
         info = self._catalog.info(path)
+        if clustered := dropped & {column.lower() for column in info.cluster_by}:
+            raise errors.SqlError(
+                "DELTA_UNSUPPORTED_DROP_CLUSTERING_COLUMN",
+                f"Dropping clustering columns ({', '.join(sorted(clustered))}) is not supported.",
+            )
         for column in dropped:
             _refuse_dependents(info, column)
             info.columns.pop(column, None)

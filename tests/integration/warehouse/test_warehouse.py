@@ -381,6 +381,14 @@ class TestTables:
         history = [row["operation"] for row in sql("DESCRIBE HISTORY t")]
         assert history[:3] == ["TRUNCATE", "WRITE", "CREATE OR REPLACE TABLE AS SELECT"]
 
+    def test_a_clustering_column_cannot_be_dropped(self, sql: Sql) -> None:
+        sql("CREATE TABLE t (id BIGINT, v STRING) CLUSTER BY (id)")
+        sql("ALTER TABLE t SET TBLPROPERTIES ('delta.columnMapping.mode' = 'name')")
+        with pytest.raises(exc.ServerOperationError, match="DROP_CLUSTERING_COLUMN"):
+            sql("ALTER TABLE t DROP COLUMN id")
+        sql("ALTER TABLE t CLUSTER BY (v)")
+        sql("ALTER TABLE t DROP COLUMN id")
+
     def test_clustering_that_databricks_chooses(self, sql: Sql) -> None:
         sql("CREATE TABLE t (id BIGINT, v STRING) CLUSTER BY (id)")
         assert "clusterByAuto" not in str(sql("SHOW TBLPROPERTIES t"))

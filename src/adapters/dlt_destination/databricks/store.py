@@ -512,7 +512,9 @@ class DatabricksStore(RowsInFiles):
             self._replace_whole(client, table, step, rows)
             return
         self._write(client, table, f"INSERT OVERWRITE {target} ({names}) {rows}")
-        for name in self._surplus(client, table, step):
+        surplus = self._surplus(client, table, step)
+        self._cluster(client, table, step, surplus)
+        for name in surplus:
             self._set_properties(client, table, _COLUMN_MAPPING)
             self._alter(
                 client,
@@ -520,10 +522,25 @@ class DatabricksStore(RowsInFiles):
                 f"DROP COLUMN {SPARK.quote(name)}",
                 lambda left, name=name: name not in left.names,  # type: ignore[misc]
             )
-        if step.target.cluster_by:
-            # Without a rule, the table keeps the clustering that somebody may have chosen.
-            layout = _clustering(new, step.target.cluster_by) or "CLUSTER BY NONE"
-            self._define(client, table, f"ALTER TABLE {target} {layout}")
+
+    def _cluster(
+        self, client: Any, table: str, step: Replacement, surplus: Collection[str]
+    ) -> None:
+        """Cluster the table as its rule says. Without a rule it keeps the clustering that somebody
+        may have chosen, unless that needs a surplus column, which could not be dropped then."""
+        if not (step.target.cluster_by or self._clustered(client, table, surplus)):
+            return
+        fields = replaced_fields(step)
+        layout = _clustering(fields, step.target.cluster_by or step.key) or "CLUSTER BY NONE"
+        self._define(client, table, f"ALTER TABLE {_name(client, table)} {layout}")
+
+    def _clustered(self, client: Any, table: str, columns: Collection[str]) -> set[str]:
+        """Return those of the columns by which the table is clustered."""
+        if not columns:
+            return set()
+        rows = client.sql_client.execute_sql(f"DESCRIBE TABLE {_name(client, table)}") or ()
+        behind = itertools.dropwhile(lambda row: row[0] != "# Clustering Information", rows)
+        return {name for name, *_ in behind} & {*columns}
 
     def _made(self, client: Any, table: str, step: Replacement, rows: str) -> bool:
         """Create a table that is not listed, with its rows if that can be one statement. Returns
