@@ -31,8 +31,15 @@ from cdc_core.tables.schema_change import (
     state_when_read,
 )
 from cdc_core.values.checkpoint import TableStatus
-from cdc_core.values.errors import CdcError, DestinationRefused
-from cdc_core.values.history import TRUNCATE_NUMBERS, Moment, log_of, versions_of
+from cdc_core.values.errors import CdcError, DestinationRefused, OperatorNeeded
+from cdc_core.values.history import (
+    END_LSN_COLUMN,
+    SORT_COLUMN,
+    TRUNCATE_NUMBERS,
+    Moment,
+    log_of,
+    versions_of,
+)
 from cdc_core.values.merges import (
     DELETED_AT_COLUMN,
     EMPTY_BATCH,
@@ -130,8 +137,9 @@ class _Reader:
         )
 
     def run(self) -> tuple[Checkpoint, TablesRead]:
+        self._refuse_taken_names()
         self._mark_waiting()
-        self._expect(self._tables)
+        self._expect(table for table in self._tables if table.relation.oid not in self._counts.lost)
         alone = {oid for oid, found in self._prepared.items() if not found.ranges.whole}
         for group in _groups(self._tables, alone):
             wanted = [table for table in group if table.relation.oid not in self._counts.lost]
@@ -140,6 +148,24 @@ class _Reader:
             self._destination.load(LoadBatch(steps=tuple(self._steps)), self._checkpoint)
             self._progress.emit(Checkpointed(self._checkpoint))
         return self._checkpoint, self._counts
+
+    def _refuse_taken_names(self) -> None:
+        """Refuse tables whose history has the name of a table in the destination that is none."""
+        needed: dict[str, tuple[int, str]] = {}
+        for oid, found in self._prepared.items():
+            if found.state.log:
+                needed[found.state.log] = oid, SORT_COLUMN
+            if found.state.versions:
+                needed[found.state.versions] = oid, END_LSN_COLUMN
+        held = self._destination.columns(list(needed), current=True) if needed else {}
+        for name, columns in held.items():
+            oid, own = needed[name]
+            if own not in columns:
+                self._counts.refused[oid] = OperatorNeeded(
+                    f"its history needs the name {name}, which another table in the destination "
+                    "has",
+                    f"rename or drop {name} there, or set history = [] for this table",
+                )
 
     def _mark_waiting(self) -> None:
         """Have the next run read tables again that this one leaves half done if it ends early.
@@ -152,7 +178,9 @@ class _Reader:
         waiting = [
             known.needs_snapshot("a full load was cut short")
             for oid, found in self._prepared.items()
-            if (known := self._checkpoint.tables.get(oid)) is not None and has_history(found.state)
+            if (known := self._checkpoint.tables.get(oid)) is not None
+            and has_history(found.state)
+            and oid not in self._counts.refused
         ]
         waiting += [
             state.needs_snapshot("another table took its place")

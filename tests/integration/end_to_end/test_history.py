@@ -6,6 +6,7 @@ uv run pytest tests/integration/end_to_end/test_history.py --history-transaction
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ import pytest
 
 from tests.support.audit import RULES, TABLES, AuditedWork
 from tests.support.lakes import LocalLake, lake_of
-from tests.support.pipeline import Pipeline
+from tests.support.pipeline import InProcess, Pipeline
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,3 +121,25 @@ def test_every_image_is_the_one_that_the_database_recorded(
         pipeline.call("cdc")
         work.assert_history(lake)
         pipeline.call("verify")
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "delta"])
+def test_a_history_whose_name_is_taken_stops_no_other_table(
+    kind: str, database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    lake = lake_of(kind, tmp_path, request)
+    rules = json.dumps([{"match": "orders", "history": ["log"]}])
+    with psycopg.connect(database, autocommit=True) as sql:
+        for name in ("orders", "orders_history", "lines"):
+            sql.execute(f"CREATE TABLE {name} (id int PRIMARY KEY)")
+        InProcess(database, lake).run("snapshot")
+        sql.execute("DROP TABLE orders_history")
+        sql.execute("INSERT INTO orders VALUES (1)")
+        sql.execute("INSERT INTO lines VALUES (1)")
+        pipeline = InProcess(database, lake, SOURCES__PG_REPLICATION__TABLES=rules)
+        told = " ".join(pipeline.run("cdc", code=3).split())
+        assert "public.orders" in told
+        assert "needs the name orders_history" in told
+        assert lake.rows("lines", "id") == [(1,)]
+        InProcess(database, lake).run("cdc")
+    assert lake.rows("orders", "id") == [(1,)]
