@@ -7,12 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from cdc_core.values.errors import RulesError
 from cdc_core.values.history import LOG_FIELDS, VERSION_FIELDS, log_of, versions_of
 from cdc_core.values.naming import RESERVED_COLUMNS, natural_name
-from cdc_core.values.table_rules import MASK_KEY, ColumnRule, Rule, TableRules, rule_name
+from cdc_core.values.table_rules import (
+    MASK_KEY,
+    ColumnRule,
+    History,
+    Rule,
+    TableRules,
+    rule_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -97,7 +104,8 @@ class _Resolving:
         self._require_own_columns(history, relation.columns)
         hashed = any(column.rule is ColumnRule.HASH for column in relation.columns)
         rules = TableRules(
-            history=tuple(history),
+            # In one order, so that another order changes nothing.
+            history=tuple(kind for kind in get_args(History) if kind in history),
             deletes=deletes,
             cluster_by=self._value("cluster_by", ()),
             key_mark=self.hasher.key_mark if hashed and self.hasher else "",

@@ -49,6 +49,12 @@ def test_a_table_that_no_rule_matches_stays_as_it_is() -> None:
     assert found.rules is NO_RULES
 
 
+def test_the_order_of_histories_makes_no_difference() -> None:
+    other = ruled(Rule(("*",), history=("scd2", "log", "scd2")))
+    assert other.rules == ruled(Rule(("*",), history=("log", "scd2"))).rules
+    assert other.rules.history == ("log", "scd2")
+
+
 def test_later_rules_win_key_by_key() -> None:
     found = ruled(
         Rule(("public.*",), history=("log",), deletes="soft", mask={"email": "null"}),
