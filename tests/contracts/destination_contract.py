@@ -293,6 +293,27 @@ class DestinationContract:
             expected = [(1, "b", "big1"), (2, "b", None)]
             assert content(destination, "orders", "id", "note", "doc") == expected
 
+    def test_a_row_whose_unsent_values_nobody_holds_is_not_written(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        """A later change, applied before the run died, has deleted it."""
+        first = keyed(ORDERS, [{"id": 1, "note": "a", "doc": "big", "_cdc_lsn": 10}])
+        gone = keyed(ORDERS, [{"id": 1, "_cdc_op": "D", "_cdc_lsn": 30}])
+        again = keyed(
+            ORDERS,
+            [
+                {"id": 1, "note": "b", "_cdc_lsn": 20, "_cdc_unchanged": ".2."},
+                {"id": 2, "note": "c", "_cdc_lsn": 21, "_cdc_unchanged": ".2.", "_cdc_ref": 0},
+                {"id": 1, "_cdc_op": "H", "_cdc_lsn": 0, "_cdc_ref": 0},
+                {"id": 3, "note": "new", "doc": "d", "_cdc_lsn": 22},
+            ],
+            unchanged_columns=("doc",),
+            has_hops=True,
+        )
+        batches = [LoadBatch(merges=(merge,)) for merge in (first, gone, again)]
+        with self.load(opened, *batches) as destination:
+            assert content(destination, "orders", "id", "note", "doc") == [(3, "new", "d")]
+
     def test_columns_that_were_not_sent_differ_by_row(
         self, opened: Callable[[], Destination]
     ) -> None:

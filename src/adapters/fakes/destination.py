@@ -403,8 +403,9 @@ def merge_keyed(rows: list[Row], merge: KeyedMerge) -> list[Row]:
             if earlier is not None and _lsn(earlier) >= hop[LSN_COLUMN]:
                 source = earlier
                 break
-        fresh.update({name: source[name] if source else None for name in marked(row, names)})
-        result[key] = fresh
+        if (unsent := marked(row, names)) and source is None:
+            continue
+        result[key] = fresh | {name: source[name] for name in unsent if source is not None}
     return list(result.values())
 
 

@@ -62,6 +62,8 @@ class KeyedMerge:
       or past this row's. `_cdc_unchanged` lists the target columns whose values the source did not
       send, as `.3.17.` (positions in `target.schema`); null for none. Their value is the target
       row's own or, if hops refer to this row, that of the latest hop which the target still holds.
+      If the target holds neither, the row is not written: a later change, which the target has
+      already, deleted it.
     - "D": the key's row is deleted, under the same guard.
     - "H": a hop. Its key is an earlier key of the row numbered `_cdc_ref`. It counts only if the
       target's row under that key has a `_cdc_lsn` at or past the hop's (the first hop has 0).

@@ -19,6 +19,7 @@ from cdc_core.values.merges import (
     HOP,
     LSN_COLUMN,
     OP_COLUMN,
+    UNCHANGED_COLUMN,
     UNREPRESENTABLE_TABLE,
     UPSERT,
     KeyedMerge,
@@ -146,11 +147,14 @@ def keyed(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) -> list
 def _resolved(
     dialect: Dialect, merge: KeyedMerge, rules: MergeRules, staged: str, target: str
 ) -> str:
-    """Return a query for the merge's rows with unchanged values looked up."""
+    """Return a query for the merge's rows with unchanged values looked up, without those whose
+    values are not held (see `KeyedMerge`)."""
     values = ", ".join(f"{value} AS {dialect.quote(name)}" for name, value in rules.update.items())
     source = merge_sql.keyed_source(dialect, merge, staged, target)
+    held = f"s.{UNCHANGED_COLUMN} IS NULL OR {dialect.column('t', merge.key[0])} IS NOT NULL"
     return (
-        f"SELECT {values}, s.{OP_COLUMN} FROM ({source}) AS s LEFT JOIN {target} AS t ON {rules.on}"
+        f"SELECT {values}, s.{OP_COLUMN} FROM ({source}) AS s "
+        f"LEFT JOIN {target} AS t ON {rules.on} WHERE {held}"
     )
 
 

@@ -87,12 +87,14 @@ def keyed_rules(dialect: Dialect, merge: KeyedMerge) -> MergeRules:
     LSN."""
     older = older_than(f"s.{LSN_COLUMN}")
     names = (*merge.target.schema.names, *METADATA)
+    # A row whose unsent values are not held was deleted by a later change that was applied before.
+    whole = f" AND s.{UNCHANGED_COLUMN} IS NULL" if merge.unchanged_columns else ""
     rules = MergeRules(
         on=same_key(dialect, merge.target.schema, merge.key, "t", "s"),
         delete_if=f"s.{OP_COLUMN} = '{DELETE}' AND {older}",
         update_if=f"s.{OP_COLUMN} = '{UPSERT}' AND {older}",
         update={name: _value(dialect, merge, name) for name in names},
-        insert_if=f"s.{OP_COLUMN} = '{UPSERT}'",
+        insert_if=f"s.{OP_COLUMN} = '{UPSERT}'{whole}",
         insert={name: dialect.column("s", name) for name in names},
         unmatched_if=_before(merge.truncated_at),
     )
