@@ -64,7 +64,9 @@ def rule_set(settings: Settings) -> RuleSet:
 
     key = settings.source.mask_key
     hasher = Hasher(key.get_secret_value().encode()) if key is not None else None
-    return RuleSet([rule.value() for rule in settings.source.tables], hasher)
+    keeps_text = settings.section.variant_keeps_text
+    rules = [rule.value(keeps_text=keeps_text) for rule in settings.source.tables]
+    return RuleSet(rules, hasher)
 
 
 def _destination(settings: Settings) -> Destination:

@@ -46,6 +46,8 @@ class Section(Keys):
 
     #: Why rules cannot have json = "variant", as the end of a sentence; None if they can.
     no_variant: ClassVar[str | None] = None
+    #: Whether the type for JSON keeps the text of values. If not, they are sent as canonical JSON.
+    variant_keeps_text: ClassVar[bool] = True
 
     def check(self, dataset: str, environ: Mapping[str, str]) -> None:
         """Raise `SettingsError` for what is wrong without a connection. Called if this destination

@@ -34,6 +34,9 @@ def losses(column: Column) -> Iterator[str]:
     arrow, source = column.arrow_type, column.pg_type
     if column.rule.reads_text or column.rule is ColumnRule.NULL:
         yield f"masked: {column.rule.value}"
+    elif column.rule is ColumnRule.CANONICAL:
+        yield "the JSON is kept, its text is not (spaces, order of keys, zeros of numbers)"
+        yield f"values with a key twice, or a number beyond DECIMAL(38) and DOUBLE, {_KEPT}"
     elif column.rule is ColumnRule.VARIANT:
         yield "the JSON is kept, its text is not (spaces, order of keys)"
     elif pa.types.is_list(arrow):

@@ -189,8 +189,9 @@ class _Resolving:
     def _in_its_own_type(self, column: Column) -> ColumnRule:
         if column.name in self.table.relation.key:
             return ColumnRule.KEEP  # a key must be comparable
-        if column.logical == "json" and self._value("json", "string") == "variant":
-            return ColumnRule.VARIANT
+        json_as = self._value("json", "string")
+        if column.logical == "json" and json_as != "string":
+            return ColumnRule(json_as)
         if column.element_type is not None and self._value("arrays", "json") == "array":
             return ColumnRule.ARRAY
         return ColumnRule.KEEP
@@ -206,7 +207,7 @@ _SET_KEY = (
 def rules_shown(table: SourceTable) -> dict[str, Any]:
     """Return the rules of a table that are not the default, as plain JSON types."""
     rules = table.rules
-    columns = {c.name: c.rule.value for c in table.relation.columns}
+    columns = {c.name: c.rule.shown for c in table.relation.columns}
     shown = {
         "history": list(rules.history),
         "deletes": "" if rules.deletes == "hard" else rules.deletes,

@@ -173,7 +173,7 @@ class TableState:
         """The destination table with every column that the source table ever had, in order, but
         for those that are excluded."""
         schema = pa.schema([(column.target, column.arrow_type) for column in self.stored])
-        variants = (c.target for c in self.columns if c.rule is ColumnRule.VARIANT)
+        variants = (c.target for c in self.columns if c.rule.is_variant)
         cluster_by = self.rules.cluster_by
         if cluster_by != "auto":
             names = self.target_names

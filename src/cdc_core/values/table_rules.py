@@ -32,7 +32,8 @@ class Rule:
     exclude_columns: tuple[str, ...] | None = None
     include_columns: tuple[str, ...] | None = None
     mask: Mapping[str, Mask] | None = None
-    json: Literal["string", "variant"] | None = None
+    #: "canonical" is "variant" at a destination that keeps values but not their text.
+    json: Literal["string", "variant", "canonical"] | None = None
     arrays: Literal["json", "array"] | None = None
     cluster_by: ClusterBy | None = None
 
@@ -62,6 +63,8 @@ class ColumnRule(Enum):
     LAST4 = "last4"
     #: JSON in the destination's own type.
     VARIANT = "variant"
+    #: As `VARIANT`, of values whose text the destination does not keep: it is made canonical.
+    CANONICAL = "canonical"
     #: An array in the destination's own type.
     ARRAY = "array"
 
@@ -78,6 +81,15 @@ class ColumnRule(Enum):
     def shows_values(self) -> bool:
         """Whether values are stored as they are."""
         return self.is_read and not self.reads_text
+
+    @property
+    def is_variant(self) -> bool:
+        return self in (ColumnRule.VARIANT, ColumnRule.CANONICAL)
+
+    @property
+    def shown(self) -> str:
+        """How people see the rule: as the settings name it."""
+        return ColumnRule.VARIANT.value if self.is_variant else self.value
 
     @property
     def is_stored(self) -> bool:

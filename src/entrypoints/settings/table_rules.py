@@ -88,8 +88,10 @@ class TableRule(BaseModel):
         """Whether a mask needs PostgreSQL's text of values."""
         return bool({*(self.mask or {}).values()} - {"null"})
 
-    def value(self) -> Rule:
-        """Return the rule as the core has it."""
+    def value(self, *, keeps_text: bool = True) -> Rule:
+        """Return the rule as the core has it. `keeps_text`: the destination's type for JSON keeps
+        the text of values."""
+        canonical = self.json_ == "variant" and not keeps_text
         return Rule(
             self.match,
             self.history,
@@ -97,7 +99,7 @@ class TableRule(BaseModel):
             self.exclude_columns,
             self.include_columns,
             self.mask,
-            self.json_,
+            "canonical" if canonical else self.json_,
             self.arrays,
             self.cluster_by,
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
 
-from . import column_rules, errors
+from . import column_rules, errors, variants
 from .catalog import Clustering, TableInfo, table_exists
 from .delta_log import Metadata, commit, commit_metadata, latest_version, publish, read_metadata
 from .engine import NO_STATISTICS, delta_table, literal, quote
@@ -117,7 +117,7 @@ class Ddl:
                 columns = read_metadata(scratch).column_names
                 _check_columns(columns, mapped=read_metadata(scratch).mapped)
                 for column in cluster_by:
-                    read_metadata(scratch).index_of(column)
+                    require_clusterable(read_metadata(scratch), column)
                 verb = "CREATE OR REPLACE TABLE" if tree.args.get("replace") else "CREATE TABLE"
                 as_select = tree.expression is not None and not tree.args.get("clone")
                 operation = verb + (" AS SELECT" if as_select else "")
@@ -212,7 +212,12 @@ class Ddl:
         for item in split_list(text):
             definition = re.sub(r"^IF\s+NOT\s+EXISTS\s+", "", item, flags=re.IGNORECASE)
             position = re.search(_POSITION, definition, re.IGNORECASE)
-            definitions.append(definition[: position.start()] if position else definition)
+            definition = definition[: position.start()] if position else definition
+            definitions.append(
+                re.sub(
+                    r"\s+VARIANT\s*\Z", f" {variants.ENGINE_TYPE}", definition, flags=re.IGNORECASE
+                )
+            )
             positions.append(position)
         for definition in definitions:
             _check_added(column_rules.rules_of(column_rules.definition(definition)))
@@ -252,6 +257,8 @@ class Ddl:
         _check_columns([column["name"] for column, _ in new], mapped=metadata.mapped)
         if any(column["type"] == "timestamp_ntz" for column, _ in new):
             require_ntz(metadata)
+        if any(variants.is_variant(column["type"]) for column, _ in new):
+            self._require_variant(path, metadata)
         changed = metadata
         for column, position in new:
             at = None
@@ -262,6 +269,18 @@ class Ddl:
             made.features - {"columnMapping", "appendOnly", "invariants"}
         )
         commit_metadata(path, changed, "ADD COLUMNS")
+
+    def _require_variant(self, path: Path, metadata: Metadata) -> None:
+        """A table has the feature if it was created with such a column, or by a property."""
+        enabled = self._catalog.info(path).hidden_properties.get(variants.FEATURE) == "supported"
+        if not (enabled or any(variants.is_variant(f["type"]) for f in metadata.fields)):
+            raise errors.SqlError(
+                "DELTA_FEATURES_REQUIRE_MANUAL_ENABLEMENT",
+                "Your table schema requires manually enablement of the following table "
+                "feature(s): variantType-preview. To do this, run the following command for each "
+                "of features listed above: ALTER TABLE table_name SET TBLPROPERTIES "
+                f"('{variants.FEATURE}' = 'supported').",
+            )
 
     def _rename_column(self, name: Name, path: Path, match: re.Match[str]) -> None:
         metadata = self._mapped(path, "DELTA_UNSUPPORTED_RENAME_COLUMN", "Column rename")
@@ -348,7 +367,7 @@ class Ddl:
         info.cluster_by = split_name(match["columns"] or "")
         info.cluster_by_auto = match["auto"] is not None
         for column in info.cluster_by:
-            read_metadata(path).index_of(column)
+            require_clusterable(read_metadata(path), column)
         self._catalog.save_info(path, info)
 
     def _nullability(self, name: Name, path: Path, match: re.Match[str]) -> None:
@@ -518,7 +537,7 @@ def _column(definition: exp.ColumnDef) -> str:
     known = (exp.NotNullColumnConstraint, exp.CommentColumnConstraint)
     kept = [c for c in definition.constraints if isinstance(c.kind, known)]
     definition.set("constraints", kept)
-    return generate(definition)
+    return generate(variants.in_engine(definition))
 
 
 def _check_added(rules: dict[str, Any]) -> None:
@@ -535,6 +554,15 @@ def _check_added(rules: dict[str, Any]) -> None:
         raise errors.SqlError(
             "DELTA_UNSUPPORTED_ALTER_TABLE_CHANGE_COL_OP",
             "A generated column cannot be added to a table.",
+        )
+
+
+def require_clusterable(metadata: Metadata, column: str) -> None:
+    if variants.is_variant(metadata.fields[metadata.index_of(column)]["type"]):
+        raise errors.SqlError(
+            "DELTA_CLUSTERING_COLUMNS_DATATYPE_NOT_SUPPORTED",
+            f"CLUSTER BY is not supported because the following column(s): {column} of type "
+            "VARIANT don't support data skipping.",
         )
 
 

@@ -25,7 +25,7 @@ from .delta_log import (
 from .engine import delta_table, quote
 from .queries import generate, parse, parts_of
 from .session import Result
-from .type_names import sql_type
+from .type_names import engine_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +92,7 @@ class Dml:
                     value = source_of[index]
                 elif "generated" in rules:
                     computed[-1] = (
-                        f"CAST({rules['generated']} AS {sql_type(column['type'])}) AS {name}"
+                        f"CAST({rules['generated']} AS {engine_type(column['type'])}) AS {name}"
                     )
                     continue
                 elif "identity" in rules:
@@ -101,7 +101,7 @@ class Dml:
                 else:
                     value = rules.get("default", "NULL")
                 if index not in source_of:
-                    value = f"CAST({value} AS {sql_type(column['type'])})"
+                    value = f"CAST({value} AS {engine_type(column['type'])})"
                 items.append(f"{value} AS {name}")
             names = ", ".join(f"`_s{i}`" for i in range(len(given)))
             verb = "OVERWRITE" if tree.args.get("overwrite") else "INTO"
@@ -154,6 +154,7 @@ class Dml:
 
     def merge(self, session: Session, tree: exp.Merge, rewriter: Rewriter) -> Result:
         tree = tree.copy()
+        rewriter.refuse_comparisons(tree)
         with self._locked(session, tree.this) as path:
             before = latest_version(path)
             info = self._catalog.info(path)
@@ -190,7 +191,7 @@ class Dml:
         action = clause.args["then"]
         if not info.columns or not isinstance(action, (exp.Insert, exp.Update)):
             return
-        types = {f["name"].lower(): sql_type(f["type"]) for f in read_metadata(path).fields}
+        types = {f["name"].lower(): engine_type(f["type"]) for f in read_metadata(path).fields}
         inserts = isinstance(action, exp.Insert)
         if inserts:
             named = [column.name.lower() for column in action.this.expressions]

@@ -16,8 +16,9 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import ErrorLevel, SqlglotError
 
-from . import errors, information_schema
+from . import errors, information_schema, variants
 from .catalog import INFORMATION_SCHEMA
+from .delta_log import read_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -83,8 +84,25 @@ class Rewriter:
         """The text of `tree` for the engine."""
         return generate(self.resolve(tree))
 
-    def resolve(self, tree: exp.Expr) -> exp.Expr:
+    def refuse_comparisons(self, tree: exp.Expr) -> None:
+        """Refuse comparisons of VARIANT, as documented."""
         tree = self._inline_views(tree.copy())
+        if tree.find(exp.ParseJSON) or any(map(self._variants_of, tree.find_all(exp.Table))):
+            variants.refuse_comparisons(parse(generate(tree)), self._variants_of)
+
+    def _variants_of(self, table: exp.Table) -> set[str]:
+        parts = parts_of(table)
+        if not isinstance(table.this, exp.Identifier) or parts[0].lower() in _FILE_FORMATS:
+            return set()
+        name = self._session.name(parts)
+        if name.schema == INFORMATION_SCHEMA or not self._catalog.table_exists(name):
+            return set()
+        fields = read_metadata(self._catalog.require_table(name)).fields
+        return {f["name"].lower() for f in fields if variants.is_variant(f["type"])}
+
+    def resolve(self, tree: exp.Expr) -> exp.Expr:
+        self.refuse_comparisons(tree)
+        tree = variants.in_engine(self._inline_views(tree.copy()))
         self._name_tables(tree)
         self._replace_functions(tree)
         for select in list(tree.find_all(exp.Select)):

@@ -15,6 +15,7 @@ from .engine import NO_STATISTICS, literal, quote
 from .queries import rows
 from .session import Result
 from .type_names import sql_type
+from .variants import is_variant
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -208,7 +209,7 @@ def _rules_text(rules: dict[str, Any]) -> str:
 
 def _json_type(delta_type: Any) -> dict[str, Any]:
     if not isinstance(delta_type, str):
-        return {"name": delta_type["type"]}
+        return {"name": "variant" if is_variant(delta_type) else delta_type["type"]}
     if match := re.fullmatch(r"decimal\((\d+),(\d+)\)", delta_type):
         return {"name": "decimal", "precision": int(match[1]), "scale": int(match[2])}
     return {"name": {"timestamp": "timestamp_ltz"}.get(delta_type, sql_type(delta_type))}

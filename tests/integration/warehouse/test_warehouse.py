@@ -485,6 +485,59 @@ class TestTables:
         sql("INSERT INTO t VALUES (1, TIMESTAMP_NTZ'2024-01-02 03:04:05')")
         assert len(sql("SELECT * FROM t")) == 1
 
+    def test_variant(self, sql: Sql) -> None:
+        sql("CREATE TABLE t (id INT, v VARIANT)")
+        assert [row["data_type"] for row in sql("DESCRIBE TABLE t")] == ["int", "variant"]
+        sql("""INSERT INTO t SELECT 1, PARSE_JSON('{"a":0.1}')""")
+        sql("INSERT INTO t SELECT 2, PARSE_JSON('null')")
+        sql("INSERT INTO t SELECT 3, PARSE_JSON(CAST(NULL AS STRING))")
+        sql("""MERGE INTO t USING (SELECT 1 AS id, '[2]' AS v) AS s ON t.id = s.id
+            WHEN MATCHED THEN UPDATE SET v = CASE WHEN s.id = 2 THEN t.v ELSE PARSE_JSON(s.v) END
+            WHEN NOT MATCHED THEN INSERT (id, v) VALUES (s.id, PARSE_JSON(s.v))""")
+        found = sql("SELECT id, TO_JSON(v) AS v, v IS NULL AS n FROM t ORDER BY id")
+        assert [tuple(row.values()) for row in found] == [
+            (1, "[2]", False),
+            (2, "null", False),
+            (3, None, True),
+        ]
+        malformed = "MALFORMED_RECORD_IN_PARSING.WITHOUT_SUGGESTION"
+        sql.fails("""SELECT PARSE_JSON('{"a":1,"a":2}') IS NULL""", malformed)
+        assert sql("""SELECT TO_JSON(TRY_PARSE_JSON('{"a":1,"a":2}')) AS v""") == [{"v": None}]
+        sql("CREATE OR REPLACE TABLE t AS SELECT id, TO_JSON(v) AS v FROM t")
+        assert [row["data_type"] for row in sql("DESCRIBE TABLE t")] == ["int", "string"]
+
+    def test_variant_cannot_be_compared_or_clustered(self, sql: Sql) -> None:
+        sql("CREATE TABLE t (id INT, v VARIANT)")
+        refused = "DATATYPE_MISMATCH.INVALID_ORDERING_TYPE"
+        using = "(SELECT PARSE_JSON('1') AS v) AS s"
+        for query in (
+            f"MERGE INTO t USING {using} ON t.v = s.v WHEN MATCHED THEN DELETE",
+            "SELECT * FROM t AS a JOIN t AS b ON a.v = b.v",
+            "SELECT * FROM t AS a JOIN (SELECT r.* FROM t AS r) AS b ON a.v <=> b.v",
+            "SELECT COUNT(*) FROM t GROUP BY v",
+            "SELECT DISTINCT v FROM t",
+            "SELECT id FROM t ORDER BY v",
+            "SELECT ROW_NUMBER() OVER (PARTITION BY v ORDER BY id) FROM t",
+        ):
+            sql.fails(query, refused)
+        union = "SELECT v FROM t UNION ALL SELECT PARSE_JSON('1') AS v"
+        sql.fails(union, "UNSUPPORTED_FEATURE.SET_OPERATION_ON_VARIANT_TYPE")
+        assert sql("SELECT COUNT(*) FROM t GROUP BY TO_JSON(v)") == []
+        clustered = "DELTA_CLUSTERING_COLUMNS_DATATYPE_NOT_SUPPORTED"
+        sql.fails("CREATE TABLE c (v VARIANT) CLUSTER BY (v)", clustered)
+        sql.fails("ALTER TABLE t CLUSTER BY (v)", clustered)
+
+    def test_variant_is_enabled_by_hand_on_a_table_that_is_there(self, sql: Sql) -> None:
+        sql("CREATE TABLE t (id INT)")
+        sql("INSERT INTO t VALUES (1)")
+        add = "ALTER TABLE t ADD COLUMNS (v VARIANT AFTER id)"
+        sql.fails(add, "DELTA_FEATURES_REQUIRE_MANUAL_ENABLEMENT")
+        sql("ALTER TABLE t SET TBLPROPERTIES ('delta.feature.variantType-preview' = 'supported')")
+        sql(add)
+        sql("INSERT INTO t (id) VALUES (2)")
+        found = sql("SELECT id, TO_JSON(v) AS v FROM t ORDER BY id")
+        assert found == [{"id": 1, "v": None}, {"id": 2, "v": None}]
+
     def test_defaults(self, sql: Sql) -> None:
         disabled = "WRONG_COLUMN_DEFAULTS_FOR_DELTA_FEATURE_NOT_ENABLED"
         sql.fails("CREATE TABLE t (id INT, d INT DEFAULT 5)", disabled)

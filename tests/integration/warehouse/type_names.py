@@ -7,6 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from . import variants
+
 _SQL_OF_DELTA = {
     "byte": "tinyint",
     "short": "smallint",
@@ -23,11 +25,18 @@ def sql_type(delta_type: Any) -> str:
         case "array":
             return f"array<{sql_type(delta_type['elementType'])}>"
         case "map":
+            if variants.is_variant(delta_type):
+                return "variant"
             key, value = sql_type(delta_type["keyType"]), sql_type(delta_type["valueType"])
             return f"map<{key},{value}>"
         case _:
             inner = (f"{f['name']}:{sql_type(f['type'])}" for f in delta_type["fields"])
             return f"struct<{','.join(inner)}>"
+
+
+def engine_type(delta_type: Any) -> str:
+    """The SQL type that the engine stores for a type of a Delta schema."""
+    return variants.ENGINE_TYPE if variants.is_variant(delta_type) else sql_type(delta_type)
 
 
 _WHOLE = {"tinyint": 10, "smallint": 10, "int": 10, "bigint": 20}

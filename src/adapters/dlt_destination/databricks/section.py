@@ -106,7 +106,7 @@ class Credentials(Keys):
 
 
 class Settings(Section):
-    no_variant = "VARIANT columns on databricks are not supported yet"
+    variant_keeps_text = False
 
     credentials: Credentials = Credentials()
     engine: Literal["warehouse", "spark"] | None = Field(

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from adapters.dlt_destination.columns import (
-    all_fields,
+    JSON,
     alters,
     plain,
     replaced_fields,
+    row_fields,
     widens,
     with_columns,
 )
@@ -59,6 +60,7 @@ from adapters.dlt_destination.table_steps import (
     Step,
     staged_schema,
 )
+from cdc_core.values.canonical_json import NotCanonical, canonical_json
 from cdc_core.values.history import LogAppend
 from cdc_core.values.merges import (
     DELETED_AT_COLUMN,
@@ -83,7 +85,7 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.run import Run
     from adapters.dlt_destination.store import Refusal
     from cdc_core.values.errors import CdcError
-    from cdc_core.values.merges import Rename
+    from cdc_core.values.merges import Rename, TargetTable
     from cdc_core.values.runs import RunReceipt, RunTable
     from cdc_core.values.table_rules import ClusterBy
 
@@ -106,6 +108,9 @@ Described = list[tuple[str, str]]
 _PROPERTIES = {"delta.enableDeletionVectors": "true"}
 _COLUMN_MAPPING = {"delta.columnMapping.mode": "name"}
 _TIMESTAMP_NTZ = {"delta.feature.timestampNtz": "supported"}
+#: A table that is created with such a column has the feature. Source: Databricks documentation,
+#: "Variant type support".
+_VARIANT = {"delta.feature.variantType-preview": "supported"}
 
 _NOT_FOUND = re.compile(r"\[(?:TABLE_OR_VIEW|SCHEMA)_NOT_FOUND\b")
 _EXISTS = re.compile(r"\[TABLE_OR_VIEW_ALREADY_EXISTS\b")
@@ -262,12 +267,17 @@ class DatabricksStore(RowsInFiles):
     def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         held = self.current(client, table)
         assert held is not None
-        schema = pa.schema([held.field(name) for name in columns])
-        names = ", ".join(SPARK.quote(name) for name in columns)
+        texts = [name for name in columns if held.field(name).type == JSON]
+        schema = pa.schema([_as_text(held.field(name)) for name in columns])
+        names = ", ".join(_readable(held.field(name)) for name in columns)
         query = f"SELECT {names} FROM {_name(client, table)}"
         with client.sql_client.execute_query(query) as cursor:
             for chunk in gathered(cursor.iter_arrow(FETCH_ROWS), SCAN_ROWS, SCAN_BYTES):
-                yield chunk.rename_columns(list(columns)).cast(schema)
+                found = chunk.rename_columns(list(columns)).cast(schema)
+                for name in texts:
+                    place = schema.get_field_index(name)
+                    found = found.set_column(place, schema.field(place), _canonical(found[name]))
+                yield found
 
     # Definitions. Each statement can be sent twice.
 
@@ -346,7 +356,10 @@ class DatabricksStore(RowsInFiles):
         more: Mapping[str, str] | None = None,
     ) -> None:
         """Set the properties that such columns need; only new tables have them already."""
+        fields = list(fields)
         properties = {**(more or {}), **_features(fields)}
+        if any(field.type == JSON for field in fields):
+            properties |= _VARIANT
         if properties:
             self._set_properties(client, table, properties)
 
@@ -436,27 +449,31 @@ class DatabricksStore(RowsInFiles):
         self.block.clear()
 
     def _apply(self, client: Any, table: str, step: Step, files: str) -> None:
-        target = _name(client, table)
         match step:
             case Replacement():
-                self._difference(client, step, _typed(all_fields(step.target), files))
+                staged = _staged(row_fields(step.target), files, step.target.variants)
+                self._difference(client, step, staged)
                 self._replace(client, table, step, files)
             case StagedHistory(part, paths):
-                staged = _typed(staged_schema(part), files) if paths else ""
+                staged = ""
+                if paths:
+                    staged = _staged(staged_schema(part), files, part.table.variants)
                 looks_up = isinstance(part, LogAppend) and part.unchanged_columns
                 held = self.current(client, table) if looks_up else None
                 columns = [] if held is None else held.names
-                name = partial(_name, client)
+                name = self._reading(client, part.table)
                 merge = history_sql.step_merge(SPARK, part, staged, name, columns)
                 self._write_history(client, merge)
             case StagedMerge(KeyedMerge() as merge):
-                self._difference(client, merge, _typed(merge.rows.schema, files))
-                self._write(client, table, self._merge(target, step, files))
+                staged = _staged(merge.rows.schema, files, merge.target.variants)
+                self._difference(client, merge, staged)
+                self._write(client, table, self._merge(client, table, step, files))
             case _:
-                self._write(client, table, self._merge(target, step, files))
+                self._write(client, table, self._merge(client, table, step, files))
 
     def _difference(self, client: Any, step: Replacement | KeyedMerge, rows: str) -> None:
-        for merge in history_sql.difference_merges(SPARK, step, rows, partial(_name, client)):
+        relation = self._reading(client, step.target)
+        for merge in history_sql.difference_merges(SPARK, step, rows, relation):
             self._write_history(client, merge)
 
     def _write_history(self, client: Any, merge: history_sql.HistoryMerge) -> None:
@@ -470,16 +487,31 @@ class DatabricksStore(RowsInFiles):
         else:
             self.block.add(statement, table=table)
 
-    def _merge(self, target: str, step: StagedMerge | StagedCells, files: str) -> str:
+    def _reading(self, client: Any, target: TargetTable) -> Callable[[str], str]:
+        """Return what gives the relations to read a table or its history from."""
+        return partial(self._relation if target.variants else _name, client)
+
+    def _relation(self, client: Any, table: str) -> str:
+        """Return a table to read from, with JSON as text: a VARIANT cannot be compared."""
+        held = self.current(client, table)
+        if held is None or JSON not in held.types:
+            return _name(client, table)
+        return f"(SELECT {', '.join(map(_readable, held))} FROM {_name(client, table)})"
+
+    def _merge(self, client: Any, table: str, step: StagedMerge | StagedCells, files: str) -> str:
+        target = _name(client, table)
+        read = target
+        if isinstance(step, StagedMerge):
+            read = self._reading(client, step.merge.target)(table)
         match step:
             case StagedMerge(KeyedMerge() as merge):
                 staged = _typed(merge.rows.schema, files)
                 rules = merge_sql.keyed_rules(SPARK, merge)
-                source = merge_sql.keyed_source(SPARK, merge, staged, target)
+                source = merge_sql.keyed_source(SPARK, merge, staged, read)
             case StagedMerge(MultisetMerge() as merge):
-                staged = _typed(merge.rows.schema, files)
+                staged = _staged(merge.rows.schema, files, merge.target.variants)
                 rules = merge_sql.multiset_rules(SPARK, merge)
-                source = merge_sql.multiset_source(SPARK, merge, staged, target)
+                source = merge_sql.multiset_source(SPARK, merge, staged, read)
             case StagedCells():
                 rules = merge_sql.cells_rules(SPARK)
                 source = merge_sql.cells_source(SPARK, _typed(UNREPRESENTABLE_SCHEMA, files))
@@ -498,11 +530,14 @@ class DatabricksStore(RowsInFiles):
         defaults. A table that cannot be altered to fit is replaced as a whole."""
         target, new = _name(client, table), replaced_fields(step)
         names = ", ".join(SPARK.quote(field.name) for field in new)
-        rows = f"SELECT * FROM {_typed(all_fields(step.target), files)} AS f"
+        rows = f"SELECT * FROM {_typed(row_fields(step.target), files)} AS f"
         held = self._known(client, table)
         if step.soft_deletes is not None:
             held = self.current(client, table)
-            rows = _with_kept(step, rows, target, held)
+            texts = held and pa.schema([_as_text(field) for field in held])
+            rows = _with_kept(step, rows, self._relation(client, table), texts)
+        if step.target.variants:
+            rows = f"SELECT {_parsed(new, strict=step.soft_deletes is None)} FROM ({rows}) AS p"
         if held is None:
             if self._made(client, table, step, rows):
                 return
@@ -787,6 +822,56 @@ def _typed(fields: Iterable[pa.Field], files: str) -> str:
     return f"(SELECT {columns} FROM {files})"
 
 
+def _staged(fields: Iterable[pa.Field], files: str, variants: Collection[str]) -> str:
+    """Return the staged rows, with the JSON of `variants` as it reads after it was stored."""
+    fields = list(fields)
+    if not variants:
+        return _typed(fields, files)
+    columns = []
+    for field in fields:
+        name = SPARK.quote(field.name)
+        if field.name in variants:
+            name = f"{SPARK.json_text.format(SPARK.parse_json.format(name))} AS {name}"
+        columns.append(name)
+    return f"(SELECT {', '.join(columns)} FROM {_typed(fields, files)} AS j)"
+
+
+def _as_text(field: pa.Field) -> pa.Field:
+    return field.with_type(pa.string()) if field.type == JSON else field
+
+
+def _readable(field: pa.Field) -> str:
+    """Return the expression that reads a column, with JSON as text."""
+    name = SPARK.quote(field.name)
+    return f"{SPARK.json_text.format(name)} AS {name}" if field.type == JSON else name
+
+
+def _parsed(fields: Iterable[pa.Field], *, strict: bool) -> str:
+    """Return the columns, with JSON parsed from text. A row that is kept from before the column
+    held JSON can have any text: it is NULL then."""
+    parse = SPARK.parse_json if strict else f"TRY_{SPARK.parse_json}"
+    return ", ".join(
+        f"{parse.format(SPARK.quote(f.name))} AS {SPARK.quote(f.name)}"
+        if f.type == JSON
+        else SPARK.quote(f.name)
+        for f in fields
+    )
+
+
+def _canonical(texts: pa.ChunkedArray) -> pa.Array:
+    return pa.array(
+        [None if text is None else _printed(text) for text in texts.to_pylist()], pa.string()
+    )
+
+
+def _printed(text: str) -> str:
+    """Return the canonical text, or the text itself if none of ours can be equal to it."""
+    try:
+        return canonical_json(text, printed=True)
+    except NotCanonical:
+        return text
+
+
 def _clustering(fields: Sequence[pa.Field], cluster_by: ClusterBy) -> str:
     """Return the clause that clusters a table by these columns; empty if none can be used."""
     if cluster_by == "auto":
@@ -811,7 +896,7 @@ def _with_kept(step: Replacement, rows: str, target: str, held: pa.Schema | None
 
 def _clusters(arrow_type: pa.DataType) -> bool:
     """Whether Delta keeps the minimum and maximum of such a column."""
-    if pa.types.is_boolean(arrow_type) or pa.types.is_list(arrow_type):
+    if arrow_type == JSON or pa.types.is_boolean(arrow_type) or pa.types.is_list(arrow_type):
         return False
     return SPARK.sql_type(arrow_type) != "BINARY"
 

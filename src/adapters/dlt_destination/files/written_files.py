@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
-from adapters.dlt_destination.columns import all_fields
+from adapters.dlt_destination.columns import row_fields
 from adapters.dlt_destination.files.parquet import write_chunks
 from cdc_core.values.errors import DestinationFailed
 
@@ -76,7 +76,7 @@ class RowsInFiles:
         raise NotImplementedError
 
     def write(self, client: Any, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
-        fields = (field.with_nullable(True) for field in all_fields(target))
+        fields = (field.with_nullable(True) for field in row_fields(target))
         return _here(client).write(name, pa.schema(fields), rows)
 
     def make_durable(self, client: Any, names: Collection[str]) -> None:

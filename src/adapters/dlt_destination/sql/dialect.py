@@ -33,6 +33,9 @@ class Dialect:
     array: str
     #: An instant, from microseconds since 1970-01-01 UTC.
     instant: str
+    #: From the text of a JSON value to a value of the type for JSON, and back.
+    parse_json: str = "{}"
+    json_text: str = "{}"
 
     def quote(self, name: str) -> str:
         mark = self.quote_mark
@@ -111,10 +114,13 @@ SPARK = Dialect(
         pa.int32(): "INT",
         pa.string(): "STRING",
         pa.large_string(): "STRING",
+        JSON: "VARIANT",
         pa.binary(): "BINARY",
         pa.large_binary(): "BINARY",
         pa.timestamp("us"): "TIMESTAMP_NTZ",
         pa.timestamp("us", tz="UTC"): "TIMESTAMP",
     },
     instant="timestamp_micros({})",
+    parse_json="PARSE_JSON({})",
+    json_text="TO_JSON({})",
 )

@@ -6,7 +6,7 @@ does; all are idempotent. `log_sql` has the SQL of the log, `version_sql` that o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from adapters.dlt_destination.sql.log_sql import (
@@ -15,6 +15,7 @@ from adapters.dlt_destination.sql.log_sql import (
     log_rules,
     truncate_source,
 )
+from adapters.dlt_destination.sql.merge_sql import new_value
 from adapters.dlt_destination.sql.version_sql import (
     version_difference_source,
     version_rules,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.sql.dialect import Dialect
     from adapters.dlt_destination.sql.merge_sql import MergeRules
     from cdc_core.values.history import HistoryStep
-    from cdc_core.values.merges import Replacement
+    from cdc_core.values.merges import Replacement, TargetTable
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,13 @@ def step_merge(
         case VersionMerge():
             rules = version_rules(dialect, schema, step.key, step.truncated)
             source = version_source(dialect, step, staged, target)
-    return HistoryMerge(step.name, rules, source)
+    return HistoryMerge(step.name, _parsing(dialect, rules, step.table), source)
+
+
+def _parsing(dialect: Dialect, rules: MergeRules, table: TargetTable) -> MergeRules:
+    """Return the rules, which parse the JSON that they insert."""
+    parsed = {n: new_value(dialect, n, table.variants) for n in rules.insert if n in table.variants}
+    return replace(rules, insert={**rules.insert, **parsed})
 
 
 def difference_merges(
@@ -89,10 +96,12 @@ def difference_merges(
         log = relation(difference.log)
         source = log_difference_source(dialect, schema, key, at, first, log, new, scope)
         rules = log_rules(dialect, schema.names, first)
-        merges.append(HistoryMerge(difference.log, rules, source))
+        merges.append(HistoryMerge(difference.log, _parsing(dialect, rules, step.target), source))
     if difference.versions is not None:
         versions = relation(difference.versions)
         source = version_difference_source(dialect, schema, key, at, versions, new, scope)
         rules = version_rules(dialect, schema, key)
-        merges.append(HistoryMerge(difference.versions, rules, source))
+        merges.append(
+            HistoryMerge(difference.versions, _parsing(dialect, rules, step.target), source)
+        )
     return merges

@@ -30,7 +30,7 @@ from cdc_core.values.merges import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from adapters.dlt_destination.sql.dialect import Dialect
     from cdc_core.values.lsn import Lsn
@@ -89,13 +89,14 @@ def keyed_rules(dialect: Dialect, merge: KeyedMerge) -> MergeRules:
     names = (*merge.target.schema.names, *METADATA)
     # A row whose unsent values are not held was deleted by a later change that was applied before.
     whole = f" AND s.{UNCHANGED_COLUMN} IS NULL" if merge.unchanged_columns else ""
+    variants = merge.target.variants
     rules = MergeRules(
         on=same_key(dialect, merge.target.schema, merge.key, "t", "s"),
         delete_if=f"s.{OP_COLUMN} = '{DELETE}' AND {older}",
         update_if=f"s.{OP_COLUMN} = '{UPSERT}' AND {older}",
         update={name: _value(dialect, merge, name) for name in names},
         insert_if=f"s.{OP_COLUMN} = '{UPSERT}'{whole}",
-        insert={name: dialect.column("s", name) for name in names},
+        insert={name: new_value(dialect, name, variants) for name in names},
         unmatched_if=_before(merge.truncated_at),
     )
     return _with_marks(dialect, rules, merge) if merge.soft_deletes else rules
@@ -178,9 +179,16 @@ def _updating(dialect: Dialect, values: Mapping[str, str]) -> str:
     return f"UPDATE SET {assigned}"
 
 
+def new_value(dialect: Dialect, name: str, variants: Collection[str]) -> str:
+    """Return the value of a column in the source of a merge. Sources have JSON as text: it can be
+    compared, and a VARIANT cannot."""
+    value = dialect.column("s", name)
+    return dialect.parse_json.format(value) if name in variants else value
+
+
 def _value(dialect: Dialect, merge: KeyedMerge, name: str) -> str:
     """Return the new value of a column in a matched row."""
-    value = dialect.column("s", name)
+    value = new_value(dialect, name, merge.target.variants)
     if name not in merge.unchanged_columns:
         return value
     position = merge.target.schema.get_field_index(name)
@@ -226,12 +234,20 @@ def multiset_rules(dialect: Dialect, merge: MultisetMerge) -> MergeRules:
     """Rules for `multiset_source`: delete every content that changed, insert it as often as it
     occurs."""
     own = merge.target.schema.names
-    same = same_content(dialect, merge.target.schema, merge.content, "t", "s")
+    schema, variants = merge.target.schema, merge.target.variants
+    held = [
+        dialect.json_text.format(value) if name in variants else value
+        for name, value in zip(
+            merge.content, content_values(dialect, schema, merge.content, "t"), strict=True
+        )
+    ]
+    new = content_values(dialect, schema, merge.content, "s")
+    same = _all_equal(held, dialect.null_safe_equal, new)
     return MergeRules(
         on=f"s.{OP_COLUMN} = '{DELETE}' AND {same}",
         delete_if=f"s.{OP_COLUMN} = '{DELETE}'",
         insert_if=f"s.{OP_COLUMN} = '{UPSERT}'",
-        insert={name: dialect.column("s", name) for name in (*own, *METADATA)},
+        insert={name: new_value(dialect, name, variants) for name in (*own, *METADATA)},
         unmatched_if=_before(merge.truncated_at),
     )
 

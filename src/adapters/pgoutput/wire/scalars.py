@@ -26,6 +26,7 @@ from adapters.pgoutput.wire.text import (
     gather,
     with_validity,
 )
+from cdc_core.values.canonical_json import NotCanonical, canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +55,20 @@ def json_values(text: TextColumn, _: pa.DataType) -> Decoded:
     escaped = pc.match_substring(values, "\\ud", ignore_case=True)
     rows = [row for row in _rows(escaped).tolist() if not _is_unicode(values[row].as_py())]
     return _set_aside(values, np.array(rows, np.int64))
+
+
+def canonical_json_values(text: TextColumn, _: pa.DataType) -> Decoded:
+    """Canonical texts. A value that a VARIANT cannot hold is unrepresentable."""
+    values = as_utf8(gather(text))
+    canonical: list[str | None] = []
+    unrepresentable: UnrepresentableTexts = []
+    for row, value in enumerate(values.to_pylist()):
+        try:
+            canonical.append(None if value is None else canonical_json(value))
+        except NotCanonical:
+            canonical.append(None)
+            unrepresentable.append((row, value))
+    return pa.array(canonical, pa.string()), unrepresentable
 
 
 def _is_unicode(text: str) -> bool:

@@ -105,11 +105,15 @@ _PRINTED_TYPE = types.PgType(0, "text", "other")
 #: `json` whose values a destination parses.
 _JSON_VALUE = types.PgType(0, "json value")
 
+#: `json` or `jsonb` of which a destination keeps the value alone.
+_CANONICAL_JSON = types.PgType(0, "canonical json value")
+
 #: Types of extensions by name, without their schema.
 _BY_NAME: Mapping[str, TypeRule] = {
     "citext": _AS_PRINTED,
     "hstore": _AS_PRINTED,
     _JSON_VALUE.name: TypeRule(pa.string(), scalars.json_values, logical="json"),
+    _CANONICAL_JSON.name: TypeRule(pa.string(), scalars.canonical_json_values, logical="json"),
 }
 
 
@@ -145,6 +149,8 @@ def type_read(pg_type: PgType, column: Column) -> PgType:
     if column.rule is ColumnRule.ARRAY:
         array, typmod = pg_type.resolve(column.typmod)
         return replace(array, typmod=typmod, is_list=True)
+    if column.rule is ColumnRule.CANONICAL:
+        return _CANONICAL_JSON
     if column.rule is ColumnRule.VARIANT and pg_type.resolve()[0].oid == types.JSON:
         return _JSON_VALUE
     if not column.rule.reads_text:

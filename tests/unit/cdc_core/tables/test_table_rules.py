@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Literal
 
 import pyarrow as pa
 import pytest
 
 from cdc_core.ports.catalog import SourceTable
 from cdc_core.tables.schema_change import first_state, rules_changed
-from cdc_core.tables.table_rules import RuleSet
+from cdc_core.tables.table_rules import RuleSet, rules_shown
 from cdc_core.values.checkpoint import Checkpoint, SourceIdentity
 from cdc_core.values.errors import RulesError
 from cdc_core.values.fingerprint import Fingerprint
@@ -92,7 +93,8 @@ def test_rules_of_columns(rule: dict, expected: dict[str, str]) -> None:
         assert types[name] == (pa.string() if text else pa.int64())
 
 
-def test_json_and_arrays_in_types_of_their_own() -> None:
+@pytest.mark.parametrize("json_as", ["variant", "canonical"])
+def test_json_and_arrays_in_types_of_their_own(json_as: Literal["variant", "canonical"]) -> None:
     columns = (
         Column("id", pa.int64(), 20, attnum=1),
         Column("body", pa.string(), 3802, attnum=2, logical="json"),
@@ -101,12 +103,13 @@ def test_json_and_arrays_in_types_of_their_own() -> None:
     )
     found = table("id")
     found = replace(found, relation=replace(found.relation, columns=columns))
-    rule = Rule(("people",), json="variant", arrays="array", mask={"secret": "last4"})
+    rule = Rule(("people",), json=json_as, arrays="array", mask={"secret": "last4"})
     found = RuleSet([rule]).apply(found)
-    assert rules_of(found) == {"body": "variant", "tags": "array", "secret": "last4"}
+    assert rules_of(found) == {"body": json_as, "tags": "array", "secret": "last4"}
     assert found.relation.column("tags").arrow_type == pa.list_(pa.string())
     state = first_state(found, "people", Lsn(1))
     assert state.target_table.variants == {"body"}
+    assert rules_shown(found)["columns"]["body"] == "variant"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from adapters.dlt_destination.databricks import section as databricks
 from cdc_core.values.errors import SettingsError
 from cdc_core.values.table_rules import Rule
 from entrypoints.cli import parameters
@@ -109,12 +110,20 @@ def test_a_wrong_rule_is_named(rules, words):
     assert VARIABLE in str(refused.value) or "both" in str(refused.value)
 
 
-@pytest.mark.parametrize("destination", ["delta", "databricks"])
-def test_a_destination_without_variant(destination):
+def test_a_destination_without_variant():
     rules = [{"match": "s.t", "json": "variant"}]
     assert loaded(rules).source.tables
-    with pytest.raises(SettingsError, match=rf"rule 1 .*s\.t.*variant.*{destination}"):
-        loaded(rules, destination)
+    with pytest.raises(SettingsError, match=r"rule 1 .*s\.t.*variant.*delta"):
+        loaded(rules, "delta")
+
+
+def test_variant_of_databricks_does_not_keep_the_text():
+    rules = [{"match": "s.t", "json": "variant"}, {"match": "s.u", "json": "string"}]
+    settings = loaded(rules)
+    for section, first in ((settings.section, "variant"), (databricks.Settings, "canonical")):
+        keeps_text = section.variant_keeps_text
+        found = [rule.value(keeps_text=keeps_text).json for rule in settings.source.tables]
+        assert found == [first, "string"]
 
 
 def test_the_mask_key_is_a_secret():
