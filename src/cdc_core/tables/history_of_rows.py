@@ -19,7 +19,7 @@ from cdc_core.values.merges import TableRename
 
 if TYPE_CHECKING:
     from cdc_core.ports.destination import Destination
-    from cdc_core.values.checkpoint import TableState
+    from cdc_core.values.checkpoint import ColumnState, TableState
     from cdc_core.values.history import HistoryStep, Moment
 
 
@@ -78,13 +78,17 @@ def archived_history(before: TableState, now: TableState) -> list[TableRename]:
 
     They are named after the LSN at which the table was read before; new ones take their place.
     """
-    types = {column.target: column.arrow_type for column in before.stored}
-    if all(
-        widens(types.get(column.target, column.arrow_type), column.arrow_type)
-        for column in now.stored
-    ):
+    held = {column.target: column for column in before.stored}
+    if all(_holds(held.get(column.target, column), column) for column in now.stored):
         return []
     return archive(before, now)
+
+
+def _holds(held: ColumnState, now: ColumnState) -> bool:
+    """Whether a column can be widened to hold the values of now."""
+    if held.rule.is_variant is not now.rule.is_variant:
+        return False
+    return widens(held.arrow_type, now.arrow_type)
 
 
 def archive(before: TableState, now: TableState) -> list[TableRename]:

@@ -386,3 +386,49 @@ def test_variant_in_histories_on_databricks(
         ("update_postimage", "[]"),
         ("update_preimage", '{"a":2,"b":1}'),
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "one_transaction"),
+    [("duckdb", "false"), ("databricks", "false"), ("databricks", "true")],
+)
+def test_kept_rows_and_histories_where_the_rule_for_json_changes(
+    kind: str,
+    one_transaction: str,
+    database: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    lake = lake_of(kind, tmp_path, request)
+    type_of = types_of if kind == "duckdb" else described
+    rows = {1: '{"a":  1}', 2: '{"a": 1, "a": 2}', 3: "[1.50]", 4: '"text"'}
+    rule = {"match": "docs", "history": ["log", "scd2"], "deletes": "soft"}
+    together = {}
+    if kind == "databricks":
+        together["DESTINATION__DATABRICKS__MULTI_TABLE_TRANSACTION"] = one_transaction
+
+    def pipeline(**more: str) -> InProcess:
+        rules = json.dumps([rule | more])
+        return InProcess(database, lake, SOURCES__PG_REPLICATION__TABLES=rules, **together)
+
+    with psycopg.connect(database, autocommit=True) as sql:
+        sql.execute("CREATE TABLE docs (id int PRIMARY KEY, body json)")
+        with sql.cursor() as cursor:
+            cursor.executemany("INSERT INTO docs VALUES (%s, %s)", rows.items())
+        pipeline().run("snapshot")
+        sql.execute("DELETE FROM docs WHERE id > 1")
+        pipeline().run("cdc")
+        pipeline(json="variant").run("cdc")
+        assert type_of(lake, "docs")[1] in ("variant", "JSON")
+        expected = rows if kind == "duckdb" else {**rows, 1: '{"a":1}', 2: None}
+        assert dict(json_of(lake, "docs", "id", "body")) == expected
+        sql.execute("UPDATE docs SET body = '{}' WHERE id = 1")
+        pipeline(json="variant").run("cdc")
+        pipeline(json="variant").run("verify")
+        pipeline().run("cdc")
+        assert type_of(lake, "docs")[1] in ("string", "VARCHAR")
+        assert (4, '"text"') in lake.rows("docs", "id", "body")
+        pipeline().run("verify")
+    assert [row for row in lake.rows("docs_scd2", "id", "__END_AT") if row[1] is None] == [
+        (1, None)
+    ]
