@@ -12,6 +12,7 @@ from adapters.dlt_destination.settings import PipelineSettings
 from adapters.fakes import InMemoryDestination, Lake
 from tests.contracts.destination_contract import DestinationContract
 from tests.contracts.history_contract import HistoryContract
+from tests.contracts.json_contract import JsonContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,10 @@ class TestDuckDb(DestinationContract):
 
 
 class TestDuckDbHistory(HistoryContract):
+    opened = TestDuckDb.opened
+
+
+class TestDuckDbJson(JsonContract):
     opened = TestDuckDb.opened
 
 
@@ -49,6 +54,10 @@ class TestInMemory(DestinationContract):
     def opened(self) -> Callable[[], Destination]:
         lake = Lake()
         return lambda: InMemoryDestination(lake)
+
+
+class TestInMemoryJson(JsonContract):
+    opened = TestInMemory.opened
 
 
 class TestInMemoryHistory(HistoryContract):

@@ -8,6 +8,7 @@ import pytest
 
 from tests.contracts.destination_contract import DestinationContract
 from tests.contracts.history_contract import HistoryContract
+from tests.contracts.json_contract import JsonContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,4 +25,8 @@ class TestDatabricks(DestinationContract):
 
 
 class TestDatabricksHistory(HistoryContract):
+    opened = TestDatabricks.opened
+
+
+class TestDatabricksJson(JsonContract):
     opened = TestDatabricks.opened

@@ -8,6 +8,7 @@ import pytest
 
 from tests.integration.databricks.test_contract import TestDatabricks as OnWarehouse
 from tests.integration.databricks.test_contract import TestDatabricksHistory as HistoryOnWarehouse
+from tests.integration.databricks.test_contract import TestDatabricksJson as JsonOnWarehouse
 from tests.integration.databricks.test_run_log import TestDatabricks as RunLogOnWarehouse
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class TestDatabricksBySpark(BySpark, OnWarehouse):
 
 
 class TestDatabricksHistoryBySpark(BySpark, HistoryOnWarehouse):
+    pass
+
+
+class TestDatabricksJsonBySpark(BySpark, JsonOnWarehouse):
     pass
 
 
