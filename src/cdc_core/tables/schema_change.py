@@ -215,7 +215,10 @@ RULES_CHANGED = "its rules changed"
 
 
 def rules_changed(state: TableState, source: SourceTable) -> bool:
-    """Whether the table was loaded under other rules than it has now."""
+    """Whether the table was loaded under other rules than it has now.
+
+    Rules that people see as one are the same: a recording replays at another destination.
+    """
     now = {column.attnum: column.rule for column in source.relation.columns}
     before = {column.attnum: column.rule for column in state.columns if column.attnum in now}
     rules = state.rules
@@ -223,7 +226,7 @@ def rules_changed(state: TableState, source: SourceTable) -> bool:
         # The mask key counts for columns that can still be hashed again.
         rules = replace(rules, key_mark=source.rules.key_mark)
     return rules != source.rules or any(
-        column.rule is not now.get(column.attnum, _rule_once_dropped(column, source))
+        column.rule.shown != now.get(column.attnum, _rule_once_dropped(column, source)).shown
         for column in state.columns
     )
 

@@ -137,6 +137,21 @@ def test_column_rules(
     assert chunk.unrepresentable == ()
 
 
+def test_workers_read_canonical_json(
+    spark: Sessions, settings: SourceSettings, catalog: PgCatalog, sql: psycopg.Connection
+) -> None:
+    sql.execute("CREATE TABLE r (id int PRIMARY KEY, doc json)")
+    sql.execute("""INSERT INTO r VALUES (1, '{"b": 1.50, "a": null}'), (2, '{"a": 1, "a": 2}')""")
+    (table,) = catalog.publish()
+    relation = table.relation.under({"doc": ColumnRule.CANONICAL})
+    source = SparkSnapshotSource(settings, 2, lambda: spark.connect)
+    with source.begin(create_slot=False) as snapshot:
+        (chunk,) = snapshot.read(relation)
+        assert snapshot._jobs is not None
+    assert chunk.rows.column("doc").to_pylist() == ['{"a":null,"b":1.5}', None]
+    assert [cell.text for cell in chunk.unrepresentable] == ['{"a": 1, "a": 2}']
+
+
 def test_a_full_load_by_spark_and_the_stream_after_it(
     spark: Sessions, database: str, tables: list[str], tmp_path: Path
 ) -> None:
