@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from decimal import Decimal
 from json.encoder import encode_basestring
 from typing import Any
@@ -22,6 +23,10 @@ MOST_BYTES = 16 << 20
 MOST_NESTED = 200
 MOST_CHARACTERS_OF_NUMBER = 900
 MOST_CHARACTERS_OF_KEY = 40_000
+
+
+#: Strings, and all else but brackets.
+_NO_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[^][{}"]+', re.DOTALL)
 
 
 class NotCanonical(ValueError):
@@ -113,20 +118,7 @@ def _written(value: Any) -> str:
 def _depth(text: str) -> int:
     """Return how deeply arrays and objects are nested."""
     depth = deepest = 0
-    quoted = escaped = False
-    for letter in text:
-        if quoted:
-            if escaped:
-                escaped = False
-            elif letter == "\\":
-                escaped = True
-            elif letter == '"':
-                quoted = False
-        elif letter == '"':
-            quoted = True
-        elif letter in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif letter in "]}":
-            depth -= 1
+    for bracket in _NO_BRACKETS.sub("", text):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
     return deepest

@@ -26,6 +26,7 @@ from adapters.dlt_destination.columns import (
     widens,
     with_columns,
 )
+from adapters.dlt_destination.databricks import variants
 from adapters.dlt_destination.databricks.carry_over import what_others_put_on
 from adapters.dlt_destination.databricks.engines import WarehouseEngine
 from adapters.dlt_destination.databricks.errors import error_for
@@ -60,7 +61,6 @@ from adapters.dlt_destination.table_steps import (
     Step,
     staged_schema,
 )
-from cdc_core.values.canonical_json import NotCanonical, canonical_json
 from cdc_core.values.history import LogAppend
 from cdc_core.values.merges import (
     DELETED_AT_COLUMN,
@@ -268,15 +268,17 @@ class DatabricksStore(RowsInFiles):
         held = self.current(client, table)
         assert held is not None
         texts = [name for name in columns if held.field(name).type == JSON]
-        schema = pa.schema([_as_text(held.field(name)) for name in columns])
-        names = ", ".join(_readable(held.field(name)) for name in columns)
+        schema = pa.schema([variants.as_text(held.field(name)) for name in columns])
+        names = ", ".join(variants.readable(held.field(name)) for name in columns)
         query = f"SELECT {names} FROM {_name(client, table)}"
         with client.sql_client.execute_query(query) as cursor:
             for chunk in gathered(cursor.iter_arrow(FETCH_ROWS), SCAN_ROWS, SCAN_BYTES):
                 found = chunk.rename_columns(list(columns)).cast(schema)
                 for name in texts:
                     place = schema.get_field_index(name)
-                    found = found.set_column(place, schema.field(place), _canonical(found[name]))
+                    found = found.set_column(
+                        place, schema.field(place), variants.canonical(found[name])
+                    )
                 yield found
 
     # Definitions. Each statement can be sent twice.
@@ -451,13 +453,13 @@ class DatabricksStore(RowsInFiles):
     def _apply(self, client: Any, table: str, step: Step, files: str) -> None:
         match step:
             case Replacement():
-                staged = _staged(row_fields(step.target), files, step.target.variants)
+                staged = variants.comparable(
+                    _typed(row_fields(step.target), files), row_fields(step.target), step.target
+                )
                 self._difference(client, step, staged)
                 self._replace(client, table, step, files)
             case StagedHistory(part, paths):
-                staged = ""
-                if paths:
-                    staged = _staged(staged_schema(part), files, part.table.variants)
+                staged = _typed(staged_schema(part), files) if paths else ""
                 looks_up = isinstance(part, LogAppend) and part.unchanged_columns
                 held = self.current(client, table) if looks_up else None
                 columns = [] if held is None else held.names
@@ -465,7 +467,9 @@ class DatabricksStore(RowsInFiles):
                 merge = history_sql.step_merge(SPARK, part, staged, name, columns)
                 self._write_history(client, merge)
             case StagedMerge(KeyedMerge() as merge):
-                staged = _staged(merge.rows.schema, files, merge.target.variants)
+                staged = variants.comparable(
+                    _typed(merge.rows.schema, files), merge.rows.schema, merge.target
+                )
                 self._difference(client, merge, staged)
                 self._write(client, table, self._merge(client, table, step, files))
             case _:
@@ -496,7 +500,7 @@ class DatabricksStore(RowsInFiles):
         held = self.current(client, table)
         if held is None or JSON not in held.types:
             return _name(client, table)
-        return f"(SELECT {', '.join(map(_readable, held))} FROM {_name(client, table)})"
+        return f"(SELECT {', '.join(map(variants.readable, held))} FROM {_name(client, table)})"
 
     def _merge(self, client: Any, table: str, step: StagedMerge | StagedCells, files: str) -> str:
         target = _name(client, table)
@@ -509,7 +513,9 @@ class DatabricksStore(RowsInFiles):
                 rules = merge_sql.keyed_rules(SPARK, merge)
                 source = merge_sql.keyed_source(SPARK, merge, staged, read)
             case StagedMerge(MultisetMerge() as merge):
-                staged = _staged(merge.rows.schema, files, merge.target.variants)
+                staged = variants.comparable(
+                    _typed(merge.rows.schema, files), merge.rows.schema, merge.target
+                )
                 rules = merge_sql.multiset_rules(SPARK, merge)
                 source = merge_sql.multiset_source(SPARK, merge, staged, read)
             case StagedCells():
@@ -534,10 +540,11 @@ class DatabricksStore(RowsInFiles):
         held = self._known(client, table)
         if step.soft_deletes is not None:
             held = self.current(client, table)
-            texts = held and pa.schema([_as_text(field) for field in held])
+            texts = held and pa.schema([variants.as_text(field) for field in held])
             rows = _with_kept(step, rows, self._relation(client, table), texts)
         if step.target.variants:
-            rows = f"SELECT {_parsed(new, strict=step.soft_deletes is None)} FROM ({rows}) AS p"
+            parsed = variants.parsed(new, strict=step.soft_deletes is None)
+            rows = f"SELECT {parsed} FROM ({rows}) AS p"
         if held is None:
             if self._made(client, table, step, rows):
                 return
@@ -820,56 +827,6 @@ def _typed(fields: Iterable[pa.Field], files: str) -> str:
         for f in fields
     )
     return f"(SELECT {columns} FROM {files})"
-
-
-def _staged(fields: Iterable[pa.Field], files: str, variants: Collection[str]) -> str:
-    """Return the staged rows, with the JSON of `variants` as it reads after it was stored."""
-    fields = list(fields)
-    if not variants:
-        return _typed(fields, files)
-    columns = []
-    for field in fields:
-        name = SPARK.quote(field.name)
-        if field.name in variants:
-            name = f"{SPARK.json_text.format(SPARK.parse_json.format(name))} AS {name}"
-        columns.append(name)
-    return f"(SELECT {', '.join(columns)} FROM {_typed(fields, files)} AS j)"
-
-
-def _as_text(field: pa.Field) -> pa.Field:
-    return field.with_type(pa.string()) if field.type == JSON else field
-
-
-def _readable(field: pa.Field) -> str:
-    """Return the expression that reads a column, with JSON as text."""
-    name = SPARK.quote(field.name)
-    return f"{SPARK.json_text.format(name)} AS {name}" if field.type == JSON else name
-
-
-def _parsed(fields: Iterable[pa.Field], *, strict: bool) -> str:
-    """Return the columns, with JSON parsed from text. A row that is kept from before the column
-    held JSON can have any text: it is NULL then."""
-    parse = SPARK.parse_json if strict else f"TRY_{SPARK.parse_json}"
-    return ", ".join(
-        f"{parse.format(SPARK.quote(f.name))} AS {SPARK.quote(f.name)}"
-        if f.type == JSON
-        else SPARK.quote(f.name)
-        for f in fields
-    )
-
-
-def _canonical(texts: pa.ChunkedArray) -> pa.Array:
-    return pa.array(
-        [None if text is None else _printed(text) for text in texts.to_pylist()], pa.string()
-    )
-
-
-def _printed(text: str) -> str:
-    """Return the canonical text, or the text itself if none of ours can be equal to it."""
-    try:
-        return canonical_json(text, printed=True)
-    except NotCanonical:
-        return text
 
 
 def _clustering(fields: Sequence[pa.Field], cluster_by: ClusterBy) -> str:

@@ -104,12 +104,16 @@ def test_json_and_arrays_in_types_of_their_own(json_as: Literal["variant", "cano
     found = table("id")
     found = replace(found, relation=replace(found.relation, columns=columns))
     rule = Rule(("people",), json=json_as, arrays="array", mask={"secret": "last4"})
-    found = RuleSet([rule]).apply(found)
+    source, found = found, RuleSet([rule]).apply(found)
     assert rules_of(found) == {"body": json_as, "tags": "array", "secret": "last4"}
     assert found.relation.column("tags").arrow_type == pa.list_(pa.string())
     state = first_state(found, "people", Lsn(1))
     assert state.target_table.variants == {"body"}
     assert rules_shown(found)["columns"]["body"] == "variant"
+    # A recording of one destination replays at another.
+    other = RuleSet([replace(rule, json="variant")]).apply(source)
+    assert not rules_changed(state, other)
+    assert rules_changed(state, RuleSet([replace(rule, json="string")]).apply(source))
 
 
 @pytest.mark.parametrize(
