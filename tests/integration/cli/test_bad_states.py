@@ -164,9 +164,9 @@ def test_schema_that_does_not_exist(filled):
         filled, "simulate", "1", "0", "0", code=2, told="'nope' does not exist",
         SOURCES__PG_REPLICATION__SCHEMAS="nope",
     )  # fmt: skip
-    told = "sources.pg_replication.schemas names 'nope', which the source does not have; schemas "
+    told = "sources.pg_replication.schemas names 'nope', which the source does not have; "
     wrong = {"SOURCES__PG_REPLICATION__SCHEMAS": "public,nope"}
-    _refused(filled, "snapshot", code=2, told=told + "there: public", **wrong)
+    _refused(filled, "snapshot", code=2, told=told + "it has these schemas: public", **wrong)
     assert "does not exist" in filled.run("slot", "show").out
     assert f"fail tables: {told}" in " ".join(filled.run("check", code=3, **wrong).out.split())
     filled.run("snapshot")

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from adapters.dlt_destination.databricks import retry
-from adapters.dlt_destination.databricks import sessions as warehouse_sessions
+from adapters.dlt_destination.databricks.engines import WarehouseEngine
 from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.databricks.retry import RetryPolicy
 from adapters.dlt_destination.settings import PipelineSettings
@@ -99,7 +99,7 @@ def test_a_warehouse_that_is_away_is_waited_for_once(
     retry_policy, now = RetryPolicy(seconds_away=100.0), [0.0]
     settings = PipelineSettings("pgbronze", "bronze", tmp_path / "work")
 
-    def away(_: Any) -> Any:
+    def away(*_: Any) -> Any:
         raise ConnectionError("away")
 
     def sleep(seconds: float) -> None:
@@ -107,7 +107,7 @@ def test_a_warehouse_that_is_away_is_waited_for_once(
 
     clock = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
     monkeypatch.setattr(retry, "time", clock)
-    monkeypatch.setattr(warehouse_sessions, "_connect", away)
+    monkeypatch.setattr(WarehouseEngine, "connect", away)
     destination = databricks_destination(
         settings, warehouse.dlt_credentials(), retry_policy=retry_policy
     )

@@ -61,7 +61,7 @@ def trusted(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
 def destination(opened: Callable[[], Destination]) -> Iterator[Destination]:
     """With both tables, at LSN 1."""
     with opened() as destination:
-        destination.load(snapshot(1), checkpoint(1))
+        destination.load(snapshot(destination, 1), checkpoint(1))
         yield destination
 
 
@@ -259,7 +259,7 @@ def test_a_service_principals_tokens_end_any_number_of_times(
     """Long before they were said to."""
     warehouse.change_access(status=status)
     with opened_with(warehouse, tmp_path, oauth=True) as destination:
-        destination.load(snapshot(1), checkpoint(1))
+        destination.load(snapshot(destination, 1), checkpoint(1))
         for number in range(2, 5):
             warehouse.change_access(end_tokens=True)
             destination.load(changes(number), checkpoint(number))
@@ -270,7 +270,7 @@ def test_a_service_principals_tokens_end_any_number_of_times(
 def test_tokens_that_end_in_the_middle_of_every_load(warehouse: Warehouse, tmp_path: Path) -> None:
     warehouse.change_access(valid_for=0.5)
     with opened_with(warehouse, tmp_path, oauth=True) as destination:
-        destination.load(snapshot(1), checkpoint(1))
+        destination.load(snapshot(destination, 1), checkpoint(1))
         warehouse.clear_log()
         for number in range(2, 10):
             destination.load(changes(number), checkpoint(number))
@@ -283,7 +283,7 @@ def test_a_short_token_is_replaced_before_it_ends(warehouse: Warehouse, tmp_path
     """One token serves all sessions, and none is refused."""
     warehouse.change_access(lifetime=2)
     with opened_with(warehouse, tmp_path, oauth=True) as destination:
-        destination.load(snapshot(1), checkpoint(1))
+        destination.load(snapshot(destination, 1), checkpoint(1))
         assert warehouse.counters()["tokens"] <= 2
 
 
@@ -296,7 +296,7 @@ def test_a_rotated_secret_is_read_again(
     setting = "client_secret" if oauth else "token"
     vault = Vault(warehouse, oauth=oauth)
     with opened_with(warehouse, tmp_path, vault, oauth=oauth) as destination:
-        destination.load(snapshot(1), checkpoint(1))
+        destination.load(snapshot(destination, 1), checkpoint(1))
         assert vault.asked == 0
         for number in (2, 3):
             vault.keys = {**vault.keys, key: f"next-token-{number}"}

@@ -86,18 +86,18 @@ from adapters.pgoutput.snapshot import page_ranges
 from cdc_core.full_load import resume
 from entrypoints.cli.main import main
 
-def keep(self, name, target, rows, plain=DltDestination.keep):
+def write(self, name, target, rows, plain=DltDestination.write):
     def killed():
-        for piece in rows:
-            yield piece
-            if len(self.kept_names) == 3:
+        for chunk in rows:
+            yield chunk
+            if len(self.written_names) == 3:
                 os.kill(os.getpid(), signal.SIGKILL)
     count = plain(self, name, target, killed())
-    self.kept_names.append(name)
+    self.written_names.append(name)
     return count
 
-DltDestination.keep = keep
-DltDestination.kept_names = []
+DltDestination.write = write
+DltDestination.written_names = []
 page_ranges.RANGE_PAGES, resume.LARGE_BYTES = 8, 1
 sys.exit(main(["snapshot"]))
 """
