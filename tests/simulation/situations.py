@@ -55,7 +55,7 @@ SITUATIONS = (
 )
 
 #: A call that is made this often must have met each kind of fault.
-OFTEN = 150
+OFTEN = 400
 
 
 def missed(reached: Mapping[str, int]) -> list[str]:
