@@ -55,7 +55,7 @@ SITUATIONS = (
 )
 
 #: A call that is made this often must have met each kind of fault.
-OFTEN = 400
+OFTEN = 1000
 
 
 def missed(reached: Mapping[str, int]) -> list[str]:
