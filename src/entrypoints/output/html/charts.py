@@ -63,18 +63,7 @@ def chart(
         for point in points
     ]
     marks = _marks([point.start for point in points])
-    drawing = tag(
-        "svg",
-        *_grid(marks),
-        *shapes,
-        tag("line", x1=0, x2=0, y1=0, y2=HEIGHT, class_="cursor"),
-        viewBox=f"0 0 {WIDTH} {HEIGHT}",
-        preserveAspectRatio="none",
-        role="img",
-        aria_label=f"{title}: {summary}",
-        tabindex=0,
-        data_values=json.dumps(values, ensure_ascii=False),
-    )
+    drawing = _drawing([*_grid(marks), *shapes], f"{title}: {summary}", values)
     axis = tag("div", tag("span", shown(scale / 1.05)), tag("span", "0"), class_="axis")
     return tag(
         "figure",
@@ -110,23 +99,28 @@ def run_strip(outcomes: Sequence[tuple[datetime, Counter[str]]], history: Histor
             )
         )
     summary = f"{plural(len(history.runs), 'run')}, {failed} failed"
-    drawing = tag(
-        "svg",
-        *marks,
-        tag("line", x1=0, x2=0, y1=0, y2=HEIGHT, class_="cursor"),
-        viewBox=f"0 0 {WIDTH} {HEIGHT}",
-        preserveAspectRatio="none",
-        role="img",
-        aria_label=f"Runs: {summary}",
-        tabindex=0,
-        data_values=json.dumps(values, ensure_ascii=False),
-    )
+    drawing = _drawing(marks, f"Runs: {summary}", values)
     caption = _caption(
         "Runs", "low green marks: runs that ended well; tall red marks: failures", summary
     )
     plot = tag("div", tag("div", class_="axis"), drawing, class_="plot")
     ticks = _ticks(_marks([start for start, _ in outcomes]))
     return tag("figure", caption, plot, ticks, class_="chart strip")
+
+
+def _drawing(shapes: Sequence[Html], label: str, values: Sequence[Sequence[str]]) -> Html:
+    """Return the shapes as one image; `values` are the texts that the script shows by place."""
+    return tag(
+        "svg",
+        *shapes,
+        tag("line", x1=0, x2=0, y1=0, y2=HEIGHT, class_="cursor"),
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        preserveAspectRatio="none",
+        role="img",
+        aria_label=label,
+        tabindex=0,
+        data_values=json.dumps(values, ensure_ascii=False),
+    )
 
 
 def _caption(title: str, what: str, summary: str) -> Html:
