@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 #: A receipt is not worth a longer wait for a warehouse that is away.
 SECONDS_AWAY = 10.0
-#: One run in so many deletes old receipts: that takes two more statements in the compound.
+#: One run in `FORGET_EVERY` deletes old receipts, with two more statements in the compound.
 FORGET_EVERY = 16
 
 _SCHEMAS = {RUN_TABLES_TABLE: RUN_TABLES_SCHEMA, RUNS_TABLE: RUNS_SCHEMA}

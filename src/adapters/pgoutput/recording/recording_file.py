@@ -129,7 +129,7 @@ def new_recording(file: Path) -> Iterator[RecordingWriter]:
 
 @contextmanager
 def open_recording(file: Path) -> Iterator[Recording]:
-    """Open a recording. Raises `SettingsError` for a file that is none, or of another version."""
+    """Open a recording. Raises `SettingsError` for other files and other versions."""
     try:
         archive = zipfile.ZipFile(file)
     except OSError as error:

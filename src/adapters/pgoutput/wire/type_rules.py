@@ -128,7 +128,7 @@ def rule_of(pg_type: PgType, typmod: int = -1) -> TypeRule:
 
 
 def element_type(pg_type: PgType, typmod: int = -1) -> pa.DataType | None:
-    """The Arrow type for elements of an array; None if it is none, or its elements are arrays."""
+    """The Arrow type of an array's elements; None for other types and arrays of arrays."""
     array, typmod = pg_type.resolve(typmod)
     if array.element is None or array.element.resolve()[0].element is not None:
         return None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from entrypoints.output.html.facts import PageFacts
     from entrypoints.output.html.history import History, RunSummary
 
-#: Data is late once it is older than so many usual intervals between runs, and never before.
+#: Data is late once it is older than this number of usual intervals between runs.
 INTERVALS = 3
 LATE_AT_LEAST = timedelta(minutes=5)
 #: What counts as late if no interval is known.
