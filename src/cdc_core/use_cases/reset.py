@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reset:
-    """Destructive. Drops the destination first: a checkpoint without its slot would be refused."""
+    """Destructive. Drops the slot first: if it belongs to another database or is in use, this is
+    refused before anything is lost. What a killed reset leaves is refused by `cdc`."""
 
     source: ChangeSource
     catalog: Catalog
@@ -23,9 +24,8 @@ class Reset:
         """Drop it all; return what was dropped, in words."""
         with self.source:
             with self.destination:
-                dropped = list(self.destination.drop())
-            if self.source.drop_slot():
-                dropped.append("replication slot")
+                slot = ["replication slot"] if self.source.drop_slot() else []
+                dropped = list(self.destination.drop()) + slot
             if self.catalog.drop_publication():
                 dropped.append("publication")
         return dropped

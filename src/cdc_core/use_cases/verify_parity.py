@@ -257,7 +257,7 @@ class VerifyParity:
             refused = _refusal(table, state, sides) or self._changed(table)
             if refused:
                 line = replace(line, note=refused)
-            elif has_history(state):
+            elif has_history(state) or not sides.pairing.target:
                 again = True
             else:
                 repairing = RepairTable(sides, checkpoint)
@@ -272,9 +272,9 @@ class VerifyParity:
     def _read_again(
         self, line: TableParity, table: SourceTable, sides: TableSides, checkpoint: Checkpoint
     ) -> tuple[TableParity, Checkpoint]:
-        """Repair a table with a history: replace all rows, so that its history gets the exact
-        difference. That of the rows that differ can miss a change that somebody made both at the
-        source and in the table."""
+        """Repair by replacing all rows: of a table without columns, whose rows cannot be picked, and
+        of one with a history, which so gets the exact difference. That of the rows that differ can
+        miss a change that somebody made both at the source and in the table."""
         checkpoint, counts = read_tables(
             sides.snapshot, [(table, sides.state.target)], self.catalog.tables, self.destination,
             checkpoint, self.progress,

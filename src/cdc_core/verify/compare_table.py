@@ -136,7 +136,8 @@ class TableSides:
         """Yield chunks of the source with the paired columns, as the rules make them."""
         for chunk in self.snapshot.read(self.relation):
             rows = arrange(self._schema, self.layout.values(chunk.rows), len(chunk.rows))
-            hashes = self._hashes(rows)
+            # Not that of `rows`: Arrow counts none in a table without columns.
+            hashes = self._hashes(rows, len(chunk.rows))
             if chunk.unrepresentable:
                 hashes = self._marked(chunk, hashes)
             yield SourceRows(rows, hashes, chunk)
@@ -149,15 +150,15 @@ class TableSides:
                 held = rows.column(name).type
                 if canonical_type(held) != wanted:
                     self.other_types[name] = f"{name} is {held} in the destination, not {wanted}"
-            yield TargetRows(rows, self._hashes(rows))
+            yield TargetRows(rows, self._hashes(rows, len(rows)))
 
-    def _hashes(self, rows: pa.Table) -> RowHashes:
+    def _hashes(self, rows: pa.Table, count: int) -> RowHashes:
         columns = [rows.column(name) for name in self.pairing.target]
-        contents = hash_rows(columns, len(rows))
+        contents = hash_rows(columns, count)
         if not self.pairing.key:
             return RowHashes(contents, contents)
         key = [columns[place] for place in self.pairing.key]
-        return RowHashes(hash_rows(key, len(rows), as_key=True), contents)
+        return RowHashes(hash_rows(key, count, as_key=True), contents)
 
     def _marked(self, chunk: RowChunk, hashes: RowHashes) -> RowHashes:
         """Change the hashes of rows with an unrepresentable value that the destination did not

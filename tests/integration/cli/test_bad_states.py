@@ -138,6 +138,12 @@ def test_slot_of_another_database(filled):
     filled.run("snapshot")
     other = filled.server.database_dsn("postgres")
     _refused(filled, "cdc", code=3, told="database", SOURCES__PG_REPLICATION__CREDENTIALS=other)
+    tables = filled.lake_sql("SHOW ALL TABLES")
+    told = "belongs to database"
+    arguments = ("cleanup", "--yes")
+    _refused(filled, *arguments, code=3, told=told, SOURCES__PG_REPLICATION__CREDENTIALS=other)
+    assert filled.lake_sql("SHOW ALL TABLES") == tables
+    filled.run("cdc")
 
 
 def test_slot_setting_changed(filled):

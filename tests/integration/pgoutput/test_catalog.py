@@ -194,6 +194,8 @@ def test_what_cannot_be_streamed_is_named_and_not_published(
         assert "REPLICA IDENTITY FULL" in tables[f"public.{name}"].not_streamed
     assert "REPLICA IDENTITY DEFAULT" in tables["public.nothing"].not_streamed
     assert "SET LOGGED" in tables["public.fleeting"].not_streamed
+    # The next run adds them by itself, once their own cures have been run.
+    assert not any("ADD TABLE" in table.not_streamed for table in tables.values())
     for name in tables:
         sql.execute(f"INSERT INTO {name} ({tables[name].relation.column_names[-1]}) VALUES (1)")
         sql.execute(f"UPDATE {name} SET {tables[name].relation.column_names[-1]} = 2")

@@ -71,6 +71,26 @@ def test_loaded_rows_are_equal_and_damaged_rows_are_named_and_repaired(
     assert_equal(sql, pipeline.lake)
 
 
+def test_rows_of_a_table_without_columns_are_counted(
+    pipeline: Pipeline, sql: psycopg.Connection
+) -> None:
+    sql.execute("CREATE TABLE bare ()")
+    sql.execute("ALTER TABLE bare REPLICA IDENTITY FULL")
+    for _ in range(3):
+        sql.execute("INSERT INTO bare DEFAULT VALUES")
+    pipeline.snapshot()
+    sql.execute("INSERT INTO bare DEFAULT VALUES")
+    pipeline.cdc()
+    found = line(pipeline.verify(), "bare")
+    assert (found.source_rows, found.target_rows) == (4, 4)
+    assert found.equal
+
+    pipeline.copy_rows("bare", "true")
+    found = line(pipeline.verify(repair=True), "bare")
+    assert (found.extra, found.repaired) == (4, True)
+    assert pipeline.verify().equal
+
+
 def test_values_that_no_column_holds_follow_names(
     pipeline: Pipeline, sql: psycopg.Connection
 ) -> None:

@@ -123,7 +123,8 @@ def _not_streamed(row: TableRow, publication: Publication | None, *, may_add: bo
         return obstacle_text(found)
     if publication.holds(row):
         return obstacle_text([*found, *publication.obstacles(row)])
-    if not may_add:
+    # A role that may manage the publication adds the table once the obstacles above are gone.
+    if not may_add and not (found and publication.manageable):
         where = ", on the primary" if publication.standby else ""
         found.append(
             Obstacle(
