@@ -272,9 +272,12 @@ class VerifyParity:
     def _read_again(
         self, line: TableParity, table: SourceTable, sides: TableSides, checkpoint: Checkpoint
     ) -> tuple[TableParity, Checkpoint]:
-        """Repair by replacing all rows: of a table without columns, whose rows cannot be picked, and
-        of one with a history, which so gets the exact difference. That of the rows that differ can
-        miss a change that somebody made both at the source and in the table."""
+        """Repair a table by replacing all rows.
+
+        Those of a table without columns cannot be picked. The history of a table gets the exact
+        difference; that of the rows that differ can miss a change that somebody made both at the
+        source and in the table.
+        """
         checkpoint, counts = read_tables(
             sides.snapshot, [(table, sides.state.target)], self.catalog.tables, self.destination,
             checkpoint, self.progress,
