@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -24,6 +25,9 @@ def guarded(work: Callable[[], int], lines: list[str] | None = None) -> int:
     if sys.stderr is None:
         # It is closed. Messages must not reach standard output instead.
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - lives as long as the process
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As standard error does: a name that the locale's encoding lacks must not end the command.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     # Python allows signal handlers in the main thread only; a task may run in another.

@@ -354,7 +354,9 @@ def replay(chosen: argparse.Namespace) -> int:
 
 
 def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201
+    # Escapes of JSON, not of Python, where the output's encoding is not Unicode.
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    print(json.dumps(document, indent=2, ensure_ascii=not utf8))  # noqa: T201
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

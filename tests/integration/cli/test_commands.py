@@ -348,3 +348,16 @@ def test_tables_that_go_stale_are_warned_of(shop):
     assert shop.lake_sql('SELECT line FROM bronze."my log"') == [("new",)]
     shop.sql('ALTER TABLE "public"."my log" REPLICA IDENTITY FULL')
     assert "not streamed" not in shop.run("cdc").error
+
+
+def test_names_that_the_encoding_of_the_output_lacks_are_escaped(shop):
+    shop.sql('CREATE TABLE "äß€" (id int PRIMARY KEY)')
+    for encoding, shown in (("latin-1", "äß\\u20ac"), ("ascii", "\\xe4\\xdf\\u20ac")):
+        process = shop.spawn("plan", PYTHONIOENCODING=encoding)
+        process.stdout.reconfigure(encoding=encoding)
+        out, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+        assert f"public.{shown}" in out
+    process = shop.spawn("plan", "--json", PYTHONIOENCODING="ascii")
+    out, error = process.communicate(timeout=120)
+    assert [table["table"] for table in json.loads(out)["tables"]] == ["public.äß€"], error
