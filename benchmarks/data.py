@@ -20,6 +20,7 @@ HOT_KEYS = 10_000
 WIDE_COLUMNS = 100
 TEXT_BYTES = 2_000
 TABLES = 50
+MIXED_TABLES = 10
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,51 @@ def many_tables(rows: int) -> Workload:
     )
     return Workload(
         tables, tuple(ORDERS.format(table=table) for table in tables), changes, each * TABLES
+    )
+
+
+def mixed(commits: int) -> Workload:
+    """Commits of one row each in ten tables: a fifth inserts, three fifths updates, a fifth
+    deletes.
+
+    Updates are spread over the first half of the rows that were there, deletes take the second.
+    """
+    tables = tuple(f"orders_{n}" for n in range(MIXED_TABLES))
+    rounds = max(10, commits // MIXED_TABLES)
+    held = 2 * (rounds // 10 + 1)
+    before = [
+        statement
+        for table in tables
+        for statement in (ORDERS.format(table=table), orders_rows(1, 2 * held, table))
+    ]
+    steps = " ".join(_mixed_step(table, shift, held) for shift, table in enumerate(tables))
+    changes = (
+        "SET synchronous_commit = off",
+        f"DO $$ BEGIN FOR n IN 0..{rounds - 1} LOOP {steps} END LOOP; END $$",
+    )
+    return Workload(tables, tuple(before), changes, rounds * MIXED_TABLES)
+
+
+def _mixed_step(table: str, shift: int, held: int) -> str:
+    """The commit in one table of round `n`. `shift` gives each table another turn."""
+    turn = f"(n + {shift})"
+    insert = orders_rows(f"{2 * held + 1} + n", f"{2 * held + 1} + n", table)
+    update = f"UPDATE {table} SET quantity = quantity + 1 WHERE id = 1 + n::bigint * 7919 % {held}"
+    # Turns 8 and 9 of each ten.
+    delete = f"DELETE FROM {table} WHERE id = {held + 1} + {turn} / 10 * 2 + {turn} % 2"
+    return (
+        f"CASE WHEN {turn} % 10 < 2 THEN {insert}; WHEN {turn} % 10 < 8 THEN {update}; "
+        f"ELSE {delete}; END CASE; COMMIT;"
+    )
+
+
+def scattered_updates(rows: int, part: int) -> Workload:
+    """An update of every `part`th of `rows` rows."""
+    return Workload(
+        ("orders",),
+        (ORDERS.format(table="orders"), orders_rows(1, rows)),
+        (f"UPDATE orders SET quantity = quantity + 1 WHERE id % {part} = 0",),
+        rows // part,
     )
 
 

@@ -51,7 +51,7 @@ def _provisional(report: Report) -> list[str]:
         case.name for case in report.cases if max((f.runs for f in case.figures), default=0) < 2
     ]
     # Latency needs one long run, not many runs.
-    once = [name for name in once if name != "latency"]
+    once = [name for name in once if not name.startswith("latency")]
     if not once:
         return []
     warning = "Provisional, from single runs that may have shared the machine with other work"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow.parquet as pq
+from deltalake import DeltaTable
 
 from benchmarks.server import COPY, OUR_SLOT
 
@@ -89,6 +90,15 @@ class Pgbronze:
     def parquet_rows(self) -> int:
         return parquet_rows(self._bench.folder / "parquet")
 
+    def duckdb_alone(self) -> Run:
+        """What DuckDB alone needs to store the rows that `to_parquet` wrote."""
+        file = self._bench.empty("alone") / "alone.duckdb"
+        folder = str(self._bench.folder / "parquet")
+        command = [sys.executable, "-m", "benchmarks.duckdb_alone", folder, str(file)]
+        run, output = self._bench.weigh(command, {"PYTHONPATH": str(ROOT)})
+        seconds, cpu_seconds = map(float, output.split())
+        return replace(run, seconds=seconds, cpu_seconds=cpu_seconds)
+
     @property
     def _saved(self) -> Path:
         return self.lake.with_suffix(".saved")
@@ -97,6 +107,51 @@ class Pgbronze:
     def _remove(lake: Path) -> None:
         for path in (lake, Path(f"{lake}.wal")):
             path.unlink(missing_ok=True)
+
+
+class IntoDelta(Pgbronze):
+    """The pipeline into Delta tables in a folder."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        self.lake = bench.folder / "lakehouse"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return super().environment | {
+            "PIPELINE__DESTINATION": "delta",
+            "DESTINATION__FILESYSTEM__BUCKET_URL": str(self.lake),
+        }
+
+    def save(self) -> None:
+        shutil.rmtree(self._saved, ignore_errors=True)
+        shutil.copytree(self.lake, self._saved)
+
+    def restore(self) -> None:
+        self._remove(self.lake)
+        shutil.copytree(self._saved, self.lake)
+
+    def totals(self, query: str, tables: Iterable[str]) -> list[tuple[Any, ...]]:
+        found = []
+        for name in tables:
+            rows = DeltaTable(str(self.lake / "bronze" / name)).to_pyarrow_dataset()
+            with duckdb.connect() as connection:
+                connection.register("rows", rows)
+                found.append(connection.execute(query.format(table="rows")).fetchone())
+        return [tuple(row) for row in found if row is not None]
+
+    @staticmethod
+    def _remove(lake: Path) -> None:
+        shutil.rmtree(lake, ignore_errors=True)
+
+
+class WithLog(Pgbronze):
+    """The pipeline into DuckDB, with the log of every table."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        rules = '[{"match": "*", "history": ["log"]}]'
+        return super().environment | {"SOURCES__PG_REPLICATION__TABLES": rules}
 
 
 class Imported(Pgbronze):

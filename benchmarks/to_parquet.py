@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from adapters.dlt_destination.files.parquet import write_chunks, write_table
 from entrypoints.container import Container
+from entrypoints.runtime.memory import collect_rarely, prepare_arrow
 
 if TYPE_CHECKING:
     from cdc_core.ports.snapshot_source import Snapshot
@@ -58,6 +59,9 @@ def _with_positions(changes: TableChanges) -> pa.Table:
 
 
 def main(what: str, folder: Path) -> None:
+    # As the command line does.
+    collect_rarely()
+    prepare_arrow()
     container = Container()
     match what:
         case "snapshot":

@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks import data
 from benchmarks.bench import Contender
+from benchmarks.figures import CaseResult, with_ratios
 from benchmarks.ours import Pgbronze
 from benchmarks.peers.choice import peers_on_changes
 from benchmarks.server import COPY, ORIGIN, OUR_SLOT
 from benchmarks.yardsticks import recvlogical
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from benchmarks.bench import Bench
     from benchmarks.data import Workload
-    from benchmarks.figures import CaseResult, Run
+    from benchmarks.figures import Figure, Run
+
+#: It stores the rows that the contender before it wrote; its start does not count.
+ALONE = "DuckDB alone, from Arrow batches"
+DUCKDB_FILE = "DuckDB file, rows only"
 
 
 @contextmanager
 def prepared(
-    bench: Bench, workload: Workload, *, marked: bool = True
+    bench: Bench,
+    workload: Workload,
+    *,
+    marked: bool = True,
+    pipeline: Callable[[Bench], Pgbronze] = Pgbronze,
 ) -> Iterator[tuple[Pgbronze, str]]:
     """Tables, snapshot, then the changes: the pipeline as it was before them, and their end LSN.
 
     If `marked`, a commit past the end follows them: it is what ends a reader that stops at the
     first commit at or past a position. It is a row of a table of its own.
     """
-    server, ours = bench.server, Pgbronze(bench)
+    server, ours = bench.server, pipeline(bench)
     server.clear()
     ours.forget()
     server.sql("CREATE TABLE bench_end (id bigint PRIMARY KEY)", *workload.before)
@@ -71,7 +81,10 @@ def changes_case(
     about: str,
     workload: Workload,
     peers: Callable[[Bench, Workload], list[Contender]] = peers_on_changes,
+    *,
+    alone: bool = False,
 ) -> CaseResult:
+    """`alone`: also what DuckDB alone needs to store the rows, where all of them stay."""
     with prepared(bench, workload) as (ours, end_lsn):
         contenders = [
             Contender(
@@ -92,9 +105,30 @@ def changes_case(
                 lambda: wal_to_parquet(bench, ours),
                 bench.repeat,
             ),
+            *([Contender(ALONE, DUCKDB_FILE, ours.duckdb_alone, bench.repeat)] if alone else []),
             *peers(bench, workload),
         ]
         return bench.measure(name, f"{workload.count:,} {about}", workload.count, contenders)
+
+
+def compared(
+    bench: Bench,
+    name: str,
+    about: str,
+    workload: Workload,
+    pipelines: Mapping[str, Callable[[Bench], Pgbronze]],
+) -> CaseResult:
+    """The same changes through several pipelines, each with a snapshot of its own; the first is the
+    baseline."""
+    figures: list[Figure] = []
+    for kind, pipeline in pipelines.items():
+        with prepared(bench, workload, marked=False, pipeline=pipeline) as (ours, _):
+            run = partial(cdc, bench, ours, workload)
+            contender = Contender(
+                f"pgbronze cdc, {kind}", "merged, checkpointed", run, bench.repeat
+            )
+            figures += bench.measure(name, about, workload.count, [contender]).figures
+    return CaseResult(name, about, with_ratios(figures))
 
 
 def no_peers(bench: Bench, workload: Workload) -> list[Contender]:  # noqa: ARG001 - as others
@@ -103,14 +137,14 @@ def no_peers(bench: Bench, workload: Workload) -> list[Contender]:  # noqa: ARG0
 
 def inserts(bench: Bench) -> CaseResult:
     about = "rows of ten columns inserted in one transaction"
-    return changes_case(bench, "inserts", about, data.inserts(bench.rows))
+    return changes_case(bench, "inserts", about, data.inserts(bench.rows), alone=True)
 
 
 def backlog(bench: Bench) -> CaseResult:
     """The same rows as an ordinary backlog: no transaction is large."""
     about = "rows of ten columns inserted in 20 transactions"
     workload = data.inserts(bench.rows, max(1, bench.rows // 20))
-    return changes_case(bench, "backlog", about, workload)
+    return changes_case(bench, "backlog", about, workload, alone=True)
 
 
 def hot_updates(bench: Bench) -> CaseResult:
@@ -125,19 +159,30 @@ def tiny_transactions(bench: Bench) -> CaseResult:
     )
 
 
+def mixed(bench: Bench) -> CaseResult:
+    """What others publish; rows/s are commits/s. Peers were not made for it."""
+    about = f"commits of one row in {data.MIXED_TABLES} tables: 20 % inserts, 60 % updates, "
+    about += "20 % deletes"
+    return changes_case(bench, "mixed", about, data.mixed(max(10, bench.rows // 2)), no_peers)
+
+
 def wide_rows(bench: Bench) -> CaseResult:
     about = f"rows of {data.WIDE_COLUMNS} columns inserted in one transaction"
-    return changes_case(bench, "wide rows", about, data.wide_rows(max(1, bench.rows // 20)))
+    return changes_case(
+        bench, "wide rows", about, data.wide_rows(max(1, bench.rows // 20)), alone=True
+    )
 
 
 def long_texts(bench: Bench) -> CaseResult:
     about = f"rows with a text of {data.TEXT_BYTES:,} bytes inserted in one transaction"
-    return changes_case(bench, "long texts", about, data.long_texts(max(1, bench.rows // 10)))
+    return changes_case(
+        bench, "long texts", about, data.long_texts(max(1, bench.rows // 10)), alone=True
+    )
 
 
 def many_tables(bench: Bench) -> CaseResult:
     about = f"rows inserted into {data.TABLES} tables by turns, 1,000 a transaction"
-    return changes_case(bench, "many tables", about, data.many_tables(bench.rows // 2))
+    return changes_case(bench, "many tables", about, data.many_tables(bench.rows // 2), alone=True)
 
 
 def giant_transaction(bench: Bench) -> CaseResult:

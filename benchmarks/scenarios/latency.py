@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
 
 CHANGES_PER_SECOND = 500
+MORE_PER_SECOND = 2_000
 POLL_SECONDS = 0.01
 #: The load has run for this part of its time before its latencies count.
 WARM_PART = 0.1
@@ -55,6 +56,14 @@ class Timeline:
 
 
 def latency(bench: Bench) -> CaseResult:
+    return _latency(bench, "latency", CHANGES_PER_SECOND)
+
+
+def latency_under_load(bench: Bench) -> CaseResult:
+    return _latency(bench, "latency under load", MORE_PER_SECOND)
+
+
+def _latency(bench: Bench, name: str, per_second: int) -> CaseResult:
     server, ours = bench.server, Pgbronze(bench)
     server.clear()
     ours.forget()
@@ -78,7 +87,7 @@ def latency(bench: Bench) -> CaseResult:
             # The start of the process is no commit's latency.
             server.sql("UPDATE orders SET quantity = 0 WHERE id = 1")
             _wait_for(int(server.row(f"SELECT {_LSN}")[0]), confirmed)
-            _load(server.dsn, bench.follow_seconds, commits)
+            _load(server.dsn, bench.follow_seconds, per_second, commits)
             _wait_for(commits.lsns[-1], confirmed)
         finally:
             ended.set()
@@ -100,12 +109,12 @@ def latency(bench: Bench) -> CaseResult:
     run = Run(seconds, cpu, spent, watch.peak_bytes / 1e6)
     delays = np.array(list(delays_of(commits, confirmed)))
     elapsed = commits.moments[-1] - commits.moments[0]
-    one = figure("latency", "pgbronze cdc --follow", "DuckDB table", len(commits.lsns), [run])
-    about = f"{CHANGES_PER_SECOND} transactions of one change a second; seconds commit to visible"
+    one = figure(name, "pgbronze cdc --follow", "DuckDB table", len(commits.lsns), [run])
+    about = f"{per_second:,} transactions of one change a second; seconds commit to visible"
     values = {f"p{p}": round(float(np.percentile(delays, p)), 3) for p in (50, 95, 99)}
     values["longest"] = round(float(delays.max()), 3)
     values["changes a second"] = round(len(commits.lsns) / elapsed, 1)
-    return CaseResult("latency", about, [one], values)
+    return CaseResult(name, about, [one], values)
 
 
 def delays_of(commits: Timeline, confirmed: Timeline) -> Iterator[float]:
@@ -115,12 +124,12 @@ def delays_of(commits: Timeline, confirmed: Timeline) -> Iterator[float]:
         yield confirmed.moments[bisect.bisect_left(confirmed.lsns, lsn)] - moment
 
 
-def _load(dsn: str, seconds: float, commits: Timeline) -> None:
+def _load(dsn: str, seconds: float, per_second: int, commits: Timeline) -> None:
     """Inserts and updates by turns, each its own transaction, at a steady pace."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         started = time.monotonic()
-        for number in range(int(seconds * CHANGES_PER_SECOND)):
-            time.sleep(max(0.0, started + number / CHANGES_PER_SECOND - time.monotonic()))
+        for number in range(int(seconds * per_second)):
+            time.sleep(max(0.0, started + number / per_second - time.monotonic()))
             if number % 2:
                 query = "UPDATE orders SET quantity = quantity + 1 WHERE id = %s"
                 connection.execute(query, [1 + number * 7919 % KEYS])

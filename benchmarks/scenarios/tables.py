@@ -12,7 +12,7 @@ from benchmarks.peers.choice import peers_on_table
 from benchmarks.yardsticks import psql_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from benchmarks.bench import Bench
     from benchmarks.figures import CaseResult, Run
@@ -21,9 +21,11 @@ TABLE = "orders"
 
 
 @contextmanager
-def filled(bench: Bench, rows: int) -> Iterator[Pgbronze]:
+def filled(
+    bench: Bench, rows: int, pipeline: Callable[[Bench], Pgbronze] = Pgbronze
+) -> Iterator[Pgbronze]:
     """The table with its rows, vacuumed, so that no reader pays for the first visit."""
-    ours = Pgbronze(bench)
+    ours = pipeline(bench)
     bench.server.clear()
     bench.server.sql(
         data.ORDERS.format(table=TABLE), data.orders_rows(1, rows), f"VACUUM ANALYZE {TABLE}"

@@ -56,10 +56,11 @@ if TYPE_CHECKING:
     )
     from datetime import datetime
     from pathlib import Path
+    from types import ModuleType
 
     from adapters.dlt_destination.dlt.packages import Packages
     from adapters.dlt_destination.settings import PipelineSettings
-    from adapters.dlt_destination.store import Refusal, TableStore
+    from adapters.dlt_destination.store import Dataset, Refusal, TableStore
     from cdc_core.values.merges import Rename, Replacement, SchemaStep
     from cdc_core.values.naming import TableNaming
     from cdc_core.values.runs import RunReceipt, RunTable
@@ -86,7 +87,8 @@ class TableFailed(Exception):
 class DltDestination:
     """Implements `cdc_core.ports.destination.Destination`.
 
-    A dlt pipeline is opened in a new folder when it is first needed, and again after an error: a
+    A dlt pipeline is opened in a new folder when it is first needed (by a load, or by anything that
+    the store cannot read without dlt), and again after an error: a
     failed package is never loaded later, and the contents of the dataset are read again. Rows that
     were stored or staged stay until the run ends.
     """
@@ -97,7 +99,10 @@ class DltDestination:
         self._run = Run()
         self._folder: WorkFolder | None = None
         self._packages: Packages | None = None
+        #: The dataset before a load, where dlt is not needed to read it.
+        self._read_only: Dataset | None = None
         self._columns: MutableMapping[str, pa.Schema] | None = None
+        self._imports_ahead = False
         #: A client that keeps the connection open between scans.
         self._held: Any = None
         self._staged = 0
@@ -117,7 +122,7 @@ class DltDestination:
 
     def __enter__(self) -> Self:
         with self._failures("opening"):
-            self._open()
+            self._dataset()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -125,7 +130,7 @@ class DltDestination:
 
     def read_checkpoint(self) -> Checkpoint | None:
         with self._failures("reading the checkpoint"):
-            state = self._open().checkpoint()
+            state = self._dataset().checkpoint()
         if state is None:
             return None
         self._has_dataset = True
@@ -141,7 +146,8 @@ class DltDestination:
 
     def stage(self, rows: pa.Table) -> StagedParquet:
         with self._failures("staging"):
-            self._open()
+            self._dataset()
+            self._import_ahead()
             self._staged += 1
             path = self._subfolder(STAGING) / f"staged-{self._staged}.parquet"
             return StagedParquet(write_table(rows, path), len(rows), rows.schema)
@@ -234,7 +240,7 @@ class DltDestination:
 
     def try_writing(self) -> None:
         with self._failures("trying to write"):
-            with self._opened_client() as client:
+            with self._open().client() as client:
                 file = write_table(pa.table({PROBE_COLUMN: [1]}), self._run.folder / "try.parquet")
                 self._store.try_writing(client, file)
             # The caches must not contain what was created and dropped.
@@ -242,32 +248,45 @@ class DltDestination:
 
     def drop(self) -> Sequence[str]:
         with self._failures("dropping the dataset"):
-            with self._opened_client() as client:
+            with self._open().client() as client:
                 dropped = self._store.drop(client)
                 self._has_dataset = False
             self._end()
             return dropped
 
     def volumes(self) -> Mapping[str, Sequence[str]] | None:
-        with self._failures("listing volumes"), self._opened_client() as client:
+        with self._failures("listing volumes"), self._open().client() as client:
             return self._store.volumes(client)
 
     # Opening and closing.
 
+    def _dataset(self) -> Dataset:
+        """Return what reads the dataset: dlt only if a load needs it, or the store does."""
+        if self._packages is not None:
+            return self._packages
+        if self._read_only is None:
+            self._prepare()
+            self._read_only = self._store.without_dlt(self._settings)
+        return self._read_only or self._open()
+
+    def _import_ahead(self) -> None:
+        """Import dlt while rows still arrive: a large batch waits for the server meanwhile."""
+        if self._packages is None and not self._imports_ahead:
+            self._imports_ahead = True
+            threading.Thread(target=_import_quietly, name="pgbronze-import").start()
+
+    def _prepare(self) -> None:
+        self._close()
+        if self._folder is None:
+            self._folder = WorkFolder(self._settings.work_folder)
+            self._run.folder = self._folder.path
+
     def _open(self) -> Packages:
         if self._packages is None:
-            from adapters.dlt_destination.dlt.runtime import import_dlt
-
-            # First: `packages` and the stores import parts of dlt.
-            import_dlt()
-            from adapters.dlt_destination.dlt.packages import Packages
-
-            self._close()
-            if self._folder is None:
-                self._folder = WorkFolder(self._settings.work_folder)
-                self._run.folder = self._folder.path
+            packages = _import_packages()
+            self._prepare()
             factory = self._store.factory(self._run)
-            self._packages = Packages(self._settings, factory, self._subfolder(PACKAGES))
+            self._packages = packages.Packages(self._settings, factory, self._subfolder(PACKAGES))
         return self._packages
 
     def _subfolder(self, name: str) -> Path:
@@ -279,7 +298,7 @@ class DltDestination:
         """Close everything that an error may have broken; the next call opens it again."""
         with suppress(Exception):  # the connection can be lost
             self._let_go()
-        self._packages = None
+        self._packages = self._read_only = None
         self._columns = None
         self._run.begins = False
         self._store.close()
@@ -296,7 +315,7 @@ class DltDestination:
 
     @contextmanager
     def _opened_client(self) -> Iterator[Any]:
-        with self._open().client() as client:
+        with self._dataset().client() as client:
             yield client
 
     def _writes(self) -> None:
@@ -310,7 +329,7 @@ class DltDestination:
         """Keep the connection open between calls, until a load or the end: the cost of opening it
         grows with the number of tables."""
         if self._held is None:
-            self._held = self._open().client()
+            self._held = self._dataset().client()
             self._held.__enter__()
 
     def _let_go(self) -> None:
@@ -450,7 +469,7 @@ class DltDestination:
             self._store.rename_cells(client, step)
 
     def _steps(self, client: Any, batch: LoadBatch) -> Steps:
-        steps = _written(batch, self._subfolder(FILES))
+        steps = written_steps(batch, self._subfolder(FILES))
         if UNREPRESENTABLE_TABLE in steps:
             self._fit(client, UNREPRESENTABLE_TABLE, UNREPRESENTABLE_SCHEMA, ())
         if batch.replacements:
@@ -530,6 +549,22 @@ class DltDestination:
             self._current(client, table)
 
 
+def _import_packages() -> ModuleType:
+    from adapters.dlt_destination.dlt.runtime import import_dlt
+
+    # First: `packages` and the stores import parts of dlt.
+    import_dlt()
+    from adapters.dlt_destination.dlt import packages
+
+    return packages
+
+
+def _import_quietly() -> None:
+    """As a thread. A load imports the same, and reports what is wrong."""
+    with suppress(Exception):
+        _import_packages()
+
+
 def _unfit(fields: Iterable[pa.Field], actual: pa.Schema) -> tuple[list[pa.Field], list[pa.Field]]:
     """Return the columns that a table lacks, and those that are too narrow in it."""
     missing: list[pa.Field] = []
@@ -577,7 +612,7 @@ def _common(refused: Mapping[str, Refusal], tables: int) -> bool:
     return len(refused) == tables > 1 and all(refusal.common for refusal in refused.values())
 
 
-def _written(batch: LoadBatch, folder: Path) -> Steps:
+def written_steps(batch: LoadBatch, folder: Path) -> Steps:
     """Write the rows of a batch to Parquet files; return the steps that use them."""
     steps = Steps()
     for number, step in enumerate(batch.history):

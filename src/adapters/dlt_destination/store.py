@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from adapters.dlt_destination.run import Run
+    from adapters.dlt_destination.settings import PipelineSettings
     from adapters.dlt_destination.table_steps import Step
     from cdc_core.values.errors import CdcError
     from cdc_core.values.merges import Rename, Replacement, TargetTable
@@ -45,6 +46,16 @@ class Refusal:
     common: bool = False
 
 
+class Dataset(Protocol):
+    """A dataset that can be read."""
+
+    def checkpoint(self) -> Mapping[str, Any] | None: ...
+
+    def client(self) -> Any:
+        """Return a job client, or something like it, not yet opened."""
+        ...
+
+
 class TableStore(Protocol):
     """One kind of destination. Names are exact; a change of a table is one atomic step."""
 
@@ -61,6 +72,11 @@ class TableStore(Protocol):
 
     def factory(self, run: Run) -> Any:
         """Return dlt's destination factory; its clients know the run."""
+        ...
+
+    def without_dlt(self, settings: PipelineSettings) -> Dataset | None:
+        """Return the dataset if this store can read it without dlt, whose import takes long; None:
+        only dlt can. The clients of such a dataset get the calls that only read, and receipts."""
         ...
 
     def column_type(self, column: pa.Field, *, variant: bool = False) -> str:

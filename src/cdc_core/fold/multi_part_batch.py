@@ -67,7 +67,7 @@ class _Part:
 
     @property
     def held_bytes(self) -> int:
-        return int(self.merge.rows.nbytes) if len(self.merge.rows) else 0
+        return self.nbytes if len(self.merge.rows) else 0
 
     def stage(self, stage: Stage) -> None:
         rows = self.merge.rows

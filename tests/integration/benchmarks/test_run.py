@@ -18,7 +18,7 @@ def test_command_measures_and_keeps_results(tmp_path, capsys):
     report = read_report(path)
     assert [case.name for case in report.cases] == ["inserts", "snapshot", "latency"]
     inserts, snapshot, latency = report.cases
-    assert [figure.rows for figure in inserts.figures] == [400] * 3
+    assert [figure.rows for figure in inserts.figures] == [400] * 4
     assert [figure.rows for figure in snapshot.figures] == [1000] * 3
     assert [figure.rows for figure in latency.figures] == [500]
     for case in report.cases:
@@ -28,6 +28,17 @@ def test_command_measures_and_keeps_results(tmp_path, capsys):
             assert figure.peak_mb > 0
     assert 0 < latency.values["p50"] <= latency.values["p95"] <= latency.values["longest"]
     assert "pgbronze cdc --follow" in capsys.readouterr().out
+
+
+def test_every_destination_and_history_ends_with_all_rows(tmp_path):
+    """Each run compares the rows itself, or counts them."""
+    asked = ["mixed", "history-updates", "delta-inserts", "delta-merge", "databricks-inserts"]
+    path = tmp_path / "results.json"
+    main([*asked, *SMALL, "--json", str(path)])
+    report = read_report(path)
+    assert [case.name for case in report.cases] == [name.replace("-", " ") for name in asked]
+    assert all(figure.note == "" for case in report.cases for figure in case.figures)
+    assert report.cases[-1].values["bytes uploaded per changed row"] > 0
 
 
 def test_growth_is_reported_for_whole_runs_and_imported_ones(tmp_path):

@@ -10,6 +10,8 @@ import shlex
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -33,6 +35,23 @@ def _assert_equal(shop) -> None:
             found = _compare(source, shop.lake, table)
             assert found.differing == 0, table
             assert found.source.keys() == found.target.keys()
+
+
+def test_a_run_with_nothing_to_do_imports_no_dlt(shop):
+    """The import takes most of such a run's time, which a schedule pays each minute."""
+    shop.run("simulate", "5", "0", "0")
+    shop.run("snapshot")
+    code = (
+        "import sys; from entrypoints.cli.main import main\n"
+        "for command in ('cdc', 'status', 'runs', 'verify'):\n"
+        "    assert main([command]) == 0, command\n"
+        "heavy = {'dlt', 'sqlalchemy', 'sqlglot', 'pandas', 'requests', 'deltalake', 'pyspark'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    environ = {**os.environ, **shop.environ}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "[]", done.stderr
+    assert shop.lake_sql("SELECT count(*) FROM bronze._cdc_runs WHERE command = 'cdc'") == [(1,)]
 
 
 def test_as_many_rows_are_written_as_were_asked_for(shop):

@@ -5,6 +5,7 @@ Source: dlt, `dlt.pipeline.exceptions`, `dlt.load.exceptions`, `dlt.destinations
 
 from __future__ import annotations
 
+from adapters.dlt_destination.dlt.runtime import import_dlt
 from cdc_core.values.errors import SettingsError
 
 #: Attributes in which dlt's exceptions keep the exception that they wrap.
@@ -40,6 +41,7 @@ def root_cause(error: BaseException) -> BaseException:
 def settings_error(error: BaseException, section: str) -> SettingsError | None:
     """Return a `SettingsError` if the cause is a setting. dlt's own text is not repeated: it could
     contain a credential."""
+    import_dlt()
     from dlt.common.configuration.exceptions import (
         ConfigFieldMissingException,
         ConfigurationException,

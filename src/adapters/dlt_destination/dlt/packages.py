@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.dlt_destination.dlt import naming_convention
 from adapters.dlt_destination.dlt.runtime import import_dlt, silence
+from adapters.dlt_destination.dlt.stored_state import (
+    CHECKPOINT,
+    PACKAGES,
+    SOURCE,
+    TABLES,
+    checkpoint_in,
+    with_tables,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from adapters.dlt_destination.settings import PipelineSettings
-
-#: The name of dlt's source and schema, and the keys of the source's state.
-SOURCE = "pgbronze"
-CHECKPOINT = "checkpoint"
-PACKAGES = "packages"
-#: The key in a checkpoint whose value grows with the number of tables.
-TABLES = "tables"
 
 
 class Packages:
@@ -65,9 +66,7 @@ class Packages:
 
     def checkpoint(self) -> Mapping[str, Any] | None:
         found = self._stored()
-        if found is None or not isinstance(found[TABLES], str):
-            return found
-        return {**found, TABLES: json.loads(found[TABLES])}
+        return None if found is None else with_tables(found)
 
     @property
     def begins(self) -> bool:
@@ -75,9 +74,7 @@ class Packages:
         return self._stored() is None
 
     def _stored(self) -> Mapping[str, Any] | None:
-        state: Mapping[str, Any] = self._pipeline.state
-        found: Mapping[str, Any] | None = state.get("sources", {}).get(SOURCE, {}).get(CHECKPOINT)
-        return found
+        return checkpoint_in(self._pipeline.state)
 
     def run(self, checkpoint: Mapping[str, Any]) -> None:
         """Load one package with the checkpoint, which makes the checkpoint durable.

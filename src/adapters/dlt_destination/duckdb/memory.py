@@ -134,7 +134,7 @@ class MemoryLimit:
         if self.fixed:
             return
         query = "SELECT wal_size FROM pragma_database_size() WHERE database_name = "
-        (size,) = connection.execute(f"{query} current_database()").fetchone()
+        ((size,),) = connection.execute(f"{query} current_database()").fetchall()
         if _bytes(size) < CHECKPOINT_BYTES:
             return
         with self._lock:

@@ -72,7 +72,8 @@ def _forget(client: Any, before: datetime) -> None:
     connection = client.sql_client.native_connection
     runs, tables = _name(client, RUNS_TABLE), _name(client, RUN_TABLES_TABLE)
     old = "ended_at < ?"
-    (found,) = connection.execute(f"SELECT EXISTS (FROM {runs} WHERE {old})", [before]).fetchone()
+    old_ones = f"SELECT EXISTS (FROM {runs} WHERE {old})"
+    ((found,),) = connection.execute(old_ones, [before]).fetchall()
     if found:
         connection.execute(
             f"DELETE FROM {tables} WHERE (run_id, seq) IN "

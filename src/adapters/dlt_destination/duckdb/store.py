@@ -23,7 +23,7 @@ from adapters.dlt_destination.columns import (
 from adapters.dlt_destination.dlt.duckdb_client import OpensFile, absent_file
 from adapters.dlt_destination.dlt.errors import root_cause
 from adapters.dlt_destination.dlt.state_keeping import StateInTables
-from adapters.dlt_destination.duckdb import run_log, transaction_sql
+from adapters.dlt_destination.duckdb import run_log, transaction_sql, without_dlt
 from adapters.dlt_destination.duckdb.memory import (
     VECTOR_ROWS,
     MemoryLimit,
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from adapters.dlt_destination.run import Run
+    from adapters.dlt_destination.settings import PipelineSettings
+    from adapters.dlt_destination.store import Dataset
     from cdc_core.values.errors import CdcError
     from cdc_core.values.merges import Rename, TargetTable
     from cdc_core.values.runs import RunReceipt, RunTable
@@ -124,6 +126,14 @@ class DuckDbStore:
             (StateInTables, OpensFile),
             credentials=self._credentials,
             destination_name="duckdb",
+        )
+
+    def without_dlt(self, settings: PipelineSettings) -> Dataset | None:
+        return without_dlt.opened(
+            self._credentials,
+            settings.dataset_name,
+            settings.pipeline_name,
+            MemoryLimit().settings(None),
         )
 
     def column_type(self, column: pa.Field, *, variant: bool = False) -> str:
@@ -365,13 +375,13 @@ class DuckDbStore:
     def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]:
         """Count with one query per table: a single query is too deeply nested for many tables, and
         no faster."""
-        connection = client.sql_client.native_connection
         queries = {table: f"SELECT COUNT(*) FROM {_name(client, table)}" for table in tables}
-        return {table: connection.execute(sql).fetchone()[0] for table, sql in queries.items()}
+        # To the end of each result: an unfinished one would block the connection.
+        return {table: client.sql_client.execute_sql(sql)[0][0] for table, sql in queries.items()}
 
     def greatest(self, client: Any, table: str, column: str) -> int | None:
         query = f"SELECT MAX({DUCKDB.quote(column)}) FROM {_name(client, table)}"
-        found: int | None = client.sql_client.native_connection.execute(query).fetchone()[0]
+        found: int | None = client.sql_client.execute_sql(query)[0][0]
         return found
 
     def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:

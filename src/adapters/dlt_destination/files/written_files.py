@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from adapters.dlt_destination.settings import PipelineSettings
     from cdc_core.values.merges import TargetTable
 
 #: The folder of durable files, if the destination has folders.
@@ -62,6 +63,10 @@ class WrittenFiles:
 class RowsInFiles:
     """A part of stores that keep rows of a full load in files: in the run's folder, and where
     `durable_files` are. They are named by `stems`."""
+
+    def without_dlt(self, settings: PipelineSettings) -> None:  # noqa: ARG002
+        """Return nothing: dlt's client knows where the files are."""
+        return
 
     def durable_files(self, client: Any) -> Mapping[str, Sequence[Any]]:
         """Return the places of durable files, by the name of their rows."""

@@ -33,7 +33,8 @@ from dlt.pipeline.pipeline import Pipeline
 
 from adapters.dlt_destination.dlt import naming_convention
 from adapters.dlt_destination.dlt.errors import root_cause
-from adapters.dlt_destination.dlt.packages import SOURCE, Packages
+from adapters.dlt_destination.dlt.packages import Packages
+from adapters.dlt_destination.dlt.stored_state import SOURCE
 from adapters.dlt_destination.duckdb.store import DuckDbStore
 from adapters.dlt_destination.run import Run
 from adapters.dlt_destination.settings import PipelineSettings
