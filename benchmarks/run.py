@@ -57,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
         "--cache", type=Path, default=default_cache(), help="folder to install peers in"
     )
     found.add_argument("--follow-seconds", type=float, default=60.0, help="duration of `latency`")
+    found.add_argument(
+        "--postgres-bin", type=Path, help="folder of another server's programs (its version's)"
+    )
     found.add_argument("--json", type=Path, help="write results to this file")
     return found
 
@@ -78,8 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for what, names, known in (("case", chosen.cases, CASES), ("peer", peers, PEERS)):
         if unknown := sorted(set(names) - set(known)):
             asked.error(f"no such {what}: {', '.join(unknown)}")
-    with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres() as embedded:
-        server = Server(embedded)
+    programs: Path | None = chosen.postgres_bin
+    with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(bin_dir=programs) as embedded:
+        server = Server(embedded, programs)
         bench = Bench(
             server,
             Path(folder),

