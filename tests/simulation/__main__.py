@@ -20,18 +20,14 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many (default %(default)s)")
     parser.add_argument("--keep-going", action="store_true", help="do not end at a failure")
-    parser.add_argument(
-        "--ddl-with-history", action="store_true",
-        help="change definitions also where tables have a history; not all seeds pass yet",
-    )  # fmt: skip
     options = parser.parse_args()
     if options.seed is not None:
-        return story(options.seed, options.ddl_with_history)
+        return story(options.seed)
     return sweep(range(options.first, options.first + options.seeds), options)
 
 
-def story(seed: int, ddl_with_history: bool) -> int:
-    simulation = Simulation(seed, ddl_with_history)
+def story(seed: int) -> int:
+    simulation = Simulation(seed)
     try:
         simulation.run()
     except Exception:  # noqa: BLE001 - whatever ends a seed has its story
@@ -48,7 +44,7 @@ def sweep(seeds: range, options: argparse.Namespace) -> int:
     runs = failed = 0
     began = time.monotonic()
     for seed in seeds:
-        simulation = Simulation(seed, options.ddl_with_history)
+        simulation = Simulation(seed)
         try:
             simulation.run()
         except Exception as error:  # noqa: BLE001 - the other seeds go on

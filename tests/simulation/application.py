@@ -64,8 +64,6 @@ class Application:
     random: random.Random
     say: Callable[[str], None]
     reach: Callable[[str], None]
-    #: Whether definitions of tables change; otherwise there are only new tables.
-    changes_definitions: bool = True
     _numbers: int = 0
     _new: list[int] = field(default_factory=list)
 
@@ -160,10 +158,8 @@ class Application:
     def redefine(self) -> None:
         """One random change of a definition."""
         tables = self.postgres.tables
-        changes = [self._create]
-        if self.changes_definitions:
-            changes += [self._drop, self._rename_table, self._swap_tables]
-        if tables and self.changes_definitions:
+        changes = [self._create, self._drop, self._rename_table, self._swap_tables]
+        if tables:
             table = tables[self.random.choice([*tables])]
             changes += 2 * [
                 lambda: self._add(table), lambda: self._drop_column(table),

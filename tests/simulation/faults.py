@@ -47,10 +47,10 @@ CALLS = frozenset(
 )
 
 
-#: More calls than any run of a few small tables needs.
+#: More calls than any run of a few small tables needs, although the application goes on.
 CALLS_OF_A_RUN = 3000
-#: Then the application pauses. Without a pause a run can read the same table again and again.
-COMMITS_OF_A_RUN = 15
+#: Then the application pauses: a later run has all of it to load, perhaps one commit at a time.
+COMMITS_OF_A_RUN = 40
 
 
 @dataclass

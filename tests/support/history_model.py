@@ -102,20 +102,28 @@ def in_blocks(images: Sequence[Image]) -> list[Counter[Image]]:
     return [block for _, block in blocks]
 
 
-def assert_chained(images: Sequence[Image], columns: Sequence[str], key: Sequence[str]) -> Counter:
-    """Check that each preimage and delete is the image before it; return the rows that are left."""
+def assert_chained(
+    images: Sequence[Image], columns: Sequence[str], key: Sequence[str], keyed_after: int = 0
+) -> Counter:
+    """Check that each preimage and delete is the image before it; return the rows that are left.
+
+    The table has its key in the images that committed after `keyed_after`. It may have had another
+    one before.
+    """
     live: Counter[tuple[Any, ...]] = Counter()
-    last: dict[tuple[Any, ...], tuple[Any, ...]] = {}
-    for kind, *_, values in images:
-        identity = tuple(values[list(columns).index(name)] for name in key) if key else values
+    #: How many live rows have these values in the columns of the key.
+    held: Counter[tuple[Any, ...]] = Counter()
+    places = [list(columns).index(name) for name in key]
+    for kind, lsn, _, values in images:
+        identity = tuple(values[place] for place in places)
         if kind in ("insert", "update_postimage"):
-            assert not key or identity not in last, (kind, values)
-            last[identity] = values
+            assert not (key and held[identity] and lsn > keyed_after), (kind, values)
             live[values] += 1
+            held[identity] += 1
         else:
             assert live[values] > 0, (kind, values)
-            assert not key or last.pop(identity) == values
             live[values] -= 1
+            held[identity] -= 1
     return +live
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -280,12 +281,15 @@ class InMemoryDestination:
     def _keep_history(self, step: HistoryStep) -> None:
         if isinstance(step, LogAppend):
             current = self.lake.tables.get(step.table.name)
-            rows = current.rows if current else []
-            append_to_log(self._history(step.name, step.table, LOG_FIELDS), rows, step)
+            table_rows = current.rows if current else []
+            with self._history(step.name, step.table, LOG_FIELDS) as rows:
+                append_to_log(rows, table_rows, step)
         elif isinstance(step, LogTruncate):
-            truncate_log(self._history(step.name, step.table, LOG_FIELDS), step)
+            with self._history(step.name, step.table, LOG_FIELDS) as rows:
+                truncate_log(rows, step)
         else:
-            merge_versions(self._history(step.name, step.table, VERSION_FIELDS), step)
+            with self._history(step.name, step.table, VERSION_FIELDS) as rows:
+                merge_versions(rows, step)
 
     def _compare(
         self,
@@ -301,18 +305,23 @@ class InMemoryDestination:
         new = [row for row in rows if row.get("_cdc_op", UPSERT) == UPSERT]
         if difference.log is not None:
             self.faults.pass_by("destination.history")
-            log = self._history(difference.log, target, LOG_FIELDS)
-            log_difference(log, new, columns, key, difference, scope)
+            with self._history(difference.log, target, LOG_FIELDS) as log:
+                log_difference(log, new, columns, key, difference, scope)
         if difference.versions is not None:
             self.faults.pass_by("destination.history")
-            versions = self._history(difference.versions, target, VERSION_FIELDS)
-            version_difference(versions, new, columns, key, difference, scope)
+            with self._history(difference.versions, target, VERSION_FIELDS) as versions:
+                version_difference(versions, new, columns, key, difference, scope)
 
-    def _history(self, name: str, table: TargetTable, own: Sequence[pa.Field]) -> list[Row]:
-        """Return the rows of a history table, which has every column of `table`."""
+    @contextmanager
+    def _history(
+        self, name: str, table: TargetTable, own: Sequence[pa.Field]
+    ) -> Iterator[list[Row]]:
+        """Yield the rows of a history table, which has every column of `table`, to be changed."""
         columns = {f.name: f.type for f in table.schema}
         columns |= {f.name: f.type for f in own}
-        return self._created(name, columns).rows
+        held = self._created(name, columns)
+        yield held.rows
+        held.rows = [{column: row.get(column) for column in held.columns} for row in held.rows]
 
     def _table(self, target: TargetTable, *, soft_deletes: bool = False) -> LakeTable:
         fields = [*METADATA_FIELDS, DELETED_AT_FIELD] if soft_deletes else METADATA_FIELDS

@@ -282,9 +282,9 @@ class InMemorySource:
         self, moved: Collection[int], attached: Collection[int], horizon: int
     ) -> frozenset[int]:
         self.faults.pass_by("catalog.settled")
-        tables = self.postgres.tables
-        kept = {oid for oid in moved if tables[oid].rows and tables[oid].rewritten_at < horizon}
-        return frozenset(kept | {oid for oid in attached if not tables[oid].rows})
+        found = self.postgres.tables.items()  # some may have been dropped since
+        kept = {oid for oid, t in found if oid in moved and t.rows and t.rewritten_at < horizon}
+        return frozenset(kept | {oid for oid, t in found if oid in attached and not t.rows})
 
     def names(self, oids: Collection[int]) -> Mapping[int, TableName]:
         self.faults.pass_by("catalog.names")

@@ -13,15 +13,14 @@ from cdc_core.full_load.resume import divide_table, write_ranges
 from cdc_core.full_load.table_reading import TableReading, TablesRead
 from cdc_core.ports.progress import Checkpointed, Note
 from cdc_core.tables.history_of_rows import (
-    archive,
-    archived_history,
     difference,
+    ended,
+    fits,
     free_number,
     has_history,
-    key_changed,
     reserved,
 )
-from cdc_core.tables.renames import table_renames
+from cdc_core.tables.renames import set_aside, table_renames, tables_of
 from cdc_core.tables.schema_change import (
     RULES_CHANGED,
     hides_more,
@@ -34,8 +33,10 @@ from cdc_core.values.checkpoint import TableStatus
 from cdc_core.values.errors import CdcError, DestinationRefused, OperatorNeeded
 from cdc_core.values.history import (
     END_LSN_COLUMN,
+    LOG_FIELDS,
     SORT_COLUMN,
     TRUNCATE_NUMBERS,
+    VERSION_FIELDS,
     Moment,
     log_of,
     versions_of,
@@ -49,7 +50,7 @@ from cdc_core.values.merges import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from cdc_core.full_load.table_reading import TableRanges
@@ -95,11 +96,15 @@ def read_tables(
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A table's state once it is read, the renames to do before, and how it is read."""
+    """A table's state once it is read, the renames to do before, and how it is read.
+
+    `begins`: its history begins, and the one in its place is set aside.
+    """
 
     state: TableState
     renames: tuple[SchemaStep, ...]
     ranges: TableRanges
+    begins: bool
 
 
 class _Reader:
@@ -115,15 +120,21 @@ class _Reader:
         self._snapshot, self._describe = snapshot, describe
         self._destination = destination
         self._checkpoint = self._durable = checkpoint
-        #: The states of the tables that the destination has.
-        self._before = checkpoint.tables
         self._progress = progress
         self._counts = TablesRead()
         self._unrepresentable = HeldUnrepresentable(destination.stage)
         self._targets = {table.relation.oid: target for table, target in tables}
-        self._steps: list[SchemaStep] = [
-            *table_renames(checkpoint.tables, self._targets).possible,
-        ]
+        renames = table_renames(checkpoint.tables, self._targets, destination.columns)
+        self._steps: list[SchemaStep] = [*renames.possible]
+        blocked = {rename.old for rename in renames.blocked}
+        #: The states of the tables that the destination has.
+        self._before = {
+            oid: replace(state, misplaced=True)
+            if state.target in blocked and self._targets.get(oid, state.target) != state.target
+            else state
+            for oid, state in checkpoint.tables.items()
+        }
+        self._there = self._columns_there(tables)
         self._prepared = {pair[0].relation.oid: self._prepare(*pair) for pair in tables}
         # Page ranges of an earlier run first: the checkpoint has room for one such table.
         self._tables = sorted(
@@ -149,23 +160,61 @@ class _Reader:
             self._progress.emit(Checkpointed(self._checkpoint))
         return self._checkpoint, self._counts
 
+    def _columns_there(self, tables: Sequence[Pair]) -> Mapping[str, Collection[str]]:
+        """Return the columns that the destination has of tables with a history, and of that."""
+        names: set[str] = set()
+        for table, target in tables:
+            if table.rules.history:
+                known = self._before.get(table.relation.oid)
+                names |= {target, log_of(target), versions_of(target)}
+                names |= {*tables_of(known)} if known is not None else set()
+        return self._destination.columns(names, current=True) if names else {}
+
     def _refuse_taken_names(self) -> None:
         """Refuse tables whose history has the name of a table in the destination that is none."""
-        needed: dict[str, tuple[int, str]] = {}
-        for oid, found in self._prepared.items():
-            if found.state.log:
-                needed[found.state.log] = oid, SORT_COLUMN
-            if found.state.versions:
-                needed[found.state.versions] = oid, END_LSN_COLUMN
-        held = self._destination.columns(list(needed), current=True) if needed else {}
-        for name, columns in held.items():
-            oid, own = needed[name]
-            if own not in columns:
+        own = {
+            name: (oid, column)
+            for oid, found in self._prepared.items()
+            for name, column in (
+                (found.state.log, SORT_COLUMN),
+                (found.state.versions, END_LSN_COLUMN),
+            )
+        }
+        for name, columns in self._there.items():
+            oid, column = own.get(name, (0, ""))
+            if oid and column not in columns:
                 self._counts.refused[oid] = OperatorNeeded(
                     f"its history needs the name {name}, which another table in the destination "
                     "has",
                     f"rename or drop {name} there, or set history = [] for this table",
                 )
+
+    def _lacks_columns(self, former: TableState, state: TableState) -> bool:
+        """Whether a table and its history lack a column under its old name and its new one: a run
+        that died had renamed it, and it was dropped or renamed once more since."""
+        table, *history = (
+            self._there.get(now or "", self._there.get(before or ""))
+            for before, now in (
+                (former.target, state.target),
+                (former.log, state.log),
+                (former.versions, state.versions),
+            )
+        )
+        names = {column.attnum: column.target for column in state.columns}
+        return table is not None and any(
+            {column.target, names.get(column.attnum, column.target)}.isdisjoint({*table, *held})
+            for held in history
+            if held is not None
+            for column in former.stored
+        )
+
+    def _has_more_columns(self, state: TableState) -> bool:
+        """Whether the history in the place of a table that no checkpoint knows has columns which
+        the table does not have. The images that end its rows would lack their values."""
+        own = {column.target for column in state.stored}
+        own |= {field.name for field in (*LOG_FIELDS, *VERSION_FIELDS)}
+        there = (self._there.get(name, ()) for name in (state.log, state.versions) if name)
+        return any(not own.issuperset(columns) for columns in there)
 
     def _mark_waiting(self) -> None:
         """Have the next run read tables again that this one leaves half done if it ends early.
@@ -183,10 +232,11 @@ class _Reader:
             and oid not in self._counts.refused
         ]
         waiting += [
-            state.needs_snapshot("another table took its place")
+            replace(state.needs_snapshot("another table took its place"), misplaced=True)
             for oid, state in self._checkpoint.tables.items()
             if readers.get(state.target, oid) != oid
-            and state.status in (TableStatus.STREAMING, TableStatus.NOT_STREAMED)
+            and state.status is not TableStatus.DROPPED
+            and not state.misplaced
         ]
         if waiting:
             self._checkpoint = self._checkpoint.with_table(*waiting)
@@ -194,7 +244,7 @@ class _Reader:
             self._progress.emit(Checkpointed(self._checkpoint))
 
     def _prepare(self, table: SourceTable, target: str) -> _Prepared:
-        before = self._checkpoint.tables.get(table.relation.oid)
+        before = self._before.get(table.relation.oid)
         if before is not None and before.rules.history and rules_changed(before, table):
             self._progress.emit(
                 Note(
@@ -204,18 +254,24 @@ class _Reader:
             )
         state, columns = state_when_read(before, table, target, self._snapshot.lsn)
         former = self._former(state)
-        if before is not None and before.misplaced:
-            archived = archive(before, state)
+        # Columns are renamed only in the table's own place.
+        steps: tuple[SchemaStep, ...] = columns if former is before else ()
+        if former is not None:
+            aside = not fits(former, state) or self._lacks_columns(former, state)
+        elif before is not None:
+            aside = True  # what is in its place is not its own
         else:
-            archived = archived_history(former, state) if former is not None else []
-        steps: tuple[SchemaStep, ...] = (*archived, *columns)
+            aside = self._has_more_columns(state)
+        if aside:
+            last = former or before or state
+            steps = (*set_aside(state, last.snapshot_lsn), *steps)
         ranges = divide_table(
             self._snapshot, table, state, self._destination, self._checkpoint.reading,
             self._progress,
         )  # fmt: skip
         if before is not None and hides_more(before, state) and not ranges.reading.ranges:
             steps = (*steps, ForgetUnrepresentable(target))
-        return _Prepared(state, steps, ranges)
+        return _Prepared(state, steps, ranges, aside)
 
     def _ranges(self, table: SourceTable) -> TableRanges:
         return self._prepared[table.relation.oid].ranges
@@ -253,8 +309,8 @@ class _Reader:
         state, at = found.state, Moment(self._snapshot.lsn, self._snapshot.taken_at)
         first = free_number(state, self._destination)
         former = self._former(state)
-        ended = [] if former is None else key_changed(former, state, at, first)
-        if ended:
+        history = [] if former is None or found.begins else ended(former, state, at, first)
+        if history:
             first += TRUNCATE_NUMBERS
         return TableReading(
             self._snapshot,
@@ -266,7 +322,7 @@ class _Reader:
             self._progress,
             self._unrepresentable,
             soft_deletes=at if state.soft_deletes else None,
-            history=tuple(ended),
+            history=tuple(history),
             difference=difference(state, at, self._destination, first),
             emptied=masked_otherwise(former, state) if former is not None else frozenset(),
         )
@@ -373,14 +429,12 @@ class _Reader:
         A renamed table may have taken the place of another one. None if it is not known.
         """
         own = self._before.get(state.oid)
-        if own is not None and own.misplaced:
-            return None
         others = (
             other
             for other in self._before.values()
-            if other.target == state.target and other.oid != state.oid
+            if other.target == state.target and other.oid != state.oid and not other.misplaced
         )
-        return next(others, own)
+        return next(others, None if own is None or own.misplaced else own)
 
 
 def _unsteady(state: TableState) -> TableState:

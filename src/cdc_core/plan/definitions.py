@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from cdc_core.plan.plan import Definition, DefinitionKind
-from cdc_core.tables.history_of_rows import archived_history
+from cdc_core.tables.history_of_rows import fits
+from cdc_core.tables.renames import set_aside
 from cdc_core.values.merges import ColumnRename, TableRename
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class HeldTables:
 
     def history(self, before: TableState | None, state: TableState) -> Iterator[Definition]:
         """Yield the definitions of the history tables of a table that is read."""
-        if before is not None:
-            yield from self.rename(archived_history(before, state))
+        if before is not None and (before.misplaced or not fits(before, state)):
+            yield from self.rename(set_aside(state, before.snapshot_lsn))
         for name in filter(None, (state.log, state.versions)):
             if name not in self.columns:
                 yield Definition(DefinitionKind.CREATE_TABLE, name)

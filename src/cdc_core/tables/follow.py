@@ -30,9 +30,11 @@ def follow_tables(
 
     `unread` are tables to read in any case, by oid, with the reason.
     """
-    tables = FollowedTables(checkpoint, first_schema, catalog, position, freeze, destination.naming)
+    tables = FollowedTables(
+        checkpoint, first_schema, catalog, position, destination.columns, freeze, destination.naming
+    )
     tables.refresh(until)
-    tables.read_lost(destination.columns, checkpoint.tables)
+    tables.read_lost(checkpoint.tables)
     for oid, why in (unread or {}).items():
         if oid in tables.sources:  # it may have been dropped since
             tables.read_again(oid, why)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from cdc_core.ports.catalog import Catalog, SourceTable
-    from cdc_core.tables.lost_tables import ColumnsOf
+    from cdc_core.tables.renames import ColumnsOf
     from cdc_core.values.errors import CdcError, DestinationRefused
     from cdc_core.values.relation import TableName
     from cdc_core.values.table_rules import ColumnRules
@@ -41,13 +41,14 @@ class FollowedTables:
     """The tables of a run, by oid, and what has become of each.
 
     `catalog` is asked again when the stream shows something new. `position` returns the end of the
-    source's WAL.
+    source's WAL, `columns` those of tables in the destination.
     """
 
     checkpoint: Checkpoint
     first_schema: str
     catalog: Catalog
     position: Callable[[], Lsn]
+    columns: ColumnsOf
     #: Refuse changes of a known table's definition: the table is set aside.
     freeze: bool = False
     naming: TableNaming = ANY_DESTINATION
@@ -144,10 +145,10 @@ class FollowedTables:
         self.checkpoint = replace(self.checkpoint, tables=states)
         self._new_rows.clear()
 
-    def read_lost(self, columns: ColumnsOf, before: Mapping[int, TableState]) -> None:
+    def read_lost(self, before: Mapping[int, TableState]) -> None:
         """Have tables read again of which the destination has lost something; see `lost_tables`."""
         now = {oid: self.checkpoint.tables[oid] for oid in self.streamed}
-        found = lost_tables(now, before, self._steps, columns)
+        found = lost_tables(now, before, self._steps, self.columns)
         for oid, why in found.items():
             self.read_again(oid, why)
             self._changed = True
@@ -181,6 +182,11 @@ class FollowedTables:
         known = self.checkpoint.tables.get(oid)
         if known is not None and known.status is TableStatus.STREAMING:
             self.checkpoint = self.checkpoint.with_table(known.needs_snapshot(why))
+
+    def beyond(self, lsn: Lsn) -> list[int]:
+        """Return the oids of the tables that are to be read although they are at or past `lsn`."""
+        states = self.checkpoint.tables
+        return [oid for oid in self.to_read if oid in states and states[oid].snapshot_lsn >= lsn]
 
     def forget_written_ranges(self) -> None:
         """Drop the stored page ranges of a table that need not be read."""
@@ -353,15 +359,18 @@ class FollowedTables:
     def _rename_tables(self, states: States) -> None:
         """Follow renamed tables: in place where the name is free, else by reading them again."""
         moved = self._moved(states)
-        renames = table_renames(states, {oid: self.targets[oid] for oid in moved})
+        targets = {oid: self.targets[oid] for oid in moved}
+        renames = table_renames(states, targets, self.columns)
         self._steps += renames.possible
         blocked = {rename.old for rename in renames.blocked}
         for oid, state in moved.items():
             named = replace(state, table=self.sources[oid].relation.table, target=self.targets[oid])
-            if state.target in blocked and state.status is not TableStatus.NEEDS_SNAPSHOT:
+            if state.target in blocked:
                 reason = "its new name was another table's"
-                self.to_read.setdefault(oid, reason)
-                named = replace(named.needs_snapshot(reason), misplaced=True)
+                if state.status is not TableStatus.NEEDS_SNAPSHOT:
+                    self.to_read.setdefault(oid, reason)
+                    named = named.needs_snapshot(reason)
+                named = replace(named, misplaced=True)
             self._changed = True
             states[oid] = named
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from cdc_core.fold.row_layout import keyed_schema
 from cdc_core.tables.schema_change import widens
 from cdc_core.values.history import (
@@ -12,10 +14,7 @@ from cdc_core.values.history import (
     HistoryDifference,
     LogTruncate,
     VersionMerge,
-    log_of,
-    versions_of,
 )
-from cdc_core.values.merges import TableRename
 
 if TYPE_CHECKING:
     from cdc_core.ports.destination import Destination
@@ -54,34 +53,46 @@ def reserved(state: TableState, first: int) -> TableState:
     return replace(state, next_image=first + DIFFERENCE_NUMBERS)
 
 
-def key_changed(before: TableState, now: TableState, at: Moment, first: int) -> list[HistoryStep]:
-    """Return the steps that end every image and version of a table which has another key now.
+def ended(before: TableState, now: TableState, at: Moment, first: int) -> list[HistoryStep]:
+    """Return the steps that end every image and version of the table that had this place `before`,
+    if the difference alone would not show what became of its rows.
 
-    The difference then begins all rows under the new key. Empty if the key is the same.
+    So it is if the key is another one, or if another table with columns of its own takes the place.
+    The difference then begins all rows. Empty if they need not end.
     """
-    if before.oid == now.oid and _key_numbers(before) == _key_numbers(now):
-        return []
-    if before.oid != now.oid and before.target_key == now.target_key:
+    if before.oid == now.oid:
+        if _key_numbers(before) == _key_numbers(now):
+            return []
+    elif before.target_key == now.target_key and not _left_columns(before, now):
         return []
     steps: list[HistoryStep] = []
     target, key = now.target_table, now.target_key
     if before.log and now.log:
-        steps.append(LogTruncate(now.log, target, (), first, at, None))
+        former, left = before.target_table, _left_columns(before, now)
+        schema = pa.schema([*target.schema, *(former.schema.field(name) for name in left)])
+        variants = target.variants | former.variants.intersection(left)
+        whole = replace(target, schema=schema, variants=variants)
+        steps.append(LogTruncate(now.log, whole, (), first, at, None))
     if before.versions and now.versions:
         rows = keyed_schema(target).empty_table()
         steps.append(VersionMerge(now.versions, target, key, rows, truncated=at))
     return steps
 
 
-def archived_history(before: TableState, now: TableState) -> list[TableRename]:
-    """Return the renames of history tables that cannot hold the values of a column's new type.
+def _left_columns(before: TableState, now: TableState) -> list[str]:
+    """Return the target columns of before that now does not have, and that its rules may show."""
+    names = {column.target for column in now.columns}
+    return [
+        column.target
+        for column in before.stored
+        if column.target not in names and now.rules.rule_for(column.name).shows_values
+    ]
 
-    They are named after the LSN at which the table was read before; new ones take their place.
-    """
+
+def fits(before: TableState, now: TableState) -> bool:
+    """Whether the history of a table's former state can hold the values of now."""
     held = {column.target: column for column in before.stored}
-    if all(_holds(held.get(column.target, column), column) for column in now.stored):
-        return []
-    return archive(before, now)
+    return all(_holds(held.get(column.target, column), column) for column in now.stored)
 
 
 def _holds(held: ColumnState, now: ColumnState) -> bool:
@@ -89,13 +100,6 @@ def _holds(held: ColumnState, now: ColumnState) -> bool:
     if held.rule.is_variant is not now.rule.is_variant:
         return False
     return widens(held.arrow_type, now.arrow_type)
-
-
-def archive(before: TableState, now: TableState) -> list[TableRename]:
-    """Return the renames of the history tables that are in the place of a table's own."""
-    names = [log_of(now.target)] if before.log else []
-    names += [versions_of(now.target)] if before.versions else []
-    return [TableRename(name, f"{name}_{before.snapshot_lsn:X}") for name in names]
 
 
 def _key_numbers(state: TableState) -> list[int]:

@@ -5,23 +5,17 @@ The stream brings changes only, so these tables must be read again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from cdc_core.tables.renames import tables_of
 from cdc_core.values.merges import TableRename
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    from cdc_core.tables.renames import ColumnsOf
     from cdc_core.values.checkpoint import TableState
     from cdc_core.values.merges import SchemaStep
-
-
-class ColumnsOf(Protocol):
-    """`Destination.columns`."""
-
-    def __call__(
-        self, tables: Collection[str], *, current: bool
-    ) -> Mapping[str, Collection[str]]: ...
 
 
 def lost_tables(
@@ -52,14 +46,11 @@ def _lost(
     current: bool,
 ) -> dict[int, str]:
     states = [state for oid in now for state in (before[oid], now[oid])]
-    targets = {name for state in states for name in _tables_of(state)}
+    targets = {name for state in states for name in tables_of(state)}
     held = dict(columns(targets, current=current))
     for step in steps:
         if isinstance(step, TableRename) and step.old in held:
-            moved = held.pop(step.old)
-            # A dropped table may have left data under the new name.
-            if held.pop(step.new, None) is None:
-                held[step.new] = moved
+            held[step.new] = held.pop(step.old)
     reasons = {
         oid: _lacking(state, held) or _reason(before[oid], state, held[state.target])
         for oid, state in now.items()
@@ -67,15 +58,10 @@ def _lost(
     return {oid: why for oid, why in reasons.items() if why}
 
 
-def _tables_of(state: TableState) -> list[str]:
-    """Return the names of a table and of its history."""
-    return [name for name in (state.target, state.log, state.versions) if name]
-
-
 def _lacking(state: TableState, held: Collection[str]) -> str:
     """Name the table that the destination lacks; empty if it has them all."""
     return next(
-        (f"the destination has no table {name}" for name in _tables_of(state) if name not in held),
+        (f"the destination has no table {name}" for name in tables_of(state) if name not in held),
         "",
     )
 

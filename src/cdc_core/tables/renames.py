@@ -2,7 +2,9 @@
 
 A rename is done only onto a free name. So it can safely be done twice: the missing old name shows
 that it was done. A circle of renames cannot be distinguished from no rename, nor can a rename onto
-a name in use, or of a name that two tables claim; those tables are read again instead.
+a name in use, or of a name that two tables claim; those tables are read again instead. The history
+that such a table leaves behind under its old name is set aside, so that whichever table takes that
+name begins its own.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from cdc_core.values.history import log_of, versions_of
 from cdc_core.values.merges import ColumnRename, TableRename
@@ -19,8 +21,17 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from cdc_core.values.checkpoint import TableState
+    from cdc_core.values.lsn import Lsn
 
 Rename = TypeVar("Rename", ColumnRename, TableRename)
+
+
+class ColumnsOf(Protocol):
+    """`Destination.columns`."""
+
+    def __call__(
+        self, tables: Collection[str], *, current: bool
+    ) -> Mapping[str, Collection[str]]: ...
 
 
 @dataclass(frozen=True)
@@ -74,19 +85,58 @@ def with_history(renames: Iterable[Rename], state: TableState) -> tuple[Rename, 
     return tuple(found)
 
 
+def set_aside(state: TableState, lsn: Lsn) -> tuple[TableRename, ...]:
+    """Return the renames that give the history of a table a name of its own, with this LSN."""
+    names = (name for name in (state.log, state.versions) if name)
+    return tuple(TableRename(name, f"{name}_{lsn:X}") for name in names)
+
+
 def table_renames(
-    states: Mapping[int, TableState], targets: Mapping[int, str]
+    states: Mapping[int, TableState], targets: Mapping[int, str], columns: ColumnsOf
 ) -> Renames[TableRename]:
-    """Return the renames of tables to new target names (by oid); other states keep their names."""
+    """Return the renames of tables to new target names (by oid); other states keep their names.
+
+    `columns` shows which names the destination has. `blocked` has the names of tables only.
+    """
     moving = {
         oid: TableRename(states[oid].target, target)
         for oid, target in targets.items()
         if oid in states and states[oid].target != target
     }
-    held = [state.target for oid, state in states.items() if oid not in moving]
-    found = in_order(list(moving.values()), held)
+    if not moving:
+        return Renames((), ())
+    onto_others = _onto_others(moving, states, columns)
+    held = [state.target for oid, state in states.items() if oid not in moving.keys() - onto_others]
+    wanted = [rename for oid, rename in moving.items() if oid not in onto_others]
+    found = in_order(wanted, held)
+    blocked = (*found.blocked, *(moving[oid] for oid in onto_others))
+    steps: list[TableRename] = []
+    for oid, rename in moving.items():
+        # The name of a misplaced table has never been that of its history.
+        if rename in blocked and not states[oid].misplaced:
+            steps += set_aside(states[oid], states[oid].snapshot_lsn)
     owners = {rename.old: states[oid] for oid, rename in moving.items()}
-    possible = [
-        step for rename in found.possible for step in with_history([rename], owners[rename.old])
-    ]
-    return replace(found, possible=tuple(possible))
+    for rename in found.possible:
+        steps += with_history([rename], owners[rename.old])
+    return Renames(tuple(steps), blocked)
+
+
+def _onto_others(
+    moving: Mapping[int, TableRename], states: Mapping[int, TableState], columns: ColumnsOf
+) -> set[int]:
+    """Return the tables (by oid) whose new name, or that of their history, is in the destination
+    that of a table which no state knows: somebody else's, or left by a load that failed."""
+    steps = {oid: with_history([rename], states[oid]) for oid, rename in moving.items()}
+    names = {name for renames in steps.values() for r in renames for name in (r.old, r.new)}
+    there = columns(names, current=True).keys()
+    known = {name for state in states.values() for name in tables_of(state)}
+    return {
+        oid
+        for oid, renames in steps.items()
+        if any(r.old in there and r.new in there - known for r in renames)
+    }
+
+
+def tables_of(state: TableState) -> list[str]:
+    """Return the names of a table and of its history."""
+    return [name for name in (state.target, state.log, state.versions) if name]

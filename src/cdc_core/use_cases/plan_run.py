@@ -69,7 +69,8 @@ class PlanRun:
         targets = target_names(names, known, self.first_schema, naming)
         checkpoint = start.first_checkpoint(start.current, names)
         held = self._held(targets.values(), checkpoint.tables.values())
-        renamed = list(held.rename(table_renames(checkpoint.tables, targets).possible))
+        renames = table_renames(checkpoint.tables, targets, self.destination.columns)
+        renamed = list(held.rename(renames.possible))
         tables = self._planner(catalog, facts, held, renamed)
         planned = [
             tables.set_aside(table, targets[table.relation.oid], str(table.refused))

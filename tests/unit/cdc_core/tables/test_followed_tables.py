@@ -194,6 +194,7 @@ def test_unrepresentable_values_belong_to_the_rows_that_bring_them() -> None:
             "public",
             source,
             lambda: world.postgres.lsn,
+            InMemoryDestination(world.lake).columns,
         )
         followed.compare(world.source().tables())
         load = BatchFolding(followed, InMemoryDestination(world.lake, world.faults).stage).apply(
@@ -229,6 +230,7 @@ def test_unrepresentable_values_follow_a_rename_of_their_table(
         "public",
         source,
         lambda: world.postgres.lsn,
+        InMemoryDestination(world.lake).columns,
     )
     followed.compare(world.source().tables())
     folding = BatchFolding(followed, InMemoryDestination(world.lake, world.faults).stage)
@@ -333,7 +335,8 @@ def test_a_table_to_be_read_stays_marked_when_the_destination_refuses_another() 
     assert world.lake.checkpoint is not None
     checkpoint = Checkpoint.from_state(world.lake.checkpoint)
     with world.source() as source:
-        tables = FollowedTables(checkpoint, "public", source, source.current_lsn)
+        columns = InMemoryDestination(world.lake).columns
+        tables = FollowedTables(checkpoint, "public", source, source.current_lsn, columns)
         tables.refresh()
         tables.read_again(oids[0], "keys changed all over a large transaction")
         assert tables.set_aside_refused(DestinationRefused({"other": "a constraint"}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.fakes import InMemoryDestination
+from adapters.fakes import FaultPlan, InMemoryDestination
 from cdc_core.fold import log, multi_part_batch
 from cdc_core.tables.catalog_with_rules import CatalogWithRules
 from cdc_core.tables.table_rules import RuleSet
 from cdc_core.use_cases.stream_changes import StreamChanges
 from cdc_core.use_cases.take_snapshot import TakeSnapshot
 from cdc_core.use_cases.verify_parity import VerifyParity
-from cdc_core.values.errors import RulesError
+from cdc_core.values.errors import RulesError, SourceUnavailable
+from cdc_core.values.history import LOG_FIELDS
 from cdc_core.values.relation import ReplicaIdentity
 from cdc_core.values.table_rules import Rule
 from tests.support.fake_world import CHANGES, COLUMNS, World, change_schema, row_of, touch, work
@@ -362,6 +364,143 @@ def test_tables_that_swap_their_names_begin_another_history(call: int) -> None:
         table = world.postgres.tables[oid]
         stored = world.lake.tables[world.name_of(oid)].columns
         assert {*stored} == {*table.relation.column_names, "_cdc_lsn", "_cdc_committed_at"}
+
+
+def logs_of_two(*, keyless: str = "") -> tuple[HistoryWorld, int, int]:
+    """Two tables with a log, loaded: `one` and `other`, which has columns of its own."""
+    world = HistoryWorld(rules=(Rule(("*",), history=("log",)),))
+    one = world.postgres.create_table(
+        "one", {"id": pa.int64(), "a": pa.int32()}, key=() if keyless == "one" else ("id",)
+    )
+    other = world.postgres.create_table("other", {"id": pa.int64(), "b": pa.string()})
+    world.postgres.published.update([one, other])
+    with world.postgres.transaction() as tx:
+        tx.insert(one, id=1, a=1)
+        tx.insert(one, id=1 if keyless == "one" else 2, a=2)
+        tx.insert(other, id=1, b="text")
+    world.snapshot()
+    return world, one, other
+
+
+def test_a_new_table_under_the_name_of_one_that_waits_begins_a_history() -> None:
+    """The one that waits has left its history under the old name."""
+    world, one, other = logs_of_two(keyless="one")
+    world.postgres.drop_column(one, "a")  # the log of a table without a key is read again
+    world.faults = FaultPlan(named={"snapshot.begin": SourceUnavailable("gone")})
+    with pytest.raises(SourceUnavailable):
+        world.cdc()
+    world.faults = FaultPlan()
+    world.postgres.drop_table(other)
+    world.postgres.rename_table(one, "other")
+    new = world.postgres.create_table("one", {"id": pa.int64(), "c": pa.int64()})
+    with world.postgres.transaction() as tx:
+        tx.insert(new, id=7, c=7)
+    world.cdc()
+    for oid in (one, new):
+        world.assert_consistent(oid)
+    assert len(world.lake.tables["one_history"].rows) == 1
+
+
+def test_deletes_of_a_table_whose_place_is_taken_are_whole() -> None:
+    world, one, _ = logs_of_two()
+    world.postgres.drop_table(one)
+    new = world.postgres.create_table("one", {"id": pa.int64()})
+    with world.postgres.transaction() as tx:
+        tx.insert(new, id=1)
+    world.cdc()
+    world.postgres.add_column(new, "a", pa.int32())
+    with world.postgres.transaction() as tx:
+        tx.update(new, {"id": 1, "a": None}, a=9)
+    world.cdc()
+    world.assert_consistent(new)
+    images = world.lake.tables["one_history"].rows
+    assert [image["a"] for image in images if image["_pg_change_type"] == "delete"] == [1, 2]
+
+
+def test_deletes_of_a_table_whose_place_is_taken_hide_what_the_rules_hide_now() -> None:
+    world, one, _ = logs_of_two()
+    world.postgres.drop_table(one)
+    new = world.postgres.create_table("one", {"id": pa.int64()})
+    world.rules = (Rule(("*",), history=("log",), exclude_columns=("a*",)),)
+    world.cdc()
+    world.assert_consistent(new)
+    images = world.lake.tables["one_history"].rows
+    assert [image["a"] for image in images if image["_pg_change_type"] == "delete"] == [None, None]
+
+
+@pytest.mark.parametrize("left", ["renamed", "renamed_history"])
+@pytest.mark.parametrize("action", ["cdc", "snapshot"])
+def test_a_rename_onto_what_a_dead_load_has_left_is_read_again(left: str, action: str) -> None:
+    world, one, other = logs_of_two()
+    name = left.replace("renamed", "other")
+    world.lake.tables[left] = deepcopy(world.lake.tables[name])
+    world.postgres.rename_table(one, "renamed")
+    with world.postgres.transaction() as tx:
+        tx.update(one, dict(world.postgres.tables[one].rows[0]), a=5)
+    getattr(world, action)()
+    for oid in (one, other):
+        world.assert_consistent(oid)
+
+
+def test_a_table_that_is_read_before_the_other_of_a_swap_keeps_its_history() -> None:
+    world, one, other = logs_of_two()
+    for oid, name in ((one, "spare"), (other, "one"), (one, "other")):
+        world.postgres.rename_table(oid, name)
+    world.snapshot("public.one")
+    images = [dict(image) for image in world.lake.tables["one_history"].rows]
+    world.cdc()
+    for oid in (one, other):
+        world.assert_consistent(oid)
+    assert world.lake.tables["one_history"].rows[: len(images)] == images
+
+
+def assert_log_of(world: HistoryWorld, oid: int) -> None:
+    """Images are a chain in every column of the log, and end with the rows of the table."""
+    relation, name = world.postgres.tables[oid].relation, world.name_of(oid)
+    log = world.lake.tables[f"{name}_history"]
+    columns = [name for name in log.columns if name not in pa.schema(LOG_FIELDS).names]
+    left = assert_chained(images_of(log.rows, columns), columns, relation.key)
+    places = [columns.index(column) for column in relation.column_names]
+    rows = world.lake.tables[name].rows
+    assert Counter(tuple(values[place] for place in places) for values in left.elements()) == (
+        Counter(tuple(row[column] for column in relation.column_names) for row in rows)
+    )
+
+
+def test_a_history_that_no_checkpoint_knows_continues_if_its_columns_are_the_tables() -> None:
+    world, one, other = logs_of_two()
+    world.postgres.drop_column(one, "a")
+    with world.postgres.transaction() as tx:
+        tx.delete(one, id=1)
+        tx.delete(other, id=1)
+    world.lake.checkpoint = None
+    world.snapshot()
+    for oid in (one, other):
+        assert_log_of(world, oid)
+    kinds = [image["_pg_change_type"] for image in world.lake.tables["other_history"].rows]
+    assert kinds == ["insert", "delete"]
+    assert len(world.lake.tables["one_history"].rows) == 1
+
+
+@pytest.mark.parametrize("then", ["dropped", "renamed"])
+def test_a_column_that_a_dead_run_has_renamed_may_change_again(then: str) -> None:
+    """Nobody knows the name that it has in the history then."""
+    call, reached = 0, True
+    while reached:
+        world, one, _ = logs_of_two()
+        world.postgres.rename_column(one, "a", "b")
+        reached = world.crashing(call, "cdc")
+        if then == "dropped":
+            world.postgres.drop_column(one, "b")
+        else:
+            world.postgres.rename_column(one, "b", "c")
+        with world.postgres.transaction() as tx:
+            tx.delete(one, id=2)
+            tx.insert(one, id=3)
+        world.cdc()
+        assert_log_of(world, one)
+        call += 1
+    assert call > 10
 
 
 def test_a_soft_delete_keeps_the_row_that_was() -> None:
