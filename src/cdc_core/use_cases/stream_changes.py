@@ -249,9 +249,12 @@ class StreamChanges:
     ) -> None:
         """Load up to `until`, then read the tables that need it and load up to their snapshot.
 
+        Changes that keep coming can have the same tables read again and again. Once they are at
+        `until`, tables beyond a number of attempts are left to the next run.
+
         `idle_seconds`: how long the durable position has not moved; infinite in a run that ends.
         """
-        attempts, began = 1, self.clock.monotonic()
+        attempts, began, goal = 1, self.clock.monotonic(), until
         self.progress.emit(ReadingUpTo(until))
         while True:
             try:
@@ -264,6 +267,8 @@ class StreamChanges:
                     raise
                 continue
             report.lsn = tables.checkpoint.lsn
+            if attempts > READ_ATTEMPTS:
+                self._leave_to_next_run(tables, goal)
             if tables.to_read and not stop():
                 until = max(until, self._read_again(tables, report, attempts))
                 attempts += 1
@@ -379,6 +384,21 @@ class StreamChanges:
             tables.mark_removed(oid)
             self._advance(tables, reached)
         return max((removal.after for removal in tables.removals.values()), default=reached)
+
+    def _leave_to_next_run(self, tables: FollowedTables, goal: Lsn) -> None:
+        """Leave the tables to the next run that are to be read although they are at `goal`.
+
+        The next run, or the next comparison of one that follows, finds them marked as waiting.
+        """
+        for oid in tables.beyond(goal):
+            state = tables.checkpoint.tables[oid]
+            self.progress.emit(
+                Warned(
+                    f"{state.table} must be read again each time it has been read "
+                    f"({tables.to_read.pop(oid)}); it stays as of LSN {state.snapshot_lsn} until "
+                    "the next run"
+                )
+            )
 
     def _read_again(self, tables: FollowedTables, report: StreamReport, attempt: int) -> Lsn:
         """Read new tables and those that the stream could not follow; return the LSN to load up to.

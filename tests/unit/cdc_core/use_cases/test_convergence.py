@@ -23,6 +23,7 @@ from cdc_core.fold import multi_part_batch
 from cdc_core.use_cases.stream_changes import StreamChanges
 from cdc_core.use_cases.take_snapshot import TakeSnapshot
 from cdc_core.values.changes import Unrepresentable
+from cdc_core.values.checkpoint import Checkpoint, TableStatus
 from cdc_core.values.errors import (
     CdcError,
     ContinuityLost,
@@ -50,7 +51,7 @@ from tests.support.fake_world import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from cdc_core.values.relation import Relation
 
@@ -950,5 +951,53 @@ def test_an_error_of_the_destination_is_an_error_of_the_run() -> None:
     with pytest.raises(CdcError, match="refused"):
         world.cdc()
     world.faults = FaultPlan()
+    world.cdc()
+    world.assert_equal()
+
+
+@dataclass
+class AtEachRead(FaultPlan):
+    """Calls `act` before each read of the stream, up to a number of times."""
+
+    act: Callable[[], None] = lambda: None
+    left: int = 50
+
+    def pass_by(self, call: str) -> None:
+        if call == "source.read":
+            self.left -= 1
+            assert self.left, "the run does not end"
+            self.act()
+
+
+def test_a_run_ends_though_tables_must_be_read_again_with_every_batch() -> None:
+    """Guarantee 1: every table is at or past the position at which the run began."""
+    world, (keyed, other, heap) = build(13)
+    world.snapshot()
+    numbers = iter(range(100, 1000))
+
+    def rewrite() -> None:
+        for oid in (keyed, other):
+            n = next(numbers)
+            world.postgres.add_column(oid, f"more_{n}", pa.string(), default="d")
+            with world.postgres.transaction() as tx:
+                tx.insert(oid, **{**dict.fromkeys(columns_of(oid)), "id": n})
+
+    def columns_of(oid: int) -> tuple[str, ...]:
+        return world.postgres.tables[oid].relation.column_names
+
+    with world.postgres.transaction() as tx:
+        tx.insert(heap, id=90, n=1, big="last")
+    began, world.faults = world.postgres.lsn, AtEachRead(act=rewrite)
+    world.cdc()
+    world.faults = FaultPlan()
+    checkpoint = Checkpoint.from_state(world.lake.checkpoint or {})
+    assert checkpoint.lsn >= began
+    waiting = [s for s in checkpoint.tables.values() if s.status is TableStatus.NEEDS_SNAPSHOT]
+    assert {state.oid for state in waiting} <= {keyed, other}
+    for state in waiting:
+        assert state.snapshot_lsn >= began
+        then = Counter(row_of(row) for row in world.postgres.seen[state.snapshot_lsn][state.oid])
+        names = dict(next(iter(then), ())).keys()
+        assert Counter(map(row_of, world.lake.rows(state.target, *names))) == then
     world.cdc()
     world.assert_equal()
