@@ -15,9 +15,10 @@ from threading import Thread
 from typing import TYPE_CHECKING
 from urllib.request import Request, urlopen
 
-from adapters.dlt_destination.destination import DltDestination, written_steps
+from adapters.dlt_destination.destination import DltDestination
 from adapters.dlt_destination.duckdb.store import DuckDbStore
 from adapters.dlt_destination.settings import PipelineSettings
+from adapters.dlt_destination.staged_steps import written_steps
 from adapters.dlt_destination.table_steps import StagedMerge
 from entrypoints.container import Container
 from entrypoints.runtime.memory import collect_rarely, prepare_arrow

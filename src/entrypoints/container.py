@@ -8,7 +8,7 @@ first use. Source: dependency-injector documentation, "Providers", "Overriding".
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dependency_injector import containers, providers
 
@@ -229,61 +229,32 @@ class Container(containers.DeclarativeContainer):
         _run_recorder, settings, clock=clock, progress=progress
     )
 
+    #: Parts of most use cases, and more of those that run.
+    _reading: ClassVar[dict[str, Any]] = {"catalog": catalog, "destination": destination}
+    _running: ClassVar[dict[str, Any]] = {
+        **_reading,
+        "source": change_source,
+        "snapshots": snapshot_source,
+        "progress": progress,
+        "runs": runs,
+    }
     take_snapshot: providers.Provider[TakeSnapshot] = providers.Factory(
-        _take_snapshot,
-        settings,
-        source=change_source,
-        catalog=catalog,
-        snapshots=snapshot_source,
-        destination=destination,
-        progress=progress,
-        runs=runs,
+        _take_snapshot, settings, **_running
     )
     stream_changes: providers.Provider[StreamChanges] = providers.Factory(
-        _stream_changes,
-        settings,
-        source=change_source,
-        catalog=catalog,
-        snapshots=snapshot_source,
-        destination=destination,
-        clock=clock,
-        progress=progress,
-        runs=runs,
+        _stream_changes, settings, clock=clock, **_running
     )
+    verify_parity: providers.Provider[VerifyParity] = providers.Factory(_verify_parity, **_running)
     show_status: providers.Provider[ShowStatus] = providers.Factory(
-        _show_status,
-        settings,
-        monitor=source_monitor,
-        catalog=catalog,
-        destination=destination,
+        _show_status, settings, monitor=source_monitor, **_reading
     )
     check_source: providers.Provider[CheckSource] = providers.Factory(
-        _check_source,
-        settings,
-        inspector=source_inspector,
-        catalog=catalog,
-        destination=destination,
+        _check_source, settings, inspector=source_inspector, **_reading
     )
     plan_run: providers.Provider[PlanRun] = providers.Factory(
-        _plan_run,
-        settings,
-        monitor=source_monitor,
-        inspector=source_inspector,
-        catalog=catalog,
-        destination=destination,
+        _plan_run, settings, monitor=source_monitor, inspector=source_inspector, **_reading
     )
-    verify_parity: providers.Provider[VerifyParity] = providers.Factory(
-        _verify_parity,
-        source=change_source,
-        catalog=catalog,
-        snapshots=snapshot_source,
-        destination=destination,
-        progress=progress,
-        runs=runs,
-    )
-    reset: providers.Provider[Reset] = providers.Factory(
-        _reset, source=change_source, catalog=catalog, destination=destination
-    )
+    reset: providers.Provider[Reset] = providers.Factory(_reset, source=change_source, **_reading)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Container:

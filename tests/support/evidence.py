@@ -421,7 +421,7 @@ def page() -> str:
         "|---|---|---|",
     ]
     for number, (title, tests) in CASES.items():
-        scripts = "; ".join(c.title for c in HARD_CASES if c.number == number) or "-"
+        scripts = "<br>".join(c.title for c in HARD_CASES if c.number == number) or "-"
         further = ", ".join(map(_link, tests)) or "-"
         lines.append(f"| {number}. {title} | {scripts} | {further} |")
     for heading, claims in CLAIMS.items():

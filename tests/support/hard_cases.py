@@ -74,7 +74,7 @@ TOAST = (
     ),
     case(
         1,
-        "inserted or changed, then an update of another column, in the same transaction and in later ones",
+        "an insert or update of the long value, then an update of another column",
         "toast_fold",
         _toast("toast_fold"),
         (
@@ -95,7 +95,7 @@ TOAST = (
     ),
     case(
         1,
-        "alternating NULL, short and long values",
+        "a value that is NULL, short and long in turn",
         "toast_null",
         _toast("toast_null"),
         (
@@ -111,7 +111,7 @@ TOAST = (
     ),
     case(
         1,
-        "the key changes in the same update",
+        "an update that also changes the key",
         "toast_key",
         _toast("toast_key"),
         "UPDATE toast_key SET id = id + 100, n = 0 WHERE id < 3",
@@ -130,7 +130,7 @@ TOAST = (
     ),
     case(
         1,
-        "the key of an identity index changes",
+        "an update that changes the key of an identity index",
         "toast_index",
         _toast("toast_index", key="NOT NULL")
         + "CREATE UNIQUE INDEX toast_index_id ON toast_index (id);"
@@ -140,7 +140,7 @@ TOAST = (
     ),
     case(
         1,
-        "REPLICA IDENTITY FULL with a primary key, whose value changes",
+        "REPLICA IDENTITY FULL with a primary key that changes",
         "toast_full",
         _toast("toast_full", ", REPLICA IDENTITY FULL"),
         "UPDATE toast_full SET n = n + 1",
@@ -164,7 +164,7 @@ TOAST = (
     ),
     case(
         1,
-        "a key that is itself stored out of line",
+        "a key that is stored out of line",
         "toast_long_key",
         "CREATE TABLE toast_long_key (k text PRIMARY KEY, n int)"
         " WITH (toast_tuple_target = 128);"
@@ -181,7 +181,7 @@ TOAST = (
 KEYS = (
     case(
         2,
-        "a zero changes its sign",
+        "0.0 becomes -0.0",
         "float_key",
         "CREATE TABLE float_key (a float8 PRIMARY KEY, v int);"
         "INSERT INTO float_key VALUES (0, 1), (1, 1), ('nan', 1)",
@@ -190,7 +190,7 @@ KEYS = (
     ),
     case(
         2,
-        "swaps, chains and shifts of keys in one transaction",
+        "keys swapped, chained and shifted in one transaction",
         "key_moves",
         "CREATE TABLE key_moves (id int PRIMARY KEY, v text);"
         "INSERT INTO key_moves SELECT i, 'v' || i FROM generate_series(1, 20) AS i",
@@ -206,7 +206,7 @@ KEYS = (
     ),
     case(
         2,
-        "keys of several columns, of unusual types and values",
+        "composite keys with unusual types and values",
         "key_wide",
         "CREATE TABLE key_wide (a numeric, b text, c timestamptz, d bytea, v int,"
         " PRIMARY KEY (a, b, c, d));"
@@ -218,7 +218,7 @@ KEYS = (
     ),
     case(
         2,
-        "keys that fit no destination type",
+        "keys that do not fit their destination type",
         "key_odd key_odd_pair",
         "CREATE TABLE key_odd (k date PRIMARY KEY, v text); INSERT INTO key_odd VALUES"
         " ('infinity', 'a'), ('-infinity', 'b'), ('4000-01-01 BC', 'c'), ('2020-01-01', 'd');"
@@ -234,7 +234,7 @@ KEYS = (
     ),
     case(
         2,
-        "deferred constraints: a unique value and a reference that are valid only at the commit",
+        "deferred unique and foreign key constraints",
         "key_parent key_child",
         "CREATE TABLE key_parent (id int PRIMARY KEY, u int UNIQUE DEFERRABLE INITIALLY DEFERRED);"
         "CREATE TABLE key_child (id int PRIMARY KEY, parent int REFERENCES key_parent"
@@ -252,7 +252,7 @@ KEYS = (
 ORDER = (
     case(
         3,
-        "many changes of one key, in one transaction and over several",
+        "many changes of one key, in one and several transactions",
         "order_one",
         "CREATE TABLE order_one (id int PRIMARY KEY, v text); INSERT INTO order_one VALUES"
         " (1, 'a'), (2, 'a'), (3, 'a'), (4, 'a')",
@@ -286,7 +286,7 @@ ORDER = (
 TRUNCATES = (
     case(
         5,
-        "between other changes of the same transaction and batch",
+        "TRUNCATE between other changes of one transaction",
         "cut",
         "CREATE TABLE cut (id int PRIMARY KEY, v text); INSERT INTO cut VALUES (1, 'a'), (2, 'b')",
         (
@@ -298,7 +298,7 @@ TRUNCATES = (
     ),
     case(
         5,
-        "several tables, CASCADE, RESTART IDENTITY",
+        "TRUNCATE of several tables, with CASCADE and RESTART IDENTITY",
         "cut_parent cut_child cut_aside",
         "CREATE TABLE cut_parent (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v int);"
         "CREATE TABLE cut_child (id serial PRIMARY KEY, parent int REFERENCES cut_parent);"
@@ -314,7 +314,7 @@ TRUNCATES = (
     ),
     case(
         5,
-        "rows without a key",
+        "TRUNCATE of a table without a key",
         "cut_heap",
         "CREATE TABLE cut_heap (v int); ALTER TABLE cut_heap REPLICA IDENTITY FULL;"
         "INSERT INTO cut_heap VALUES (1), (1), (2)",
@@ -326,7 +326,7 @@ TRUNCATES = (
 KEYLESS = (
     case(
         6,
-        "REPLICA IDENTITY FULL: an exact multiset",
+        "duplicate rows, with REPLICA IDENTITY FULL",
         "bag",
         "CREATE TABLE bag (a int, b text, c numeric); ALTER TABLE bag REPLICA IDENTITY FULL;"
         "INSERT INTO bag VALUES (1, 'x', 1.0), (1, 'x', 1.0), (1, 'x', 1.0), (1, 'x', 1.00),"
@@ -344,7 +344,7 @@ KEYLESS = (
     ),
     case(
         6,
-        "REPLICA IDENTITY USING INDEX, and FULL given to a table with a key",
+        "REPLICA IDENTITY USING INDEX; FULL on a table with a key",
         "by_index by_full",
         "CREATE TABLE by_index (a int NOT NULL, b int NOT NULL, v text, id serial PRIMARY KEY);"
         "CREATE UNIQUE INDEX by_index_b ON by_index (b);"
@@ -362,7 +362,7 @@ KEYLESS = (
 PARTITIONS = (
     case(
         7,
-        "rows that move, new partitions, levels of partitions",
+        "rows that move between partitions; new and nested partitions",
         "measures",
         "CREATE TABLE measures (id int, place text, v int, PRIMARY KEY (id, place))"
         " PARTITION BY LIST (place);"
@@ -382,7 +382,7 @@ PARTITIONS = (
     ),
     case(
         7,
-        "a partition attached with rows, detached with rows, dropped, truncated by itself",
+        "a partition with rows is attached, detached, dropped or truncated",
         "parts",
         "CREATE TABLE parts (id int, v text, PRIMARY KEY (id)) PARTITION BY RANGE (id);"
         "CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (1) TO (10);"
@@ -412,7 +412,7 @@ PARTITIONS = (
     ),
     case(
         7,
-        "maintenance: files copied, unlogged for a time, empty when attached, dropped by age",
+        "maintenance of partitions: VACUUM FULL, UNLOGGED, retention by age",
         "kept kept_low kept_toast",
         "CREATE TABLE kept (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);"
         "CREATE TABLE kept_1 PARTITION OF kept FOR VALUES FROM (0) TO (10);"
@@ -463,7 +463,7 @@ def _rows(name: str, columns: str, values: str, setting: str = "") -> str:
 DEFINITIONS = (
     case(
         8,
-        "a table takes the name of a second table, which took the name of a dropped third one",
+        "a table takes the name of a dropped one, and a third table takes its old name",
         "heir_1 heir_2 heir_3 checkpoint",
         "CREATE TABLE heir_1 (id int PRIMARY KEY, v text); INSERT INTO heir_1 VALUES (1, 'one');"
         "CREATE TABLE heir_2 (id int PRIMARY KEY, v text); INSERT INTO heir_2 VALUES (2, 'two');"
@@ -477,7 +477,7 @@ DEFINITIONS = (
     ),
     case(
         8,
-        "a column added: nullable, with a constant default, a volatile default or a domain's default, NOT NULL, identity",
+        "columns added with each kind of default, NOT NULL and identity",
         "add_one add_two",
         "CREATE DOMAIN word AS text DEFAULT 'w';"
         + _rows("add_one", "id int PRIMARY KEY, v text", "i, 'v' || i")
@@ -499,7 +499,7 @@ DEFINITIONS = (
     ),
     case(
         8,
-        "several changes of a definition between rows of one batch, and within one transaction",
+        "several schema changes between the rows of one batch or transaction",
         "mid_batch",
         _rows("mid_batch", "id int PRIMARY KEY, a int, b text", "i, i, 'b' || i"),
         (
@@ -519,7 +519,7 @@ DEFINITIONS = (
     ),
     case(
         8,
-        "a column dropped: it stays, and is NULL in rows changed after",
+        "a dropped column, which stays in the destination",
         "drop_one",
         _rows("drop_one", "id int PRIMARY KEY, gone text, v int", "i, 'old' || i, i"),
         Round(
@@ -533,7 +533,7 @@ DEFINITIONS = (
     ),
     case(
         8,
-        "a column dropped and added again under its name, with the same type and with another",
+        "a column dropped and added again, with the same type or another",
         "again",
         _rows("again", "id int PRIMARY KEY, a text, b text", "i, 'a' || i, 'b' || i"),
         (
@@ -544,7 +544,7 @@ DEFINITIONS = (
     ),
     case(
         8,
-        "a column renamed: not duplicated; two columns swap names; a column gets the name of a dropped one",
+        "columns renamed, swapped, or given the name of a dropped column",
         "renames",
         _rows("renames", "id int PRIMARY KEY, a text, b text, c text", "i, 'a', 'b', 'c'"),
         (
@@ -561,7 +561,7 @@ DEFINITIONS = (
     ),
     case(
         8,
-        "a type widened, without and with a rewrite",
+        "a type widened, with and without a rewrite of the table",
         "widens",
         _rows(
             "widens",
@@ -584,7 +584,7 @@ DEFINITIONS = (
     ),
     case(
         8,
-        "a type changed with a rewrite: the table is read again",
+        "a type changed with a rewrite of the table",
         "rewrite rewrite_not",
         _rows("rewrite", "id int PRIMARY KEY, a int, b text, c numeric(8,2)", "i, i, i, i + 0.25")
         + _rows("rewrite_not", "id int PRIMARY KEY, v int", "i, i"),
@@ -602,7 +602,7 @@ DEFINITIONS = (
     ),
     case(
         8,
-        "an enum label renamed: tables that use it, also within another type, are read again",
+        "an enum label renamed, also inside another type",
         "labelled labelled_within",
         """
 CREATE TYPE shade AS ENUM ('red', 'green', 'blue');
@@ -628,7 +628,7 @@ INSERT INTO labelled_within VALUES (1, '{red,blue}', 'red', '[red,blue]', '(x,re
     ),
     case(
         8,
-        "a label or an attribute that no run has seen is renamed or removed",
+        "an enum label or attribute renamed or removed before any run saw it",
         "unseen_one unseen_two unseen_three unseen_four unseen_five",
         """
 CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TYPE seen AS (x int, y text);
@@ -669,7 +669,7 @@ INSERT INTO unseen_five VALUES ('ok', 1), ('ok', 1);
     ),
     case(
         8,
-        "a key or an identity changes, a key is added and dropped",
+        "a key or replica identity added, changed or dropped",
         "rekeyed ided gained",
         _rows("rekeyed", "id int PRIMARY KEY, other int NOT NULL UNIQUE, v int", "i, 100 - i, i")
         + _rows("ided", "id int PRIMARY KEY, other int NOT NULL UNIQUE, v int", "i, 100 - i, i")
@@ -693,7 +693,7 @@ INSERT INTO unseen_five VALUES ('ok', 1), ('ok', 1);
     ),
     case(
         8,
-        "a table renamed, two tables swap names",
+        "a table renamed; two tables that swap names",
         "moved_new swap_a swap_b",
         _rows("moved", "id int PRIMARY KEY, v text", "i, 'm' || i")
         + _rows("swap_a", "id int PRIMARY KEY, v text", "i, 'a' || i")
@@ -713,8 +713,7 @@ INSERT INTO unseen_five VALUES ('ok', 1), ('ok', 1);
     ),
     case(
         8,
-        "a table dropped: it stays as it was; a table that is created under its name, or renamed to"
-        " it, takes its place",
+        "a dropped table, which stays in the destination until another table takes its name",
         "reborn shop",
         _rows("reborn", "id int PRIMARY KEY, v text", "i, 'old' || i")
         + _rows("shop", "id int PRIMARY KEY, v text", "i, 'old' || i")
@@ -737,7 +736,7 @@ INSERT INTO unseen_five VALUES ('ok', 1), ('ok', 1);
 NEW_TABLES = (
     case(
         9,
-        "rows from before and after it was published; tables created in every way",
+        "rows from before and after a table was published; every way to create a table",
         "new_one new_as new_parts new_heap",
         "",
         (
@@ -762,7 +761,7 @@ NEW_TABLES = (
 MESSAGES = (
     case(
         12,
-        "user types, an origin, logical messages in and out of transactions",
+        "type and origin messages; logical messages in and out of transactions",
         "told",
         "CREATE TYPE told_kind AS ENUM ('a', 'b'); CREATE TYPE told_pair AS (x int, y told_kind);"
         "CREATE DOMAIN told_domain AS told_kind[];"
@@ -807,7 +806,7 @@ GENERATED = (
 TRANSACTIONS = (
     case(
         14,
-        "one huge transaction, savepoints rolled back, many subtransactions",
+        "a huge transaction with subtransactions and savepoints that are rolled back",
         "huge",
         "CREATE TABLE huge (id int PRIMARY KEY, v text); INSERT INTO huge SELECT i, 'old'"
         " FROM generate_series(1, 1000) AS i",

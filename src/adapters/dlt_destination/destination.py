@@ -6,52 +6,39 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
-from adapters.dlt_destination.columns import all_fields, history_fields, plain, same, widens
 from adapters.dlt_destination.dlt.errors import root_cause, settings_error
 from adapters.dlt_destination.failures import is_failure
 from adapters.dlt_destination.files.parquet import StagedParquet, write_table
 from adapters.dlt_destination.files.work_folder import WorkFolder
+from adapters.dlt_destination.refused_tables import RefusedTables
 from adapters.dlt_destination.run import Run
+from adapters.dlt_destination.staged_steps import written_steps
 from adapters.dlt_destination.store import PROBE_COLUMN
-from adapters.dlt_destination.table_steps import StagedCells, StagedHistory, StagedMerge, Steps
+from adapters.dlt_destination.table_definitions import TableDefinitions
 from cdc_core.values.checkpoint import Checkpoint
-from cdc_core.values.errors import CdcError, DestinationFailed, DestinationRefused
+from cdc_core.values.errors import CdcError, DestinationFailed
 from cdc_core.values.history import (
-    LOG_FIELDS,
     SORT_COLUMN,
-    VERSION_FIELDS,
-    LogAppend,
-    LogTruncate,
-    VersionMerge,
 )
 from cdc_core.values.merges import (
     LSN_COLUMN,
     UNREPRESENTABLE_SCHEMA,
     UNREPRESENTABLE_TABLE,
-    ColumnRename,
-    ForgetUnrepresentable,
-    KeyedMerge,
     LoadBatch,
-    MultisetMerge,
-    TableRename,
     TargetTable,
 )
 from cdc_core.values.runs import RUN_TABLES_TABLE, RUNS_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import (
-        Callable,
         Collection,
         Iterable,
         Iterator,
         Mapping,
-        MutableMapping,
         Sequence,
     )
     from datetime import datetime
@@ -60,20 +47,16 @@ if TYPE_CHECKING:
 
     from adapters.dlt_destination.dlt.packages import Packages
     from adapters.dlt_destination.settings import PipelineSettings
-    from adapters.dlt_destination.store import Dataset, Refusal, TableStore
-    from cdc_core.values.merges import Rename, Replacement, SchemaStep
+    from adapters.dlt_destination.store import Dataset, TableStore
+    from adapters.dlt_destination.table_steps import Steps
     from cdc_core.values.naming import TableNaming
     from cdc_core.values.runs import RunReceipt, RunTable
-    from cdc_core.values.table_rules import ClusterBy
 
 #: Folders in the work folder: files of the current batch, staged rows, and dlt's packages.
 FILES, STAGING, PACKAGES = "files", "staging", "dlt"
 
 #: Tables that are written at the same time, each by its own client.
 TABLES_AT_ONCE = 8
-
-#: What has rows to be written to files.
-Rows = TypeVar("Rows", bound=KeyedMerge | MultisetMerge | LogAppend | VersionMerge)
 
 
 class TableFailed(Exception):
@@ -101,7 +84,7 @@ class DltDestination:
         self._packages: Packages | None = None
         #: The dataset before a load, where dlt is not needed to read it.
         self._read_only: Dataset | None = None
-        self._columns: MutableMapping[str, pa.Schema] | None = None
+        self._tables = TableDefinitions(store)
         self._imports_ahead = False
         #: A client that keeps the connection open between scans.
         self._held: Any = None
@@ -177,7 +160,7 @@ class DltDestination:
             with self._opened_client() as client:
                 self._sweep(client)
                 self._store.make_durable(client, needed)
-                self._define(client, batch)
+                self._tables.define(client, batch)
                 self._apply(client, self._steps(client, batch))
                 packages.run(checkpoint.to_state())
                 self._has_dataset = True
@@ -190,9 +173,9 @@ class DltDestination:
         self, tables: Collection[str], *, current: bool = False
     ) -> Mapping[str, Sequence[str]]:
         with self._failures("looking for tables"), self._opened_client() as client:
-            known = self._known_columns(client)
+            known = self._tables.known(client)
             if current:
-                found = {table: self._current(client, table) for table in tables}
+                found = {table: self._tables.current(client, table) for table in tables}
             else:
                 found = {table: known[table] for table in tables if table in known}
             return {table: schema.names for table, schema in found.items() if schema is not None}
@@ -200,20 +183,20 @@ class DltDestination:
     def last_numbers(self, logs: Collection[str]) -> Mapping[str, int]:
         with self._failures("reading the numbers of images"), self._opened_client() as client:
             self._stay_open()
-            there = [log for log in logs if self._current(client, log) is not None]
+            there = [log for log in logs if self._tables.current(client, log) is not None]
             found = {log: self._store.greatest(client, log, SORT_COLUMN) for log in there}
             return {log: last for log, last in found.items() if last is not None}
 
     def tables(self) -> Mapping[str, int]:
         with self._failures("counting rows"), self._opened_client() as client:
             own = (RUNS_TABLE, RUN_TABLES_TABLE)
-            names = sorted(name for name in self._known_columns(client) if name not in own)
+            names = sorted(name for name in self._tables.known(client) if name not in own)
             return self._store.count(client, names)
 
     def scan(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         with self._failures(f"reading table {table!r}"), self._opened_client() as client:
             self._stay_open()
-            if table not in self._known_columns(client) and not self._current(client, table):
+            if table not in self._tables.known(client) and not self._tables.current(client, table):
                 return
             # A query needs a column even if the caller only counts rows.
             for chunk in self._store.scan(client, table, columns or (LSN_COLUMN,)):
@@ -232,11 +215,12 @@ class DltDestination:
     ) -> None:
         with self._failures("writing a receipt"), self._opened_client() as client:
             if self._has_dataset or client.is_storage_initialized():
-                self._store.write_receipt(client, receipt, tables, forget_before)
+                self._store.run_log(client).write_receipt(receipt, tables, forget_before)
 
     def receipts(self, limit: int) -> Sequence[RunReceipt]:
         with self._failures("reading receipts"), self._opened_client() as client:
-            return self._store.receipts(client, limit) if client.is_storage_initialized() else ()
+            there = client.is_storage_initialized()
+            return self._store.run_log(client).receipts(limit) if there else ()
 
     def try_writing(self) -> None:
         with self._failures("trying to write"):
@@ -299,7 +283,7 @@ class DltDestination:
         with suppress(Exception):  # the connection can be lost
             self._let_go()
         self._packages = self._read_only = None
-        self._columns = None
+        self._tables.forget()
         self._run.begins = False
         self._store.close()
         shutil.rmtree(self._run.folder / PACKAGES, ignore_errors=True)
@@ -382,99 +366,13 @@ class DltDestination:
         self._waiting.clear()
         self._needed = needed
 
-    # Preparing tables.
-
-    def _known_columns(self, client: Any) -> MutableMapping[str, pa.Schema]:
-        if self._columns is None:
-            self._columns = self._store.columns(client)
-        return self._columns
-
-    def _current(self, client: Any, table: str) -> pa.Schema | None:
-        """Return a table's current columns, the basis of every change of a definition."""
-        known, schema = self._known_columns(client), self._store.current(client, table)
-        if schema is not None:
-            known[table] = schema
-        elif table in known:
-            del known[table]
-        return schema
-
-    def _define(self, client: Any, batch: LoadBatch) -> None:
-        """Rename, create and alter tables until they fit the batch, before any row is written.
-
-        After a refused table the other tables are still tried, so that one error names all of them.
-        """
-        tasks: list[tuple[str, Callable[[], None]]] = []
-        for step in batch.steps:
-            name = step.new if isinstance(step, TableRename) else step.table
-            tasks.append((name, partial(self._rename, client, step)))
-        for replacement in batch.replacements:
-            make_fit = partial(self._store.make_fit, client, replacement)
-            tasks.append((replacement.target.name, make_fit))
-        replaced = {replacement.target.name for replacement in batch.replacements}
-        for merge in batch.merges:
-            target, soft_deletes = merge.target, False
-            key: tuple[str, ...] = ()
-            if isinstance(merge, KeyedMerge):
-                key, soft_deletes = merge.key, merge.soft_deletes
-            fields = all_fields(target, soft_deletes=soft_deletes)
-            cluster_by = target.cluster_by or key
-            fit = partial(self._fit, client, target.name, fields, cluster_by)
-            # A replacement in the same batch already gives the table its columns.
-            if target.name not in replaced:
-                tasks.append((target.name, fit))
-        tasks += [
-            (table, partial(self._fit, client, name, fields, cluster_by))
-            for table, name, fields, cluster_by in _history_tables(batch)
-        ]
-        refused: dict[str, Refusal] = {}
-        tables = {name for name, _ in tasks}
-        for name, do in tasks:
-            if name in refused:
-                continue
-            try:
-                do()
-            except Exception as error:
-                refusal = self._store.refusal(root_cause(error))
-                if refusal is None:
-                    raise
-                refused[name] = refusal
-                if _common(refused, len(tables)):
-                    raise
-        if refused:
-            raise DestinationRefused({name: refusal.why for name, refusal in refused.items()})
-
-    def _rename(self, client: Any, step: SchemaStep) -> None:
-        """Rename a table or column, unless that has been done; or forget a table's values."""
-        match step:
-            case ColumnRename(table, old, new):
-                schema = self._current(client, table)
-                names = schema.names if schema is not None else []
-                if old in names and new not in names:
-                    self._rename_cells(client, step)
-                    self._store.rename_column(client, table, old, new)
-                    self._current(client, table)
-            case TableRename(old, new):
-                if self._current(client, old) is not None and self._current(client, new) is None:
-                    self._rename_cells(client, step)
-                    self._store.rename_table(client, old, new)
-                    self._current(client, old)
-                    self._current(client, new)
-            case ForgetUnrepresentable(table):
-                if self._current(client, UNREPRESENTABLE_TABLE) is not None:
-                    self._store.forget_cells(client, table)
-
-    def _rename_cells(self, client: Any, step: Rename) -> None:
-        """Runs before the rename itself: if the rename is done, so is this."""
-        if self._current(client, UNREPRESENTABLE_TABLE) is not None:
-            self._store.rename_cells(client, step)
-
     def _steps(self, client: Any, batch: LoadBatch) -> Steps:
         steps = written_steps(batch, self._subfolder(FILES))
         if UNREPRESENTABLE_TABLE in steps:
-            self._fit(client, UNREPRESENTABLE_TABLE, UNREPRESENTABLE_SCHEMA, ())
+            self._tables.fit(client, UNREPRESENTABLE_TABLE, UNREPRESENTABLE_SCHEMA, ())
         if batch.replacements:
             # The store decides which columns a replaced table has.
-            self._columns = None
+            self._tables.forget()
         return steps
 
     def _apply(self, client: Any, steps: Steps) -> None:
@@ -484,7 +382,7 @@ class DltDestination:
             return
         client.initialize_storage()  # creates the dataset if needed
         opened = threading.local()
-        refused: dict[str, Refusal] = {}
+        refused = RefusedTables(self._store, len(steps))
         last: TableFailed | None = None
 
         def apply(table: str) -> None:
@@ -503,50 +401,15 @@ class DltDestination:
                     try:
                         applied.result()
                     except TableFailed as error:
-                        refusal = self._store.refusal(root_cause(error))
-                        if refusal is None:
+                        if not refused.add(error.table, error):
                             raise
-                        refused[error.table] = refusal
                         last = error
             except BaseException:  # including an interrupt: cancel what has not started
                 pool.shutdown(cancel_futures=True)
                 raise
-        if last is not None and _common(refused, len(steps)):
+        if last is not None and refused.for_a_common_cause:
             raise last
-        if refused:
-            raise DestinationRefused({name: refusal.why for name, refusal in refused.items()})
-
-    def _fit(
-        self, client: Any, table: str, fields: Iterable[pa.Field], cluster_by: ClusterBy
-    ) -> None:
-        """Create the table, or add missing columns and widen narrow ones.
-
-        The columns known from the start of the run only decide that nothing has to be done.
-        """
-        fields = list(fields)
-        known = self._known_columns(client)
-        if table in known and _unfit(fields, known[table]) == ([], []):
-            return
-        actual = self._current(client, table)
-        if actual is None:
-            self._store.create(client, table, fields, cluster_by)
-            known[table] = pa.schema(fields)
-            return
-        missing, narrow = _unfit(fields, actual)
-        for field in narrow:
-            held = actual.field(field.name).type
-            if not widens(held, plain(field.type)):
-                raise DestinationFailed(
-                    f"column {field.name!r} of table {table!r} is {held} in the destination "
-                    f"and {field.type} at the source",
-                    "run pgbronze snapshot --tables with this table",
-                )
-        if missing:
-            self._store.add_columns(client, table, missing)
-        if narrow:
-            self._store.widen(client, table, narrow)
-        if missing or narrow:
-            self._current(client, table)
+        refused.require_none()
 
 
 def _import_packages() -> ModuleType:
@@ -565,93 +428,7 @@ def _import_quietly() -> None:
         _import_packages()
 
 
-def _unfit(fields: Iterable[pa.Field], actual: pa.Schema) -> tuple[list[pa.Field], list[pa.Field]]:
-    """Return the columns that a table lacks, and those that are too narrow in it."""
-    missing: list[pa.Field] = []
-    narrow: list[pa.Field] = []
-    for field in fields:
-        position = actual.get_field_index(field.name)
-        if position < 0:
-            missing.append(field)
-            continue
-        held = actual.field(position).type
-        if not (same(held, field.type) or widens(plain(field.type), held)):
-            narrow.append(field)
-    return missing, narrow
-
-
-def _history_tables(
-    batch: LoadBatch,
-) -> Iterator[tuple[str, str, list[pa.Field], tuple[str, ...]]]:
-    """Yield the history tables of a batch: the table, the name of its history, the columns of that,
-    and those to lay it out by."""
-    for step in batch.history:
-        target, name = step.table, step.table.name
-        if isinstance(step, VersionMerge):
-            yield name, step.name, history_fields(target, VERSION_FIELDS), step.key
-        else:
-            yield name, step.name, history_fields(target, LOG_FIELDS), (SORT_COLUMN,)
-    keyed = [merge for merge in batch.merges if isinstance(merge, KeyedMerge)]
-    reads: list[Replacement | KeyedMerge] = [*batch.replacements, *keyed]
-    for read in reads:
-        target, name, difference = read.target, read.target.name, read.history
-        if difference is not None and difference.log is not None:
-            yield name, difference.log, history_fields(target, LOG_FIELDS), (SORT_COLUMN,)
-        if difference is not None and difference.versions is not None:
-            yield name, difference.versions, history_fields(target, VERSION_FIELDS), read.key
-
-
 def _named(checkpoint: Checkpoint | None) -> frozenset[str]:
     """Return the names of stored rows in a checkpoint."""
     reading = None if checkpoint is None else checkpoint.reading
     return frozenset(stored.name for stored in reading.ranges) if reading else frozenset()
-
-
-def _common(refused: Mapping[str, Refusal], tables: int) -> bool:
-    """Whether more than one table is refused, all of them for a common cause."""
-    return len(refused) == tables > 1 and all(refusal.common for refusal in refused.values())
-
-
-def written_steps(batch: LoadBatch, folder: Path) -> Steps:
-    """Write the rows of a batch to Parquet files; return the steps that use them."""
-    steps = Steps()
-    for number, step in enumerate(batch.history):
-        if isinstance(step, LogTruncate):
-            steps.add(step.table.name, StagedHistory(step, ()))
-            continue
-        if _count(step) or (isinstance(step, VersionMerge) and step.truncated is not None):
-            paths = _paths(step, folder / f"history-{number}.parquet")
-            steps.add(step.table.name, StagedHistory(_slim(step), paths))
-    for replacement in batch.replacements:
-        steps.add(replacement.target.name, replacement)
-    for number, merge in enumerate(batch.merges):
-        rows = _count(merge)
-        if rows or merge.truncated_at is not None:  # else only the table and its columns are needed
-            paths = _paths(merge, folder / f"merge-{number}.parquet")
-            steps.add(merge.target.name, StagedMerge(_slim(merge), paths, rows))
-    if rows := sum(map(len, batch.unrepresentable)):
-        paths = tuple(
-            cells.path
-            if isinstance(cells, StagedParquet)
-            else write_table(cells, folder / f"unrepresentable-{number}.parquet")
-            for number, cells in enumerate(batch.unrepresentable)
-        )
-        steps.add(UNREPRESENTABLE_TABLE, StagedCells(paths, rows))
-    return steps
-
-
-def _count(value: Rows) -> int:
-    return len(value.rows) + sum(map(len, value.staged))
-
-
-def _paths(value: Rows, path: Path) -> tuple[Path, ...]:
-    """Return the files of the rows, at least one. Rows in memory are written to `path`."""
-    paths = tuple(chunk.path for chunk in value.staged if isinstance(chunk, StagedParquet))
-    if len(value.rows) or not paths:
-        paths += (write_table(value.rows, path),)
-    return paths
-
-
-def _slim(value: Rows) -> Rows:
-    """Return the value without its rows."""
-    return replace(value, rows=value.rows.schema.empty_table(), staged=())

@@ -56,6 +56,16 @@ class Dataset(Protocol):
         ...
 
 
+class StoredReceipts(Protocol):
+    """Both methods as in `cdc_core.ports.run_log.RunLog`."""
+
+    def write_receipt(
+        self, receipt: RunReceipt, tables: Sequence[RunTable], forget_before: datetime | None
+    ) -> None: ...
+
+    def receipts(self, limit: int) -> Sequence[RunReceipt]: ...
+
+
 class TableStore(Protocol):
     """One kind of destination. Names are exact; a change of a table is one atomic step."""
 
@@ -116,11 +126,11 @@ class TableStore(Protocol):
 
     def rename_table(self, client: Any, old: str, new: str) -> None: ...
 
-    def forget_cells(self, client: Any, table: str) -> None:
+    def forget_unrepresentable(self, client: Any, table: str) -> None:
         """Remove a table's rows from the table of unrepresentable values."""
         ...
 
-    def rename_cells(self, client: Any, rename: Rename) -> None:
+    def rename_unrepresentable(self, client: Any, rename: Rename) -> None:
         """Change the name of the table or column in the table of unrepresentable values."""
         ...
 
@@ -160,17 +170,9 @@ class TableStore(Protocol):
 
     def scan(self, client: Any, table: str, columns: Sequence[str]) -> Iterator[pa.Table]: ...
 
-    def write_receipt(
-        self,
-        client: Any,
-        receipt: RunReceipt,
-        tables: Sequence[RunTable],
-        forget_before: datetime | None,
-    ) -> None:
-        """As `RunLog.write_receipt`, in a dataset that exists."""
+    def run_log(self, client: Any) -> StoredReceipts:
+        """Return the receipts of a dataset that exists."""
         ...
-
-    def receipts(self, client: Any, limit: int) -> Sequence[RunReceipt]: ...
 
     def try_writing(self, client: Any, file: Path) -> None:
         """Do what a load does, on a table of its own: create it, write the file's row, drop it.
@@ -196,3 +198,20 @@ class TableStore(Protocol):
     def refusal(self, error: BaseException) -> Refusal | None:
         """Return why one table's definition or row was refused; None for any other error."""
         ...
+
+
+class StoreDefaults:
+    """What a simple store does: it prepares no replacement, has no volumes, keeps nothing open, and
+    refuses no single table."""
+
+    def make_fit(self, client: Any, replacement: Replacement) -> None:
+        pass
+
+    def volumes(self, client: Any) -> None:  # noqa: ARG002
+        return None
+
+    def close(self) -> None:
+        pass
+
+    def refusal(self, error: BaseException) -> Refusal | None:  # noqa: ARG002
+        return None

@@ -42,14 +42,14 @@ def staged_schema(step: HistoryStep) -> pa.Schema:
 
 
 @dataclass(frozen=True)
-class StagedCells:
-    """Cells for the table of unrepresentable values."""
+class StagedUnrepresentable:
+    """Rows for the table of unrepresentable values."""
 
     paths: tuple[Path, ...]
     rows: int
 
 
-Step = Replacement | StagedMerge | StagedHistory | StagedCells
+Step = Replacement | StagedMerge | StagedHistory | StagedUnrepresentable
 
 
 class Steps(dict[str, list[Step]]):

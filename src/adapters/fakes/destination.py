@@ -1,4 +1,4 @@
-"""The destination's port over tables of plain Python: the reference of what a merge means."""
+"""The destination's port over tables of plain Python."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from adapters.fakes.history import (
     append_to_log,
     log_difference,
     merge_versions,
-    time_of,
     truncate_log,
     version_difference,
 )
-from adapters.fakes.rows import Row, content_of, key_of, marked
+from adapters.fakes.merges import all_rows, marked_as_deleted, merge_keyed, merge_multiset
+from adapters.fakes.rows import Row, key_of
 from cdc_core.values.checkpoint import Checkpoint
 from cdc_core.values.errors import DestinationFailed
 from cdc_core.values.history import (
@@ -27,15 +27,9 @@ from cdc_core.values.history import (
     VERSION_FIELDS,
     LogAppend,
     LogTruncate,
-    Moment,
 )
 from cdc_core.values.merges import (
-    COMMITTED_AT_COLUMN,
-    DELETE,
-    DELETED_AT_COLUMN,
     DELETED_AT_FIELD,
-    HOP,
-    LSN_COLUMN,
     METADATA_FIELDS,
     UNREPRESENTABLE_SCHEMA,
     UNREPRESENTABLE_TABLE,
@@ -44,19 +38,17 @@ from cdc_core.values.merges import (
     ForgetUnrepresentable,
     KeyedMerge,
     LoadBatch,
-    MultisetMerge,
     TableRename,
     TargetTable,
 )
 from cdc_core.values.naming import ANY_DESTINATION, TableNaming
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from cdc_core.values.history import HistoryDifference, HistoryStep
-    from cdc_core.values.merges import Replacement, SchemaStep
+    from cdc_core.values.merges import SchemaStep
     from cdc_core.values.runs import RunReceipt, RunTable
 
 
@@ -171,7 +163,7 @@ class InMemoryDestination:
         for merge in batch.merges:
             soft_deletes = isinstance(merge, KeyedMerge) and merge.soft_deletes
             if isinstance(merge, KeyedMerge) and merge.history is not None:
-                self._compare(merge.target, merge.key, _all_rows(merge), merge.history, scoped=True)
+                self._compare(merge.target, merge.key, all_rows(merge), merge.history, scoped=True)
             self.faults.pass_by("destination.merge")
             table = self._table(merge.target, soft_deletes=soft_deletes)
             if isinstance(merge, KeyedMerge):
@@ -183,8 +175,8 @@ class InMemoryDestination:
             self.faults.pass_by("destination.unrepresentable")
             columns = {f.name: f.type for f in UNREPRESENTABLE_SCHEMA}
             kept = self.lake.tables.setdefault(UNREPRESENTABLE_TABLE, LakeTable(columns))
-            for cells in batch.unrepresentable:
-                rows = cells if isinstance(cells, pa.Table) else cells.read()
+            for values in batch.unrepresentable:
+                rows = values if isinstance(values, pa.Table) else values.read()
                 kept.rows += [r for r in rows.to_pylist() if r not in kept.rows]
         self.faults.pass_by("destination.checkpoint")
         self.lake.checkpoint = checkpoint.to_state()
@@ -341,128 +333,25 @@ class InMemoryDestination:
             case TableRename(old, new):
                 if old in self.lake.tables and new not in self.lake.tables:
                     self.lake.tables[new] = self.lake.tables.pop(old)
-                    for cell in self._cells(old):
-                        cell["table_name"] = new
+                    for value in self._unrepresentable(old):
+                        value["table_name"] = new
             case ColumnRename(name, old, new):
                 table = self.lake.tables.get(name)
                 if table is None or old not in table.columns or new in table.columns:
                     return
                 table.columns = {new if k == old else k: v for k, v in table.columns.items()}
                 table.rows = [{new if k == old else k: v for k, v in r.items()} for r in table.rows]
-                for cell in self._cells(name):
-                    key = json.loads(cell["key"])
+                for value in self._unrepresentable(name):
+                    key = json.loads(value["key"])
                     key = {new if k == old else k: v for k, v in key.items()}
-                    cell["key"] = json.dumps(key, ensure_ascii=False)
-                    if cell["column_name"] == old:
-                        cell["column_name"] = new
+                    value["key"] = json.dumps(key, ensure_ascii=False)
+                    if value["column_name"] == old:
+                        value["column_name"] = new
             case ForgetUnrepresentable(name):
-                cells = self.lake.tables.get(UNREPRESENTABLE_TABLE)
-                if cells is not None:
-                    cells.rows = [cell for cell in cells.rows if cell["table_name"] != name]
+                stored = self.lake.tables.get(UNREPRESENTABLE_TABLE)
+                if stored is not None:
+                    stored.rows = [value for value in stored.rows if value["table_name"] != name]
 
-    def _cells(self, table: str) -> list[Row]:
-        cells = self.lake.tables.get(UNREPRESENTABLE_TABLE)
-        return [cell for cell in cells.rows if cell["table_name"] == table] if cells else []
-
-
-def _lsn(row: Row) -> int:
-    """A row that somebody else wrote may have none; then it is older than any change."""
-    return row[LSN_COLUMN] or 0
-
-
-def _all_rows(merge: KeyedMerge | MultisetMerge) -> list[Row]:
-    tables = [merge.rows, *(piece.read() for piece in merge.staged)]
-    return [row for table in tables for row in table.to_pylist()]
-
-
-def merge_keyed(rows: list[Row], merge: KeyedMerge) -> list[Row]:
-    """The table after a `KeyedMerge`."""
-    names = merge.target.schema.names
-    held = {key_of(row, merge.key): row for row in rows}
-    result = dict(held)
-    if merge.truncated_at is not None:
-        older = [k for k, r in held.items() if _lsn(r) < merge.truncated_at]
-        for key in older:
-            if not merge.soft_deletes:
-                del result[key]
-            elif held[key].get(DELETED_AT_COLUMN) is None:
-                assert merge.truncated_time is not None
-                at = Moment(merge.truncated_at, merge.truncated_time)
-                result[key] = _deleted(held[key], at.lsn, time_of(at))
-    staged = _all_rows(merge)
-    hops: dict[int, list[Row]] = {}
-    for row in staged:
-        if row["_cdc_op"] == HOP:
-            hops.setdefault(row["_cdc_ref"], []).append(row)
-    for row in staged:
-        key = key_of(row, merge.key)
-        current = held.get(key)
-        if row["_cdc_op"] == HOP or (current and _lsn(current) >= row[LSN_COLUMN]):
-            continue
-        if row["_cdc_op"] == DELETE:
-            if not merge.soft_deletes:
-                result.pop(key, None)
-            elif key in result:
-                result[key] = _deleted(result[key], row[LSN_COLUMN], row[COMMITTED_AT_COLUMN])
-            continue
-        fresh = {name: row[name] for name in [*names, *(f.name for f in METADATA_FIELDS)]}
-        source = current
-        for hop in sorted(hops.get(row["_cdc_ref"], ()), key=lambda h: -int(h[LSN_COLUMN])):
-            earlier = held.get(key_of(hop, merge.key))
-            if earlier is not None and _lsn(earlier) >= hop[LSN_COLUMN]:
-                source = earlier
-                break
-        if (unsent := marked(row, names)) and source is None:
-            continue
-        result[key] = fresh | {name: source[name] for name in unsent if source is not None}
-    return list(result.values())
-
-
-def marked_as_deleted(
-    held: Sequence[Row], new: Sequence[Row], replacement: Replacement
-) -> list[Row]:
-    """The rows of a table that a `Replacement` with soft deletes keeps."""
-    key, at, emptied = replacement.key, replacement.soft_deletes, replacement.emptied
-    assert at is not None
-    present = {key_of(row, key) for row in new}
-    keyed = [row for row in held if all(row.get(name) is not None for name in key)]
-    kept = [row for row in keyed if key_of(row, key) not in present]
-    gone = [{**row, **dict.fromkeys(emptied)} for row in kept]
-    return [
-        _deleted(row, at.lsn, time_of(at)) if row.get(DELETED_AT_COLUMN) is None else row
-        for row in gone
-    ]
-
-
-def _deleted(row: Row, lsn: int, at: dt.datetime | None) -> Row:
-    stamps = {LSN_COLUMN: int(lsn), COMMITTED_AT_COLUMN: at, DELETED_AT_COLUMN: at}
-    return {**row, **stamps}
-
-
-def merge_multiset(rows: list[Row], merge: MultisetMerge) -> list[Row]:
-    """The table after a `MultisetMerge`."""
-    names = merge.target.schema.names
-    metadata = [f.name for f in METADATA_FIELDS]
-    if merge.truncated_at is not None:
-        rows = [row for row in rows if _lsn(row) >= merge.truncated_at]
-    events: dict[tuple[Any, ...], list[Row]] = {}
-    for row in sorted(_all_rows(merge), key=lambda r: int(r["_cdc_ref"])):
-        events.setdefault(content_of(row, merge.content), []).append(row)
-    copies: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        copies.setdefault(content_of(row, merge.content), []).append(row)
-    for content, walk in events.items():
-        present = copies.get(content, [])
-        applied = max(map(_lsn, present), default=0)
-        fresh = [event for event in walk if event[LSN_COLUMN] > applied]
-        if not fresh:
-            continue
-        count = len(present)
-        for event in fresh:
-            count = max(0, count + (1 if event["_cdc_op"] == UPSERT else -1))
-        stamp = {name: fresh[-1][name] for name in metadata}
-        # Copies that the target has keep what it alone has: columns dropped at the source.
-        added = [event for event in fresh if event["_cdc_op"] == UPSERT]
-        pool = [*present, *added][:count]
-        copies[content] = [{**{name: row.get(name) for name in names}, **stamp} for row in pool]
-    return [row for group in copies.values() for row in group]
+    def _unrepresentable(self, table: str) -> list[Row]:
+        stored = self.lake.tables.get(UNREPRESENTABLE_TABLE)
+        return [value for value in stored.rows if value["table_name"] == table] if stored else []

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-import numpy as np
-import pyarrow as pa
-
+from adapters.fakes.changes import batch_of
 from adapters.fakes.faults import FaultPlan
+from adapters.fakes.snapshot import InMemorySnapshot
 from cdc_core.ports.catalog import PassedOver, Schemas, SourceTable
 from cdc_core.ports.change_source import SlotState
-from cdc_core.ports.snapshot_source import WHOLE
 from cdc_core.ports.source_inspector import (
     Provider,
     PublicationFacts,
@@ -23,93 +21,22 @@ from cdc_core.ports.source_inspector import (
 )
 from cdc_core.slot.continuity import RESNAPSHOT
 from cdc_core.tables.selection import left_out
-from cdc_core.values.changes import ChangeBatch, Op, TableChanges, Unrepresentable
+from cdc_core.values.changes import ChangeBatch
 from cdc_core.values.checkpoint import SourceIdentity
 from cdc_core.values.errors import CdcError, ContinuityLost, OperatorNeeded, WriterBusy
-from cdc_core.values.lsn import Lsn
-from cdc_core.values.postgres_text import postgres_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from adapters.fakes.postgres import Event, InMemoryPostgres, Row, Transaction
+    from adapters.fakes.postgres import InMemoryPostgres, Transaction
     from cdc_core.ports.catalog import Catalog
     from cdc_core.ports.change_source import ChangeSource
     from cdc_core.ports.snapshot_source import SnapshotSource
     from cdc_core.ports.source_inspector import SourceInspector
     from cdc_core.ports.source_monitor import SourceMonitor
-    from cdc_core.values.relation import Column, Relation, TableName
+    from cdc_core.values.lsn import Lsn
+    from cdc_core.values.relation import Relation, TableName
     from cdc_core.values.table_rules import ColumnRules
-
-
-@dataclass(frozen=True)
-class Chunk:
-    rows: pa.Table
-    unrepresentable: tuple[Unrepresentable, ...] = ()
-
-
-@dataclass(frozen=True)
-class InMemorySnapshot:
-    """A page range is the rows from one number to another, or to the end; a horizon is an LSN."""
-
-    lsn: Lsn
-    taken_at: int
-    #: What each snapshot saw, this one among them.
-    seen: Mapping[Lsn, Mapping[int, list[Row]]]
-    faults: FaultPlan
-    chunk_rows: int
-    range_rows: int | None
-
-    @property
-    def horizon(self) -> int:
-        return self.lsn
-
-    def page_ranges(self, relation: Relation, read: Collection[str] = ()) -> Sequence[str]:
-        self.faults.pass_by("snapshot.page_ranges")
-        count = len(self.seen[self.lsn].get(relation.oid, ()))
-        size = self.range_rows or max(1, count)
-        if not read and (self.range_rows is None or count <= size):
-            return [WHOLE]
-        taken = [bounds_of(page_range) for page_range in read]
-        ends = {end for bounds in taken for end in bounds if end is not None}
-        cuts = sorted({*range(0, max(1, count), size), *ends})
-        ranges = zip(cuts, [*cuts[1:], None], strict=True)
-        return [
-            f"{start}-{'' if end is None else end}"
-            for start, end in ranges
-            if not any(covers(bounds, start) for bounds in taken)
-        ]
-
-    def unchanged(self, relation: Relation, page_range: str, rows: int, horizon: int) -> bool:
-        self.faults.pass_by("snapshot.unchanged")
-        then = self._rows(Lsn(horizon), relation, page_range)
-        return len(then) == rows and then == self._rows(self.lsn, relation, page_range)
-
-    def _rows(self, lsn: Lsn, relation: Relation, page_range: str) -> list[Row]:
-        start, end = bounds_of(page_range)
-        return self.seen[lsn].get(relation.oid, [])[start:end]
-
-    def expect(self, ranges: Sequence[tuple[Relation, str]]) -> None:
-        pass
-
-    def read(self, relation: Relation, page_range: str = WHOLE) -> Iterator[Chunk]:
-        self.faults.pass_by("snapshot.read")
-        if relation.oid not in self.seen[self.lsn]:
-            raise CdcError(f"table {relation.table} does not exist", "run again")
-        rows = self._rows(self.lsn, relation, page_range)
-        for start in range(0, len(rows), self.chunk_rows):
-            self.faults.pass_by("snapshot.read.next")
-            yield Chunk(_table(relation, rows[start : start + self.chunk_rows]))
-
-
-def bounds_of(page_range: str) -> tuple[int, int | None]:
-    start, _, end = page_range.partition("-")
-    return int(start or 0), int(end) if end else None
-
-
-def covers(bounds: tuple[int, int | None], position: int) -> bool:
-    start, end = bounds
-    return start <= position and (end is None or position < end)
 
 
 @dataclass
@@ -217,7 +144,7 @@ class InMemorySource:
         size = self.part_events or max(1, len(batch))
         starts = range(0, max(1, len(batch)), size)
         for start in starts:
-            part = _batch(
+            part = batch_of(
                 batch[start : start + size],
                 transactions,
                 tables,
@@ -469,90 +396,3 @@ def _not_streamed(relation: Relation) -> str:
     if relation.publishes_updates:
         return ""
     return f"it has no replica identity; run: ALTER TABLE {relation.table} REPLICA IDENTITY FULL"
-
-
-def _batch(
-    events: Sequence[tuple[Transaction, Event]],
-    transactions: Sequence[Transaction],
-    tables: frozenset[int],
-    rules: Mapping[int, ColumnRules],
-    *,
-    complete: bool,
-) -> ChangeBatch:
-    groups: dict[tuple[int, int], list[tuple[Transaction, Event]]] = {}
-    relations: dict[int, Relation] = {}
-    versions: dict[int, int] = {}
-    for transaction, event in events:
-        if event.oid not in tables:
-            continue
-        if relations.get(event.oid) != event.relation:
-            relations[event.oid] = event.relation
-            versions[event.oid] = versions.get(event.oid, 0) + 1
-        groups.setdefault((event.oid, versions[event.oid]), []).append((transaction, event))
-    return ChangeBatch(
-        tables=[_changes(pairs, rules.get(oid, {})) for (oid, _), pairs in groups.items()],
-        end_lsn=transactions[-1].end_lsn,
-        last_commit_lsn=transactions[-1].commit_lsn,
-        last_committed_at=transactions[-1].committed_at,
-        transactions=len(transactions) if complete else 0,
-        complete=complete,
-    )
-
-
-def _changes(pairs: Sequence[tuple[Transaction, Event]], rules: ColumnRules) -> TableChanges:
-    relation = pairs[0][1].relation.under(rules)
-    rows: list[Row] = []
-    ops: list[int] = []
-    owners: list[Transaction] = []
-    moved: list[int] = []
-    unchanged: dict[str, list[int]] = {}
-
-    def add(transaction: Transaction, op: Op, row: Row, moved_from: int = -1) -> None:
-        rows.append(row)
-        ops.append(op)
-        owners.append(transaction)
-        moved.append(moved_from)
-
-    for transaction, event in pairs:
-        op = event.op
-        came_from = -1
-        if event.old is not None:
-            old_key = {name: event.old[name] for name in relation.key} or event.old
-            add(transaction, Op.DELETE, old_key)
-            came_from = len(rows) - 1
-            op = op if relation.key else Op.INSERT
-        for name in event.unchanged:
-            unchanged.setdefault(name, []).append(len(rows))
-        sent = {k: v for k, v in event.row.items() if k not in event.unchanged}
-        add(transaction, op, sent, came_from)
-    masks = {name: np.zeros(len(rows), np.bool_) for name in unchanged}
-    for name, indexes in unchanged.items():
-        masks[name][indexes] = True
-    return TableChanges(
-        relation=relation,
-        rows=_table(relation, rows),
-        op=np.array(ops, np.uint8),
-        commit_lsn=np.array([int(t.commit_lsn) for t in owners], np.uint64),
-        committed_at=np.array([t.committed_at for t in owners], np.int64),
-        xid=np.array([t.xid for t in owners], np.uint32),
-        moved_from=np.array(moved, np.int64),
-        unchanged=masks,
-    )
-
-
-def _table(relation: Relation, rows: Sequence[dict[str, Any]]) -> pa.Table:
-    if not relation.columns_read:
-        return pa.table({"": pa.nulls(len(rows))}).select([])
-    return pa.table(
-        [
-            _values(column, [row.get(column.name) for row in rows])
-            for column in relation.columns_read
-        ],
-        schema=pa.schema([(c.name, c.arrow_type) for c in relation.columns_read]),
-    )
-
-
-def _values(column: Column, values: Sequence[Any]) -> pa.Array:
-    if column.rule.reads_text:
-        values = [postgres_text(pa.scalar(value)) for value in values]
-    return pa.array(values, column.arrow_type)

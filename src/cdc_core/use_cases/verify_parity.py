@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 
-from cdc_core.fold.unrepresentable import key_texts
 from cdc_core.full_load.read_tables import read_tables
 from cdc_core.ports.progress import (
     Checkpointed,
@@ -37,105 +34,25 @@ from cdc_core.values.errors import (
 )
 from cdc_core.values.relation import tables_option
 from cdc_core.verify.compare_table import TableSides
+from cdc_core.verify.differing_keys import differing_keys
 from cdc_core.verify.repair_table import RepairTable
+from cdc_core.verify.report import DifferingKey, ParityReport, TableParity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from cdc_core.ports.catalog import Catalog, SourceTable
     from cdc_core.ports.change_source import ChangeSource
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.snapshot_source import Snapshot, SnapshotSource
     from cdc_core.values.checkpoint import Checkpoint, TableState
-    from cdc_core.values.lsn import Lsn
-    from cdc_core.values.row_hash import Hashes
-    from cdc_core.verify.parity import Differences, Digest, RowHashes
-
-Kind = Literal["missing", "extra", "different"]
+    from cdc_core.verify.parity import Digest
 
 #: How many keys are named per table; the counts are always complete.
 KEY_LIMIT = 1000
 
 #: How many tables the source may start to read ahead.
 EXPECTED_TABLES = 50
-
-
-@dataclass(frozen=True)
-class DifferingKey:
-    """`key` is a JSON object of destination column and text."""
-
-    kind: Kind
-    key: str
-
-
-@dataclass(frozen=True)
-class TableParity:
-    """The result for one table, before any repair.
-
-    Rows of a table without a key cannot be named: there `missing` and `extra` count copies.
-    """
-
-    table: str
-    target: str
-    source_rows: int = 0
-    target_rows: int = 0
-    missing: int = 0
-    extra: int = 0
-    different: int = 0
-    keys: tuple[DifferingKey, ...] = ()
-    #: Why columns could not be compared, or the table not at all; empty if they could.
-    problem: str = ""
-    #: A remark: the table is not streamed, or how to repair it.
-    note: str = ""
-    repaired: bool = False
-    #: Whether both sides could be read; if not, there are no counts.
-    compared: bool = True
-    #: The source refuses to let it be read; an operator can change that.
-    refused: bool = False
-
-    @property
-    def differing(self) -> int:
-        return self.missing + self.extra + self.different
-
-    @property
-    def equal(self) -> bool:
-        """As it is now."""
-        return self.repaired or not (self.differing or self.problem)
-
-
-@dataclass(frozen=True)
-class ParityReport:
-    """`lag_bytes` is the WAL between the checkpoint and the snapshot of the source. Changes in it
-    show as differences; the next `cdc` brings them."""
-
-    checkpoint_lsn: Lsn
-    source_lsn: Lsn
-    tables: Sequence[TableParity]
-    #: Why the stream cannot continue from the checkpoint; empty if it can.
-    problem: str = ""
-
-    @property
-    def lag_bytes(self) -> int:
-        return max(0, self.source_lsn - self.checkpoint_lsn)
-
-    @property
-    def equal(self) -> bool:
-        return all(table.equal for table in self.tables)
-
-    @property
-    def summary(self) -> str:
-        """Which tables differ, in one line; empty if none does."""
-        names = ", ".join(table.table for table in self.tables if not table.equal)
-        return f"not equal to the source: {names}" if names else ""
-
-    @property
-    def exit_code(self) -> int:
-        """1 if anything differs or failed; 3 if the only problem is tables that an operator must
-        make readable."""
-        if self.equal:
-            return 0
-        refused = all(table.equal or table.refused for table in self.tables)
-        return OperatorNeeded.exit_code if refused else CdcError.exit_code
 
 
 @dataclass(frozen=True)
@@ -311,7 +228,7 @@ class VerifyParity:
                 different=line.different + len(found.different),
             )
             if sides.pairing.key and len(keys) < self.key_limit:
-                keys += _named(sides, found, self.key_limit - len(keys))
+                keys += differing_keys(sides, found, self.key_limit - len(keys))
             if repairing is not None:
                 repairing.repair(found)
         return replace(line, keys=tuple(keys), problem=_problem(sides))
@@ -383,41 +300,3 @@ def _refusal(table: SourceTable, state: TableState, sides: TableSides) -> str:
             f"not repaired: its types differ; run: pgbronze snapshot {tables_option([str(name)])}"
         )
     return ""
-
-
-def _named(sides: TableSides, found: Differences, limit: int) -> list[DifferingKey]:
-    """Return keys of rows that differ, at most `limit`, in no order."""
-    kinds: tuple[tuple[Kind, Hashes, bool], ...] = (
-        ("missing", found.missing, True),
-        ("extra", found.extra, False),
-        ("different", found.different, True),
-    )
-    named: list[DifferingKey] = []
-    for from_source in (True, False):
-        wanted = [(kind, hashes) for kind, hashes, there in kinds if there is from_source]
-        open_keys = np.concatenate([hashes for _, hashes in wanted])
-        for rows, hashes in _keys(sides, from_source=from_source):
-            if not len(open_keys) or len(named) >= limit:
-                continue  # closing a read early would end the snapshot
-            first = np.flatnonzero(np.isin(hashes.keys, open_keys))
-            _, once = np.unique(hashes.keys[first], return_index=True)
-            picked = np.sort(first[once])[: limit - len(named)]
-            found_keys = hashes.keys[picked]
-            kind_of = {
-                int(key): kind
-                for kind, keys in wanted
-                for key in found_keys[np.isin(found_keys, keys)]
-            }
-            for key, row in zip(found_keys, picked, strict=True):
-                texts = key_texts(rows, int(row))
-                named.append(DifferingKey(kind_of[int(key)], json.dumps(texts, ensure_ascii=False)))
-            open_keys = open_keys[~np.isin(open_keys, found_keys)]
-    return named
-
-
-def _keys(sides: TableSides, *, from_source: bool) -> Iterator[tuple[pa.Table, RowHashes]]:
-    """Yield the key columns of every row, as they are at the destination."""
-    names = list(sides.pairing.key_target)
-    chunks = sides.source_chunks() if from_source else sides.target_chunks()
-    for chunk in chunks:
-        yield chunk.rows.select(names), chunk.hashes

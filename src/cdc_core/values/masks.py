@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-
-if TYPE_CHECKING:
-    Texts = TypeVar("Texts", pa.Array, pa.ChunkedArray)
 
 _BLOCK = 64
 #: What `key_mark` hashes; it says nothing about any row.

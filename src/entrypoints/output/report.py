@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from cdc_core.check.findings import Finding
     from cdc_core.ports.change_source import SlotState
     from cdc_core.use_cases.show_status import StatusReport
-    from cdc_core.use_cases.verify_parity import ParityReport
     from cdc_core.values.changes import Operations
     from cdc_core.values.checkpoint import Checkpoint
+    from cdc_core.verify.report import ParityReport
 
 
 def table(*headings: str, title: str = "", right: tuple[str, ...] = ()) -> Table:

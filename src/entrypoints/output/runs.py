@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from entrypoints.output.html.history import SILENCE
 from entrypoints.output.progress import size
 from entrypoints.output.report import table
 from entrypoints.output.terminal import console
@@ -24,11 +25,12 @@ def show_runs(receipts: Sequence[RunReceipt]) -> None:
         out.print("no runs yet")
         return
     rows = table("ended (UTC)", "command", "outcome", *_NUMBERS, right=_NUMBERS)
+    now, last = datetime.now(UTC), {each.run_id: each.seq for each in reversed(receipts)}
     for each in receipts:
         rows.add_row(
             f"{each.ended_at:%Y-%m-%d %H:%M:%S}",
             each.command,
-            _outcome(each),
+            _outcome(each, last[each.run_id], now),
             _time(each.ended_at, each.started_at),
             *(f"{n:,}" for n in (each.inserts, each.updates, each.deletes, each.rows_read)),
             f"{each.tables:,}",
@@ -54,9 +56,12 @@ def runs_as_json(receipts: Sequence[RunReceipt]) -> list[dict[str, Any]]:
     ]
 
 
-def _outcome(receipt: RunReceipt) -> str:
+def _outcome(receipt: RunReceipt, last: int, now: datetime) -> str:
+    """`last` is the number of the run's last receipt. A run that follows and has nothing to report
+    writes none, so silence does not prove that it was killed."""
     if receipt.exit_code is None:
-        return "goes on"
+        silent = receipt.seq == last and now - receipt.ended_at >= SILENCE
+        return "unknown (killed?)" if silent else "running"
     return "done" if receipt.exit_code == 0 else f"exit {receipt.exit_code}"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from cdc_core.values.table_rules import SETTING, Rule, rule_name
+from cdc_core.values.table_rules import SETTING, Deletes, History, Mask, Rule, rule_name
 from entrypoints.settings.wording import problem_text, shown
 
 if TYPE_CHECKING:
@@ -69,13 +69,11 @@ class TableRule(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
     match: Annotated[tuple[str, ...], BeforeValidator(_globs), Field(min_length=1)]
-    history: Annotated[tuple[Literal["log", "scd2"], ...], BeforeValidator(_names)] | None = None
-    deletes: Literal["hard", "soft"] | None = None
+    history: Annotated[tuple[History, ...], BeforeValidator(_names)] | None = None
+    deletes: Deletes | None = None
     exclude_columns: _Names | None = None
     include_columns: _Names | None = None
-    mask: Annotated[dict[str, Literal["hash", "null", "last4"]], BeforeValidator(_masks)] | None = (
-        None
-    )
+    mask: Annotated[dict[str, Mask], BeforeValidator(_masks)] | None = None
     # The key `json`, whose name is one of pydantic's own.
     json_: Literal["string", "variant"] | None = Field(default=None, alias="json")
     arrays: Literal["json", "array"] | None = None

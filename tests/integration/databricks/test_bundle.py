@@ -30,9 +30,12 @@ JOBS = {
 TASKS = [(job, task) for job, found in JOBS.items() for task in found]
 #: Options of the wheel that are no variable of the bundle, and why.
 NO_VARIABLES = {
+    **{
+        name: "of another destination"
+        for name, key in parameters.OPTIONS.items()
+        if key.startswith("destination.") and not key.startswith("destination.databricks.")
+    },
     "destination": "it is databricks",
-    "duckdb-credentials": "of another destination",
-    "bucket-url": "of another destination",
     "plugin-name": "there is one",
     "password-command": "a job reads its secrets from the scope",
     "session-timezone": "there is one, UTC",

@@ -18,7 +18,7 @@ from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.delta.factory import delta_destination
 from adapters.dlt_destination.duckdb.factory import duckdb_destination
 from adapters.dlt_destination.settings import PipelineSettings
-from adapters.fakes.destination import merge_keyed, merge_multiset
+from adapters.fakes.merges import merge_keyed, merge_multiset
 from cdc_core.values.checkpoint import Checkpoint, SourceIdentity
 from cdc_core.values.lsn import Lsn
 from cdc_core.values.merges import (

@@ -382,9 +382,9 @@ def test_a_missing_setting_is_named(
 def test_delta_folders_stay_small(
     settings: PipelineSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapters.dlt_destination.delta.store.UPKEEP_EVERY", 4)
+    monkeypatch.setattr("adapters.dlt_destination.delta.upkeep.UPKEEP_EVERY", 4)
     properties = {"delta.deletedFileRetentionDuration": "interval 0 seconds"}
-    monkeypatch.setattr("adapters.dlt_destination.delta.store.PROPERTIES", properties)
+    monkeypatch.setattr("adapters.dlt_destination.delta.definitions.PROPERTIES", properties)
     with delta_destination(settings, str(tmp_path)) as destination:
         for lsn in range(1, 10):
             rows = [{"id": lsn, "note": "a", "_cdc_lsn": lsn}, {"id": 0, "_cdc_lsn": lsn}]

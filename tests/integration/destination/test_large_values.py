@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
-from adapters.dlt_destination.delta import store as delta_store
+from adapters.dlt_destination.delta import merges as delta_merges
 from adapters.dlt_destination.delta.factory import delta_destination
 from adapters.dlt_destination.destination import DltDestination
 from adapters.dlt_destination.duckdb import memory as duckdb_memory
@@ -243,14 +243,14 @@ def test_delta_merges_many_bytes_as_a_stream(
     settings: PipelineSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However little room they take in files."""
-    streamed, staged = [], delta_store._staged
+    streamed, staged = [], delta_merges._staged
 
     def watched(step: StagedMerge) -> Iterator[pa.Table]:
         streamed.append(True)
         return staged(step)
 
-    monkeypatch.setattr(delta_store, "STREAMED_BYTES", 1 << 20)
-    monkeypatch.setattr(delta_store, "_staged", watched)
+    monkeypatch.setattr(delta_merges, "STREAMED_BYTES", 1 << 20)
+    monkeypatch.setattr(delta_merges, "_staged", watched)
     value = "x" * 50_000
     large = [{"id": n, "n": 2, "v": value, "_cdc_lsn": 2} for n in range(5, 45)]
     with delta_destination(settings, str(tmp_path / "lake")) as destination:

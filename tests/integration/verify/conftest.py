@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cdc_core.check.findings import Finding
-    from cdc_core.use_cases.verify_parity import ParityReport, TableParity
+    from cdc_core.verify.report import ParityReport, TableParity
 
 
 @dataclass

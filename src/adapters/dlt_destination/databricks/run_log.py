@@ -41,21 +41,16 @@ _NO_SCRIPTS = re.compile(r"\[PARSE_SYNTAX_ERROR\b|SQL_SCRIPT|\[UNSUPPORTED_FEATU
 
 
 class WarehouseRunLog:
-    """`client` is dlt's open client, which this log may use for nothing else."""
+    """`client` is dlt's open client, which this log may use for nothing else. `missing`: the tables
+    are probably not there yet."""
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    def __init__(self, client: Any, *, missing: bool) -> None:
         self._sql = client.sql_client
+        self._missing = missing
 
     def write_receipt(
-        self,
-        receipt: RunReceipt,
-        tables: Sequence[RunTable],
-        forget_before: datetime | None,
-        *,
-        missing: bool,
+        self, receipt: RunReceipt, tables: Sequence[RunTable], forget_before: datetime | None
     ) -> None:
-        """`missing`: the tables are probably not there yet."""
         policy = self._sql.retry_policy
         away = min(policy.seconds_away, SECONDS_AWAY)
         self._sql.retry_policy = replace(policy, seconds_away=away)
@@ -66,11 +61,11 @@ class WarehouseRunLog:
         if forget_before is not None and _is_due(receipt):
             statements += self._forgetting(forget_before)
         try:
-            if missing:
+            if self._missing:
                 statements[:0] = self._creation()
             self._send(statements)
         except Exception as error:
-            if missing or not _NOT_FOUND.search(str(root_cause(error))):
+            if self._missing or not _NOT_FOUND.search(str(root_cause(error))):
                 raise
             self._send([*self._creation(), *statements])
 
@@ -104,9 +99,7 @@ class WarehouseRunLog:
 
     def _creation(self) -> list[str]:
         return [
-            f"CREATE TABLE IF NOT EXISTS {self._name(table)} ("
-            + ", ".join(f"{SPARK.quote(f.name)} {SPARK.sql_type(f.type)}" for f in schema)
-            + ")"
+            f"CREATE TABLE IF NOT EXISTS {self._name(table)} ({SPARK.definitions(schema)})"
             for table, schema in _SCHEMAS.items()
         ]
 
@@ -145,11 +138,7 @@ def _query(rows: pa.Table) -> str:
     values = ", ".join(
         f"({', '.join(_literal(row[name]) for name in names)})" for row in rows.to_pylist()
     )
-    typed = ", ".join(
-        f"CAST({SPARK.quote(f.name)} AS {SPARK.sql_type(f.type)}) AS {SPARK.quote(f.name)}"
-        for f in rows.schema
-    )
-    return f"SELECT {typed} FROM VALUES {values} AS v({_names(rows.schema)})"
+    return f"SELECT {SPARK.casts(rows.schema)} FROM VALUES {values} AS v({_names(rows.schema)})"
 
 
 def _literal(value: Any) -> str:

@@ -12,7 +12,7 @@ from adapters.dlt_destination.duckdb.memory import MemoryLimit
 from adapters.dlt_destination.sql.dialect import DUCKDB
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 #: DuckDB's memory at first. Beyond it, DuckDB spills.
@@ -25,6 +25,12 @@ STAGED = "staged"
 def relation(table: str) -> str:
     """Return the relation of a Delta table in a query. Its dataset is registered as `of(table)`."""
     return DUCKDB.quote(of(table))
+
+
+def union(relations: Iterable[str]) -> str:
+    """Return the rows of all these registered relations."""
+    found = " UNION ALL ".join(f"SELECT * FROM {DUCKDB.quote(name)}" for name in relations)
+    return f"({found})"
 
 
 def of(table: str) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from adapters.dlt_destination.delta.folders import location, open_table
+from adapters.dlt_destination.delta.upkeep import PROPERTIES, keep_up
+from adapters.dlt_destination.dlt.filesystem_client import storage_options
 from adapters.dlt_destination.sql.dialect import DUCKDB
 from cdc_core.values.runs import (
     RUN_TABLES_TABLE,
@@ -15,33 +18,22 @@ from cdc_core.values.runs import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     import pyarrow as pa
 
     from cdc_core.values.runs import RunReceipt, RunTable
 
-#: Every `UPKEEP_EVERY` commits, the small files are compacted.
-UPKEEP_EVERY = 20
 #: Runs whose tables one statement deletes.
 RUNS_AT_ONCE = 200
 
 
 class DeltaRunLog:
-    """`place` returns a table's location; `keep_up` compacts a table."""
+    """`client` is dlt's open client."""
 
-    def __init__(
-        self,
-        place: Callable[[str], str],
-        options: dict[str, str] | None,
-        properties: Mapping[str, str],
-        keep_up: Callable[[Any], None],
-    ) -> None:
-        self._place = place
-        self._options = options
-        self._properties = properties
-        self._keep_up = keep_up
+    def __init__(self, client: Any) -> None:
+        self._client = client
 
     def write_receipt(
         self, receipt: RunReceipt, tables: Sequence[RunTable], forget_before: datetime | None
@@ -65,15 +57,14 @@ class DeltaRunLog:
         from deltalake import write_deltalake
 
         write_deltalake(
-            self._place(table),
+            location(self._client, table),
             rows,
             mode="append",
-            configuration={**self._properties},
-            storage_options=self._options,
+            configuration=PROPERTIES,
+            storage_options=storage_options(self._client),
         )
-        delta = self._open(table)
-        if delta is not None and delta.version() % UPKEEP_EVERY == UPKEEP_EVERY - 1:
-            self._keep_up(delta)
+        if (delta := self._open(table)) is not None:
+            keep_up(delta, before=delta.version() - 1)
 
     def _forget(self, before: datetime) -> None:
         import pyarrow.dataset as ds
@@ -98,9 +89,8 @@ class DeltaRunLog:
         runs.delete(f"ended_at < arrow_cast('{moment}', 'Timestamp(Microsecond, Some(\"UTC\"))')")
 
     def _open(self, table: str) -> Any:
-        from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
 
         with suppress(TableNotFoundError):
-            return DeltaTable(self._place(table), storage_options=self._options)
+            return open_table(self._client, table)
         return None

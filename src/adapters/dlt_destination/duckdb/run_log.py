@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from adapters.dlt_destination.duckdb.definitions import qualified
 from adapters.dlt_destination.sql.dialect import DUCKDB
 from cdc_core.values.runs import (
     RUN_TABLES_SCHEMA,
@@ -27,35 +28,40 @@ ROWS = "pgbronze_receipt"
 FEW_ROWS = 20
 
 
-def write_receipt(
-    client: Any, receipt: RunReceipt, tables: Sequence[RunTable], forget_before: datetime | None
-) -> None:
-    with client.sql_client.begin_transaction():
-        _append(client, RUNS_TABLE, RUNS_SCHEMA, [receipt])
-        _append(client, RUN_TABLES_TABLE, RUN_TABLES_SCHEMA, tables)
-        if forget_before is not None:
-            _forget(client, forget_before)
+class DuckDbRunLog:
+    """`client` is dlt's open client."""
 
+    def __init__(self, client: Any) -> None:
+        self._client = client
 
-def receipts(client: Any, limit: int) -> list[RunReceipt]:
-    import duckdb
+    def write_receipt(
+        self, receipt: RunReceipt, tables: Sequence[RunTable], forget_before: datetime | None
+    ) -> None:
+        client = self._client
+        with client.sql_client.begin_transaction():
+            _append(client, RUNS_TABLE, RUNS_SCHEMA, [receipt])
+            _append(client, RUN_TABLES_TABLE, RUN_TABLES_SCHEMA, tables)
+            if forget_before is not None:
+                _forget(client, forget_before)
 
-    newest = f"ORDER BY ended_at DESC, seq DESC LIMIT {limit}"
-    try:
-        found = client.sql_client.native_connection.sql(
-            f"SELECT * FROM {_name(client, RUNS_TABLE)} {newest}"
-        )
-    except duckdb.CatalogException:
-        return []
-    return receipts_of_rows(found.to_arrow_table())
+    def receipts(self, limit: int) -> list[RunReceipt]:
+        import duckdb
+
+        newest = f"ORDER BY ended_at DESC, seq DESC LIMIT {limit}"
+        try:
+            found = self._client.sql_client.native_connection.sql(
+                f"SELECT * FROM {qualified(self._client, RUNS_TABLE)} {newest}"
+            )
+        except duckdb.CatalogException:
+            return []
+        return receipts_of_rows(found.to_arrow_table())
 
 
 def _append(
     client: Any, table: str, schema: pa.Schema, rows: Sequence[RunReceipt | RunTable]
 ) -> None:
-    connection, name = client.sql_client.native_connection, _name(client, table)
-    defined = ", ".join(f"{DUCKDB.quote(f.name)} {DUCKDB.sql_type(f.type)}" for f in schema)
-    connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({defined})")
+    connection, name = client.sql_client.native_connection, qualified(client, table)
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({DUCKDB.definitions(schema)})")
     columns = ", ".join(map(DUCKDB.quote, schema.names))
     insert = f"INSERT INTO {name} ({columns})"
     if len(rows) > FEW_ROWS:
@@ -70,7 +76,7 @@ def _append(
 
 def _forget(client: Any, before: datetime) -> None:
     connection = client.sql_client.native_connection
-    runs, tables = _name(client, RUNS_TABLE), _name(client, RUN_TABLES_TABLE)
+    runs, tables = qualified(client, RUNS_TABLE), qualified(client, RUN_TABLES_TABLE)
     old = "ended_at < ?"
     old_ones = f"SELECT EXISTS (FROM {runs} WHERE {old})"
     ((found,),) = connection.execute(old_ones, [before]).fetchall()
@@ -81,7 +87,3 @@ def _forget(client: Any, before: datetime) -> None:
             [before],
         )
         connection.execute(f"DELETE FROM {runs} WHERE {old}", [before])
-
-
-def _name(client: Any, table: str) -> str:
-    return f"{client.sql_client.fully_qualified_dataset_name()}.{DUCKDB.quote(table)}"

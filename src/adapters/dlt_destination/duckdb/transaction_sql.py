@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from adapters.dlt_destination.columns import all_fields
 from adapters.dlt_destination.sql import history_sql, merge_sql
-from adapters.dlt_destination.table_steps import StagedCells, StagedHistory, StagedMerge
+from adapters.dlt_destination.table_steps import StagedHistory, StagedMerge, StagedUnrepresentable
 from cdc_core.values.merges import (
     DELETE,
     DELETED_AT_COLUMN,
@@ -44,7 +44,7 @@ MARKED = "_cdc_marked"
 
 def statements_of(
     dialect: Dialect,
-    step: StagedMerge | StagedHistory | StagedCells,
+    step: StagedMerge | StagedHistory | StagedUnrepresentable,
     staged: str,
     relation: Callable[[str], str],
     held: Collection[str],
@@ -61,7 +61,7 @@ def statements_of(
         case StagedHistory(part):
             found = history_sql.step_merge(dialect, part, staged, relation, held)
             return history(dialect, found.rules, found.source, relation(found.name))
-        case StagedCells():
+        case StagedUnrepresentable():
             return cells(dialect, staged, relation(UNREPRESENTABLE_TABLE))
     raise AssertionError(step)
 

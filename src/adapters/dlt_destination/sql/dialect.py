@@ -15,7 +15,7 @@ import pyarrow as pa
 from adapters.dlt_destination.columns import JSON
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _DECIMAL = re.compile(r"(?:DECIMAL|NUMERIC)\((\d+),\s*(\d+)\)", re.IGNORECASE)
 
@@ -57,6 +57,17 @@ class Dialect:
         if pa.types.is_list(arrow_type):
             return self.array.format(self.sql_type(arrow_type.value_type))
         return self.types[arrow_type]
+
+    def definitions(self, fields: Iterable[pa.Field]) -> str:
+        """Return the columns of a table as its definition lists them."""
+        return ", ".join(f"{self.quote(f.name)} {self.sql_type(f.type)}" for f in fields)
+
+    def casts(self, fields: Iterable[pa.Field]) -> str:
+        """Return expressions that cast columns of these names to these types."""
+        return ", ".join(
+            f"CAST({self.quote(f.name)} AS {self.sql_type(f.type)}) AS {self.quote(f.name)}"
+            for f in fields
+        )
 
     def arrow_type(self, sql_type: str) -> pa.DataType | None:
         """Return the Arrow type of a column; None for a type that this library never writes."""

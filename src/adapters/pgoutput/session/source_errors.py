@@ -16,10 +16,8 @@ from adapters.pgoutput.session.login import CREDENTIALS_KEY
 from adapters.pgoutput.session.own_session import pooler_in_front
 from adapters.pgoutput.session.sql_text import quote
 from adapters.redaction import Redactor
-from cdc_core.slot.continuity import RESNAPSHOT
 from cdc_core.values.errors import (
     CdcError,
-    ContinuityLost,
     OperatorNeeded,
     SettingsError,
     SourceUnavailable,
@@ -225,10 +223,6 @@ def _attempted(error: psycopg.Error, part: str) -> str:
     """The role or database of a connection attempt, quoted."""
     value: bytes = getattr(error.pgconn, part, b"")
     return quote(value.decode(errors="replace")) if value else f"<{part}>"
-
-
-def slot_missing(slot_name: str) -> ContinuityLost:
-    return ContinuityLost(f"replication slot {slot_name!r} does not exist", RESNAPSHOT)
 
 
 def _change(error: psycopg.Error) -> str:

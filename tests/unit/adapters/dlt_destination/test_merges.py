@@ -25,7 +25,7 @@ from adapters.dlt_destination.settings import PipelineSettings
 from adapters.dlt_destination.sql import merge_sql
 from adapters.dlt_destination.sql.dialect import DUCKDB
 from adapters.dlt_destination.table_steps import StagedMerge
-from adapters.fakes.destination import merge_keyed, merge_multiset
+from adapters.fakes.merges import merge_keyed, merge_multiset
 from cdc_core.values.lsn import Lsn
 from cdc_core.values.merges import (
     KEYED_CONTROL_FIELDS,

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.fakes import InMemoryPostgres, InMemorySource
-from adapters.fakes.destination import merge_keyed, merge_multiset
+from adapters.fakes.merges import merge_keyed, merge_multiset
 from cdc_core.fold.fold import fold
 from cdc_core.values.changes import Op, TableChanges
 from cdc_core.values.merges import LSN_COLUMN, KeyedMerge, MultisetMerge, TargetTable

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapters.fakes import FaultPlan, InjectedCrash
-from adapters.fakes.source import InMemorySnapshot
+from adapters.fakes.snapshot import InMemorySnapshot
 from cdc_core.values.checkpoint import Checkpoint, PartialReading
 from tests.support.fake_world import COLUMNS, World
 

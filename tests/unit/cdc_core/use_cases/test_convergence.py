@@ -18,7 +18,7 @@ from adapters.fakes import (
     InMemoryDestination,
     InMemorySource,
 )
-from adapters.fakes.source import Chunk, InMemorySnapshot
+from adapters.fakes.snapshot import Chunk, InMemorySnapshot
 from cdc_core.fold import multi_part_batch
 from cdc_core.use_cases.stream_changes import StreamChanges
 from cdc_core.use_cases.take_snapshot import TakeSnapshot

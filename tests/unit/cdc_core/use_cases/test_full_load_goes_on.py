@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapters.fakes import FaultPlan, InjectedCrash, InMemoryDestination
-from adapters.fakes.source import InMemorySnapshot
+from adapters.fakes.snapshot import InMemorySnapshot
 from cdc_core.full_load import read_tables
 from cdc_core.use_cases.take_snapshot import TakeSnapshot
 from cdc_core.values.checkpoint import Checkpoint

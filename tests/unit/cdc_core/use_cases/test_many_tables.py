@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adapters.fakes import InMemoryDestination, InMemorySource
-from adapters.fakes.source import InMemorySnapshot
+from adapters.fakes.snapshot import InMemorySnapshot
 from cdc_core.full_load import read_tables
 from cdc_core.use_cases import verify_parity
 from cdc_core.use_cases.verify_parity import VerifyParity

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.fakes import FaultPlan, InjectedCrash, InMemoryDestination
-from adapters.fakes.source import InMemoryMonitor, InMemorySnapshot
+from adapters.fakes.snapshot import InMemorySnapshot
+from adapters.fakes.source import InMemoryMonitor
 from cdc_core.plan.plan import Action, DefinitionKind, Run, RunPlan
 from cdc_core.tables.catalog_with_rules import CatalogWithRules
 from cdc_core.tables.table_rules import RuleSet

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.fakes import FaultPlan, InjectedCrash, InMemoryDestination, InMemorySource
-from adapters.fakes.source import Chunk, InMemorySnapshot
-from cdc_core.use_cases.verify_parity import ParityReport, TableParity, VerifyParity
+from adapters.fakes.snapshot import Chunk, InMemorySnapshot
+from cdc_core.use_cases.verify_parity import VerifyParity
 from cdc_core.values.changes import Unrepresentable
 from cdc_core.values.checkpoint import Checkpoint, TableStatus
 from cdc_core.values.errors import (
@@ -26,6 +26,7 @@ from cdc_core.values.errors import (
     WriterBusy,
 )
 from cdc_core.verify import compare_table, repair_table
+from cdc_core.verify.report import ParityReport, TableParity
 from tests.support.fake_world import COLUMNS, World, build, work
 
 if TYPE_CHECKING:
