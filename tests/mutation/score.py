@@ -29,6 +29,13 @@ FILES: Mapping[str, tuple[Sequence[str], int]] = {
     "src/cdc_core/fold/fold.py": (_FOLD, 90),
     "src/cdc_core/fold/layout.py": (("tests/unit/cdc_core/fold/test_layout.py",), 90),
     "src/cdc_core/slot/continuity.py": (("tests/unit/cdc_core/slot/test_continuity.py",), 90),
+    "src/cdc_core/tables/message_columns.py": (
+        (
+            "tests/unit/cdc_core/tables/test_schema_change.py",
+            "tests/unit/cdc_core/tables/test_resolve_columns.py",
+        ),
+        85,
+    ),
     "src/cdc_core/tables/schema_change.py": (
         (
             "tests/unit/cdc_core/tables/test_schema_change.py",

@@ -19,7 +19,8 @@ from cdc_core.fold.row_layout import RowLayout
 from cdc_core.fold.unrepresentable import HeldUnrepresentable, unrepresentable_rows
 from cdc_core.fold.versions import VersionParts
 from cdc_core.tables.enum_labels import has_stray_label
-from cdc_core.tables.schema_change import has_names, resolve_columns, widens
+from cdc_core.tables.message_columns import has_names, resolve_columns
+from cdc_core.tables.schema_change import widens
 from cdc_core.values.changes import Op
 from cdc_core.values.lsn import Lsn
 from cdc_core.values.merges import EMPTY_BATCH, KeyedMerge, LoadBatch

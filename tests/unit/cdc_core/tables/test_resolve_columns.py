@@ -10,7 +10,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_core.tables.schema_change import resolve_columns
+from cdc_core.tables.message_columns import resolve_columns
 from cdc_core.values.checkpoint import ColumnState, FormerColumns, TableState
 from cdc_core.values.fingerprint import Fingerprint
 from cdc_core.values.lsn import Lsn

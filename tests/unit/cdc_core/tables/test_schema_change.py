@@ -8,12 +8,11 @@ import pyarrow as pa
 import pytest
 
 from cdc_core.ports.catalog import SourceTable
+from cdc_core.tables.message_columns import has_names, resolve_columns
 from cdc_core.tables.schema_change import (
     evolve,
     first_state,
-    has_names,
     redefined,
-    resolve_columns,
     widens,
 )
 from cdc_core.values.checkpoint import FormerColumns
