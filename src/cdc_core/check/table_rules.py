@@ -184,7 +184,7 @@ def rules_findings(rules: RuleSet, tables: Sequence[SourceTable]) -> Iterator[Fi
         yield warn(
             rule,
             f"no table matches {glob!r} yet",
-            "none needed if such a table is to come; otherwise correct the glob",
+            "none needed if such a table will be created; otherwise correct the glob",
         )
 
 

@@ -278,7 +278,7 @@ def cleanup(chosen: argparse.Namespace) -> int:
     from entrypoints.container import Container
 
     dropped = Container.from_settings(settings).reset().run()
-    for what in dropped or ["nothing, as there was nothing"]:
+    for what in dropped or ["nothing: there was nothing to drop"]:
         logger.info("dropped: %s", what)
     return 0
 
@@ -290,7 +290,7 @@ def _confirm(targets: str) -> None:
     if not answer:
         # No answer has ended the question's line.
         print(file=sys.stderr)  # noqa: T201
-        raise SettingsError("cleanup asks first, and nobody answered", "to do it unasked: --yes")
+        raise SettingsError("cleanup asks first, and got no answer", "to skip the question: --yes")
     if answer.strip().lower() not in ("y", "yes"):
         raise Declined("nothing was dropped")
 
@@ -304,7 +304,7 @@ def volumes(chosen: argparse.Namespace) -> int:
         print(f"the destination {name} has no volumes")  # noqa: T201
         return 0
     if not found:
-        print("no staging volumes yet; the first run makes them")  # noqa: T201
+        print("no staging volumes yet; the first run creates them")  # noqa: T201
     for volume, files in sorted(found.items()):
         print(f"{volume}: {len(files)} files")  # noqa: T201
         for file in files:
