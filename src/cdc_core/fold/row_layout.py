@@ -1,7 +1,7 @@
 """The one row layout: the target's columns, metadata columns, control columns, else NULL.
 
 The stream, full loads, comparisons, repairs and removals all make their rows here. The rules of
-columns apply here and nowhere else: no value leaves this module unmasked that a rule masks.
+columns apply here and nowhere else: a value that a rule masks never leaves this module unmasked.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ class _Reader:
         return self._destination.columns(names, current=True) if names else {}
 
     def _refuse_taken_names(self) -> None:
-        """Refuse tables whose history has the name of a table in the destination that is none."""
+        """Refuse tables whose history needs the name of another table in the destination."""
         own = {
             name: (oid, column)
             for oid, found in self._prepared.items()
@@ -217,11 +217,12 @@ class _Reader:
         return any(not own.issuperset(columns) for columns in there)
 
     def _mark_waiting(self) -> None:
-        """Have the next run read tables again that this one leaves half done if it ends early.
+        """Mark the tables that this run would leave half done if it ended early, so that the next
+        run reads them again.
 
-        A known table with a history: its history is then at the snapshot, so older changes of the
-        stream cannot be added. A table whose place another one is about to take: its rows will be
-        gone, and if the names are as before by then, nothing else shows that.
+        These are known tables with a history, to which older changes of the stream can no longer be
+        added; and tables whose place another one is about to take. Their rows will be gone, and if
+        the names change back before the next run, nothing else shows that.
         """
         readers = {target: oid for oid, target in self._targets.items()}
         waiting = [

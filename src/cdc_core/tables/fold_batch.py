@@ -64,7 +64,7 @@ class BatchFolding:
 
     def apply(self, batch: ChangeBatch) -> LoadBatch | None:
         """Return the load of a batch, with its earlier parts and the pending changes of
-        definitions; None while more parts are to come."""
+        definitions; None until its last part."""
         versions: dict[int, list[TableChanges]] = {}
         states = self._tables.checkpoint.tables
         wanted = self._tables.streamed - self._tables.to_read.keys()

@@ -27,7 +27,7 @@ def has_history(state: TableState) -> bool:
 
 
 def free_number(state: TableState, destination: Destination) -> int:
-    """Return a number that no image in a table's log has, nor any number above it."""
+    """Return a number above those of all images in a table's log."""
     if state.log is None:
         return state.next_image
     last = destination.last_numbers([state.log])

@@ -212,7 +212,8 @@ RULES_CHANGED = "its rules changed"
 def rules_changed(state: TableState, source: SourceTable) -> bool:
     """Whether the table was loaded under other rules than it has now.
 
-    Rules that people see as one are the same: a recording replays at another destination.
+    Rules of columns that are shown alike count as equal: a recording can replay at a destination
+    that stores JSON in another form.
     """
     now = {column.attnum: column.rule for column in source.relation.columns}
     before = {column.attnum: column.rule for column in state.columns if column.attnum in now}
@@ -238,14 +239,14 @@ def _rule_once_dropped(column: ColumnState, source: SourceTable) -> ColumnRule:
 
 
 def hides_more(before: TableState, now: TableState) -> bool:
-    """Whether the rules of now hide a column whose values were stored as they are."""
+    """Whether the current rules hide a column whose values were stored as they are."""
     shown = {column.attnum for column in before.columns if column.rule.shows_values}
     return any(c.attnum in shown and not c.rule.shows_values for c in now.columns)
 
 
 def masked_otherwise(before: TableState, now: TableState) -> frozenset[str]:
-    """Return the target columns of now whose values look otherwise under its masks than they did
-    under those of before, in the same column or in one whose name it has."""
+    """Return the target columns whose values are masked in another way than before: in the same
+    column, or in the one that had its name."""
     numbers = {c.attnum: c.rule for c in before.stored} if before.oid == now.oid else {}
     names = {c.target.casefold(): c.rule for c in before.stored}
     other_key = before.rules.key_mark != now.rules.key_mark
