@@ -22,20 +22,14 @@ if TYPE_CHECKING:
 _Settled = tuple[frozenset[int], frozenset[int]]
 
 
-class ObservedCatalog:
-    """`Catalog` that asks another one, remembers the answers, and changes nothing at the source."""
+class AnsweredCatalog:
+    """The part of a `Catalog` that `answers` decide. It changes nothing at the source."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-        self.answers = CatalogAnswers(
-            catalog.schemas_found(), catalog.tables(), catalog.passed_over(), catalog.horizon()
-        )
+    def __init__(self, answers: CatalogAnswers) -> None:
+        self.answers = answers
 
     def schemas_found(self) -> Schemas:
         return self.answers.schemas
-
-    def tables(self, oids: Collection[int] | None = None) -> Sequence[SourceTable]:
-        return self.answers.chosen(oids)
 
     def passed_over(self) -> Sequence[PassedOver]:
         return self.answers.passed_over
@@ -45,6 +39,24 @@ class ObservedCatalog:
 
     def horizon(self) -> int:
         return self.answers.horizon
+
+    def drop_publication(self) -> bool:
+        return False
+
+
+class ObservedCatalog(AnsweredCatalog):
+    """`Catalog` that asks another one and remembers the answers."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        super().__init__(
+            CatalogAnswers(
+                catalog.schemas_found(), catalog.tables(), catalog.passed_over(), catalog.horizon()
+            )
+        )
+
+    def tables(self, oids: Collection[int] | None = None) -> Sequence[SourceTable]:
+        return self.answers.chosen(oids)
 
     def settled(
         self, moved: Collection[int], attached: Collection[int], horizon: int
@@ -57,9 +69,6 @@ class ObservedCatalog:
         found = self._catalog.names(oids)
         self.answers.names |= found
         return found
-
-    def drop_publication(self) -> bool:
-        return False
 
 
 @dataclass

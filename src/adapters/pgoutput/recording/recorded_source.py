@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from adapters.pgoutput.changes.batch_decoding import BatchDecoding
-from adapters.pgoutput.recording.catalog_answers import CatalogAnswers
+from adapters.pgoutput.recording.catalog_answers import AnsweredCatalog, CatalogAnswers
 from adapters.pgoutput.recording.recording_file import no_recording
 from adapters.pgoutput.wire.query_rows import ReadRows
 from adapters.pgoutput.wire.types import TypeMap
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from adapters.pgoutput.recording.recording_file import Recording
     from adapters.pgoutput.wire.message_run import MessageRun
-    from cdc_core.ports.catalog import PassedOver, Schemas, SourceTable
+    from cdc_core.ports.catalog import SourceTable
     from cdc_core.ports.snapshot_source import RowChunk
     from cdc_core.values.changes import ChangeBatch
     from cdc_core.values.relation import Relation, TableName
@@ -157,26 +157,14 @@ class RecordedChanges:
         pass
 
 
-class RecordedCatalog:
+class RecordedCatalog(AnsweredCatalog):
     """`Catalog` with the answers of a recording."""
 
     def __init__(self, recording: Recording) -> None:
-        self._answers = CatalogAnswers.from_json(recording.index["catalog"])
-
-    def schemas_found(self) -> Schemas:
-        return self._answers.schemas
+        super().__init__(CatalogAnswers.from_json(recording.index["catalog"]))
 
     def tables(self, oids: Collection[int] | None = None) -> Sequence[SourceTable]:
         return [table for table in self.publish() if oids is None or table.relation.oid in oids]
-
-    def passed_over(self) -> Sequence[PassedOver]:
-        return self._answers.passed_over
-
-    def publish(self) -> Sequence[SourceTable]:
-        return self._answers.published()
-
-    def horizon(self) -> int:
-        return self._answers.horizon
 
     def settled(
         self,
@@ -185,13 +173,10 @@ class RecordedCatalog:
         horizon: int,  # noqa: ARG002 - as the port has it
     ) -> frozenset[int]:
         asked = frozenset(moved), frozenset(attached)
-        return self._answers.settled.get(asked, frozenset())
+        return self.answers.settled.get(asked, frozenset())
 
     def names(self, oids: Collection[int]) -> Mapping[int, TableName]:
-        return {oid: name for oid, name in self._answers.names.items() if oid in oids}
-
-    def drop_publication(self) -> bool:
-        return False
+        return {oid: name for oid, name in self.answers.names.items() if oid in oids}
 
 
 class RecordedSnapshots:
