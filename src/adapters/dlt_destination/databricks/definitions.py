@@ -21,7 +21,7 @@ from adapters.dlt_destination.databricks.unity_names import (
     table_name,
 )
 from adapters.dlt_destination.dlt.errors import root_cause
-from adapters.dlt_destination.sql import merge_sql
+from adapters.dlt_destination.sql import unrepresentable_sql
 from adapters.dlt_destination.sql.dialect import SPARK
 from cdc_core.values.merges import UNREPRESENTABLE_TABLE
 
@@ -179,14 +179,11 @@ class Definitions:
 
     def rename_unrepresentable(self, client: Any, rename: Rename) -> None:
         values = qualified(client, UNREPRESENTABLE_TABLE)
-        client.sql_client.execute_sql(merge_sql.renaming_cells(SPARK, rename, values))
+        client.sql_client.execute_sql(unrepresentable_sql.renaming(SPARK, rename, values))
 
     def forget_unrepresentable(self, client: Any, table: str) -> None:
-        values, of_table = (
-            qualified(client, UNREPRESENTABLE_TABLE),
-            merge_sql.cells_of(SPARK, table),
-        )
-        client.sql_client.execute_sql(f"DELETE FROM {values} WHERE {of_table}")
+        values = qualified(client, UNREPRESENTABLE_TABLE)
+        client.sql_client.execute_sql(unrepresentable_sql.forgetting(SPARK, table, values))
 
     def _enable(
         self,

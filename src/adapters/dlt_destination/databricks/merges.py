@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from adapters.dlt_destination.columns import JSON, row_fields
 from adapters.dlt_destination.databricks import variants
 from adapters.dlt_destination.databricks.definitions import qualified
-from adapters.dlt_destination.sql import history_sql, merge_sql
+from adapters.dlt_destination.sql import history_sql, merge_sql, unrepresentable_sql
 from adapters.dlt_destination.sql.dialect import SPARK
 from adapters.dlt_destination.table_steps import (
     StagedHistory,
@@ -77,8 +77,8 @@ def step_statements(
                 source = merge_sql.multiset_source(SPARK, merge, compared, read(table))
             yield table, rules.statement(SPARK, source, target)
         case StagedUnrepresentable():
-            source = merge_sql.cells_source(SPARK, typed(UNREPRESENTABLE_SCHEMA, files))
-            yield table, merge_sql.cells_rules(SPARK).statement(SPARK, source, target)
+            source = unrepresentable_sql.source(SPARK, typed(UNREPRESENTABLE_SCHEMA, files))
+            yield table, unrepresentable_sql.rules(SPARK).statement(SPARK, source, target)
 
 
 def replaced_history(

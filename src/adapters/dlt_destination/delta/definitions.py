@@ -22,7 +22,7 @@ from adapters.dlt_destination.delta.folders import (
 from adapters.dlt_destination.delta.parquet_rows import as_reader, chunks, writer_properties
 from adapters.dlt_destination.delta.upkeep import PROPERTIES
 from adapters.dlt_destination.dlt.filesystem_client import storage_options
-from adapters.dlt_destination.sql import merge_sql
+from adapters.dlt_destination.sql import unrepresentable_sql
 from adapters.dlt_destination.sql.dialect import DATAFUSION
 from cdc_core.values.merges import UNREPRESENTABLE_TABLE
 
@@ -161,13 +161,13 @@ class Definitions:
         client.fs_client.mv(source, target, recursive=True)
 
     def rename_unrepresentable(self, client: Any, rename: Rename) -> None:
-        values, where = merge_sql.renamed_cells(DATAFUSION, rename)
+        values, where = unrepresentable_sql.renamed(DATAFUSION, rename)
         open_table(client, UNREPRESENTABLE_TABLE).update(
             values, predicate=where, writer_properties=writer_properties()
         )
 
     def forget_unrepresentable(self, client: Any, table: str) -> None:
-        where = merge_sql.cells_of(DATAFUSION, table)
+        where = unrepresentable_sql.of_table(DATAFUSION, table)
         open_table(client, UNREPRESENTABLE_TABLE).delete(
             where, writer_properties=writer_properties()
         )

@@ -21,7 +21,7 @@ from adapters.dlt_destination.delta.parquet_rows import (
     writer_properties,
 )
 from adapters.dlt_destination.delta.upkeep import keep_up
-from adapters.dlt_destination.sql import history_sql, merge_sql
+from adapters.dlt_destination.sql import history_sql, merge_sql, unrepresentable_sql
 from adapters.dlt_destination.sql.dialect import DATAFUSION, DUCKDB
 from adapters.dlt_destination.table_steps import StagedHistory, StagedMerge, StagedUnrepresentable
 from cdc_core.values.merges import KeyedMerge, MultisetMerge
@@ -55,8 +55,8 @@ def merge_step(
         case StagedMerge(MultisetMerge() as merge):
             _merge_multiset(client, table, merge, step.paths)
         case StagedUnrepresentable():
-            sql = merge_sql.cells_source(DUCKDB, queries.STAGED)
-            _merge_result(client, table, sql, merge_sql.cells_rules(DATAFUSION), step.paths)
+            sql = unrepresentable_sql.source(DUCKDB, queries.STAGED)
+            _merge_result(client, table, sql, unrepresentable_sql.rules(DATAFUSION), step.paths)
 
 
 def _merge_history(

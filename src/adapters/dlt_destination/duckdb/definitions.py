@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from adapters.dlt_destination.columns import own_columns, with_columns
 from adapters.dlt_destination.duckdb.memory import MemoryLimit
-from adapters.dlt_destination.sql import merge_sql
+from adapters.dlt_destination.sql import unrepresentable_sql
 from adapters.dlt_destination.sql.dialect import DUCKDB
 from cdc_core.values.history import LOG_FIELDS, VERSION_FIELDS
 from cdc_core.values.merges import DELETED_AT_FIELD, METADATA_FIELDS, UNREPRESENTABLE_TABLE
@@ -107,12 +107,12 @@ class Definitions:
         self.run(client, f"ALTER TABLE {qualified(client, old)} RENAME TO {DUCKDB.quote(new)}")
 
     def rename_unrepresentable(self, client: Any, rename: Rename) -> None:
-        cells = qualified(client, UNREPRESENTABLE_TABLE)
-        self.run(client, merge_sql.renaming_cells(DUCKDB, rename, cells))
+        values = qualified(client, UNREPRESENTABLE_TABLE)
+        self.run(client, unrepresentable_sql.renaming(DUCKDB, rename, values))
 
     def forget_unrepresentable(self, client: Any, table: str) -> None:
-        cells = qualified(client, UNREPRESENTABLE_TABLE)
-        self.run(client, f"DELETE FROM {cells} WHERE {merge_sql.cells_of(DUCKDB, table)}")
+        values = qualified(client, UNREPRESENTABLE_TABLE)
+        self.run(client, unrepresentable_sql.forgetting(DUCKDB, table, values))
 
     def is_plain(self, client: Any, table: str) -> bool:
         """Whether users have added nothing to the table."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adapters.dlt_destination.columns import all_fields
-from adapters.dlt_destination.sql import history_sql, merge_sql
+from adapters.dlt_destination.sql import history_sql, merge_sql, unrepresentable_sql
 from adapters.dlt_destination.table_steps import StagedHistory, StagedMerge, StagedUnrepresentable
 from cdc_core.values.merges import (
     DELETE,
@@ -62,7 +62,7 @@ def statements_of(
             found = history_sql.step_merge(dialect, part, staged, relation, held)
             return history(dialect, found.rules, found.source, relation(found.name))
         case StagedUnrepresentable():
-            return cells(dialect, staged, relation(UNREPRESENTABLE_TABLE))
+            return unrepresentable(dialect, staged, relation(UNREPRESENTABLE_TABLE))
     raise AssertionError(step)
 
 
@@ -171,10 +171,10 @@ def multiset(dialect: Dialect, merge: MultisetMerge, staged: str, target: str) -
     ]
 
 
-def cells(dialect: Dialect, staged: str, target: str) -> list[str]:
+def unrepresentable(dialect: Dialect, staged: str, target: str) -> list[str]:
     """Insert the unrepresentable values that are not stored yet."""
-    rules = merge_sql.cells_rules(dialect)
-    source = merge_sql.cells_source(dialect, staged)
+    rules = unrepresentable_sql.rules(dialect)
+    source = unrepresentable_sql.source(dialect, staged)
     absent = f"NOT EXISTS (SELECT 1 FROM {target} AS t WHERE {rules.on})"
     return [f"{_insert(dialect, rules, target)} FROM ({source}) AS s WHERE {absent}"]
 

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -24,9 +23,7 @@ from cdc_core.values.merges import (
     OP_COLUMN,
     REF_COLUMN,
     UNCHANGED_COLUMN,
-    UNREPRESENTABLE_SCHEMA,
     UPSERT,
-    TableRename,
 )
 
 if TYPE_CHECKING:
@@ -34,12 +31,9 @@ if TYPE_CHECKING:
 
     from adapters.dlt_destination.sql.dialect import Dialect
     from cdc_core.values.lsn import Lsn
-    from cdc_core.values.merges import ColumnRename, KeyedMerge, MultisetMerge, Replacement
+    from cdc_core.values.merges import KeyedMerge, MultisetMerge, Replacement
 
 METADATA = tuple(f.name for f in METADATA_FIELDS)
-
-#: The columns that identify a row in the table of unrepresentable values.
-CELL_IDENTITY = ("table_name", "column_name", "key", "value_text", LSN_COLUMN)
 
 #: A row that a user wrote can lack an LSN; it then counts as older than any change.
 _HELD_LSN = f"COALESCE(t.{LSN_COLUMN}, 0)"
@@ -159,7 +153,7 @@ def kept_from(dialect: Dialect, step: Replacement, held: pa.Schema, table: str, 
             return value
         return f"CASE WHEN isnan({value}) THEN CAST('NaN' AS DOUBLE) ELSE {value} END"
 
-    same = _all_equal(
+    same = all_equal(
         [comparable(name, values[name]) for name in step.key],
         "=",
         [comparable(name, dialect.column("n", name)) for name in step.key],
@@ -242,7 +236,7 @@ def multiset_rules(dialect: Dialect, merge: MultisetMerge) -> MergeRules:
         )
     ]
     new = content_values(dialect, schema, merge.content, "s")
-    same = _all_equal(held, dialect.null_safe_equal, new)
+    same = all_equal(held, dialect.null_safe_equal, new)
     return MergeRules(
         on=f"s.{OP_COLUMN} = '{DELETE}' AND {same}",
         delete_if=f"s.{OP_COLUMN} = '{DELETE}'",
@@ -317,59 +311,9 @@ def multiset_source(dialect: Dialect, merge: MultisetMerge, staged: str, target:
     )
 
 
-def cells_rules(dialect: Dialect) -> MergeRules:
-    """Rules for `cells_source`: insert the unrepresentable values that are not stored yet."""
-    return MergeRules(
-        on=_all_equal(
-            [dialect.column("t", name) for name in CELL_IDENTITY],
-            "=",
-            [dialect.column("s", name) for name in CELL_IDENTITY],
-        ),
-        insert={name: dialect.column("s", name) for name in UNREPRESENTABLE_SCHEMA.names},
-    )
-
-
-def cells_source(dialect: Dialect, staged: str) -> str:
-    once = ", ".join(dialect.quote(name) for name in CELL_IDENTITY)
-    committed = f"MAX({COMMITTED_AT_COLUMN}) AS {COMMITTED_AT_COLUMN}"
-    return f"SELECT {once}, {committed} FROM {staged} AS f GROUP BY {once}"
-
-
 def older_than(lsn: str) -> str:
     """Return the condition that a target row is older than the expression `lsn`."""
     return f"{_HELD_LSN} < {lsn}"
-
-
-def renamed_cells(
-    dialect: Dialect, rename: ColumnRename | TableRename
-) -> tuple[dict[str, str], str]:
-    """Return how a rename changes the table of unrepresentable values: new values by column, and
-    the condition for the rows. The change is idempotent."""
-    old, new = dialect.literal(rename.old), dialect.literal(rename.new)
-    table, column, key = map(dialect.quote, ("table_name", "column_name", "key"))
-    if isinstance(rename, TableRename):
-        return {table: new}, f"{table} = {old}"
-    # In JSON, a quoted text followed by a colon can only be a name.
-    old_name, new_name = (
-        dialect.literal(f"{json.dumps(name, ensure_ascii=False)}: ")
-        for name in (rename.old, rename.new)
-    )
-    values = {
-        column: f"CASE WHEN {column} = {old} THEN {new} ELSE {column} END",
-        key: f"REPLACE({key}, {old_name}, {new_name})",
-    }
-    return values, f"{table} = {dialect.literal(rename.table)}"
-
-
-def renaming_cells(dialect: Dialect, rename: ColumnRename | TableRename, target: str) -> str:
-    values, where = renamed_cells(dialect, rename)
-    assigned = ", ".join(f"{name} = {value}" for name, value in values.items())
-    return f"UPDATE {target} SET {assigned} WHERE {where}"
-
-
-def cells_of(dialect: Dialect, table: str) -> str:
-    """Return the condition for a table's rows in the table of unrepresentable values."""
-    return f"{dialect.quote('table_name')} = {dialect.literal(table)}"
 
 
 def _before(truncated_at: Lsn | None) -> str | None:
@@ -385,7 +329,7 @@ def same_key(dialect: Dialect, schema: pa.Schema, key: Sequence[str], left: str,
             return column
         return f"CASE WHEN isnan({column}) THEN CAST('NaN' AS DOUBLE) ELSE {column} END"
 
-    return _all_equal([value(left, n) for n in key], "=", [value(right, n) for n in key])
+    return all_equal([value(left, n) for n in key], "=", [value(right, n) for n in key])
 
 
 def key_values(dialect: Dialect, schema: pa.Schema, key: Sequence[str], alias: str) -> list[str]:
@@ -408,7 +352,7 @@ def same_content(
     dialect: Dialect, schema: pa.Schema, names: Sequence[str], left: str, right: str
 ) -> str:
     """Compare all these columns; see `content_values`."""
-    return _all_equal(
+    return all_equal(
         content_values(dialect, schema, names, left),
         dialect.null_safe_equal,
         content_values(dialect, schema, names, right),
@@ -445,7 +389,7 @@ def _is_floating(schema: pa.Schema, name: str) -> bool:
     return bool(pa.types.is_floating(schema.field(name).type))
 
 
-def _all_equal(left: Sequence[str], operator: str, right: Sequence[str]) -> str:
+def all_equal(left: Sequence[str], operator: str, right: Sequence[str]) -> str:
     terms = [f"({one} {operator} {other})" for one, other in zip(left, right, strict=True)]
     return " AND ".join(terms) or "1 = 1"
 
