@@ -9,6 +9,7 @@ from benchmarks import data
 from benchmarks.bench import Contender
 from benchmarks.ours import Pgbronze
 from benchmarks.peers.choice import peers_on_table
+from benchmarks.scenarios.changes import ALONE, DUCKDB_FILE
 from benchmarks.yardsticks import psql_copy
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def snapshot(bench: Bench) -> CaseResult:
                 lambda: table_to_parquet(ours),
                 bench.repeat,
             ),
+            Contender(ALONE, DUCKDB_FILE, ours.duckdb_alone, bench.repeat),
             *peers_on_table(bench, TABLE, rows),
         ]
         about = f"{rows:,} rows of ten columns of one table"

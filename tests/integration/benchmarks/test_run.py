@@ -19,7 +19,7 @@ def test_command_measures_and_keeps_results(tmp_path, capsys):
     assert [case.name for case in report.cases] == ["inserts", "snapshot", "latency"]
     inserts, snapshot, latency = report.cases
     assert [figure.rows for figure in inserts.figures] == [400] * 4
-    assert [figure.rows for figure in snapshot.figures] == [1000] * 3
+    assert [figure.rows for figure in snapshot.figures] == [1000] * 4
     assert [figure.rows for figure in latency.figures] == [500]
     for case in report.cases:
         for figure in case.figures:

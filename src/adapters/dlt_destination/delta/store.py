@@ -88,7 +88,9 @@ class DeltaStore(Definitions, RowsInFiles, StoreDefaults):
         self.statements = 0
         self._bucket_url = bucket_url
         self._credentials = credentials
-        self._options = {name: dict(table) for name, table in options.items() if table is not None}
+        self._options: dict[str, Any] = {
+            name: dict(table) for name, table in options.items() if table is not None
+        }
 
     def factory(self, run: Run) -> Any:
         from adapters.dlt_destination.dlt.state_factory import state_factory

@@ -59,11 +59,18 @@ class StateClient:
 
 
 def state_factory(
-    name: str, store: TableStore, run: Run, mixins: tuple[type, ...], **settings: Any
+    name: str,
+    store: TableStore,
+    run: Run,
+    mixins: tuple[type, ...],
+    *,
+    keeps_credentials: bool = False,
+    **settings: Any,
 ) -> Any:
     """Return dlt's destination factory of that name; its clients know the run and have `mixins`.
 
-    `settings` are the arguments of dlt's factory.
+    `settings` are the arguments of dlt's factory. `keeps_credentials`: all clients share the
+    credentials, and with them the connection. dlt would look them up eight times in each load.
     """
     base: Any = getattr(dlt.destinations, name)
     original = base(**settings)
@@ -90,6 +97,9 @@ def state_factory(
             again."""
             if initial_config is not None and initial_config.is_resolved():
                 return initial_config
-            return super().configuration(initial_config, accept_partial)
+            found = super().configuration(initial_config, accept_partial)
+            if keeps_credentials and found.is_resolved():
+                self.config_params["credentials"] = found.credentials
+            return found
 
     return Factory(**settings)

@@ -74,6 +74,7 @@ class DuckDbStore(RowsInTables, StoreDefaults):
             self,
             run,
             (StateInTables, OpensFile),
+            keeps_credentials=True,
             credentials=self._credentials,
             destination_name="duckdb",
         )
