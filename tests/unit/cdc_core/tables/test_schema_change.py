@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
@@ -12,13 +13,23 @@ from cdc_core.tables.message_columns import has_names, resolve_columns
 from cdc_core.tables.schema_change import (
     evolve,
     first_state,
+    hides_more,
+    masked_otherwise,
     redefined,
+    rules_changed,
+    state_when_read,
     widens,
 )
-from cdc_core.values.checkpoint import FormerColumns
+from cdc_core.values.checkpoint import FormerColumns, TableStatus
 from cdc_core.values.fingerprint import Fingerprint
 from cdc_core.values.lsn import Lsn
+from cdc_core.values.merges import ColumnRename
 from cdc_core.values.relation import Column, Relation, ReplicaIdentity, TableName
+from cdc_core.values.table_rules import ColumnRule, TableRules
+
+if TYPE_CHECKING:
+    from cdc_core.values.checkpoint import TableState
+    from cdc_core.values.table_rules import History
 
 ID = Column("id", pa.int64(), 20, attnum=1)
 TEXT, CIDR, INET, VARCHAR, DOMAIN = 25, 650, 869, 1043, 16400
@@ -196,3 +207,181 @@ def test_a_message_has_the_names_of_now_or_of_a_moment_before() -> None:
         relation = table(Column(name, pa.string(), TEXT, attnum=2)).relation
         assert has_names(relation, state, [former]) is known
     assert not has_names(table(Column("old", pa.string(), TEXT, attnum=2)).relation, state, [])
+
+
+def text(name: str, attnum: int, rule: ColumnRule = ColumnRule.KEEP) -> Column:
+    return Column(name, pa.string(), TEXT, attnum=attnum, rule=rule)
+
+
+def loaded(*columns: Column, **changes: Any) -> TableState:
+    return replace(first_state(table(*columns), "t", Lsn(1)), **changes)
+
+
+def test_a_table_that_is_not_streamed_says_why() -> None:
+    assert first_state(table(), "t", Lsn(1)).status is TableStatus.STREAMING
+    state = first_state(replace(table(), not_streamed="it has no key"), "t", Lsn(1))
+    assert (state.status, state.reason) == (TableStatus.NOT_STREAMED, "it has no key")
+
+
+@pytest.mark.parametrize(
+    ("history", "key", "reread"),
+    [
+        (("log",), (), "a column was dropped"),
+        (("log",), ("id",), ""),
+        ((), (), ""),
+        (("scd2",), ("id",), ""),
+    ],
+)
+def test_a_dropped_column_of_a_table_whose_log_has_no_key(
+    history: tuple[History, ...], key: tuple[str, ...], reread: str
+) -> None:
+    rules = TableRules(history=history)
+
+    def described(*columns: Column) -> SourceTable:
+        found = replace(table(*columns), rules=rules)
+        return replace(found, relation=replace(found.relation, key=key))
+
+    before = first_state(described(text("a", 2)), "t", Lsn(1))
+    evolution = evolve(before, described())
+    assert evolution.changes == ("column a dropped",)
+    assert evolution.reread == reread
+    # Later comparisons do not report it again.
+    again = evolve(evolution.state, described(text("b", 3)))
+    assert (again.changes, again.reread) == (("column b added",), "")
+
+
+def test_an_added_column_that_is_not_read_needs_no_values() -> None:
+    hidden = replace(text("g", 2, ColumnRule.NULL), has_default=True)
+    before = first_state(table(unsent=(2, 3)), "t", Lsn(1))
+    assert evolve(before, table(hidden)).reread == ""
+    evolution = evolve(before, table(hidden, text("h", 3)))
+    assert evolution.reread == "column h was not sent before"
+
+
+@pytest.mark.parametrize("unseen", [False, True])
+@pytest.mark.parametrize("last_column", [2, 3])
+def test_a_dropped_columns_name_may_have_been_borrowed(unseen: bool, last_column: int) -> None:
+    before = first_state(table(text("a", 2), last_column=2), "t", Lsn(1))
+    now = table(last_column=last_column)
+    borrowed = unseen and last_column == 3
+    reread = "another column may have had the name a for a while" if borrowed else ""
+    assert evolve(before, now, unseen_rows=unseen).reread == reread
+    assert evolve(before, now).reread == ""
+    # Nothing has been dropped, or it was before.
+    kept = table(text("a", 2), text("b", 3), last_column=3)
+    assert evolve(before, kept, unseen_rows=True).reread == ""
+    dropped = evolve(before, table(last_column=2)).state
+    assert evolve(dropped, table(last_column=3), unseen_rows=True).reread == ""
+
+
+def test_a_dropped_columns_name_that_another_has_now() -> None:
+    before = evolve(loaded(text("a", 2)), table()).state
+    evolution = evolve(before, table(text("a", 3)))
+    assert evolution.reread == "column a was dropped, and another one has its name"
+    assert [column.target for column in evolution.state.columns] == ["id", "a", "a_2"]
+
+
+def test_two_columns_that_get_names_of_each_other_do_not_share_one() -> None:
+    evolution = evolve(loaded(text("a", 2), text("b", 3)), table(text("b", 2), text("A", 3)))
+    assert [column.target for column in evolution.state.columns] == ["id", "b", "A"]
+    assert evolution.reread == "columns took one another's names"
+    added = evolve(loaded(), table(text("a", 2), text("A", 3)))
+    assert [column.target for column in added.state.columns] == ["id", "a", "A_2"]
+
+
+def test_a_renamed_column_is_renamed_in_the_table_and_its_history() -> None:
+    before = loaded(text("a", 2), rules=TableRules(history=("log", "scd2")))
+    after = replace(table(text("b", 2)), rules=before.rules)
+    evolution = evolve(before, after)
+    assert evolution.renames == tuple(
+        ColumnRename(name, "a", "b") for name in ("t", "t_history", "t_scd2")
+    )
+    assert evolution.reread == ""
+    excluded = loaded(text("a", 2, ColumnRule.EXCLUDE))
+    assert evolve(excluded, table(text("b", 2, ColumnRule.EXCLUDE))).renames == ()
+
+
+def test_a_table_that_is_read_again_follows_its_columns() -> None:
+    state, renames = state_when_read(None, table(text("a", 2)), "new", Lsn(5))
+    assert (state.target, state.snapshot_lsn, renames) == ("new", Lsn(5), ())
+    before = loaded(text("a", 2), text("b", 3), text("c", 4), next_image=7)
+    # `a` is dropped, and `b` gets its name; `c` is dropped; `d` is new.
+    state, renames = state_when_read(before, table(text("a", 3), text("d", 5)), "moved", Lsn(5))
+    assert (state.target, state.snapshot_lsn, state.next_image) == ("moved", Lsn(5), 7)
+    columns = [(column.attnum, column.target, column.dropped) for column in state.columns]
+    assert columns == [(1, "id", False), (3, "a", False), (4, "c", True), (5, "d", False)]
+    # The table still has the former `a`, so `b` cannot be renamed to it; all values are replaced.
+    assert renames == ()
+    _, renames = state_when_read(loaded(text("b", 3)), table(text("a", 3)), "t", Lsn(5))
+    assert renames == (ColumnRename("t", "b", "a"),)
+
+
+KEEP, HASH, LAST4 = ColumnRule.KEEP, ColumnRule.HASH, ColumnRule.LAST4
+NULL, EXCLUDE = ColumnRule.NULL, ColumnRule.EXCLUDE
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "hides", "otherwise"),
+    [
+        (KEEP, KEEP, False, False),
+        (KEEP, HASH, True, True),
+        (KEEP, NULL, True, True),
+        (KEEP, EXCLUDE, True, False),
+        (HASH, KEEP, False, True),
+        (HASH, HASH, False, False),
+        (HASH, LAST4, False, True),
+        (LAST4, LAST4, False, False),
+        (EXCLUDE, KEEP, False, False),
+        (EXCLUDE, HASH, False, False),
+        (KEEP, ColumnRule.VARIANT, False, False),
+    ],
+)
+def test_rules_that_hide_more_or_show_values_otherwise(
+    before: ColumnRule, now: ColumnRule, hides: bool, otherwise: bool
+) -> None:
+    one, other = loaded(text("a", 2, before), text("z", 3)), loaded(text("a", 2, now), text("z", 3))
+    assert hides_more(one, other) is hides
+    assert masked_otherwise(one, other) == ({"a"} if otherwise else set())
+    # A column that was not there before.
+    assert masked_otherwise(loaded(), loaded(text("a", 2, now))) == set()
+    assert not hides_more(loaded(), loaded(text("a", 2, now)))
+
+
+def test_another_mask_key_shows_hashes_otherwise_and_nothing_else() -> None:
+    columns = text("a", 2, HASH), text("b", 3, LAST4), text("c", 4)
+    one = loaded(*columns, rules=TableRules(key_mark="one"))
+    other = loaded(*columns, rules=TableRules(key_mark="other"))
+    assert masked_otherwise(one, other) == {"a"}
+    assert masked_otherwise(one, one) == set()
+
+
+def test_a_mask_follows_a_column_by_number_and_counts_for_the_name_it_takes() -> None:
+    before = loaded(text("a", 2, HASH), text("b", 3))
+    # `a` was renamed to `b` and shows its values; the former `b` is gone.
+    renamed = replace(loaded(text("B", 2)), oid=before.oid)
+    assert masked_otherwise(before, renamed) == {"B"}
+    # Of another table in this place, only the names are the same.
+    another = replace(loaded(text("x", 2), text("b", 3, HASH)), oid=99)
+    assert masked_otherwise(before, another) == {"b"}
+    assert masked_otherwise(before, replace(loaded(text("x", 2)), oid=99)) == set()
+
+
+@pytest.mark.parametrize(
+    ("stored", "rule", "changed"),
+    [
+        (KEEP, KEEP, False),
+        (KEEP, NULL, True),
+        (HASH, KEEP, False),
+        (HASH, NULL, True),
+        (EXCLUDE, KEEP, False),
+        (EXCLUDE, HASH, False),
+    ],
+)
+def test_rules_of_a_column_that_the_source_has_dropped(
+    stored: ColumnRule, rule: ColumnRule, changed: bool
+) -> None:
+    """Its values cannot be read again: only a rule that hides them more changes anything."""
+    before = evolve(loaded(text("a", 2, stored)), table()).state
+    now = replace(table(), rules=TableRules(rule_for=lambda _: rule))
+    assert rules_changed(before, now) is changed
+    assert rules_changed(loaded(), now) is False
