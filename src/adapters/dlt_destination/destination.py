@@ -71,9 +71,9 @@ class DltDestination:
     """Implements `cdc_core.ports.destination.Destination`.
 
     A dlt pipeline is opened in a new folder when it is first needed (by a load, or by anything that
-    the store cannot read without dlt), and again after an error: a
-    failed package is never loaded later, and the contents of the dataset are read again. Rows that
-    were stored or staged stay until the run ends.
+    the store cannot read without dlt), and again after an error: a failed package is never loaded
+    later, and the contents of the dataset are read again. Rows that were stored or staged stay
+    until the run ends.
     """
 
     def __init__(self, store: TableStore, settings: PipelineSettings) -> None:
