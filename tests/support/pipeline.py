@@ -1,4 +1,8 @@
-"""The product as its users run it: the command as a process, or the use cases in a service."""
+"""The product as its users run it: the command as a process, or the use cases in a service.
+
+`Pipeline` forks its processes from one that has imported the product, `Installed` starts the
+console script, and `InProcess` runs in the process of the tests.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from unittest import mock
+
+from tests.support.forked import Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,16 +54,8 @@ class Pipeline:
             | settings
         )
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [COMMAND, *arguments],
-            env=self.environment,
-            cwd=self.lake.path,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    def start(self, *arguments: str) -> Process | subprocess.Popen[str]:
+        return Process(arguments, self.environment, self.lake.path)
 
     def run(self, *arguments: str, code: int = 0) -> str:
         process = self.start(*arguments)
@@ -93,6 +91,21 @@ class Pipeline:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+class Installed(Pipeline):
+    """As `Pipeline`, by the console script: with its own interpreter and all of its imports."""
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [COMMAND, *arguments],
+            env=self.environment,
+            cwd=self.lake.path,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 class InProcess(Pipeline):

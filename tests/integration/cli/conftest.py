@@ -18,6 +18,7 @@ import pytest
 from adapters.embedded_postgres import EmbeddedPostgres
 from entrypoints.cli.main import main
 from entrypoints.output.log import redact
+from tests.support.forked import Process
 from tests.support.postgres import BIN
 
 if TYPE_CHECKING:
@@ -77,8 +78,13 @@ class Shop:
         assert code is None or found == code, captured.err
         return outcome
 
-    def spawn(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
-        """The command as a process of its own."""
+    def spawn(self, *arguments: str, **environ: str) -> Process:
+        """The command as a process of its own, which has its imports behind it."""
+        environment = {**os.environ, **self.environ, **environ}
+        return Process(arguments, environment, self.folder, apart=True, session=False)
+
+    def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+        """As `spawn`, but with its own interpreter and all of its imports."""
         return subprocess.Popen(
             [sys.executable, "-m", "entrypoints.cli.main", *arguments],
             # A shell's background job, which the tests may be, ignores it.

@@ -218,7 +218,7 @@ def test_follow_that_is_stopped_while_it_starts_ends_cleanly(shop, number):
 
     for begun in (imports, connects):
         before = sessions()
-        with shop.spawn("cdc", "--follow") as process:
+        with shop.start("cdc", "--follow") as process:
             _wait(partial(begun, process))
             process.send_signal(number)
             _, error = process.communicate(timeout=30)
@@ -248,7 +248,7 @@ def test_snapshot_that_is_terminated_is_taken_again(shop):
 
 
 def test_interrupted_demo_leaves_nothing_running(shop):
-    with shop.spawn("demo") as process:
+    with shop.start("demo") as process:
         port = None
         while port is None:
             port = re.search(r"start PostgreSQL: .* port (\d+)", process.stdout.readline())

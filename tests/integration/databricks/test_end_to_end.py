@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from tests.support.lakes import WarehouseLake
-from tests.support.pipeline import Pipeline
+from tests.support.pipeline import Installed, Pipeline
 from tests.support.workload import TABLES, Workload, assert_equal
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def test_from_the_first_snapshot_to_the_cleanup(
 ) -> None:
     """With conflicts and dropped connections on the way."""
     lake = WarehouseLake(warehouse, tmp_path)
-    pipeline = Pipeline(database, lake)
+    pipeline = Installed(database, lake)
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(TABLES)
         workload = Workload(connection, seed=13)

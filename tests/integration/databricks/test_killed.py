@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.integration.databricks.test_faults import ROWS, changes, snapshot
+from tests.support.bundle import ROOT
+from tests.support.forked import Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +69,8 @@ def test_a_killed_run_is_run_again(
     # Tables are loaded side by side; none of a snapshot's may be done when the run is killed.
     warehouse.add_fault(statement, "hold", times=2 if statement == "INSERT OVERWRITE" else 1)
     arguments = [warehouse.to_json(), str(tmp_path / "work"), batch, str(in_one_transaction)]
-    process = subprocess.Popen([sys.executable, "-c", _RUN, *arguments])
+    environment = {**os.environ, "PIPELINE__DESTINATION": "databricks"}
+    process = Process(arguments, environment, ROOT, script=_RUN, inherit=True)
     try:
         give_up = time.monotonic() + 60
         while not any(fault["fired"] for fault in warehouse.faults()):

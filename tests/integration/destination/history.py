@@ -108,5 +108,9 @@ def load_all(destination: Destination) -> None:
             destination.load(batch(step), Checkpoint(SOURCE, Lsn(step)))
 
 
-if __name__ == "__main__":
+def main() -> None:
     load_all(open_destination(sys.argv[1], Path(sys.argv[2])))
+
+
+if __name__ == "__main__":
+    main()

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.integration.destination import history
+from tests.support.bundle import ROOT
+from tests.support.forked import Process
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cdc_core.ports.destination import Destination
 
 KILLS = 3
 
 
-def start(kind: str, folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.integration.destination.history", kind, str(folder)]
-    root = Path(__file__).parents[3]
-    return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
+def start(kind: str, folder: Path) -> Process:
+    environment = {**os.environ, "PIPELINE__DESTINATION": kind}
+    script = "from tests.integration.destination import history; history.main()"
+    return Process([kind, str(folder)], environment, ROOT, script=script)
 
 
 @pytest.mark.parametrize("kind", ["duckdb", "delta", "databricks"])

@@ -23,9 +23,10 @@ from tests.support.proxy import Proxy
 from tests.support.workload import TABLES, Workload, assert_equal
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
     from pathlib import Path
+
+    from tests.support.forked import Process
 
 CONFIRMED = "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE database = %s"
 
@@ -38,7 +39,7 @@ def until(found: Callable[[], bool]) -> None:
     raise AssertionError("it does not come")
 
 
-def follow(pipeline: Pipeline, connection: psycopg.Connection) -> subprocess.Popen[str]:
+def follow(pipeline: Pipeline, connection: psycopg.Connection) -> Process:
     """A run that follows, and has loaded something."""
 
     def confirmed() -> object:
@@ -52,7 +53,7 @@ def follow(pipeline: Pipeline, connection: psycopg.Connection) -> subprocess.Pop
     return process
 
 
-def failed(process: subprocess.Popen[str]) -> str:
+def failed(process: Process) -> str:
     """The only line that a run ended with."""
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1, output

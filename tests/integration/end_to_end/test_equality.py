@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import oracle
 from tests.support.lakes import LocalLake, WarehouseLake, lake_of
-from tests.support.pipeline import Pipeline, Service
+from tests.support.pipeline import Installed, Pipeline, Service
 from tests.support.workload import TABLES, Workload, assert_equal
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ def test_killed_at_any_moment_and_run_again_is_equal(
         connection.execute(TABLES)
         workload = Workload(connection, seed=2)
         workload.run(20)
-        pipeline.killed("snapshot", after=chance.uniform(1.0, 2.5))
+        pipeline.killed("snapshot", after=chance.uniform(0.1, 1.6))
         pipeline.call("snapshot")
         assert_equal(connection, lake)
         for _ in range(4):
             workload.run(60)
-            pipeline.killed("cdc", after=chance.uniform(0.8, 3.0))
+            pipeline.killed("cdc", after=chance.uniform(0.05, 1.6))
             workload.run(5)
         pipeline.call("cdc")
         assert_equal(connection, lake)
@@ -83,7 +83,7 @@ def test_following_keeps_up_and_ends_cleanly(database: str, tmp_path: Path) -> N
 
 
 def test_the_slot_follows_the_data(database: str, tmp_path: Path) -> None:
-    pipeline = Pipeline(database, LocalLake("duckdb", tmp_path))
+    pipeline = Installed(database, LocalLake("duckdb", tmp_path))
     query = "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = 'dlt_cdc_slot'"
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(TABLES)

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -15,6 +13,7 @@ import psycopg
 import pytest
 
 from adapters.dlt_destination.databricks.volume_staging import VOLUME
+from tests.support.forked import Process
 from tests.support.lakes import LocalLake, WarehouseLake, lake_of
 from tests.support.pipeline import Pipeline
 
@@ -56,10 +55,7 @@ def test_a_killed_snapshot_continues(postgres: Server, tmp_path: Path) -> None:
             )
             connection.execute(f"ALTER TABLE {name} ADD PRIMARY KEY (id)".encode())
         pipeline = Pipeline(dsn, lake)
-        command = [sys.executable, "-c", TABLE_BY_TABLE]
-        process = subprocess.Popen(
-            command, env=pipeline.environment, cwd=tmp_path, start_new_session=True
-        )
+        process = Process([], pipeline.environment, tmp_path, script=TABLE_BY_TABLE, inherit=True)
         give_up = time.monotonic() + 60
         while len(list(loads.glob("*.jsonl"))) < LOADS and time.monotonic() < give_up:
             assert process.poll() is None
@@ -122,9 +118,8 @@ def test_a_killed_snapshot_continues_within_a_table(
         for statement in LARGE.split(";"):
             connection.execute(statement.encode())
         pipeline = Pipeline(dsn, lake)
-        command = [sys.executable, "-c", PART_BY_PART]
-        killed = subprocess.run(command, env=pipeline.environment, cwd=tmp_path, check=False)
-        assert killed.returncode == -signal.SIGKILL
+        killed = Process([], pipeline.environment, tmp_path, script=PART_BY_PART, inherit=True)
+        assert killed.wait(120) == -signal.SIGKILL
         # A key in a part that is kept, of a row whose long value does not change; a row of another
         # such part; values of rows that nobody has read.
         connection.execute("UPDATE large SET id = id + 10000 WHERE id = 50")
