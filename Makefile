@@ -16,7 +16,7 @@ imports:
 	uv run lint-imports
 
 test:
-	uv run pytest -n 2 --dist loadfile
+	uv run pytest -n 3 --dist loadfile
 
 # Every reachable state of the models, and what goes wrong without each guard.
 model:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadFileScheduling
 
 from tests.support import chromium, container_engine, pgbouncer
 from tests.support import spark as spark_support
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 # seconds each.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# Java lives for a minute here: its second compiler would cost more than it saves.
+for _name in ("SPARK_SUBMIT_OPTS", "SPARK_LAUNCHER_OPTS"):
+    os.environ.setdefault(_name, "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
 # The same examples each time; others by `--hypothesis-profile=search`.
 settings.register_profile(
@@ -38,6 +43,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=80,
         help="random transactions of the test of history against triggers",
     )
+
+
+class OneWorkerForSpark(LoadFileScheduling):
+    """A file goes to one worker. So do all files of Spark, whose tests share one Java process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        spark = "tests/integration/spark/"
+        return spark if nodeid.startswith(spark) else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneWorkerForSpark | None:
+    return OneWorkerForSpark(config, log) if config.option.dist == "loadfile" else None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
