@@ -40,11 +40,11 @@ def clean_environment(folder: Path, wheel: Path, version: str) -> CleanEnvironme
     shipped = constraints.shipped(version)
     needed = [*(constraints.resolved().keys() & shipped.keys()), "ipython"]
     python = folder / "venv" / "bin" / "python"
-    _uv("venv", "--python", _interpreter(), str(folder / "venv"))
+    uv("venv", "--python", _interpreter(), str(folder / "venv"))
     install = ("pip", "install", "--python", str(python))
-    _uv(*install, *needed, "--constraints", str(constraints.shipped_file(version)))
-    _uv(*install, str(wheel), "-r", str(constraints.CONSTRAINTS))
-    frozen = _uv("pip", "freeze", "--python", str(python)).splitlines()
+    uv(*install, *needed, "--constraints", str(constraints.shipped_file(version)))
+    uv(*install, str(wheel), "-r", str(constraints.CONSTRAINTS))
+    frozen = uv("pip", "freeze", "--python", str(python)).splitlines()
     return CleanEnvironment(python, dict(line.split("==") for line in frozen if "==" in line))
 
 
@@ -58,9 +58,17 @@ def _interpreter() -> str:
     )
 
 
-def _uv(*arguments: str) -> str:
+def uv(*arguments: str) -> str:
+    """What `uv` prints."""
+    # A module is compiled when it is first imported, not all of them at the start: few are.
+    environment = {k: v for k, v in os.environ.items() if k != "UV_COMPILE_BYTECODE"}
     done = subprocess.run(
-        ["uv", *arguments, "--quiet"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["uv", *arguments, "--quiet"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -12,7 +12,12 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -47,7 +52,8 @@ def locked() -> dict[str, str]:
     return _resolved(_uv("export", "--frozen", "--quiet", *options))
 
 
-def resolved() -> dict[str, str]:
+@cache
+def resolved() -> Mapping[str, str]:
     """All that the wheel needs, with the versions of the first environment that has them."""
     installed = map(shipped, reversed(ENVIRONMENTS))
     known = {name: version for pinned in installed for name, version in pinned.items()}

@@ -27,7 +27,7 @@ from databricks.sdk import WorkspaceClient
 from adapters.pgoutput.slot.writer_lock import take_writer_lock
 from tests.support import constraints
 from tests.support.bundle import jobs, parameters, tasks
-from tests.support.clean_environment import CleanEnvironment, built_wheel, clean_environment
+from tests.support.clean_environment import CleanEnvironment, built_wheel, clean_environment, uv
 from tests.support.delta_live_tables import in_the_way
 from tests.support.lakes import WarehouseLake
 from tests.support.workload import TABLES, Workload, assert_equal
@@ -269,13 +269,12 @@ def test_the_jobs_run_without_a_warehouse(
     """Their own Spark sessions run the statements."""
     environment = request.node.callspec.params["serverless"]
     client = tmp_path / "client"
-    subprocess.run(
-        ["uv", "pip", "install", "--quiet", "--target", str(client),
-         "--python", str(workspace.environment.python),
-         f"pyspark-client=={CLIENTS[environment]}.*",
-         "--constraints", str(constraints.shipped_file(environment))],
-        check=True,
-    )  # fmt: skip
+    uv(
+        *("pip", "install", "--target", str(client)),
+        *("--python", str(workspace.environment.python)),
+        f"pyspark-client=={CLIENTS[environment]}.*",
+        *("--constraints", str(constraints.shipped_file(environment))),
+    )
     warehouse = workspace.warehouse
     session = SESSION.format(
         client=str(client), remote=warehouse.spark_remote(), root=warehouse.root
