@@ -87,6 +87,8 @@ class Soak:
             connection.execute(
                 f"CREATE TABLE {PROGRESS} (round int, step int, PRIMARY KEY (round, step))".encode()
             )
+        # What the first command of all waits for says nothing of the pace.
+        self._run("--version", expected=(0,))
         begun = time.monotonic()
         self._run("snapshot", expected=(0,))
         self._pace = time.monotonic() - begun

@@ -79,7 +79,8 @@ def _import_all(kind: str) -> None:
 
 
 def _serve(requests: socket.socket) -> Callable[[], object] | None:
-    """In the server, None at the end of requests; in a child, the work to do."""
+    """In the server, None at the end of requests, when children that are left are killed; in a
+    child, the work to do."""
     woken, wakes = os.pipe()
     for end in (woken, wakes):
         os.set_blocking(end, False)
@@ -100,6 +101,8 @@ def _serve(requests: socket.socket) -> Callable[[], object] | None:
         if requests in ready:
             packet, streams, _, _ = socket.recv_fds(requests, 1 << 17, 4)
             if not packet:
+                for pid in children:
+                    os.kill(pid, signal.SIGKILL)
                 return None
             reports = socket.socket(fileno=streams.pop())
             pid = os.fork()
