@@ -965,7 +965,7 @@ class DestinationContract:
             destination.load(LoadBatch(merges=(merge,)), checkpoint(1))
             assert dict(destination.tables()) == {"orders": 1}
 
-    @pytest.mark.parametrize("way", ["replacement", "merge"])
+    @pytest.mark.parametrize("way", ["replacement", "merge", "soft delete"])
     def test_every_value_is_the_same_value(
         self, opened: Callable[[], Destination], way: str
     ) -> None:
@@ -988,8 +988,15 @@ class DestinationContract:
             table_of(target, rows)
             if way == "replacement"
             else LoadBatch(merges=(keyed(target, rows),))
+            if way == "merge"
+            else LoadBatch(
+                merges=(
+                    keyed(target, [{**row, "_cdc_op": "S"} for row in rows], soft_deletes=True),
+                )
+            )
         )
-        with self.load(opened, batch, batch if way == "merge" else EMPTY_BATCH) as destination:
+        again = EMPTY_BATCH if way == "replacement" else batch
+        with self.load(opened, batch, again) as destination:
             found = pa.concat_tables(destination.scan("typed", ["id", *VALUES])).sort_by("id")
             assert found.schema.types == target.schema.types
             for name, (_, values) in VALUES.items():

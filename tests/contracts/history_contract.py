@@ -1,4 +1,4 @@
-"""What every `Destination` promises of history tables and soft deletes."""
+"""What every `Destination` promises of history tables."""
 
 from __future__ import annotations
 
@@ -29,12 +29,10 @@ from cdc_core.values.merges import (
 )
 from tests.contracts.destination_contract import (
     ORDERS,
-    THEN,
     Content,
     checkpoint,
     content,
     keyed,
-    multiset,
     replacing,
     table_of,
 )
@@ -544,162 +542,6 @@ class HistoryContract:
             self.load(destination, steps=steps)
         assert content(destination, "sales_history", "_sort_by", "remark") == [(1, "a"), (2, "b")]
         assert content(destination, VERSIONS, "remark") == [("a",)]
-
-    # Soft deletes.
-
-    def test_a_soft_delete_marks_the_row(self, destination: Destination) -> None:
-        rows = [{"id": n, "note": "a", "doc": f"d{n}", "_cdc_lsn": 10 + n} for n in range(4)]
-        self.load(destination, merges=(keyed(ORDERS, rows, soft_deletes=True),))
-        gone = [
-            {"id": n, "_cdc_op": "D", "_cdc_lsn": 20, "_cdc_committed_at": time(20)}
-            for n in (0, 1, 8)
-        ]
-        batches = [
-            keyed(ORDERS, gone, soft_deletes=True),
-            keyed(
-                ORDERS,
-                [
-                    {"id": 1, "note": "b", "_cdc_lsn": 21, "_cdc_committed_at": THEN},
-                    {"id": 2, "_cdc_op": "D", "_cdc_lsn": 9, "_cdc_committed_at": time(9)},
-                    {"id": 0, "_cdc_op": "D", "_cdc_lsn": 22, "_cdc_committed_at": time(22)},
-                ],
-                soft_deletes=True,
-            ),
-        ]
-        names = ("id", "note", "doc", "_cdc_lsn", "_cdc_deleted_at")
-        self.load(destination, merges=(batches[0],))
-        assert content(destination, "orders", *names) == [
-            (0, "a", "d0", 20, time(20)),
-            (1, "a", "d1", 20, time(20)),
-            (2, "a", "d2", 12, None),
-            (3, "a", "d3", 13, None),
-        ]
-        for batch in (batches[1], *batches):
-            self.load(destination, merges=(batch,))
-            assert content(destination, "orders", *names) == [
-                (0, "a", "d0", 22, time(22)),
-                (1, "b", None, 21, None),
-                (2, "a", "d2", 12, None),
-                (3, "a", "d3", 13, None),
-            ]
-        (columns,) = destination.columns(["orders"]).values()
-        own = [name for name in columns if not name.startswith("_dlt")]
-        metadata = [*(f.name for f in METADATA_FIELDS), "_cdc_deleted_at"]
-        assert own == [*ORDERS.schema.names, *metadata]
-
-    def test_a_moved_row_keeps_its_values_with_soft_deletes(self, destination: Destination) -> None:
-        first = keyed(
-            ORDERS,
-            [{"id": 1, "note": "a", "doc": "big", "_cdc_lsn": 10}],
-            soft_deletes=True,
-        )
-        moved = keyed(
-            ORDERS,
-            [
-                {"id": 1, "_cdc_op": "D", "_cdc_lsn": 20, "_cdc_committed_at": time(20)},
-                {"id": 2, "note": "b", "_cdc_lsn": 20, "_cdc_unchanged": ".2.", "_cdc_ref": 0},
-                {"id": 2, "_cdc_op": "H", "_cdc_lsn": 20, "_cdc_ref": 0},
-                {"id": 1, "_cdc_op": "H", "_cdc_lsn": 0, "_cdc_ref": 0},
-            ],
-            unchanged_columns=("doc",),
-            has_hops=True,
-            soft_deletes=True,
-        )
-        for merge in (first, moved, moved):
-            self.load(destination, merges=(merge,))
-        assert content(destination, "orders", "id", "note", "doc", "_cdc_deleted_at") == [
-            (1, "a", "big", time(20)),
-            (2, "b", "big", None),
-        ]
-
-    def test_truncation_marks_live_rows(self, destination: Destination) -> None:
-        rows = [{"id": n, "note": "a", "_cdc_lsn": 10 + n} for n in range(4)]
-        gone = {"id": 0, "_cdc_op": "D", "_cdc_lsn": 12, "_cdc_committed_at": time(12)}
-        self.load(destination, merges=(keyed(ORDERS, rows, soft_deletes=True),))
-        self.load(destination, merges=(keyed(ORDERS, [gone], soft_deletes=True),))
-        truncated = keyed(
-            ORDERS,
-            [{"id": 1, "note": "b", "_cdc_lsn": 13}],
-            truncated_at=Lsn(13),
-            truncated_time=13_000_000,
-            soft_deletes=True,
-        )
-        for _ in range(2):
-            self.load(destination, merges=(truncated,))
-            names = ("id", "note", "_cdc_lsn", "_cdc_committed_at", "_cdc_deleted_at")
-            assert content(destination, "orders", *names) == [
-                (0, "a", 12, time(12), time(12)),
-                (1, "b", 13, THEN, None),
-                (2, "a", 13, time(13), time(13)),
-                (3, "a", 13, THEN, None),
-            ]
-
-    def test_a_full_load_marks_what_is_gone_and_keeps_what_was_marked(
-        self, destination: Destination
-    ) -> None:
-        # A table that had hard deletes until now.
-        self.load(destination, replacements=(whole((0, "a", "x"), (1, "a", "x"), (2, "a", "x")),))
-        self.load(destination, replacements=(whole((0, "a", "x"), (1, "b", "x"), lsn=20,
-                                                   soft_deletes=at(20)),))  # fmt: skip
-        names = ("id", "note", "_cdc_lsn", "_cdc_committed_at", "_cdc_deleted_at")
-        for _ in range(2):
-            after = whole((0, "c", None), (5, "a", None), lsn=30, soft_deletes=at(30))
-            self.load(destination, replacements=(after,))
-            assert content(destination, "orders", *names) == [
-                (0, "c", 30, time(30), None),
-                (1, "b", 30, time(30), time(30)),
-                (2, "a", 20, time(20), time(20)),
-                (5, "a", 30, time(30), None),
-            ]
-        back = whole((2, "d", None), lsn=40, soft_deletes=at(40))
-        self.load(destination, replacements=(back,))
-        assert content(destination, "orders", "id", "_cdc_deleted_at") == [
-            (0, time(40)), (1, time(30)), (2, None), (5, time(40)),
-        ]  # fmt: skip
-
-    def test_a_full_load_keeps_no_rows_of_a_table_with_another_key(
-        self, destination: Destination
-    ) -> None:
-        first = whole((1, "a", "x"), (2, "b", None), soft_deletes=at(10))
-        self.load(destination, replacements=(first,))
-        other = TargetTable("orders", pa.schema([("code", pa.string()), ("note", pa.string())]))
-        rows = [{"code": "c", "note": "a", "_cdc_lsn": 20, "_cdc_committed_at": time(20)}]
-        gone = frozenset({"id", "doc"})
-        for _ in range(2):
-            content_ = table_of(other, rows, key=("code",), gone=gone, soft_deletes=at(20))
-            self.load(destination, replacements=(content_,))
-            assert content(destination, "orders", "code", "note") == [("c", "a")]
-        # A key that was a column before finds its rows.
-        other = TargetTable("orders", pa.schema([("code", pa.string()), ("note", pa.string())]))
-        rows = [{"code": "d", "note": "n", "_cdc_lsn": 30, "_cdc_committed_at": time(30)}]
-        content_ = table_of(other, rows, key=("note",), soft_deletes=at(30))
-        self.load(destination, replacements=(content_,))
-        assert content(destination, "orders", "code", "note", "_cdc_deleted_at") == [
-            ("c", "a", time(30)),
-            ("d", "n", None),
-        ]
-
-    def test_rows_that_stay_lose_the_values_of_emptied_columns(
-        self, destination: Destination
-    ) -> None:
-        old = whole((0, "a", "x"), (1, "b", "y"), (2, "c", "z"), soft_deletes=at(10))
-        self.load(destination, replacements=(old,))
-        emptied = frozenset(["note"])
-        new = whole((0, "d", "x"), lsn=20, soft_deletes=at(20), emptied=emptied)
-        self.load(destination, replacements=(new,))
-        assert content(destination, "orders", "id", "note", "doc", "_cdc_deleted_at") == [
-            (0, "d", "x", None),
-            (1, None, "y", time(20)),
-            (2, None, "z", time(20)),
-        ]
-        new = whole((0, "d", "x"), lsn=30, soft_deletes=at(30), emptied=frozenset(["id"]))
-        self.load(destination, replacements=(new,))
-        assert content(destination, "orders", "id", "note", "_cdc_deleted_at") == [(0, "d", None)]
-
-    def test_rows_without_key_have_no_soft_deletes(self, destination: Destination) -> None:
-        self.load(destination, merges=(multiset(LINES, [{"what": "a", "_cdc_lsn": 1}]),))
-        (columns,) = destination.columns(["lines"]).values()
-        assert "_cdc_deleted_at" not in columns
 
 
 def _difference(lsn: int, first: int) -> HistoryDifference:

@@ -16,6 +16,7 @@ from cdc_core.values.errors import SettingsError
 from tests.contracts.destination_contract import DestinationContract
 from tests.contracts.history_contract import HistoryContract
 from tests.contracts.json_contract import JsonContract
+from tests.contracts.soft_delete_contract import SoftDeleteContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,6 +62,10 @@ class TestHistory(HistoryContract):
     opened = TestDestination.opened
 
 
+class TestSoftDeletes(SoftDeleteContract):
+    opened = TestDestination.opened
+
+
 @pytest.mark.parametrize("opened", WITH_JSON, indirect=True)
 class TestJson(JsonContract):
     opened = TestDestination.opened
@@ -80,4 +85,8 @@ class TestInMemoryJson(JsonContract):
 
 
 class TestInMemoryHistory(HistoryContract):
+    opened = TestInMemory.opened
+
+
+class TestInMemorySoftDeletes(SoftDeleteContract):
     opened = TestInMemory.opened

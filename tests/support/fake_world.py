@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -16,8 +17,17 @@ from adapters.fakes import (
     InMemorySource,
     Lake,
 )
+from cdc_core.tables.catalog_with_rules import CatalogWithRules
+from cdc_core.tables.table_rules import RuleSet
 from cdc_core.use_cases.stream_changes import StreamChanges
 from cdc_core.use_cases.take_snapshot import TakeSnapshot
+from cdc_core.use_cases.verify_parity import VerifyParity
+from cdc_core.values.masks import Hasher
+from tests.support.mask_model import KEY
+
+if TYPE_CHECKING:
+    from cdc_core.ports.destination import Destination
+    from cdc_core.values.table_rules import Rule
 
 COLUMNS = {"id": pa.int64(), "n": pa.int32(), "big": pa.string()}
 
@@ -73,6 +83,39 @@ class World:
             names = table.relation.column_names
             found = Counter(row_of(row) for row in self.lake.rows(target, *names))
             assert found == wanted, target
+
+
+@dataclass
+class RuledWorld(World):
+    """A world whose tables have rules; `notes` are what its runs report."""
+
+    rules: tuple[Rule, ...] = ()
+    key: bytes = KEY
+    notes: list[str] = field(default_factory=list)
+
+    def destination(self) -> Destination:
+        return InMemoryDestination(self.lake, self.faults)
+
+    def parts(self) -> dict[str, Any]:
+        source = self.source()
+        return {
+            "source": source,
+            "catalog": CatalogWithRules(source, RuleSet(self.rules, Hasher(self.key))),
+            "snapshots": source,
+            "destination": self.destination(),
+        }
+
+    def snapshot(self, *globs: str) -> None:
+        TakeSnapshot(**self.parts(), progress=self).run(globs)
+
+    def cdc(self, *, freeze: bool = False) -> None:
+        StreamChanges(**self.parts(), freeze_schema=freeze, progress=self).run()
+
+    def verify(self, *, repair: bool = False) -> Any:
+        return VerifyParity(**self.parts()).run(repair=repair)
+
+    def emit(self, event: object) -> None:
+        self.notes.append(str(event))
 
 
 def row_of(row: dict[str, object]) -> tuple[tuple[str, object], ...]:

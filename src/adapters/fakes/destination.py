@@ -325,6 +325,9 @@ class InMemoryDestination:
             if column not in table.columns:
                 for row in table.rows:
                     row[column] = None
+            elif table.columns[column] != type_:
+                for row in table.rows:
+                    row[column] = _cast(row[column], type_)
             table.columns[column] = type_
         return table
 
@@ -355,3 +358,11 @@ class InMemoryDestination:
     def _unrepresentable(self, table: str) -> list[Row]:
         stored = self.lake.tables.get(UNREPRESENTABLE_TABLE)
         return [value for value in stored.rows if value["table_name"] == table] if stored else []
+
+
+def _cast(value: Any, kind: pa.DataType) -> Any:
+    """The value in a column of another type; None if that cannot hold it."""
+    try:
+        return pa.scalar(value).cast(kind).as_py()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None

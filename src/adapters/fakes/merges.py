@@ -14,6 +14,7 @@ from cdc_core.values.merges import (
     HOP,
     LSN_COLUMN,
     METADATA_FIELDS,
+    SOFT_DELETE,
     UPSERT,
     KeyedMerge,
     MultisetMerge,
@@ -67,6 +68,8 @@ def merge_keyed(rows: list[Row], merge: KeyedMerge) -> list[Row]:
                 result[key] = _deleted(result[key], row[LSN_COLUMN], row[COMMITTED_AT_COLUMN])
             continue
         fresh = {name: row[name] for name in [*names, *(f.name for f in METADATA_FIELDS)]}
+        if row["_cdc_op"] == SOFT_DELETE:
+            fresh[DELETED_AT_COLUMN] = row[COMMITTED_AT_COLUMN]
         source = current
         for hop in sorted(hops.get(row["_cdc_ref"], ()), key=lambda h: -int(h[LSN_COLUMN])):
             earlier = held.get(key_of(hop, merge.key))

@@ -2,7 +2,8 @@
 
 Everything is columnar. The row index of a `TableChanges` is the order of events. A lineage links an
 event to the previous event of the same row, across changes of key. It finds a value that the source
-did not send (unchanged TOAST) where the batch last contained it.
+did not send (unchanged TOAST) where the batch last contained it, and with soft deletes the last
+values of a deleted row.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from cdc_core.values.merges import (
     LSN_COLUMN,
     OP_COLUMN,
     REF_COLUMN,
+    SOFT_DELETE,
     UNCHANGED_COLUMN,
     UPSERT,
     KeyedMerge,
@@ -46,24 +48,40 @@ def fold(
     key: Sequence[str],
     dropped: Sequence[str] = (),
     first_ref: int = 0,
+    *,
+    soft_deletes: bool = False,
 ) -> KeyedMerge | MultisetMerge | None:
     """Return the merge of `changes` into `target`; None for no changes.
 
     `changes.rows` has exactly the target's columns (see `layout.lay_out`). `key` names target
-    columns; empty for a multiset. `_cdc_ref` counts from `first_ref`. O(n) without unchanged TOAST,
-    O(n log n) with it.
+    columns; empty for a multiset. `_cdc_ref` counts from `first_ref`. O(n) without unchanged TOAST
+    and without soft deletes, O(n log n) with them.
     """
     truncations = np.flatnonzero(changes.op == Op.TRUNCATE)
-    start = int(truncations[-1]) + 1 if len(truncations) else 0
-    truncated_at = Lsn(int(changes.commit_lsn[start - 1])) if start else None
     if len(changes) == 0:
         return None
+    if key and soft_deletes:
+        merge = _keyed(
+            changes, target, tuple(key), np.flatnonzero(changes.op != Op.TRUNCATE), first_ref,
+            truncations=truncations, soft_deletes=True,
+        )  # fmt: skip
+        return _truncated(merge, changes, truncations[:1])
+    start = int(truncations[-1]) + 1 if len(truncations) else 0
     events = np.arange(start, len(changes), dtype=np.int64)
-    if not key:
-        content = tuple(name for name in target.schema.names if name not in dropped)
-        return _multiset(changes, target, content, events, truncated_at, first_ref)
-    merge = _keyed(changes, target, tuple(key), events, truncated_at, first_ref)
-    return replace(merge, truncated_time=int(changes.committed_at[start - 1])) if start else merge
+    if key:
+        merge = _keyed(changes, target, tuple(key), events, first_ref)
+        return _truncated(merge, changes, truncations[-1:])
+    content = tuple(name for name in target.schema.names if name not in dropped)
+    truncated_at = Lsn(int(changes.commit_lsn[start - 1])) if start else None
+    return _multiset(changes, target, content, events, truncated_at, first_ref)
+
+
+def _truncated(merge: KeyedMerge, changes: TableChanges, truncation: Indexes) -> KeyedMerge:
+    """Return the merge with this truncation, if there is one."""
+    if not len(truncation):
+        return merge
+    (lsn,), (time,) = changes.commit_lsn[truncation], changes.committed_at[truncation]
+    return replace(merge, truncated_at=Lsn(int(lsn)), truncated_time=int(time))
 
 
 def _multiset(
@@ -88,55 +106,76 @@ def _keyed(
     target: TargetTable,
     key: tuple[str, ...],
     events: Indexes,
-    truncated_at: Lsn | None,
     first_ref: int,
+    *,
+    truncations: Indexes | None = None,
+    soft_deletes: bool = False,
 ) -> KeyedMerge:
-    codes = key_codes(changes.rows.select(list(key)), events)
-    final = _last_of_each(codes, int(events[0]) if len(events) else 0)
-    deleted = changes.op[final] == Op.DELETE
+    """Fold `events`; `truncations` are those that mark the rows of earlier events as deleted."""
+    codes = key_codes(_take(changes.rows.select(list(key)), events, len(changes)))
+    final = _last_of_each(codes, events)
+    removal = changes.op == Op.DELETE
+    deleted = removal[final]
+    # The event that a row has its LSN and time from.
+    ended = final if truncations is None else _ended(final, deleted, truncations)
+    marked = (ended != final) if soft_deletes else None
     masks = {name: mask for name, mask in changes.unchanged.items() if mask[events].any()}
-    if not masks:
+    if not (masks or (soft_deletes and deleted.any())):
         rows = _take(changes.rows, final, len(changes))
-        control: dict[str, Values] = {OP_COLUMN: _operations(deleted)}
-        table = _staged(keyed_schema(target), rows, changes, final, control)
-        return KeyedMerge(target, key, table, truncated_at)
+        control: dict[str, Values] = {OP_COLUMN: _operations(deleted, marked)}
+        table = _staged(keyed_schema(target), rows, changes, ended, control)
+        return KeyedMerge(target, key, table, soft_deletes=soft_deletes)
 
     before = lineage(changes, codes, events)
+    of_sent_columns = final
+    if marked is not None:
+        of_sent_columns = follow(before, removal)[final]
+        marked |= deleted & ~removal[of_sent_columns]
+    without_values = deleted if marked is None else deleted & ~marked
     columns = {name: changes.rows.column(name) for name in target.schema.names}
     unresolved: dict[str, Mask] = {}
     taken: dict[str, pa.ChunkedArray] = {}
     for name in target.schema.names:
         if name not in masks:
-            taken[name] = columns[name].take(pa.array(final))
+            source = final if name in key else of_sent_columns
+            taken[name] = columns[name].take(pa.array(source))
             continue
-        unknown = masks[name] | (changes.op == Op.DELETE)
+        unknown = masks[name] | removal
         source = follow(before, unknown)[final]
         taken[name] = columns[name].take(pa.array(source))
-        missing = unknown[source] & ~deleted
+        missing = unknown[source] & ~without_values
         if missing.any():
             unresolved[name] = missing
 
     hops = _hops(changes, before, final, unresolved, first_ref)
     rows = pa.table(taken, schema=target.schema)
     control = {
-        OP_COLUMN: _operations(deleted),
+        OP_COLUMN: _operations(deleted, marked),
         UNCHANGED_COLUMN: unchanged_text(target.schema, unresolved, len(final)),
         REF_COLUMN: hops.references,
     }
-    table = _staged(keyed_schema(target), rows, changes, final, control)
+    table = _staged(keyed_schema(target), rows, changes, ended, control)
     if len(hops.events):
         table = pa.concat_tables([table, hops.rows(changes, target, key)])
     return KeyedMerge(
-        target, key, table, truncated_at, tuple(unresolved), has_hops=len(hops.events) > 0
-    )
+        target, key, table, unchanged_columns=tuple(unresolved), has_hops=len(hops.events) > 0,
+        soft_deletes=soft_deletes,
+    )  # fmt: skip
 
 
-def _last_of_each(codes: Indexes, start: int) -> Indexes:
-    """Return the index of the last event of each code, ascending."""
+def _ended(final: Indexes, deleted: Mask, truncations: Indexes) -> Indexes:
+    """Return for each final event the first truncation after it; itself if it is a delete, or if
+    there is none."""
+    following = np.append(truncations, NONE)[np.searchsorted(truncations, final)]
+    return np.where(deleted | (following == NONE), final, following)
+
+
+def _last_of_each(codes: Indexes, events: Indexes) -> Indexes:
+    """Return the last event of each code, ascending."""
     if not len(codes):
         return np.empty(0, dtype=np.int64)
     last = np.full(int(codes.max()) + 1, NONE, dtype=np.int64)
-    last[codes] = np.arange(start, start + len(codes), dtype=np.int64)
+    last[codes] = events
     # Already in order if each row changed once.
     return last if bool((last[1:] > last[:-1]).all()) else np.sort(last)
 
@@ -211,8 +250,9 @@ def _take(rows: pa.Table, indexes: Indexes, total: int) -> pa.Table:
     return rows.take(pa.array(indexes))
 
 
-def _operations(deleted: Mask) -> pa.Array:
-    return pc.if_else(pa.array(deleted), DELETE, UPSERT)
+def _operations(deleted: Mask, marked: Mask | None = None) -> pa.Array:
+    found = pc.if_else(pa.array(deleted), DELETE, UPSERT)
+    return found if marked is None else pc.if_else(pa.array(marked), SOFT_DELETE, found)
 
 
 def _staged(

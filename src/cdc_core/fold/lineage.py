@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 NONE = -1
 
 
-def key_codes(keys: pa.Table, events: Indexes) -> Indexes:
-    """Return a number for each event's key: equal for equal keys, dense from 0."""
+def key_codes(keys: pa.Table) -> Indexes:
+    """Return a number for each row of `keys`: equal for equal keys, dense from 0."""
     codes: Indexes | None = None
     for column in keys.columns:
-        column_codes, count = _codes(column.slice(int(events[0])) if len(events) else column[:0])
+        column_codes, count = _codes(column)
         if codes is None:
             codes = column_codes
         else:

@@ -76,7 +76,7 @@ def log_images(
         values = values_of(changes.rows)
     else:
         every = np.arange(count, dtype=np.int64)
-        before = lineage(changes, key_codes(changes.rows.select(list(key)), every), every)
+        before = lineage(changes, key_codes(changes.rows.select(list(key))), every)
         deleted = changes.op == Op.DELETE
         # The event whose row, as it was after that event, is the image.
         shown = np.where(pre | deleted[event], before[event], event)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -23,7 +24,9 @@ from cdc_core.values.merges import (
     DELETE,
     LSN_COLUMN,
     OP_COLUMN,
+    SOFT_DELETE,
     UNCHANGED_COLUMN,
+    UPSERT,
     KeyedMerge,
     Merge,
     MultisetMerge,
@@ -64,6 +67,8 @@ class _Part:
     keys: tuple[object, object] | None
     #: Bytes of its rows, in memory or staged.
     nbytes: int
+    #: Whether a truncation has deleted all of its rows.
+    ended: bool = False
 
     @property
     def held_bytes(self) -> int:
@@ -77,12 +82,22 @@ class _Part:
 
     def drop_from(self, lsn: Lsn, stage: Stage) -> None:
         """Drop the rows that committed at or after `lsn`."""
+        self._change(lambda rows: _older(rows, lsn), stage)
+
+    def end_at(self, lsn: Lsn, time: int, stage: Stage) -> None:
+        """Mark the live rows as deleted by a truncation."""
+        if not self.ended:
+            self._change(lambda rows: _ended(rows, lsn, time), stage)
+            self.ended = True
+
+    def _change(self, change: Callable[[pa.Table], pa.Table], stage: Stage) -> None:
+        """Change the rows; `change` returns the same table if nothing changes."""
         staged = []
         for chunk in self.merge.staged:
             rows = chunk.read()
-            older = _older(rows, lsn)
-            staged.append(chunk if len(older) == len(rows) else stage(older))
-        self.merge = replace(self.merge, rows=_older(self.merge.rows, lsn), staged=tuple(staged))
+            changed = change(rows)
+            staged.append(chunk if changed is rows else stage(changed))
+        self.merge = replace(self.merge, rows=change(self.merge.rows), staged=tuple(staged))
 
 
 class BatchParts(Generic[Place]):
@@ -93,7 +108,7 @@ class BatchParts(Generic[Place]):
 
     def __init__(self, stage: Stage, refold: Refold | None = None) -> None:
         self._stage = stage
-        self._refold = refold or _keyed
+        self._refold = refold
         self._parts: dict[Place, list[_Part]] = {}
         self._rows: dict[Place, int] = {}
 
@@ -115,7 +130,12 @@ class BatchParts(Generic[Place]):
         )
 
     def add(self, place: Place, relation: Relation, merge: Merge) -> None:
-        if merge.truncated_at is not None:
+        if isinstance(merge, KeyedMerge) and merge.soft_deletes:
+            if merge.truncated_at is not None:
+                assert merge.truncated_time is not None
+                for part in self._parts.get(place, ()):
+                    part.end_at(merge.truncated_at, merge.truncated_time, self._stage)
+        elif merge.truncated_at is not None:
             self._parts.pop(place, None)  # the row count stays: `_cdc_ref` must not repeat
         part = _Part(merge, relation, _key_range(merge), merge.rows.nbytes)
         self._parts.setdefault(place, []).append(part)
@@ -175,8 +195,9 @@ class BatchParts(Generic[Place]):
     def _folded_again(
         self, parts: list[_Part], target: TargetTable, key: tuple[str, ...]
     ) -> KeyedMerge:
-        relation, first = parts[-1].relation, parts[0].merge
+        relation, first = parts[-1].relation, _first_truncated([part.merge for part in parts])
         assert isinstance(first, KeyedMerge)
+        refold = self._refold or partial(_keyed, soft_deletes=first.soft_deletes)
         total = sum(_count(part.merge) for part in parts)
         if not total:
             empty = keyed_schema(target).empty_table()
@@ -185,7 +206,7 @@ class BatchParts(Generic[Place]):
         merges: list[KeyedMerge] = []
         if groups <= 1:
             events = _events(pa.concat_tables(list(_relaid(parts, target))), relation, target)
-            merges.append(self._refold(events, target, key, 0))
+            merges.append(refold(events, target, key, 0))
         else:
             shares: list[list[StagedRows]] = [[] for _ in range(groups)]
             for rows in _relaid(parts, target):
@@ -196,7 +217,7 @@ class BatchParts(Generic[Place]):
                 if staged:
                     rows = pa.concat_tables([chunk.read() for chunk in staged])
                     events, refs = _events(rows, relation, target), sum(map(_count, merges))
-                    merge = self._refold(events, target, key, refs)
+                    merge = refold(events, target, key, refs)
                     merges.append(
                         replace(
                             merge,
@@ -235,7 +256,7 @@ def _together(merges: Sequence[Merge], target: TargetTable) -> Merge:
     """Combine merges with different keys, or of a multiset, into one."""
     rows = pa.concat_tables([merge.rows for merge in merges])
     staged = tuple(chunk for merge in merges for chunk in merge.staged)
-    first = merges[0]
+    first = _first_truncated(merges)
     if isinstance(first, MultisetMerge):
         return replace(first, rows=rows, staged=staged)
     keyed = [merge for merge in merges if isinstance(merge, KeyedMerge)]
@@ -247,6 +268,11 @@ def _together(merges: Sequence[Merge], target: TargetTable) -> Merge:
         unchanged_columns=tuple(name for name in target.schema.names if name in unchanged),
         has_hops=any(merge.has_hops for merge in keyed),
     )
+
+
+def _first_truncated(merges: Sequence[Merge]) -> Merge:
+    """Return the first merge with a truncation, else the first; the others have no earlier one."""
+    return next((merge for merge in merges if merge.truncated_at is not None), merges[0])
 
 
 def _relaid(parts: list[_Part], target: TargetTable) -> Iterator[pa.Table]:
@@ -268,11 +294,20 @@ def _shares(rows: pa.Table, key: tuple[str, ...], groups: int) -> Iterator[pa.Ta
 
 
 def _events(rows: pa.Table, relation: Relation, target: TargetTable) -> TableChanges:
-    """Return folded rows, in the order of their parts, as changes."""
+    """Return folded rows, in the order of their parts, as changes.
+
+    A row that was deleted with its values is an update to them and a delete.
+    """
     bases = pc.equal(rows.column(OP_COLUMN), BASE)
     if pc.any(bases).as_py():
         rows = rows.filter(pc.invert(bases))
     deleted = pc.equal(rows.column(OP_COLUMN), DELETE).to_numpy(zero_copy_only=False)
+    soft = pc.equal(rows.column(OP_COLUMN), SOFT_DELETE).to_numpy(zero_copy_only=False)
+    if soft.any():
+        events = 1 + soft.astype(np.int64)
+        rows = rows.take(pa.array(np.repeat(np.arange(len(rows)), events)))
+        deleted = np.repeat(deleted, events)
+        deleted[np.cumsum(events)[soft] - 1] = True
     marks = rows.column(UNCHANGED_COLUMN)
     unchanged = {}
     if marks.null_count < len(rows):
@@ -297,12 +332,31 @@ def _count(merge: Merge) -> int:
 
 
 def _older(rows: pa.Table, lsn: Lsn) -> pa.Table:
-    return rows.filter(pc.less(rows.column(LSN_COLUMN), int(lsn)))
+    older = rows.filter(pc.less(rows.column(LSN_COLUMN), int(lsn)))
+    return rows if len(older) == len(rows) else older
+
+
+def _ended(rows: pa.Table, lsn: Lsn, time: int) -> pa.Table:
+    live = pc.equal(rows.column(OP_COLUMN), UPSERT)
+    if not pc.any(live).as_py():
+        return rows
+    values = {OP_COLUMN: SOFT_DELETE, LSN_COLUMN: int(lsn), COMMITTED_AT_COLUMN: time}
+    for name, value in values.items():
+        place = rows.schema.get_field_index(name)
+        field = rows.schema.field(place)
+        changed = pc.if_else(live, pa.scalar(value, field.type), rows.column(place))
+        rows = rows.set_column(place, field, changed)
+    return rows
 
 
 def _keyed(
-    changes: TableChanges, target: TargetTable, key: tuple[str, ...], first_ref: int
+    changes: TableChanges,
+    target: TargetTable,
+    key: tuple[str, ...],
+    first_ref: int,
+    *,
+    soft_deletes: bool,
 ) -> KeyedMerge:
-    merge = fold(changes, target, key, first_ref=first_ref)
+    merge = fold(changes, target, key, first_ref=first_ref, soft_deletes=soft_deletes)
     assert isinstance(merge, KeyedMerge)
     return merge

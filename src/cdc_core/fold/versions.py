@@ -46,7 +46,7 @@ def version_rows(
     """
     count = len(changes)
     every = np.arange(count, dtype=np.int64)
-    codes = key_codes(changes.rows.select(list(key)), every)
+    codes = key_codes(changes.rows.select(list(key)))
     final = _last_of_transactions(codes, changes)
     deleted = changes.op == Op.DELETE
     values: dict[str, Values] = {}

@@ -6,7 +6,6 @@ out with certainty is left out of the load and read again.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +22,7 @@ from cdc_core.tables.message_columns import has_names, resolve_columns
 from cdc_core.tables.schema_change import widens
 from cdc_core.values.changes import Op
 from cdc_core.values.lsn import Lsn
-from cdc_core.values.merges import EMPTY_BATCH, KeyedMerge, LoadBatch
+from cdc_core.values.merges import EMPTY_BATCH, LoadBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -110,7 +109,10 @@ class BatchFolding:
         target = state.target_table
         laid_out = lay_out(list(zip(versions, layouts, strict=True)), target, state.snapshot_lsn)
         key = state.target_key
-        merge = fold(laid_out, target, key, state.dropped_columns, self._parts.rows_of(oid))
+        merge = fold(
+            laid_out, target, key, state.dropped_columns, self._parts.rows_of(oid),
+            soft_deletes=state.soft_deletes,
+        )  # fmt: skip
         if merge is not None:
             self._parts.add(oid, versions[-1].relation, merge)
             if state.log is not None:
@@ -148,8 +150,6 @@ class BatchFolding:
             steps += images
             if next_image is not None:
                 self._tables.note_images(oid, next_image)
-        if isinstance(merge, KeyedMerge):
-            merge = replace(merge, soft_deletes=state.soft_deletes)
         return [merge], steps
 
     def _discard(self, oid: int) -> None:

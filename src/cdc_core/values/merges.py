@@ -47,7 +47,7 @@ MULTISET_CONTROL_FIELDS = (
     pa.field(REF_COLUMN, pa.int64(), nullable=False),
 )
 
-UPSERT, DELETE, HOP = "U", "D", "H"
+UPSERT, DELETE, SOFT_DELETE, HOP = "U", "D", "S", "H"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +65,11 @@ class KeyedMerge:
       If the target holds neither, the row is not written: a later change, which the target has
       already, deleted it.
     - "D": the key's row is deleted, under the same guard.
+    - "S": only with `soft_deletes`. As "U", with the last values that the row had, and the row is
+      deleted. It is written as deleted, too, if the target has no row with the key.
     - "H": a hop. Its key is an earlier key of the row numbered `_cdc_ref`. It counts only if the
       target's row under that key has a `_cdc_lsn` at or past the hop's (the first hop has 0).
-      `_cdc_ref` numbers the "U" rows that have hops; null elsewhere.
+      `_cdc_ref` numbers the "U" and "S" rows that have hops; null elsewhere.
 
     With `truncated_at`, target rows whose `_cdc_lsn` is below it are deleted first.
 
@@ -75,8 +77,9 @@ class KeyedMerge:
     deleted by setting `_cdc_deleted_at` and `_cdc_committed_at` to the time of the delete, and
     `_cdc_lsn` to its LSN; all else stays. "D" marks the key's row, live or not, and adds none if
     there is none. TRUNCATE (at `truncated_time`, in microseconds since 1970-01-01 UTC) marks only
-    live rows, whose `_cdc_deleted_at` is null. "U" sets `_cdc_deleted_at` to null. The guards are
-    the same.
+    live rows, whose `_cdc_deleted_at` is null, and only those whose key is in no row of the merge.
+    "U" sets `_cdc_deleted_at` to null. The guards are the same. Of several truncations,
+    `truncated_at` is the first: "S" rows have what the others delete.
 
     With `history`, the rows are content that was read: see `HistoryDifference`. None has
     `_cdc_unchanged`, and there are no hops and no `truncated_at`.

@@ -9,6 +9,7 @@ import pytest
 from tests.contracts.destination_contract import DestinationContract
 from tests.contracts.history_contract import HistoryContract
 from tests.contracts.json_contract import JsonContract
+from tests.contracts.soft_delete_contract import SoftDeleteContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,10 @@ class TestDatabricks(DestinationContract):
 
 
 class TestDatabricksHistory(HistoryContract):
+    opened = TestDatabricks.opened
+
+
+class TestDatabricksSoftDeletes(SoftDeleteContract):
     opened = TestDatabricks.opened
 
 

@@ -21,7 +21,6 @@ from cdc_core.values.merges import (
     OP_COLUMN,
     UNCHANGED_COLUMN,
     UNREPRESENTABLE_TABLE,
-    UPSERT,
     KeyedMerge,
     MultisetMerge,
 )
@@ -130,7 +129,7 @@ def keyed(dialect: Dialect, merge: KeyedMerge, staged: str, target: str) -> list
     held = f"SELECT {keys} FROM {target} AS t SEMI JOIN {source} AS s ON {rules.on}"
     statements.append(f"CREATE TEMP TABLE {HELD} AS {held}")
     statements.append(
-        f"{_insert(dialect, rules, target)} FROM {source} AS s WHERE s.{OP_COLUMN} = '{UPSERT}' "
+        f"{_insert(dialect, rules, target)} FROM {source} AS s WHERE {merge_sql.writes(merge)} "
         f"AND NOT EXISTS (SELECT 1 FROM {HELD} AS t WHERE {rules.on})"
     )
     statements.append(f"DROP TABLE {HELD}")

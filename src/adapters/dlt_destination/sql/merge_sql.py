@@ -22,6 +22,7 @@ from cdc_core.values.merges import (
     METADATA_FIELDS,
     OP_COLUMN,
     REF_COLUMN,
+    SOFT_DELETE,
     UNCHANGED_COLUMN,
     UPSERT,
 )
@@ -87,17 +88,25 @@ def keyed_rules(dialect: Dialect, merge: KeyedMerge) -> MergeRules:
     rules = MergeRules(
         on=same_key(dialect, merge.target.schema, merge.key, "t", "s"),
         delete_if=f"s.{OP_COLUMN} = '{DELETE}' AND {older}",
-        update_if=f"s.{OP_COLUMN} = '{UPSERT}' AND {older}",
+        update_if=f"{writes(merge)} AND {older}",
         update={name: _value(dialect, merge, name) for name in names},
-        insert_if=f"s.{OP_COLUMN} = '{UPSERT}'{whole}",
+        insert_if=f"{writes(merge)}{whole}",
         insert={name: new_value(dialect, name, variants) for name in names},
         unmatched_if=_before(merge.truncated_at),
     )
     return _with_marks(dialect, rules, merge) if merge.soft_deletes else rules
 
 
+def writes(merge: KeyedMerge) -> str:
+    """Return the condition that a source row has the values of a row of the target."""
+    if not merge.soft_deletes:
+        return f"s.{OP_COLUMN} = '{UPSERT}'"
+    return f"s.{OP_COLUMN} IN ('{UPSERT}', '{SOFT_DELETE}')"
+
+
 def _with_marks(dialect: Dialect, rules: MergeRules, merge: KeyedMerge) -> MergeRules:
     """Mark rows where `rules` delete them."""
+    mark = f"CASE WHEN s.{OP_COLUMN} = '{SOFT_DELETE}' THEN s.{COMMITTED_AT_COLUMN} END"
     found = replace(
         rules,
         delete_if=None,
@@ -107,7 +116,8 @@ def _with_marks(dialect: Dialect, rules: MergeRules, merge: KeyedMerge) -> Merge
             COMMITTED_AT_COLUMN: f"s.{COMMITTED_AT_COLUMN}",
             DELETED_AT_COLUMN: f"s.{COMMITTED_AT_COLUMN}",
         },
-        update={**rules.update, DELETED_AT_COLUMN: "NULL"},
+        update={**rules.update, DELETED_AT_COLUMN: mark},
+        insert={**rules.insert, DELETED_AT_COLUMN: mark},
     )
     if merge.truncated_at is None:
         return found

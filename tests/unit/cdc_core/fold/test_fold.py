@@ -7,10 +7,9 @@ batch: each time the table must become what the source is.
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,102 +17,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.fakes import InMemoryPostgres, InMemorySource
+from adapters.fakes import InMemoryPostgres
 from adapters.fakes.merges import merge_keyed, merge_multiset
 from cdc_core.fold.fold import fold
 from cdc_core.values.changes import Op, TableChanges
 from cdc_core.values.merges import LSN_COLUMN, KeyedMerge, MultisetMerge, TargetTable
-
-if TYPE_CHECKING:
-    from cdc_core.values.lsn import Lsn
+from tests.support.random_changes import COLUMNS, KEYS, History, history
+from tests.support.soft_delete_model import METADATA, SoftDeletes
 
 Row = dict[str, Any]
-COLUMNS = {
-    "id": pa.int64(),
-    "part": pa.string(),
-    "n": pa.int32(),
-    "b": pa.string(),
-    "c": pa.string(),
-}
-KEYS: list[tuple[str, ...]] = [("id",), ("id", "part"), ("part",), ()]
-
-
-@dataclass
-class History:
-    """A table's state before and after every transaction, and the changes between: all together,
-    and of each transaction."""
-
-    key: tuple[str, ...]
-    start: Lsn
-    states: list[list[Row]] = field(default_factory=list)
-    changes: TableChanges | None = None
-    each: list[TableChanges] = field(default_factory=list)
-    target: TargetTable = field(
-        default_factory=lambda: TargetTable("t", pa.schema(list(COLUMNS.items())))
-    )
-
-
-def history(seed: int, key: tuple[str, ...], transactions: int, truncates: bool) -> History:
-    chance = random.Random(seed)
-    postgres = InMemoryPostgres()
-    oid = postgres.create_table("t", COLUMNS, key=key, toasted=("b", "c") if key else ())
-    postgres.published.add(oid)
-    rows = postgres.tables[oid].rows
-
-    def fresh() -> Row:
-        return {
-            "id": chance.randrange(4),
-            "part": chance.choice("xyz"),
-            "n": chance.choice([None, 1, 2]),
-            "b": chance.choice([None, "b" * 9, "bb"]),
-            "c": chance.choice([None, "c" * 9]),
-        }
-
-    def taken(values: Row) -> bool:
-        current = postgres.tables[oid].rows
-        return bool(key) and any(all(r[k] == values[k] for k in key) for r in current)
-
-    def statement(tx: Any) -> None:
-        current, values = postgres.tables[oid].rows, fresh()
-        row = chance.choice(current) if current else None
-        kind = chance.random()
-        if row is None or kind < 0.3:
-            if not taken(values):
-                tx.insert(oid, **values)
-        elif kind < 0.5:
-            tx.update(oid, dict(row), n=values["n"])
-        elif kind < 0.65:
-            tx.update(oid, dict(row), **{chance.choice("bc"): values["b"]})
-        elif kind < 0.85:
-            moved = {name: values[name] for name in key or ("id",)}
-            if not taken(values):
-                tx.update(oid, dict(row), **moved)
-        elif kind < 0.97 or not truncates:
-            tx.delete(oid, **row)
-        else:
-            tx.truncate(oid)
-
-    with postgres.transaction() as tx:
-        for _ in range(chance.randint(0, 5)):
-            statement(tx)
-    found = History(key, postgres.lsn, [[dict(row) for row in rows]])
-    for _ in range(transactions):
-        before = len(postgres.wal)
-        with postgres.transaction() as tx:
-            for _ in range(chance.randint(1, 5)):
-                statement(tx)
-        if len(postgres.wal) > before:
-            found.states.append([dict(row) for row in postgres.tables[oid].rows])
-    postgres.slot = found.start
-    with InMemorySource(postgres) as source:
-        until = source.current_lsn()
-        for batch in source.read(found.start, until, {oid}):
-            for table in batch.tables:
-                found.changes = table
-        source.batch_transactions = 1
-        found.each = [t for b in source.read(found.start, until, {oid}) for t in b.tables]
-    assert len(found.each) == len(found.states) - 1
-    return found
 
 
 @dataclass
@@ -188,6 +100,39 @@ def test_a_fold_is_what_the_events_leave_one_by_one(
             rows = merged(rows, fold(changes, told.target, key))
         assert content(rows) == content(state)
         assert content(merged(rows, merge)) == content(told.states[-1])
+
+
+@settings(max_examples=300)
+@given(
+    seed=st.integers(0, 10**9),
+    key=st.sampled_from(KEYS[:-1]),
+    transactions=st.integers(1, 8),
+    truncates=st.booleans(),
+)
+def test_with_soft_deletes_a_fold_marks_what_the_events_mark_one_by_one(
+    seed: int, key: tuple[str, ...], transactions: int, truncates: bool
+) -> None:
+    told = history(seed, key, transactions, truncates)
+    if told.changes is None:
+        return
+    merge = fold(told.changes, told.target, key, soft_deletes=True)
+    assert isinstance(merge, KeyedMerge)
+    (oid,) = {event.oid for tx in told.transactions for event in tx.events}
+    model = SoftDeletes(key, told.states[0], int(told.start), 0)
+    states = [[dict(row) for row in model.rows.values()]]
+    for transaction in told.transactions:
+        model.apply(transaction, oid)
+        states.append([dict(row) for row in model.rows.values()])
+    for number, rows in enumerate(states):
+        assert whole(merged(rows, merge)) == whole(states[-1])
+        if number < len(told.each):
+            alone = fold(told.each[number], told.target, key, soft_deletes=True)
+            assert whole(merged(rows, alone)) == whole(states[number + 1])
+
+
+def whole(rows: list[Row]) -> Counter[tuple[Any, ...]]:
+    """The rows with their metadata."""
+    return Counter(tuple(row.get(name) for name in (*COLUMNS, *METADATA)) for row in rows)
 
 
 def merged(rows: list[Row], merge: KeyedMerge | MultisetMerge | None) -> list[Row]:

@@ -13,18 +13,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.fakes import FaultPlan, InMemoryDestination
+from adapters.fakes import FaultPlan
 from cdc_core.fold import log, multi_part_batch
-from cdc_core.tables.catalog_with_rules import CatalogWithRules
-from cdc_core.tables.table_rules import RuleSet
-from cdc_core.use_cases.stream_changes import StreamChanges
-from cdc_core.use_cases.take_snapshot import TakeSnapshot
-from cdc_core.use_cases.verify_parity import VerifyParity
 from cdc_core.values.errors import RulesError, SourceUnavailable
 from cdc_core.values.history import LOG_FIELDS
 from cdc_core.values.relation import ReplicaIdentity
 from cdc_core.values.table_rules import Rule
-from tests.support.fake_world import CHANGES, COLUMNS, World, change_schema, row_of, touch, work
+from tests.support.fake_world import (
+    CHANGES,
+    COLUMNS,
+    RuledWorld,
+    change_schema,
+    row_of,
+    touch,
+    work,
+)
 from tests.support.history_model import (
     as_of,
     assert_chained,
@@ -35,36 +38,16 @@ from tests.support.history_model import (
 
 if TYPE_CHECKING:
     from adapters.fakes.postgres import Row
-    from cdc_core.ports.progress import Event
 
 KEYED = Rule(("public.keyed", "public.whole"), history=("log", "scd2"), deletes="soft")
 HEAP = Rule(("public.heap",), history=("log",))
 
 
 @dataclass
-class HistoryWorld(World):
+class HistoryWorld(RuledWorld):
     rules: tuple[Rule, ...] = (KEYED, HEAP)
     #: The rows of each table at the snapshot at which its history begins, and its LSN.
     starts: dict[int, tuple[int, list[Row]]] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
-
-    def parts(self) -> dict[str, Any]:
-        source = self.source()
-        return {
-            "source": source,
-            "catalog": CatalogWithRules(source, RuleSet(self.rules)),
-            "snapshots": source,
-            "destination": InMemoryDestination(self.lake, self.faults),
-        }
-
-    def snapshot(self, *globs: str) -> None:
-        TakeSnapshot(**self.parts()).run(globs)
-
-    def cdc(self, *, freeze: bool = False) -> None:
-        StreamChanges(**self.parts(), freeze_schema=freeze).run()
-
-    def verify(self, *, repair: bool = False) -> Any:
-        return VerifyParity(**self.parts()).run(repair=repair)
 
     def repair(self) -> None:
         self.verify(repair=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -18,70 +17,22 @@ from adapters.fakes import InMemoryDestination
 from adapters.fakes.destination import LakeTable
 from adapters.fakes.source import InMemoryMonitor
 from cdc_core.check.findings import Level
-from cdc_core.tables.catalog_with_rules import CatalogWithRules
-from cdc_core.tables.table_rules import RuleSet
 from cdc_core.use_cases.check_source import CheckSource
 from cdc_core.use_cases.show_status import ShowStatus
-from cdc_core.use_cases.stream_changes import StreamChanges
-from cdc_core.use_cases.take_snapshot import TakeSnapshot
-from cdc_core.use_cases.verify_parity import VerifyParity
 from cdc_core.values.checkpoint import TableStatus
 from cdc_core.values.errors import RulesError
-from cdc_core.values.masks import Hasher
 from cdc_core.values.merges import UNREPRESENTABLE_SCHEMA, UNREPRESENTABLE_TABLE
 from cdc_core.values.relation import ReplicaIdentity
 from cdc_core.values.table_rules import Rule
-from tests.support.fake_world import COLUMNS, World, change_schema, row_of, work
+from tests.support.fake_world import COLUMNS, RuledWorld, change_schema, row_of, work
+from tests.support.mask_model import MASKS, hashed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-KEY = b"mask key"
-
-
-def hashed(value: object, key: bytes = KEY) -> str | None:
-    return None if value is None else hmac.new(key, str(value).encode(), "sha256").hexdigest()
-
-
-def starred(value: object) -> str | None:
-    text = None if value is None else str(value)
-    return text and ("*" * (len(text) - 4) + text[-4:] if len(text) > 4 else "*" * len(text))
-
-
-MASKS: Mapping[str, Callable[[object], object]] = {
-    "hash": hashed,
-    "last4": starred,
-    "null": lambda _: None,
-}
+    from collections.abc import Mapping
 
 
 @dataclass
-class RuledWorld(World):
-    rules: tuple[Rule, ...] = ()
-    key: bytes = KEY
-    notes: list[str] = field(default_factory=list)
-
-    def parts(self) -> dict[str, Any]:
-        source = self.source()
-        return {
-            "source": source,
-            "catalog": CatalogWithRules(source, RuleSet(self.rules, Hasher(self.key))),
-            "snapshots": source,
-            "destination": InMemoryDestination(self.lake, self.faults),
-        }
-
-    def snapshot(self, *globs: str) -> None:
-        TakeSnapshot(**self.parts(), progress=self).run(globs)
-
-    def cdc(self, *, freeze: bool = False) -> None:
-        StreamChanges(**self.parts(), freeze_schema=freeze, progress=self).run()
-
-    def verify(self, *, repair: bool = False) -> Any:
-        return VerifyParity(**self.parts()).run(repair=repair)
-
-    def emit(self, event: object) -> None:
-        self.notes.append(str(event))
-
+class MaskedWorld(RuledWorld):
     def assert_ruled(
         self,
         masks: Mapping[str, str] = {},
@@ -101,8 +52,8 @@ class RuledWorld(World):
             assert {*self.lake.tables[name].columns} == own, name
 
 
-def world_of(seed: int, *rules: Rule, **options: Any) -> tuple[RuledWorld, list[int]]:
-    world = RuledWorld(random=random.Random(seed), rules=rules, **options)
+def world_of(seed: int, *rules: Rule, **options: Any) -> tuple[MaskedWorld, list[int]]:
+    world = MaskedWorld(random=random.Random(seed), rules=rules, **options)
     oids = [
         world.postgres.create_table("keyed", COLUMNS, toasted=("big",)),
         world.postgres.create_table("whole", COLUMNS, identity=ReplicaIdentity.FULL),
@@ -214,7 +165,7 @@ def test_a_table_that_is_not_streamed_gets_changed_rules_too() -> None:
     assert state.status is TableStatus.NOT_STREAMED
 
 
-def _states(world: RuledWorld) -> list[Any]:
+def _states(world: MaskedWorld) -> list[Any]:
     with InMemoryDestination(world.lake) as destination:
         checkpoint = destination.read_checkpoint()
     assert checkpoint is not None
