@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from adapters.fakes import InMemoryPostgres
+from tests.simulation.ruled_tables import HEAP
 from tests.support.fake_world import row_of
 
 if TYPE_CHECKING:
@@ -64,13 +65,17 @@ class Application:
     random: random.Random
     say: Callable[[str], None]
     reach: Callable[[str], None]
+    #: Whether definitions of tables change; otherwise there are only new tables.
+    changes_definitions: bool = True
+    #: Which tables have a key; see `Rules`.
+    keys: str | None = None
     _numbers: int = 0
     _new: list[int] = field(default_factory=list)
 
     def begin(self) -> None:
         self.create("orders", key=True)
         self.create("items", key=True)
-        self.create("events", key=False)
+        self.create(HEAP, key=self.keys == "all")
         self.work(3)
 
     # Transactions.
@@ -158,8 +163,10 @@ class Application:
     def redefine(self) -> None:
         """One random change of a definition."""
         tables = self.postgres.tables
-        changes = [self._create, self._drop, self._rename_table, self._swap_tables]
-        if tables:
+        changes = [self._create]
+        if self.changes_definitions:
+            changes += [self._drop, self._rename_table, self._swap_tables]
+        if tables and self.changes_definitions:
             table = tables[self.random.choice([*tables])]
             changes += 2 * [
                 lambda: self._add(table), lambda: self._drop_column(table),
@@ -184,7 +191,10 @@ class Application:
         name = self._free_name()
         if name is None:
             return ""
-        oid = self.create(name, key=self.random.random() < 0.7)
+        key = self.random.random() < 0.7
+        oid = self.create(
+            name, key=key if self.keys is None else self.keys == "all" or name != HEAP
+        )
         with self.postgres.transaction() as tx:
             tx.insert(oid, id=1, n=1, big="first")
         return f"CREATE TABLE {name}, with a row"

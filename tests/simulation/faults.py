@@ -28,7 +28,15 @@ from cdc_core.values.errors import (
     OperatorNeeded,
     SourceUnavailable,
 )
-from cdc_core.values.merges import KeyedMerge, LoadBatch
+from cdc_core.values.history import VersionMerge
+from cdc_core.values.merges import (
+    LSN_COLUMN,
+    OP_COLUMN,
+    SOFT_DELETE,
+    UNCHANGED_COLUMN,
+    KeyedMerge,
+    LoadBatch,
+)
 
 if TYPE_CHECKING:
     import random
@@ -237,6 +245,7 @@ class UnreliableDestination:
             merges=tuple(map(_in_memory, batch.merges)),
             history=tuple(step for step in batch.history if not getattr(step, "staged", ())),
         )
+        self._note_soft_deletes(sent)
         targets = [change.target.name for change in (*batch.merges, *batch.replacements)]
         try:
             kind = self.weather.destination_fault("load")
@@ -261,18 +270,41 @@ class UnreliableDestination:
                 self.left_behind.append(replace(sent, history=()))
             raise
 
+    def _note_soft_deletes(self, sent: LoadBatch) -> None:
+        reach = self.weather.reach
+        for merge in sent.merges:
+            if not isinstance(merge, KeyedMerge):
+                continue
+            deleted = [row for row in merge.rows.to_pylist() if row[OP_COLUMN] == SOFT_DELETE]
+            if deleted:
+                reach("a row is deleted in the batch that changes it")
+            if any(row[UNCHANGED_COLUMN] for row in deleted):
+                reach("a deleted row has a value that the source did not send")
+            table = self.lake.tables.get(merge.target.name)
+            held = {tuple(map(row.get, merge.key)) for row in table.rows} if table else set()
+            if any(tuple(row[k] for k in merge.key) not in held for row in deleted):
+                reach("a row is deleted that has no row at the destination")
+            first = merge.truncated_at
+            if first is not None and any(row[LSN_COLUMN] > first for row in deleted):
+                reach("rows between two truncations of a batch are deleted")
+
     def _again(self, sent: LoadBatch) -> None:
         apply_again(self.lake, sent)
         if sent.history:
             self.weather.reach("history is sent twice")
+        if any(isinstance(step, VersionMerge) for step in sent.history):
+            self.weather.reach("versions are sent twice")
         for merge in sent.merges:
             self.weather.reach("a statement is sent twice")
             if merge.truncated_at is not None:
                 self.weather.reach("a truncation in a batch whose statement is sent twice")
             if not isinstance(merge, KeyedMerge):
                 self.weather.reach("a statement of a table without a key is sent twice")
-            elif merge.has_hops:
+                continue
+            if merge.has_hops:
                 self.weather.reach("a key change with an unsent value is sent twice")
+            if SOFT_DELETE in merge.rows.column(OP_COLUMN).to_pylist():
+                self.weather.reach("a row deleted with its values is sent twice")
 
     def _rejection(self, targets: list[str]) -> Exception:
         if targets and self.weather.random.random() < 0.4:

@@ -24,7 +24,6 @@ from cdc_core.full_load import read_tables
 from cdc_core.ports.progress import BatchLoaded, Note, Warned
 from cdc_core.slot.continuity import confirmable
 from cdc_core.tables.catalog_with_rules import CatalogWithRules
-from cdc_core.tables.table_rules import RuleSet
 from cdc_core.use_cases.stream_changes import StreamChanges
 from cdc_core.use_cases.take_snapshot import TakeSnapshot
 from cdc_core.use_cases.verify_parity import VerifyParity
@@ -37,17 +36,17 @@ from cdc_core.values.errors import (
     TablesRefused,
     WriterBusy,
 )
-from cdc_core.values.history import log_of
+from cdc_core.values.history import log_of, versions_of
 from cdc_core.values.lsn import Lsn
-from cdc_core.values.table_rules import Rule
 from tests.simulation.application import Application, RecordedPostgres
 from tests.simulation.faults import CALM, Odds, UnreliableDestination, Weather, apply_again
+from tests.simulation.ruled_tables import ALL_RULES, LOG, PLAIN, SOFT, Reference, live
 from tests.support.fake_world import row_of
-from tests.support.history_model import assert_chained, images_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from adapters.fakes.postgres import Row
     from cdc_core.ports.progress import Event
     from cdc_core.values.checkpoint import TableState
     from cdc_core.values.merges import LoadBatch
@@ -57,8 +56,8 @@ class SimulationFailed(AssertionError):
     """An invariant does not hold."""
 
 
-#: Every table has a history.
-HISTORY = RuleSet((Rule(("public.*",), history=("log",)),))
+#: The rules that a simulation can have, and how often.
+RULES = ((PLAIN, 50), (LOG, 20), (SOFT, 15), (ALL_RULES, 15))
 
 #: How a slot can be out of step, with the situation that its refusal is.
 DROPPED = "the slot was dropped: refused"
@@ -78,7 +77,7 @@ class Simulation:
         self.postgres, self.lake, self.clock = RecordedPostgres(), Lake(), ManualClock()
         self.application = Application(self.postgres, self.random, self.say, self.reach)
         self.left_behind: list[LoadBatch] = []
-        self.rules = RuleSet(())
+        self.rules = PLAIN
         #: Why the stream cannot go on, until a snapshot is taken.
         self.broken: str | None = None
         #: Tables whose rows at the destination somebody else has changed.
@@ -106,8 +105,11 @@ class Simulation:
             self.batch_transactions = self.random.choice([1, 2, 3, 1000])
             self.part_events = self.random.choice([None, None, 1, 2, 3])
             self.range_rows = self.random.choice([None, 1, 2])
-            if self.random.random() < 0.25:
-                self.rules = HISTORY
+            rules, weights = zip(*RULES, strict=True)
+            (self.rules,) = self.random.choices(rules, weights)
+            self.say(f"rules: {self.rules.name or 'none'}")
+            self.application.keys = self.rules.keys
+            self.application.changes_definitions = not self.rules.masks
             self.application.begin()
             for _ in range(self.random.randint(4, 8)):
                 self._step()
@@ -439,7 +441,7 @@ class Simulation:
         )
 
     def _catalog(self, source: InMemorySource) -> CatalogWithRules:
-        return CatalogWithRules(source, self.rules)
+        return CatalogWithRules(source, self.rules.rules)
 
     def _progress(self) -> Listener:
         return Listener(self)
@@ -487,14 +489,20 @@ class Simulation:
                 continue
             self._seen[name] = id(held.rows)
             columns = table.relation.column_names
-            rows = [row_of({column: row.get(column) for column in columns}) for row in held.rows]
+            seen = live(held.rows)
+            rows = [row_of({column: row.get(column) for column in columns}) for row in seen]
+            committed = self._shown(name, map(dict, self.postgres.versions[oid]))
             for row in rows:
-                if row not in self.postgres.versions[oid]:
+                if row not in committed:
                     raise SimulationFailed(f"a reader of {name} sees {dict(row)}: never committed")
             key = table.relation.key
             keys = Counter(tuple(row[k] for k in key) for row in held.rows) if key else Counter()
             if any(count > 1 for count in keys.values()):
                 raise SimulationFailed(f"a reader of {name} sees a key twice: {keys}")
+
+    def _shown(self, table: str, rows: Iterable[Row]) -> Counter[tuple[Any, ...]]:
+        """What the destination has of rows of the source."""
+        return Counter(row_of(self.rules.shown(table, row)) for row in rows)
 
     def _is_target(self, oid: int, name: str) -> bool:
         checkpoint = self._checkpoint()
@@ -532,7 +540,7 @@ class Simulation:
             if state is None or state.target not in self.lake.tables:
                 yield name, f"table {name} is not in the destination"
                 continue
-            wanted, found = Counter(map(row_of, rows)), Counter(self._held(state))
+            wanted, found = self._shown(name, rows), Counter(self._held(state))
             if wanted != found:
                 missing, extra = wanted - found, found - wanted
                 yield state.target, f"{name}: missing {dict(missing)}, extra {dict(extra)}"
@@ -541,7 +549,7 @@ class Simulation:
         names = state.target_names
         return [
             row_of({name: row.get(target) for name, target in names.items()})
-            for row in self.lake.tables[state.target].rows
+            for row in live(self.lake.tables[state.target].rows)
         ]
 
     def _assert_equal(self, when: str) -> None:
@@ -550,31 +558,15 @@ class Simulation:
             raise SimulationFailed(f"{when}: {'; '.join(differing.values())}")
         checkpoint = self._checkpoint()
         assert checkpoint is not None
-        if self.rules is HISTORY and not self.harmed:
-            self._assert_history_leads_to_the_tables(when)
+        if not self.harmed:
+            try:
+                Reference(self.rules, self.postgres, self.lake).check(
+                    self._states(), int(checkpoint.lsn)
+                )
+            except AssertionError as error:
+                raise SimulationFailed(f"{when}: {error}") from error
         if self.postgres.slot is None or self.postgres.slot > checkpoint.lsn:
             raise SimulationFailed(f"slot {self.postgres.slot}, checkpoint {checkpoint.lsn}")
-
-    def _assert_history_leads_to_the_tables(self, when: str) -> None:
-        """Each image fits the one before it, and the last ones are the table's rows."""
-        for oid in self.postgres.tables:
-            state = self._states()[oid]
-            table = self.lake.tables[state.target]
-            log = self.lake.tables.get(log_of(state.target))
-            columns = [name for name in table.columns if not name.startswith("_cdc")]
-            rows = Counter(tuple(row[name] for name in columns) for row in table.rows)
-            found = [{**dict.fromkeys(columns), **image} for image in (log.rows if log else ())]
-            try:
-                images = images_of(found, columns)
-                read_at = int(state.snapshot_lsn)
-                left = assert_chained(images, columns, state.target_key, read_at)
-            except AssertionError as error:
-                raise SimulationFailed(f"{when}: history of {state.target}: {error}") from error
-            if left != rows:
-                raise SimulationFailed(
-                    f"{when}: the history of {state.target} leads to {left - rows} too much, "
-                    f"{rows - left} too little"
-                )
 
     def _assert_calm_tables_at(self, checkpoint: Checkpoint, until: int) -> None:
         """Tables whose definitions rested equal the source at the checkpoint, though it may have
@@ -596,7 +588,7 @@ class Simulation:
 
 def _is_own(name: str) -> bool:
     """Whether a table of the destination is a copy of one at the source."""
-    return not name.startswith("_") and name != log_of(name.removesuffix("_history"))
+    return not name.startswith("_") and not name.endswith((log_of(""), versions_of("")))
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,19 @@ SITUATIONS = (
     "a statement of a table without a key is sent twice",
     "history is sent twice",
     "a key change with an unsent value is sent twice",
+    "a row deleted with its values is sent twice",
+    "versions are sent twice",
     "the destination refuses one table",
     # The source meanwhile.
     "the application commits while a table is read",
     "a definition changes during a run",
     "two rows exchange their keys in one transaction",
     "two tables exchange their names",
+    # Soft deletes.
+    "a row is deleted in the batch that changes it",
+    "a row is deleted that has no row at the destination",
+    "a deleted row has a value that the source did not send",
+    "rows between two truncations of a batch are deleted",
     # Runs.
     "a table is read again while others are streamed",
     "a new table is read while others are streamed",

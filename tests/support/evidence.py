@@ -270,6 +270,14 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
             f"{END}/test_history.py"
             "::test_rows_of_a_detached_partition_are_deletes_and_nothing_is_read_again",
         ],
+        "Rows that soft deletes keep do not depend on where batches are cut, nor on what is sent twice": [
+            f"{RUNS}/test_soft_deletes.py::test_marked_rows_do_not_depend_on_the_cuts",
+            f"{RUNS}/test_soft_deletes.py::test_marked_rows_do_not_depend_on_the_parts",
+            f"{RUNS}/test_soft_deletes.py::test_a_crash_at_any_port_call_marks_the_same_rows",
+            "tests/unit/adapters/dlt_destination/duckdb/test_soft_deletes.py"
+            "::test_rows_are_marked_as_by_one_change_at_a_time",
+            "tests/contracts/soft_delete_contract.py::test_a_deleted_row_has_its_last_values",
+        ],
         "Each query on the pages is right": [
             f"{END}/test_history_pages.py::test_history",
             f"{END}/test_history_pages.py::test_soft_deletes",

@@ -270,7 +270,7 @@ class _Reader:
             self._snapshot, table, state, self._destination, self._checkpoint.reading,
             self._progress,
         )  # fmt: skip
-        if before is not None and hides_more(before, state) and not ranges.reading.ranges:
+        if hides_more(before, state) and not ranges.reading.ranges:
             steps = (*steps, ForgetUnrepresentable(target))
         return _Prepared(state, steps, ranges, aside)
 
@@ -325,7 +325,7 @@ class _Reader:
             soft_deletes=at if state.soft_deletes else None,
             history=tuple(history),
             difference=difference(state, at, self._destination, first),
-            emptied=masked_otherwise(former, state) if former is not None else frozenset(),
+            emptied=masked_otherwise(former, state),
         )
 
     def _write_ranges(self, large: TableReading) -> None:

@@ -238,15 +238,23 @@ def _rule_once_dropped(column: ColumnState, source: SourceTable) -> ColumnRule:
     return column.rule if rule.shows_values else rule
 
 
-def hides_more(before: TableState, now: TableState) -> bool:
-    """Whether the current rules hide a column whose values were stored as they are."""
-    shown = {column.attnum for column in before.columns if column.rule.shows_values}
-    return any(c.attnum in shown and not c.rule.shows_values for c in now.columns)
+def hides_more(before: TableState | None, now: TableState) -> bool:
+    """Whether the current rules hide a column whose values were stored as they are, or may have
+    been (None: not known)."""
+    hidden = {column.attnum for column in now.columns if not column.rule.shows_values}
+    if before is None:
+        return bool(hidden)
+    return any(c.attnum in hidden and c.rule.shows_values for c in before.columns)
 
 
-def masked_otherwise(before: TableState, now: TableState) -> frozenset[str]:
+def masked_otherwise(before: TableState | None, now: TableState) -> frozenset[str]:
     """Return the target columns whose values are masked in another way than before: in the same
-    column, or in the one that had its name."""
+    column, or in the one that had its name.
+
+    If it is not known how they were stored before (None), these are all that are masked.
+    """
+    if before is None:
+        return frozenset(c.target for c in now.stored if not c.rule.shows_values)
     numbers = {c.attnum: c.rule for c in before.stored} if before.oid == now.oid else {}
     names = {c.target.casefold(): c.rule for c in before.stored}
     other_key = before.rules.key_mark != now.rules.key_mark

@@ -346,7 +346,29 @@ def test_status_shows_which_rules_apply() -> None:
     assert found["heap"].reason == ""
 
 
-def test_values_that_rules_hide_later_are_forgotten() -> None:
+@pytest.mark.parametrize("checkpoint", ["known", "lost"])
+def test_values_that_rules_hide_later_are_in_no_deleted_row(checkpoint: str) -> None:
+    """Also if nobody knows under which rules they were stored."""
+    world, (keyed, *_) = world_of(15, Rule(("keyed",), deletes="soft"))
+    world.postgres.published.update(world.postgres.tables)
+    with world.postgres.transaction() as tx:
+        tx.insert(keyed, id=70, n=7, big="marker")
+    world.snapshot()
+    with world.postgres.transaction() as tx:
+        tx.delete(keyed, id=70)
+    world.cdc()
+    assert (70, "marker") in {(row["id"], row["big"]) for row in world.lake.rows("keyed")}
+    world.rules = (Rule(("keyed",), deletes="soft", mask={"big": "last4"}),)
+    if checkpoint == "lost":
+        world.lake.checkpoint = None
+    world.snapshot()
+    (row,) = (row for row in world.lake.rows("keyed") if row["id"] == 70)
+    assert (row["n"], row["big"]) == (7, None)
+    assert row["_cdc_deleted_at"] is not None
+
+
+@pytest.mark.parametrize("checkpoint", ["known", "lost"])
+def test_values_that_rules_hide_later_are_forgotten(checkpoint: str) -> None:
     world, _ = world_of(15)
     world.snapshot()
     names = UNREPRESENTABLE_SCHEMA.names
@@ -356,6 +378,8 @@ def test_values_that_rules_hide_later_are_forgotten() -> None:
     columns = {field.name: field.type for field in UNREPRESENTABLE_SCHEMA}
     world.lake.tables[UNREPRESENTABLE_TABLE] = LakeTable(columns, held)
     world.rules = (Rule(("keyed",), mask={"big": "hash"}),)
-    world.cdc()
+    if checkpoint == "lost":
+        world.lake.checkpoint = None
+    world.snapshot()
     left = world.lake.rows(UNREPRESENTABLE_TABLE, "table_name")
     assert [row["table_name"] for row in left] == ["heap"]
