@@ -26,8 +26,10 @@ from adapters.dlt_destination.sql import merge_sql
 from adapters.dlt_destination.sql.dialect import DUCKDB
 from adapters.dlt_destination.table_steps import StagedMerge
 from adapters.fakes.merges import merge_keyed, merge_multiset
+from cdc_core.values.history import Moment
 from cdc_core.values.lsn import Lsn
 from cdc_core.values.merges import (
+    DELETED_AT_COLUMN,
     KEYED_CONTROL_FIELDS,
     METADATA_FIELDS,
     MULTISET_CONTROL_FIELDS,
@@ -61,7 +63,9 @@ class Table:
         self.folder = folder
 
     @contextmanager
-    def holding(self, schema: pa.Schema, rows: list[Row]) -> Iterator[TargetTable]:
+    def holding(
+        self, schema: pa.Schema, rows: list[Row], *, soft_deletes: bool = False
+    ) -> Iterator[TargetTable]:
         target = TargetTable(f"t{next(NUMBERS)}", schema)
         self.store.create(self.client, target.name, all_fields(target), ())
         # What somebody else wrote may lack the metadata, whatever the fields say.
@@ -69,7 +73,8 @@ class Table:
         nullable = pa.schema([field.with_nullable(True) for field in full])
         found = pa.Table.from_arrays(pa.Table.from_pylist(rows, nullable).columns, schema=full)
         self.store.write(self.client, target.name, target, [found])
-        step = Replacement(target, (target.name,))
+        at = Moment(Lsn(1), 0) if soft_deletes else None
+        step = Replacement(target, (target.name,), soft_deletes=at)
         self.store.apply(self.client, target.name, [step])
         self.store.forget(self.client, step.written)
         yield target
@@ -81,6 +86,8 @@ class Table:
             self.client, merge.target.name, [StagedMerge(merge, (path,), len(merge.rows))]
         )
         names = [*merge.target.schema.names, *(f.name for f in METADATA_FIELDS)]
+        if isinstance(merge, KeyedMerge) and merge.soft_deletes:
+            names.append(DELETED_AT_COLUMN)
         pieces = self.store.scan(self.client, merge.target.name, names)
         return [row for piece in pieces for row in piece.to_pylist()]
 
@@ -141,16 +148,17 @@ def keyed_rows(draw: st.DrawFn) -> list[Row]:
 
 
 @st.composite
-def keyed_merges(draw: st.DrawFn) -> KeyedMerge:
+def keyed_merges(draw: st.DrawFn, *, soft_deletes: bool = False) -> KeyedMerge:
     truncated_at = draw(st.none() | lsns)
     newer = st.integers(truncated_at or 1, 12)
-    finals = draw(st.dictionaries(keys, st.tuples(texts, floats, newer, st.booleans()), max_size=6))
+    operations = st.sampled_from("UDS" if soft_deletes else "UD")
+    finals = draw(st.dictionaries(keys, st.tuples(texts, floats, newer, operations), max_size=6))
     rows: list[Row] = []
     refs = itertools.count()
     unchanged: set[str] = set()
-    for (a, b), (x, y, lsn, deleted) in finals.items():
-        row = {"a": a, "b": b, "x": x, "y": y, "_cdc_lsn": lsn, "_cdc_op": "D" if deleted else "U"}
-        if not deleted and truncated_at is None:
+    for (a, b), (x, y, lsn, operation) in finals.items():
+        row = {"a": a, "b": b, "x": x, "y": y, "_cdc_lsn": lsn, "_cdc_op": operation}
+        if operation != "D" and truncated_at is None:
             left_out = draw(st.sets(st.sampled_from(["x", "y"])))
             unchanged |= left_out
             if left_out:
@@ -183,6 +191,8 @@ def keyed_merges(draw: st.DrawFn) -> KeyedMerge:
         None if truncated_at is None else Lsn(truncated_at),
         tuple(sorted(unchanged)),
         has_hops=any(row["_cdc_op"] == "H" for row in rows),
+        soft_deletes=soft_deletes,
+        truncated_time=truncated_at,
     )
 
 
@@ -240,6 +250,16 @@ def test_keyed(table: Table, rows: list[Row], merges: list[KeyedMerge]) -> None:
         for merge in merges:
             placed = _at(merge, target)
             rows = merge_keyed(rows, placed)
+            assert comparable(table.apply(placed)) == comparable(rows)
+
+
+@budget
+@given(rows=keyed_rows(), merges=st.lists(keyed_merges(soft_deletes=True), min_size=1, max_size=3))
+def test_keyed_with_soft_deletes(table: Table, rows: list[Row], merges: list[KeyedMerge]) -> None:
+    with table.holding(KEYED, rows, soft_deletes=True) as target:
+        for merge in merges:
+            placed = _at(merge, target)
+            rows = [{DELETED_AT_COLUMN: None, **row} for row in merge_keyed(rows, placed)]
             assert comparable(table.apply(placed)) == comparable(rows)
 
 
