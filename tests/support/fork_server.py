@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -127,11 +128,27 @@ def _serve(requests: socket.socket) -> Callable[[], object] | None:
                     reports.send(str(status).encode())
 
 
+def _open_streams() -> None:
+    """As the interpreter does: whether they can seek is asked once, and those of the server can."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        before = getattr(sys, name)
+        stream = io.TextIOWrapper(
+            open(number, "wb" if number else "rb", closefd=False),  # noqa: SIM115
+            encoding=before.encoding,
+            errors=before.errors,
+            line_buffering=number == 2 or os.isatty(number),
+            write_through=before.write_through,
+        )
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
 def _become(request: dict[str, Any], streams: list[int]) -> Callable[[], object]:
     """Make this child the process that was asked for, up to its first line of Python."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
+    _open_streams()
     if request["session"]:
         os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

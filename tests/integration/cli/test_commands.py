@@ -189,7 +189,7 @@ def test_follow_runs_until_sigterm_and_ends_cleanly(shop):
         shop.run("simulate", "20", "10", "5")
         _wait(lambda: any("loaded" in line for line in lines))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
         reader.join()
     assert any("stopping after the current batch" in line for line in lines)
     assert "cdc done" in lines[-1]
@@ -221,7 +221,7 @@ def test_follow_that_is_stopped_while_it_starts_ends_cleanly(shop, number):
         with shop.start("cdc", "--follow") as process:
             _wait(partial(begun, process))
             process.send_signal(number)
-            _, error = process.communicate(timeout=30)
+            _, error = process.communicate(timeout=120)
         assert process.returncode == 0, error
         assert "Traceback" not in error
     shop.run("cdc")
@@ -237,7 +237,7 @@ def test_snapshot_that_is_terminated_is_taken_again(shop):
         with suppress(psycopg.errors.LockNotAvailable):
             application.execute("LOCK TABLE wide NOWAIT")
         process.send_signal(signal.SIGTERM)
-        _, error = process.communicate(timeout=30)
+        _, error = process.communicate(timeout=120)
     assert process.returncode == 143
     assert "interrupted" in error.splitlines()[-1]
     assert "Traceback" not in error
@@ -253,7 +253,7 @@ def test_interrupted_demo_leaves_nothing_running(shop):
         while port is None:
             port = re.search(r"start PostgreSQL: .* port (\d+)", process.stdout.readline())
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=30)
+        _, error = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "interrupted" in error
     with socket.socket() as probe:
@@ -280,11 +280,11 @@ def test_second_run_on_a_slot_is_refused_and_names_the_first(shop):
         refused = shop.run("cdc", code=3)
         assert str(process.pid) in refused.line
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
         process.communicate()
 
 
-def _wait(condition, seconds: float = 30.0) -> None:
+def _wait(condition, seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
