@@ -76,6 +76,8 @@ class TakeSnapshot:
             if start.unfinished and not tables:
                 return self._go_on(replace(start.unfinished, source=start.identity), chosen.found)
             if start.over and start.slot is not None:
+                # A destination that cannot be written must not cost a pipeline its slot.
+                self.destination.try_writing()
                 self._warn_of_slot(start.slot)
                 self.source.drop_slot()
             with self.snapshots.begin(create_slot=start.over) as snapshot:

@@ -100,6 +100,8 @@ def _lines(error: BaseException) -> Iterator[str]:
         yield from _lines(error.__context__)
         yield "while handling which came:"
     trace = error.__traceback__
+    if trace is not None:
+        yield "Traceback (most recent call last):"
     while trace is not None:
         code = trace.tb_frame.f_code
         yield f"  {code.co_filename}:{trace.tb_lineno} in {code.co_name}"
@@ -138,6 +140,8 @@ def _place(error: BaseException) -> str:
     """The innermost frame of ours, as `module:line`."""
     place = "start"
     trace = error.__traceback__
+    if trace is not None:
+        yield "Traceback (most recent call last):"
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
         if name.startswith(OUR_PACKAGES):

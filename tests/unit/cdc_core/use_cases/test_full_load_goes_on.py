@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adapters.fakes import FaultPlan, InjectedCrash, InMemoryDestination
+from adapters.fakes import FaultPlan, InjectedCrash, InMemoryDestination, Lake
 from adapters.fakes.snapshot import InMemorySnapshot
 from cdc_core.full_load import read_tables
 from cdc_core.use_cases.take_snapshot import TakeSnapshot
 from cdc_core.values.checkpoint import Checkpoint
-from cdc_core.values.errors import OperatorNeeded, TablesNeedSnapshot
+from cdc_core.values.errors import DestinationForbidden, OperatorNeeded, TablesNeedSnapshot
 from cdc_core.values.relation import ReplicaIdentity
 from tests.support.fake_world import World, build, change_schema, work
 
@@ -287,3 +287,17 @@ def test_a_table_dropped_before_an_unfinished_load_goes_on() -> None:
     TakeSnapshot(source, source, source, InMemoryDestination(world.lake)).run()
     world.cdc()
     world.assert_equal()
+
+
+def test_a_destination_that_cannot_be_written_costs_no_slot() -> None:
+    """As with a typing error in the name of the destination: it has no checkpoint."""
+    world, _ = build(1)
+    world.snapshot()
+    slot = world.postgres.slot
+    elsewhere = World(world.postgres, Lake())
+    refused = DestinationForbidden("no rights", "grant them")
+    elsewhere.faults = FaultPlan(named={"destination.try_writing": refused})
+    with pytest.raises(DestinationForbidden):
+        elsewhere.snapshot()
+    assert world.postgres.slot == slot
+    world.cdc()
