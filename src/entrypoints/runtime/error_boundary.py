@@ -140,8 +140,6 @@ def _place(error: BaseException) -> str:
     """The innermost frame of ours, as `module:line`."""
     place = "start"
     trace = error.__traceback__
-    if trace is not None:
-        yield "Traceback (most recent call last):"
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
         if name.startswith(OUR_PACKAGES):

@@ -49,7 +49,8 @@ def test_locals_of_harmless_types_show_and_values_do_not():
 
 def test_text_of_other_errors_is_omitted_and_causes_are_reported():
     told = _traceback()
-    assert "\nValueError\nwhich led to:\n" in told
+    assert told.startswith("Traceback (most recent call last):\n")
+    assert "\nValueError\nwhich led to:\nTraceback (most recent call last):\n" in told
     assert told.endswith("SourceUnavailable: PostgreSQL went away; run again")
     assert "position" not in told.replace("position, identity", "")
 
