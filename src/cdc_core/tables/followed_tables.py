@@ -82,6 +82,8 @@ class FollowedTables:
     _changed: bool = False
     #: Tables with rows that committed after the last comparison.
     _new_rows: set[int] = field(default_factory=set)
+    #: Columns, by table, that this run adds.
+    _added: set[tuple[int, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         #: The last checkpoint that the destination holds.
@@ -291,9 +293,11 @@ class FollowedTables:
             return
         for change in evolution.changes:
             self._note(f"{known.table}: {change}")
-        if evolution.reread:
-            self._must_read(states, known, evolution.reread)
+        added = self._added_columns(known, evolution.state)
+        if reread := evolution.reread or self._name_in_use(known, added):
+            self._must_read(states, known, reread)
             return
+        self._added |= {(oid, name) for name in added}
         if removable:
             self._note_removal(oid, removable)
         if evolution.state != known:
@@ -302,6 +306,25 @@ class FollowedTables:
             if evolution.changes:
                 self._empty_merges.append(_empty_merge(evolution.state))
             states[oid] = self._with_former(evolution.state, known)
+
+    def _added_columns(self, known: TableState, state: TableState) -> list[str]:
+        before = {column.attnum for column in known.columns}
+        return [column.target for column in state.stored if column.attnum not in before]
+
+    def _name_in_use(self, known: TableState, added: Iterable[str]) -> str:
+        """Return why the table must be read again: the destination has a column with the name of an
+        added one, whose values are somebody else's."""
+        wanted = {name.casefold() for name in added if (known.oid, name) not in self._added}
+        if not wanted:
+            return ""
+        loaded = self.durable.tables.get(known.oid, known)
+        # A rename may be still to be done.
+        places = list(dict.fromkeys([loaded.target, known.target]))
+        held = self.columns(places, current=True)
+        names = next((held[place] for place in places if place in held), ())
+        ours = {column.target for state in (loaded, known) for column in state.columns}
+        taken = [name for name in names if name.casefold() in wanted and name not in ours]
+        return f"the destination has a column {taken[0]} already" if taken else ""
 
     def _settled(self, known: TableState, table: SourceTable) -> frozenset[int]:
         """Return the new or changed files that are known to have the rows they had before."""

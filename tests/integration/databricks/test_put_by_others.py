@@ -235,6 +235,52 @@ def constrain(lake: LocalLake | WarehouseLake) -> None:
         table.alter.add_constraint({"c": "n >= id"})
 
 
+@pytest.mark.parametrize("kind", ["databricks", "duckdb", "delta"])
+@pytest.mark.parametrize("theirs", ["more int", "more string", "MORE int"])
+def test_the_source_adds_a_column_that_others_have_added(
+    sql: Any,
+    database: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    kind: str,
+    theirs: str,
+) -> None:
+    """Their values are not the source's: the table is read again, and no other one waits."""
+    lake = lake_of(kind, tmp_path, request)
+    pipeline = InProcess(database, lake)
+    pipeline.run("snapshot")
+    add_with_values(lake, theirs)
+    sql.execute("ALTER TABLE orders ADD more int; UPDATE orders SET more = 7 WHERE id = 1")
+    sql.execute("INSERT INTO people VALUES (2, 'b')")
+    assert "the destination has a column" in pipeline.run("cdc")
+    assert_equal(sql, lake, "orders", "people")
+    sql.execute("UPDATE orders SET more = 8; ALTER TABLE orders ADD again int")
+    assert "reading public." not in pipeline.run("cdc")
+    assert_equal(sql, lake, "orders", "people")
+
+
+def add_with_values(lake: LocalLake | WarehouseLake, column: str) -> None:
+    """Somebody adds a column, and a value in each row."""
+    import duckdb
+    import pyarrow as pa
+    from deltalake import DeltaTable, write_deltalake
+
+    name, kind = column.split()
+    if isinstance(lake, WarehouseLake):
+        lake.execute(f"ALTER TABLE bronze.orders ADD COLUMNS ({column})")
+        lake.execute(f"UPDATE bronze.orders SET {name} = 99")
+    elif lake.kind == "duckdb":
+        with duckdb.connect(str(lake.path / "lake.duckdb")) as connection:
+            connection.execute(f"ALTER TABLE bronze.orders ADD COLUMN {column} DEFAULT 99")
+    else:
+        path = lake.path / "lakehouse" / "bronze" / "orders"
+        rows = DeltaTable(path).to_pyarrow_table()
+        values = pa.array([99] * len(rows)).cast(pa.int32() if kind == "int" else pa.string())
+        write_deltalake(
+            path, rows.append_column(name, values), mode="overwrite", schema_mode="overwrite"
+        )
+
+
 def test_definitions_that_do_not_show_yet(
     sql: Any, lake: WarehouseLake, pipeline: InProcess
 ) -> None:
@@ -262,6 +308,25 @@ def test_definitions_that_do_not_show_yet(
     pipeline.run("snapshot")
     pipeline.run("cdc")
     assert_equal(sql, lake, "orders", "people", "stale")
+
+
+@pytest.mark.parametrize("change", ["SELECT 1", "ALTER TABLE orders ALTER n TYPE text"])
+def test_a_table_that_others_drop_while_it_is_still_listed(
+    sql: Any, lake: WarehouseLake, pipeline: InProcess, change: str
+) -> None:
+    pipeline.run("snapshot")
+    lake.warehouse.lag(600)
+    lake.drop("orders")
+    sql.execute("UPDATE orders SET note = 'z'; INSERT INTO people VALUES (2, 'b')")
+    refused = pipeline.run("cdc", code=3)
+    assert "pgbronze snapshot --tables public.orders" in refused
+    assert_equal(sql, lake, "people")
+    sql.execute(change)
+    pipeline.run("cdc")
+    assert_equal(sql, lake, "orders", "people")
+    lake.drop("people")
+    pipeline.run("snapshot")
+    assert_equal(sql, lake, "orders", "people")
 
 
 def test_a_run_describes_no_table_that_it_has_nothing_to_do_with(

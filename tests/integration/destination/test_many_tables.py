@@ -63,7 +63,7 @@ def test_a_warehouse_counts_in_statements_of_bounded_size(
         warehouse.clear_log()
         assert destination.tables() == {f"t{n}": 1 for n in range(9)}
         counts = [s["text"].count("COUNT(*)") for s in warehouse.statements()]
-        assert [count for count in counts if count] == [4, 4, 1]
+        assert sorted(count for count in counts if count) == [1, 4, 4]
         warehouse.clear_log()
         for n in range(9):
             assert sum(map(len, destination.scan(f"t{n}", ["id"]))) == 1

@@ -18,7 +18,6 @@ from sqlglot.errors import ErrorLevel, SqlglotError
 
 from . import errors, information_schema, variants
 from .catalog import INFORMATION_SCHEMA
-from .delta_log import read_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -97,7 +96,7 @@ class Rewriter:
         name = self._session.name(parts)
         if name.schema == INFORMATION_SCHEMA or not self._catalog.table_exists(name):
             return set()
-        fields = read_metadata(self._catalog.require_table(name)).fields
+        fields = information_schema.metadata(self._catalog.require_table(name)).fields
         return {f["name"].lower() for f in fields if variants.is_variant(f["type"])}
 
     def resolve(self, tree: exp.Expr) -> exp.Expr:

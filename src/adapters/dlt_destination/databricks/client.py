@@ -44,6 +44,16 @@ class SharedSqlClient(DatabricksSqlClient):
         self._sessions = sessions
         self.retry_policy = sessions.retry_policy
 
+    def another(self) -> SharedSqlClient:
+        """Return a client of the same dataset for use in another thread."""
+        return SharedSqlClient(
+            self._sessions,
+            self.dataset_name,
+            self.staging_dataset_name,
+            self.credentials,
+            self.capabilities,
+        )
+
     def open_connection(self) -> None:  # type: ignore[override]
         """Does nothing: each statement borrows a session."""
 

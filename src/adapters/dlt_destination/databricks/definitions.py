@@ -123,6 +123,12 @@ class Definitions:
                 self._described[table] = [(column, kind) for column, kind, *_ in columns]
         return self._described[table]
 
+    def listed_in_vain(self, client: Any, table: str, error: Exception) -> bool:
+        """Whether the error means that somebody has dropped a table that is still listed."""
+        if table in self._described or not _NOT_FOUND.search(str(root_cause(error))):
+            return False
+        return self.current(client, table) is None
+
     def known(self, client: Any, table: str) -> pa.Schema | None:
         """Return a table's columns. They can be outdated if this run has defined nothing there."""
         if table in self._described:

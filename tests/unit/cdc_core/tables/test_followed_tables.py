@@ -345,3 +345,31 @@ def test_a_table_to_be_read_stays_marked_when_the_destination_refuses_another() 
     assert statuses[oids[1]] is TableStatus.NEEDS_SNAPSHOT
     assert statuses[oids[2]] is TableStatus.STREAMING
     assert tables.to_read == {oids[0]: "keys changed all over a large transaction"}
+
+
+def test_a_column_that_the_destination_has_already_is_read() -> None:
+    """The values there are somebody else's."""
+    world, oids = loaded()
+    held = world.lake.tables["keyed"]
+    held.columns["extra"] = pa.string()
+    for row in held.rows:
+        row["extra"] = "theirs"
+    world.postgres.add_column(oids[0], "extra", pa.string())
+    world.cdc()
+    assert "snapshot.begin" in world.faults.calls
+    world.assert_equal()
+
+
+def test_columns_that_this_run_has_added_are_not_somebody_elses() -> None:
+    """They are there before the checkpoint when the destination refuses another table."""
+    world, oids = loaded()
+    assert world.lake.checkpoint is not None
+    checkpoint = Checkpoint.from_state(world.lake.checkpoint)
+    world.postgres.add_column(oids[0], "extra", pa.string())
+    with world.source() as source:
+        columns = InMemoryDestination(world.lake).columns
+        tables = FollowedTables(checkpoint, "public", source, source.current_lsn, columns)
+        tables.refresh()
+        world.lake.tables["keyed"].columns["extra"] = pa.string()
+        assert tables.set_aside_refused(DestinationRefused({"other": "a constraint"}))
+    assert oids[0] not in tables.to_read
