@@ -134,7 +134,10 @@ class MemoryLimit:
         if self.fixed:
             return
         query = "SELECT wal_size FROM pragma_database_size() WHERE database_name = "
-        ((size,),) = connection.execute(f"{query} current_database()").fetchall()
+        # Tables that others are writing may have taken all the memory, even that for a query.
+        ((size,),) = self.within(
+            connection, lambda: connection.execute(f"{query} current_database()").fetchall()
+        )
         if _bytes(size) < CHECKPOINT_BYTES:
             return
         with self._lock:

@@ -205,6 +205,24 @@ def test_a_long_log_is_brought_into_the_tables(log: Path) -> None:
         assert connection.execute("SELECT COUNT(*) FROM t").fetchall() == [(2,)]
 
 
+def test_memory_that_others_have_taken_does_not_fail_the_question_for_the_log(log: Path) -> None:
+    """Thousands of tables take all the memory; then even this query needs more."""
+    memory = MemoryLimit()
+    with opened(log, memory) as connection:
+
+        class Full:
+            failures = 1
+
+            def execute(self, query: str) -> Any:
+                if "pragma_database_size" in query and self.failures:
+                    self.failures -= 1
+                    raise TOO_LITTLE
+                return connection.execute(query)
+
+        memory.checkpoint(Full())
+        assert limit_of(connection) == memory.megabytes == 2 * MEMORY_MB
+
+
 def test_a_users_limit_leaves_checkpoints_to_duckdb(log: Path) -> None:
     """One before it must be could want more than the limit, which is not raised."""
     memory = MemoryLimit()
