@@ -284,8 +284,12 @@ def _problem(sides: TableSides) -> str:
     if rules_changed(sides.state, sides.table):
         problems.append(f"{RULES_CHANGED} since it was read; run: pgbronze cdc")
     if sides.pairing.lacking:
+        name = str(sides.table.relation.table)
+        streamed = not sides.table.not_streamed
+        command = "cdc" if streamed else f"snapshot {tables_option([name])}"
         problems.append(
-            f"not in the destination yet: {', '.join(sides.pairing.lacking)}; run: pgbronze cdc"
+            f"not in the destination yet: {', '.join(sides.pairing.lacking)}; "
+            f"run: pgbronze {command}"
         )
     return "; ".join(problems)
 

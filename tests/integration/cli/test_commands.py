@@ -362,6 +362,10 @@ def test_tables_that_go_stale_are_warned_of(shop):
     assert told.count("not streamed") == 1
     assert "public.my log has no primary key" in told
     assert 'run: ALTER TABLE "public"."my log" REPLICA IDENTITY FULL' in told
+    assert "may not add it" not in told  # nobody has tried
+    shop.sql('ALTER TABLE "my log" ADD at int')
+    verified = " ".join(shop.run("verify", code=1).out.split())
+    assert "not in the destination yet: at; run: pgbronze snapshot --tables" in verified
     # What the line says for until then, and for good.
     shop.run("snapshot", *shlex.split(told.partition("pgbronze snapshot ")[2].splitlines()[0]))
     assert shop.lake_sql('SELECT line FROM bronze."my log"') == [("new",)]
