@@ -1,24 +1,30 @@
 """Whole runs, from PostgreSQL to the warehouse, that meet the faults of its switch.
 
-`python -m tests.integration.databricks.sweep [RUN|FAULT …]` strikes every statement, upload and
-opening of a session with every fault, one a run, of the runs and faults that are named, or of all.
-After each the next run must end equal, and a reader that polls must never have missed a row. All of
-it takes more than an hour; a test strikes them all in one run after another.
+`python -m tests.integration.databricks.sweep [SHOP|RUN|FAULT …]` strikes every statement, upload
+and opening of a session with every fault, one a run, of the shops, runs and faults that are named,
+or of all. After each the next run must end equal, and a reader that polls must never have missed a
+row. In the shop `rules`, tables have histories, soft deletes and masks. All of it takes some hours;
+a test strikes them all in one run after another.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import itertools
+import json
 import re
 import sys
 import tempfile
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import psycopg
+import pyarrow.compute as pc
 
 from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
@@ -33,13 +39,14 @@ from tests.integration.warehouse.refusals import (
     TOKENS,
     WAREHOUSES,
 )
-from tests.support import oracle
+from tests.support import audit, oracle
+from tests.support.history_model import as_of, assert_log_leads_to
 from tests.support.lakes import WarehouseLake
 from tests.support.pipeline import Service
 from tests.support.postgres import test_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from tests.integration.warehouse.client import Warehouse
 
@@ -79,13 +86,15 @@ RUNS = ("first snapshot", "snapshot", "cdc")
 TABLES = ("steady", "moving", "bag")
 ROWS = 5
 
-_TABLES = f"""
+_STEADY = f"""
 CREATE TABLE steady (id int PRIMARY KEY, n int, big text);
+ALTER TABLE steady ALTER big SET STORAGE EXTERNAL;
+INSERT INTO steady SELECT g, 0, repeat('x', 3000) FROM generate_series(1, {ROWS}) AS g;
+"""
+_TABLES = f"""
 CREATE TABLE moving (id int PRIMARY KEY, n int, old text);
 CREATE TABLE bag (what int);
-ALTER TABLE steady ALTER big SET STORAGE EXTERNAL;
 ALTER TABLE bag REPLICA IDENTITY FULL;
-INSERT INTO steady SELECT g, 0, repeat('x', 3000) FROM generate_series(1, {ROWS}) AS g;
 INSERT INTO moving SELECT g, 0, 'x' FROM generate_series(1, {ROWS}) AS g;
 INSERT INTO bag SELECT 0 FROM generate_series(1, {ROWS});
 """
@@ -103,6 +112,17 @@ ALTER TABLE moving ADD more int;
 ALTER TABLE moving RENAME old TO new;
 INSERT INTO moving (id, more, new) VALUES (2000, 1, 'y')
 """
+
+
+#: Transactions between two runs on tables whose every change the database records.
+TRANSACTIONS = 4
+_MASK_KEY = "of the sweep"
+_RULES = json.dumps(
+    [
+        *json.loads(audit.RULES),
+        {"match": "public.steady", "history": ["log"], "mask": {"big": "hash"}},
+    ]
+)
 
 
 def fault(kind: str) -> dict[str, Any]:
@@ -128,6 +148,8 @@ class Shop:
     in_one_transaction: bool = False
     service: Service = field(init=False)
     source: psycopg.Connection[Any] = field(init=False)
+    tables: ClassVar[str] = _STEADY + _TABLES
+    settings: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self) -> None:
         settings = PipelineSettings("pgbronze", "bronze", self.folder / "work")
@@ -140,9 +162,10 @@ class Shop:
                 multi_table_transaction=self.in_one_transaction,
                 retry_policy=PATIENCE,
             ),
+            self.settings,
         )
         self.source = psycopg.connect(self.dsn, autocommit=True)
-        self.source.execute(_TABLES.encode())
+        self.source.execute(self.tables.encode())
 
     def __enter__(self) -> Self:
         return self
@@ -204,6 +227,61 @@ class Shop:
             thread.join()
 
 
+@dataclass
+class ShopWithRules(Shop):
+    """Histories, soft deletes and masks, on tables whose every change the database records."""
+
+    tables: ClassVar[str] = _STEADY + audit.TABLES
+    settings: ClassVar[Mapping[str, str]] = {
+        "SOURCES__PG_REPLICATION__TABLES": _RULES,
+        "SOURCES__PG_REPLICATION__MASK_KEY": _MASK_KEY,
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._work = audit.AuditedWork(self.source, seed=1)
+        self._work.run(10 * TRANSACTIONS)
+        self._snapshots = 0
+
+    def change(self) -> None:
+        self.source.execute("UPDATE steady SET n = n + 1")
+        self._work.run(TRANSACTIONS)
+
+    def run(self, run: str) -> None:
+        if run != "cdc":
+            self._snapshots += 1
+            self._work.copies.clear()
+            self._work.begin()
+        super().run(run)
+
+    def assert_equal(self) -> None:
+        """The tables are the source's, and the images those that the database recorded; after a
+        second snapshot, which gives the difference alone, they lead to the tables."""
+        lake = self.service.lake
+        if self._snapshots == 1:
+            self._work.assert_history(lake)
+        for table, columns in audit.COLUMNS.items():
+            shown = ", ".join(f"{n}::text" if n == "amount" else n for n in columns)
+            rows = Counter(self.source.execute(f"SELECT {shown} FROM {table}".encode()))
+            stored = lake.read(table)
+            if audit.KEYS[table]:
+                stored = stored.filter(pc.is_null(stored["_cdc_deleted_at"]))
+                versions = lake.read(f"{table}_scd2").to_pylist()
+                assert as_of(versions, 1 << 62, columns) == rows, table
+            assert Counter(tuple(row[n] for n in columns) for row in stored.to_pylist()) == rows
+            assert_log_leads_to(stored, lake.read(f"{table}_history"))
+        steady = lake.read("steady")
+        assert_log_leads_to(steady, lake.read("steady_history"))
+        masked = [
+            (id_, n, hmac.new(_MASK_KEY.encode(), big.encode(), hashlib.sha256).hexdigest())
+            for id_, n, big in self.source.execute("SELECT id, n, big FROM steady")
+        ]
+        found = [(row["id"], row["n"], row["big"]) for row in steady.to_pylist()]
+        assert sorted(found) == sorted(masked)
+
+
+SHOPS: Mapping[str, type[Shop]] = {"plain": Shop, "rules": ShopWithRules}
+
 #: All that a reader may see: every row, all of one version, none without its long value.
 WHOLE = {(ROWS, 1, ROWS)}
 
@@ -249,21 +327,23 @@ def main() -> None:
     named = set(sys.argv[1:])
     runs = [run for run in RUNS if run in named] or RUNS
     kinds = [kind for kind in FAULTS if kind in named] or FAULTS
+    shops = [shop for shop in SHOPS if shop in named] or SHOPS
     with (
         tempfile.TemporaryDirectory() as name,
         running_warehouse(Path(name) / "root") as warehouse,
         test_server() as server,
     ):
-        for run, kind, in_one_transaction in itertools.product(runs, kinds, (False, True)):
+        ways = itertools.product(shops, runs, kinds, (False, True))
+        for name_of_shop, run, kind, in_one_transaction in ways:
             warehouse.reset()
             folder = Path(tempfile.mkdtemp(dir=name))
             with (
                 server.database() as dsn,
-                Shop(dsn, warehouse, folder, in_one_transaction) as shop,
+                SHOPS[name_of_shop](dsn, warehouse, folder, in_one_transaction) as shop,
             ):
                 count = sweep(shop, run, kind)
             way = ", one transaction" if in_one_transaction else ""
-            print(f"{run}{way}: {kind} at each of {count} places", flush=True)
+            print(f"{name_of_shop}, {run}{way}: {kind} at each of {count} places", flush=True)
 
 
 if __name__ == "__main__":
