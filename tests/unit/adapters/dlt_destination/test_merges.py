@@ -8,6 +8,7 @@ import math
 import struct
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -73,8 +74,9 @@ class Table:
         nullable = pa.schema([field.with_nullable(True) for field in full])
         found = pa.Table.from_arrays(pa.Table.from_pylist(rows, nullable).columns, schema=full)
         self.store.write(self.client, target.name, target, [found])
-        at = Moment(Lsn(1), 0) if soft_deletes else None
-        step = Replacement(target, (target.name,), soft_deletes=at)
+        step = Replacement(target, (target.name,))
+        if soft_deletes:
+            step = replace(step, key=("a", "b"), soft_deletes=Moment(Lsn(1), 0))
         self.store.apply(self.client, target.name, [step])
         self.store.forget(self.client, step.written)
         yield target
