@@ -114,7 +114,7 @@ Exit codes: 0 done, 1 failed (run again), 2 command line or setting wrong,
         "pgbronze runs --limit 100 --json",
     )
     runs.add_argument(
-        "--limit", type=_count, default=20, metavar="N", help="number of runs (default: 20)"
+        "--limit", type=_positive, default=20, metavar="N", help="number of runs (default: 20)"
     )
     _json(runs)
     verify = command(
@@ -199,6 +199,13 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number of 0 or more")
     return int(text)
+
+
+def _positive(text: str) -> int:
+    number = _count(text)
+    if not number:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
+    return number
 
 
 def _port(text: str) -> int:

@@ -310,6 +310,7 @@ BAD_ARGUMENTS = [
     ("simulate", "INSERTS, UPDATES, DELETES"),
     ("simulate 1 2", "DELETES"),
     ("simulate 1 2 x", "'x' is not a number"),
+    ("runs --limit 0", "'0' is not a number of 1 or more"),
     ("simulate 1 -2 3", "-2"),
     ("simulate 1 2 3 4", "4"),
     ("slot", "ACTION"),
