@@ -215,8 +215,12 @@ def _failures(facts: PageFacts, history: History) -> Iterator[Task]:
         )
         what = f"{times} failed, {ago(run.ended_at, facts.at)}"
         if run.exit_code is None:
+            silent = f"{times} recorded no end, last seen {ago(run.ended_at, facts.at)}"
             yield Task(
-                Level.ATTENTION, f"{what}: killed", "Run it again.", (f"pgbronze {command}",)
+                Level.ATTENTION,
+                f"{silent}: it may have been killed",
+                "If it is not running, run it again.",
+                (f"pgbronze {command}",),
             )
             continue
         task = _task(Level.BAD if run.exit_code != 1 or streak > 2 else Level.ATTENTION, run.error)

@@ -21,7 +21,8 @@ BUCKETS = 168
 #: The usual interval between runs is that of the last ones, and is not known from fewer.
 INTERVALS_USED = 50
 INTERVALS_NEEDED = 5
-#: A run that follows leaves a receipt each minute; without one for so long it is gone.
+#: A run that follows and loads changes leaves a receipt each minute. Without one for so long, it
+#: may have been killed.
 SILENCE = timedelta(minutes=5)
 
 

@@ -331,7 +331,7 @@ def _run_row(episode: Episode, facts: PageFacts) -> Html:
     if run.goes_on:
         result = "running"
     elif run.exit_code is None:
-        result = "killed"
+        result = "unknown (killed?)"
     else:
         result = f"exit {run.exit_code}" if run.failed else "done"
     began: list[Html] = [_moment(run.started_at)]
