@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adapters.dlt_destination.dlt.errors import root_cause
-from cdc_core.values.errors import DestinationRefused
+from adapters.dlt_destination.store import Refusal
+from cdc_core.values.errors import DestinationFailed, DestinationRefused
 
 if TYPE_CHECKING:
-    from adapters.dlt_destination.store import Refusal, TableStore
+    from adapters.dlt_destination.store import TableStore
 
 
-class RefusedTables(dict[str, "Refusal"]):
+class UnfitTable(DestinationFailed):
+    """A column of a table in the destination cannot hold the source's values."""
+
+
+class RefusedTables(dict[str, Refusal]):
     """By their names; `tables` is how many the load has."""
 
     def __init__(self, store: TableStore, tables: int) -> None:
@@ -22,6 +27,8 @@ class RefusedTables(dict[str, "Refusal"]):
     def add(self, table: str, error: BaseException) -> bool:
         """Add the table if it was refused; False if the error is another one."""
         refusal = self._store.refusal(root_cause(error))
+        if isinstance(error, UnfitTable):
+            refusal = Refusal(error.what)
         if refusal is not None:
             self[table] = refusal
         return refusal is not None

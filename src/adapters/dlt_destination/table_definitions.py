@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from adapters.dlt_destination.columns import all_fields, history_fields, plain, same, widens
-from adapters.dlt_destination.refused_tables import RefusedTables
-from cdc_core.values.errors import DestinationFailed
+from adapters.dlt_destination.refused_tables import RefusedTables, UnfitTable
 from cdc_core.values.history import LOG_FIELDS, SORT_COLUMN, VERSION_FIELDS, VersionMerge
 from cdc_core.values.merges import (
     UNREPRESENTABLE_TABLE,
@@ -136,9 +135,9 @@ class TableDefinitions:
         for field in narrow:
             held = actual.field(field.name).type
             if not widens(held, plain(field.type)):
-                raise DestinationFailed(
-                    f"column {field.name!r} of table {table!r} is {held} in the destination "
-                    f"and {field.type} at the source",
+                raise UnfitTable(
+                    f"column {field.name!r} of {table!r} is {held} there and {field.type} at the "
+                    "source",
                     "run pgbronze snapshot --tables with this table",
                 )
         if missing:

@@ -281,6 +281,36 @@ def add_with_values(lake: LocalLake | WarehouseLake, column: str) -> None:
         )
 
 
+@pytest.mark.parametrize("kind", ["databricks", "duckdb"])
+def test_a_column_that_others_gave_another_type_stops_no_other_table(
+    sql: Any, database: str, tmp_path: Path, request: pytest.FixtureRequest, kind: str
+) -> None:
+    lake = lake_of(kind, tmp_path, request)
+    pipeline = InProcess(database, lake)
+    pipeline.run("snapshot")
+    give_other_type(lake)
+    sql.execute("UPDATE orders SET n = 5; INSERT INTO people VALUES (2, 'b')")
+    refused = pipeline.run("cdc", code=3).splitlines()[-1]
+    assert "column 'n' of 'orders' is string there" in refused
+    assert "pgbronze snapshot --tables public.orders" in refused
+    assert_equal(sql, lake, "people")
+    pipeline.run("cdc")
+    assert_equal(sql, lake, "orders", "people")
+
+
+def give_other_type(lake: LocalLake | WarehouseLake) -> None:
+    import duckdb
+
+    if isinstance(lake, WarehouseLake):
+        columns = "id, CAST(n AS STRING) AS n, note, gone, _cdc_lsn, _cdc_committed_at"
+        lake.execute(
+            f"CREATE OR REPLACE TABLE bronze.orders AS SELECT {columns} FROM bronze.orders"
+        )
+    else:
+        with duckdb.connect(str(lake.path / "lake.duckdb")) as connection:
+            connection.execute("ALTER TABLE bronze.orders ALTER n TYPE VARCHAR")
+
+
 def test_definitions_that_do_not_show_yet(
     sql: Any, lake: WarehouseLake, pipeline: InProcess
 ) -> None:

@@ -25,7 +25,12 @@ from adapters.dlt_destination.duckdb.factory import duckdb_destination
 from adapters.dlt_destination.duckdb.store import DuckDbStore
 from adapters.dlt_destination.files import work_folder
 from cdc_core.values.checkpoint import Checkpoint
-from cdc_core.values.errors import DestinationFailed, DestinationUnavailable, SettingsError
+from cdc_core.values.errors import (
+    DestinationFailed,
+    DestinationRefused,
+    DestinationUnavailable,
+    SettingsError,
+)
 from cdc_core.values.lsn import Lsn
 from cdc_core.values.merges import LoadBatch, TargetTable
 from tests.contracts.destination_contract import (
@@ -202,8 +207,9 @@ def test_a_column_of_another_type_is_refused(store: Store, settings: PipelineSet
             LoadBatch(merges=(keyed(ORDERS, [{"id": 1, "_cdc_lsn": 1}]),)), checkpoint(1)
         )
         merge = keyed(other, [{"id": "x", "_cdc_lsn": 2}])
-        with pytest.raises(DestinationFailed, match="snapshot --tables"):
+        with pytest.raises(DestinationRefused, match="string at the source") as refused:
             destination.load(LoadBatch(merges=(merge,)), checkpoint(2))
+        assert refused.value.tables.keys() == {"orders"}
         assert destination.read_checkpoint() == checkpoint(1)
 
 
