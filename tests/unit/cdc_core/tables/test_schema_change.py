@@ -385,3 +385,18 @@ def test_rules_of_a_column_that_the_source_has_dropped(
     now = replace(table(), rules=TableRules(rule_for=lambda _: rule))
     assert rules_changed(before, now) is changed
     assert rules_changed(loaded(), now) is False
+
+
+def test_the_mask_key_counts_for_columns_that_can_be_hashed_again() -> None:
+    one = TableRules(key_mark="one")
+    before = loaded(text("a", 2, HASH), rules=one)
+    assert rules_changed(before, replace(table(text("a", 2, HASH)), rules=TableRules()))
+    dropped = evolve(before, replace(table(), rules=one)).state
+    assert not rules_changed(dropped, replace(table(), rules=TableRules()))
+
+
+def test_masked_columns_where_the_earlier_rules_are_not_known() -> None:
+    now = loaded(text("a", 2, HASH), text("b", 3), text("c", 4, EXCLUDE), text("d", 5, NULL))
+    assert masked_otherwise(None, now) == {"a", "d"}
+    assert hides_more(None, now) is True
+    assert hides_more(None, loaded(text("b", 3))) is False
