@@ -7,8 +7,10 @@ the environment. The time counts from a started Spark, whose workers have run on
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -17,6 +19,9 @@ from adapters.pgoutput.snapshot.snapshot_source import PgSnapshotSource
 from adapters.spark import PostgresSnapshot, open_snapshot, snapshot_source
 from adapters.spark.snapshot_source import SparkSnapshotSource
 from benchmarks.to_parquet import relation_to_parquet
+from cdc_core.fold.snapshot_rows import SnapshotRows
+from cdc_core.ports.snapshot_source import WHOLE
+from cdc_core.tables.schema_change import state_when_read
 from entrypoints.container import Container, source_settings
 
 if TYPE_CHECKING:
@@ -53,8 +58,21 @@ def end(spark: SparkSession) -> None:
     gateway.proc.wait(60)
 
 
+def by_workers(spark: SparkSession, container: Container, folder: Path) -> None:
+    """The workers write the rows, as in a full load."""
+    snapshot_source.LARGE_PAGES = 0  # whatever the size of the case
+    (table,) = container.catalog().tables()
+    settings, numbers = source_settings(container.settings()), count()
+    source = SparkSnapshotSource(settings, CONNECTIONS, lambda: spark)
+    with source.begin(create_slot=False) as snapshot:
+        state, _ = state_when_read(None, table, table.relation.table.name, snapshot.lsn)
+        rows = SnapshotRows.of(state, table, snapshot)
+        snapshot.write_files(table.relation, WHOLE, rows, lambda: f"{folder}/{next(numbers)}")
+    shutil.rmtree(folder / "0")  # of the probe
+
+
 def by_driver(source: SnapshotSource, container: Container, folder: Path) -> None:
-    """The driver writes the rows, as in a full load."""
+    """This process writes the rows."""
     (table,) = container.catalog().tables()
     with source.begin(create_slot=False) as snapshot:
         snapshot.expect([(table.relation, "")])
@@ -98,9 +116,7 @@ def main(way: str, table: str, folder: Path) -> None:
             by_driver(PgSnapshotSource(settings), container, folder)
         case "workers":
             assert spark is not None
-            snapshot_source.LARGE_PAGES = 0  # whatever the size of the case
-            source = SparkSnapshotSource(settings, CONNECTIONS, lambda: spark)
-            by_driver(source, container, folder)
+            by_workers(spark, container, folder)
         case "dataframe":
             assert spark is not None
             by_data_source(spark, settings.conninfo, table, folder)

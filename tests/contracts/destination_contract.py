@@ -10,9 +10,11 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cdc_core.values.checkpoint import (
@@ -42,6 +44,7 @@ from cdc_core.values.merges import (
     TargetTable,
 )
 from cdc_core.values.relation import TableName
+from cdc_core.values.row_files import RowFiles, file_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -116,6 +119,30 @@ def table_of(target: TargetTable, *parts: Iterable[dict[str, Any]], **more: Any)
 def orders(*parts: Iterable[int]) -> Iterator[pa.Table]:
     """Rows of a replacement with these ids."""
     return iter(table_of(ORDERS, *([{"id": n, "_cdc_lsn": 1} for n in ids] for ids in parts)).rows)
+
+
+def by_workers(
+    destination: Destination, name: str, rows: Iterable[pa.Table], part: str = "rows"
+) -> RowFiles:
+    """Write files as Spark does: one for each table, besides others that it did not commit."""
+    folder = Path(destination.shared_folder(name))
+    (folder / part).mkdir(parents=True)
+    names, count = [], 0
+    for number, table in enumerate(rows):
+        columns = file_schema(table.schema)
+        filed = pa.table(
+            [
+                *(c.cast(t) for c, t in zip(table.columns, columns.types, strict=True)),
+                pa.nulls(len(table), pa.string()),
+            ],
+            [*columns.names, "unfit"],
+        )
+        names.append(f"{part}/part-{number}.snappy.parquet")
+        count += len(table)
+        pq.write_table(filed, folder / names[-1])
+        pq.write_table(filed, folder / part / f"part-{number}-failed.snappy.parquet")
+    (folder / part / "_SUCCESS").touch()
+    return RowFiles(str(folder), tuple(names), count, 1)
 
 
 def being_read(*parts: tuple[str, str, int]) -> Checkpoint:
@@ -670,6 +697,116 @@ class DestinationContract:
             destination.load(LoadBatch(replacements=(after,)), checkpoint(2))
             expected = [("one", 5, None), ("two", 5, None)]
             assert content(destination, "orders", "id", "note", "doc") == expected
+
+    def test_files_of_workers_are_stored_like_rows(self, opened: Callable[[], Destination]) -> None:
+        """Whatever else is in their folder; they outlive the run if the checkpoint names them."""
+        with opened() as destination:
+            files = by_workers(destination, "1-A-0", orders(range(3), range(3, 5)))
+            destination.store_files("1-A-0", ORDERS, files)
+            none = by_workers(destination, "1-A-1", [])
+            destination.store_files("1-A-1", ORDERS, none)
+            destination.write("1-A-2", ORDERS, orders(range(5, 6)))
+            assert destination.written() == {"1-A-0", "1-A-1", "1-A-2"}
+            reading = being_read(("0-4", "1-A-0", 5), ("4-8", "1-A-1", 0), ("8-9", "1-A-2", 1))
+            destination.load(EMPTY_BATCH, reading)
+            assert dict(destination.tables()) == {}
+        with opened() as destination:
+            assert destination.read_checkpoint() == reading
+            assert destination.written() == {"1-A-0", "1-A-1", "1-A-2"}
+            files = by_workers(destination, "1-B-3", orders(range(6, 8)))
+            destination.store_files("1-B-3", ORDERS, files)
+            last = Replacement(ORDERS, ("1-A-0", "1-A-1", "1-A-2", "1-B-3"))
+            destination.load(LoadBatch(replacements=(last,)), reading)
+            assert content(destination, "orders", "id") == [(n,) for n in range(8)]
+            assert destination.written() == {"1-A-0", "1-A-1", "1-A-2"}
+            destination.load(
+                LoadBatch(replacements=(Replacement(ORDERS, ("1-A-0", "1-A-1", "1-A-2")),)),
+                checkpoint(2),
+            )
+            assert content(destination, "orders", "id") == [(n,) for n in range(6)]
+            assert destination.written() == frozenset()
+            volumes = destination.volumes() or {}
+            assert [file for files in volumes.values() for file in files] == []
+
+    def test_files_of_workers_and_rows_replace_each_other(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        with opened() as destination:
+            for number in (0, 1):
+                first = by_workers(destination, f"1-A-{number}", orders([1]))
+                destination.store_files(f"1-A-{number}", ORDERS, first)
+            destination.write("1-A-0", ORDERS, orders([2]))
+            files = by_workers(destination, "1-A-1", orders([3]))
+            destination.store_files("1-A-1", ORDERS, files)
+            destination.write("1-A-2", ORDERS, orders([4]))
+            files = by_workers(destination, "1-A-2", orders([5]))
+            destination.store_files("1-A-2", ORDERS, files)
+            whole = Replacement(ORDERS, ("1-A-0", "1-A-1", "1-A-2"))
+            destination.load(LoadBatch(replacements=(whole,)), checkpoint(1))
+            assert content(destination, "orders", "id") == [(2,), (3,), (5,)]
+
+    def test_files_of_workers_that_no_checkpoint_names_do_not_outlive_the_run(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        with opened() as destination:
+            files = by_workers(destination, "1-A-0", orders(range(3)))
+            destination.store_files("1-A-0", ORDERS, files)
+            by_workers(destination, "1-A-1", orders(range(3)))
+        with opened() as destination:
+            assert destination.written() == frozenset()
+            destination.load(EMPTY_BATCH, checkpoint(1))
+            volumes = destination.volumes() or {}
+            assert [file for files in volumes.values() for file in files] == []
+
+    def test_files_of_workers_have_values_of_every_type(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        values = {
+            "a b;{}": (pa.date32(), [dt.date(1, 1, 1), dt.date(9999, 12, 31)]),
+            "naive": (pa.timestamp("us"), [THEN.replace(tzinfo=None), None]),
+            "zoned": (pa.timestamp("us", "UTC"), [THEN, dt.datetime(1, 1, 1, tzinfo=UTC)]),
+            "amount": (pa.decimal128(38, 5), [Decimal("-1.00001"), Decimal(9) * 10**32]),
+            "data": (pa.binary(), [b"\x00\xff", b""]),
+            "small": (pa.int16(), [-32768, 32767]),
+            "real": (pa.float32(), [1.5, float("inf")]),
+            "flag": (pa.bool_(), [True, False]),
+        }
+        fields = [("id", pa.int64()), *((name, kind) for name, (kind, _) in values.items())]
+        target = TargetTable("typed", pa.schema(fields))
+        rows = [
+            {"id": n, "_cdc_lsn": 1, **{name: held[n] for name, (_, held) in values.items()}}
+            for n in (0, 1)
+        ]
+        rows.append({"id": 2, "_cdc_lsn": 1})
+        with opened() as destination:
+            files = by_workers(destination, "one", table_of(target, rows[:2]).rows)
+            destination.store_files("one", target, files)
+            destination.write("two", target, table_of(target, rows[2:]).rows)
+            whole = Replacement(target, ("one", "two"), ("id",))
+            destination.load(LoadBatch(replacements=(whole,)), checkpoint(1))
+            names = [name for name, _ in fields]
+            expected = [tuple(row.get(name) for name in names) for row in rows]
+            assert content(destination, "typed", *names) == expected
+
+    def test_unrepresentable_values_in_files_of_workers(
+        self, opened: Callable[[], Destination]
+    ) -> None:
+        names = UNREPRESENTABLE_SCHEMA.names
+        cells = [
+            dict(zip(names, ("orders", "doc", "{}", text, 10, THEN), strict=True))
+            for text in ("first", "second", "third")
+        ]
+        tables = [pa.Table.from_pylist([cell], schema=UNREPRESENTABLE_SCHEMA) for cell in cells]
+        with opened() as destination:
+            whole = table_of(ORDERS, [{"id": 1, "_cdc_lsn": 1}]).stored(destination)
+            files = by_workers(destination, "rows", tables[:2], "unfit")
+            staged = destination.stage_files(files)
+            assert sum(map(len, staged)) == 2
+            values = (*staged, tables[2])
+            batch = LoadBatch(replacements=(whole,), unrepresentable=values)
+            destination.load(batch, checkpoint(10))
+            expected = [tuple(cell.values()) for cell in cells]
+            assert content(destination, UNREPRESENTABLE_TABLE, *names) == expected
 
     def test_drop_leaves_no_stored_rows(self, opened: Callable[[], Destination]) -> None:
         with opened() as destination:

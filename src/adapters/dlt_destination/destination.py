@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
 
 import pyarrow as pa
 
@@ -19,6 +20,7 @@ from adapters.dlt_destination.run import Run
 from adapters.dlt_destination.staged_steps import written_steps
 from adapters.dlt_destination.store import PROBE_COLUMN
 from adapters.dlt_destination.table_definitions import TableDefinitions
+from cdc_core.fold.row_layout import loaded_schema
 from cdc_core.values.checkpoint import Checkpoint
 from cdc_core.values.errors import CdcError, DestinationFailed
 from cdc_core.values.history import (
@@ -31,6 +33,7 @@ from cdc_core.values.merges import (
     LoadBatch,
     TargetTable,
 )
+from cdc_core.values.row_files import read_files
 from cdc_core.values.runs import RUN_TABLES_TABLE, RUNS_TABLE
 
 if TYPE_CHECKING:
@@ -49,7 +52,9 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.settings import PipelineSettings
     from adapters.dlt_destination.store import Dataset, TableStore
     from adapters.dlt_destination.table_steps import Steps
+    from cdc_core.values.merges import StagedRows
     from cdc_core.values.naming import TableNaming
+    from cdc_core.values.row_files import RowFiles
     from cdc_core.values.runs import RunReceipt, RunTable
 
 #: Folders in the work folder: files of the current batch, staged rows, and dlt's packages.
@@ -137,14 +142,31 @@ class DltDestination:
 
     def write(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
         with self._failures(f"storing rows of table {target.name!r}"):
-            self._open()
-            self._writes()
-            self._stay_open()
-            with self._opened_client() as client:
-                self._sweep(client)
+            with self._writing_rows() as client:
                 count = self._store.write(client, name, target, rows)
             self._waiting.add(name)
             return count
+
+    def shared_folder(self, name: str) -> str:
+        with self._failures("making a folder for rows"), self._writing_rows() as client:
+            if self._store.shared is not None:
+                return self._store.shared.shared_folder(client, name)
+            return str(self._subfolder(STAGING) / f"{name}-{uuid4().hex[:8]}")
+
+    def store_files(self, name: str, target: TargetTable, files: RowFiles) -> None:
+        if self._store.shared is None or not files.names:
+            self.write(name, target, read_files(files, loaded_schema(target)))
+            return
+        with self._failures(f"storing rows of table {target.name!r}"):
+            with self._writing_rows() as client:
+                self._store.shared.take_files(client, name, files)
+            self._waiting.add(name)
+
+    def stage_files(self, files: RowFiles) -> Sequence[StagedRows]:
+        if self._store.shared is not None:
+            with self._failures("staging"), self._writing_rows() as client:
+                return (self._store.shared.stage_files(client, files),)
+        return [self.stage(rows) for rows in read_files(files, UNREPRESENTABLE_SCHEMA)]
 
     def written(self) -> frozenset[str]:
         with self._failures("looking for stored rows"), self._opened_client() as client:
@@ -293,6 +315,8 @@ class DltDestination:
         self._close()
         self._waiting.clear()
         self._needed = None
+        self._run.by_workers.clear()
+        self._run.listed.clear()
         if self._folder is not None:
             self._folder.remove()
             self._folder = None
@@ -347,6 +371,15 @@ class DltDestination:
             raise self._store.failure(error, where) from None
 
     # Stored rows.
+
+    @contextmanager
+    def _writing_rows(self) -> Iterator[Any]:
+        self._open()
+        self._writes()
+        self._stay_open()
+        with self._opened_client() as client:
+            self._sweep(client)
+            yield client
 
     def _named(self) -> frozenset[str]:
         """Return the names of stored rows that the durable checkpoint needs."""

@@ -16,6 +16,10 @@ class Run:
     writes: bool = False
     begins: bool = False
     folder: Path = field(default_factory=Path)
+    #: Files that workers wrote where the destination reads them, by the name of their rows; and the
+    #: names for which a list of these files is stored, so that they outlive the run.
+    by_workers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    listed: set[str] = field(default_factory=set)
 
     @property
     def written(self) -> WrittenFiles:

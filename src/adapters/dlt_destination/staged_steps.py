@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from adapters.dlt_destination.files.parquet import StagedParquet, write_table
 from adapters.dlt_destination.table_steps import (
+    FilesOfWorkers,
     StagedHistory,
     StagedMerge,
     StagedUnrepresentable,
@@ -42,13 +43,16 @@ def written_steps(batch: LoadBatch, folder: Path) -> Steps:
             paths = _paths(merge, folder / f"merge-{number}.parquet")
             steps.add(merge.target.name, StagedMerge(_slim(merge), paths, rows))
     if rows := sum(map(len, batch.unrepresentable)):
+        by_workers = [one for one in batch.unrepresentable if isinstance(one, FilesOfWorkers)]
         paths = tuple(
             values.path
             if isinstance(values, StagedParquet)
             else write_table(values, folder / f"unrepresentable-{number}.parquet")
             for number, values in enumerate(batch.unrepresentable)
+            if not isinstance(values, FilesOfWorkers)
         )
-        steps.add(UNREPRESENTABLE_TABLE, StagedUnrepresentable(paths, rows))
+        places = tuple(place for one in by_workers for place in one.places)
+        steps.add(UNREPRESENTABLE_TABLE, StagedUnrepresentable(paths, rows, places))
     return steps
 
 

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     from adapters.dlt_destination.run import Run
     from adapters.dlt_destination.settings import PipelineSettings
-    from adapters.dlt_destination.table_steps import Step
+    from adapters.dlt_destination.table_steps import FilesOfWorkers, Step
     from cdc_core.values.errors import CdcError
     from cdc_core.values.merges import Rename, Replacement, TargetTable
     from cdc_core.values.naming import TableNaming
+    from cdc_core.values.row_files import RowFiles
     from cdc_core.values.runs import RunReceipt, RunTable
     from cdc_core.values.table_rules import ClusterBy
 
@@ -66,6 +67,22 @@ class StoredReceipts(Protocol):
     def receipts(self, limit: int) -> Sequence[RunReceipt]: ...
 
 
+class SharedFolders(Protocol):
+    """The part of a store whose statements read files that workers of a cluster have written."""
+
+    def shared_folder(self, client: Any, name: str) -> str:
+        """As `Destination.shared_folder`."""
+        ...
+
+    def take_files(self, client: Any, name: str, files: RowFiles) -> None:
+        """Have `files` stored under `name`, as by `TableStore.write`."""
+        ...
+
+    def stage_files(self, client: Any, files: RowFiles) -> FilesOfWorkers:
+        """As `Destination.stage_files`."""
+        ...
+
+
 class TableStore(Protocol):
     """One kind of destination. Names are exact; a change of a table is one atomic step."""
 
@@ -74,6 +91,11 @@ class TableStore(Protocol):
     section: str
     #: Names that a table cannot have.
     naming: TableNaming
+
+    @property
+    def shared(self) -> SharedFolders | None:
+        """None: files that workers have written are read here, and their rows written as others."""
+        ...
 
     @property
     def statements(self) -> int:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from cdc_core.values.history import LogTruncate
-from cdc_core.values.merges import KeyedMerge, Replacement
+from cdc_core.values.merges import UNREPRESENTABLE_SCHEMA, KeyedMerge, Replacement
+from cdc_core.values.row_files import read_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    import pyarrow as pa
-
     from cdc_core.values.history import HistoryStep
     from cdc_core.values.merges import MultisetMerge
+    from cdc_core.values.row_files import RowFiles
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,27 @@ def staged_schema(step: HistoryStep) -> pa.Schema:
 
 
 @dataclass(frozen=True)
+class FilesOfWorkers:
+    """`StagedRows` of `UNREPRESENTABLE_SCHEMA` in files that workers have written. `places` are
+    those of `files` for the destination's statements."""
+
+    files: RowFiles
+    places: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return self.files.rows
+
+    def read(self) -> pa.Table:
+        return pa.concat_tables(read_files(self.files, UNREPRESENTABLE_SCHEMA))
+
+
+@dataclass(frozen=True)
 class StagedUnrepresentable:
-    """Rows for the table of unrepresentable values."""
+    """Rows for the table of unrepresentable values: files here, and places of workers' files."""
 
     paths: tuple[Path, ...]
     rows: int
+    by_workers: tuple[str, ...] = ()
 
 
 Step = Replacement | StagedMerge | StagedHistory | StagedUnrepresentable

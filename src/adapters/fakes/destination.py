@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +20,7 @@ from adapters.fakes.history import (
 )
 from adapters.fakes.merges import all_rows, marked_as_deleted, merge_keyed, merge_multiset
 from adapters.fakes.rows import Row, key_of
+from cdc_core.fold.row_layout import loaded_schema
 from cdc_core.values.checkpoint import Checkpoint
 from cdc_core.values.errors import DestinationFailed
 from cdc_core.values.history import (
@@ -42,6 +44,7 @@ from cdc_core.values.merges import (
     TargetTable,
 )
 from cdc_core.values.naming import ANY_DESTINATION, TableNaming
+from cdc_core.values.row_files import read_files
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
 
     from cdc_core.values.history import HistoryDifference, HistoryStep
     from cdc_core.values.merges import SchemaStep
+    from cdc_core.values.row_files import RowFiles
     from cdc_core.values.runs import RunReceipt, RunTable
 
 
@@ -101,6 +105,7 @@ class InMemoryDestination:
     faults: FaultPlan = field(default_factory=FaultPlan)
     naming: TableNaming = ANY_DESTINATION
     _staged: list[InMemoryRows] = field(default_factory=list)
+    _folders: list[tempfile.TemporaryDirectory[str]] = field(default_factory=list)
     #: Loads so far.
     statements: int = 0
 
@@ -130,6 +135,16 @@ class InMemoryDestination:
         self.lake.written[name] = stored
         self.faults.pass_by("destination.write.done")
         return len(stored)
+
+    def shared_folder(self, name: str) -> str:
+        self._folders.append(tempfile.TemporaryDirectory(prefix=f"{name}-"))
+        return self._folders[-1].name
+
+    def store_files(self, name: str, target: TargetTable, files: RowFiles) -> None:
+        self.write(name, target, read_files(files, loaded_schema(target)))
+
+    def stage_files(self, files: RowFiles) -> Sequence[InMemoryRows]:
+        return [self.stage(rows) for rows in read_files(files, UNREPRESENTABLE_SCHEMA)]
 
     def written(self) -> frozenset[str]:
         self.faults.pass_by("destination.written")

@@ -80,6 +80,9 @@ class InMemorySnapshot:
             self.faults.pass_by("snapshot.read.next")
             yield Chunk(table_of(relation, rows[start : start + self.chunk_rows]))
 
+    def write_files(self, *_: object) -> None:
+        """There are no workers."""
+
 
 def bounds_of(page_range: str) -> tuple[int, int | None]:
     start, _, end = page_range.partition("-")

@@ -1,6 +1,8 @@
-"""The Python data source by which a full load reads ranges of a table: one partition for each.
+"""The Python data source by which Spark writes ranges of a table into files.
 
-Not for users: its rows are messages (see `messages`), and its options are made by `jobs`.
+Each partition reads some of the ranges in one session and lays their rows out as they will be
+stored, so that no value leaves the worker that a rule hides. Not for users: `jobs` makes its
+options.
 """
 
 from __future__ import annotations
@@ -10,40 +12,52 @@ import pickle
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
 
 from adapters.pgoutput.session.settings import SourceSettings
-from adapters.spark import messages
 from adapters.spark.range_reading import check_session, read_ranges
 from adapters.spark.spark_types import spark_schema
 from cdc_core.values.errors import CdcError
+from cdc_core.values.merges import UNREPRESENTABLE_SCHEMA
+from cdc_core.values.row_files import file_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import pyarrow as pa
     from pyspark.sql.types import StructType
 
     from adapters.pgoutput.snapshot.table_scan import TableScan
+    from cdc_core.ports.snapshot_source import LaidOutRows
+
+#: A column behind those of the table: rows of `UNREPRESENTABLE_SCHEMA` that belong to some row of
+#: the file.
+UNFIT = "unfit"
+_UNFIT_SCHEMA = file_schema(UNREPRESENTABLE_SCHEMA)
+_UNFIT_TYPE = pa.list_(pa.struct(list(_UNFIT_SCHEMA)))
+
+#: The column of a probe: why a worker cannot read; null if it can.
+PROBED = pa.schema([("error", pa.string())])
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the tasks of a job do. `scan` None: only open a session, `tasks` of them.
+    """What the tasks of a job do. Without `scan` and `rows`, a probe: each opens a session.
 
-    `conninfo` is libpq's, a secret. A task ends after about `task_bytes`, so that the driver never
-    holds more than it asked for.
+    `conninfo` is libpq's, and a secret, as is the key of masks in `rows`.
     """
 
     conninfo: str = field(repr=False)
     snapshots: tuple[str, ...]
-    scan: TableScan | None
     tasks: int
-    task_bytes: int
+    scan: TableScan | None = None
+    rows: LaidOutRows | None = field(default=None, repr=False)
 
     @property
-    def settings(self) -> SourceSettings:
-        return SourceSettings(self.conninfo)
+    def schema(self) -> pa.Schema:
+        if self.rows is None:
+            return PROBED
+        return file_schema(self.rows.schema).append(pa.field(UNFIT, _UNFIT_TYPE))
 
     def as_option(self) -> str:
         return base64.b64encode(pickle.dumps(self)).decode()
@@ -61,9 +75,9 @@ class RangeSource(DataSource):
         return "pgbronze_ranges"
 
     def schema(self) -> StructType:
-        return spark_schema(messages.SCHEMA)
+        return spark_schema(Job.parse(self.options["job"]).schema)
 
-    def reader(self, schema: StructType) -> RangeReader:  # noqa: ARG002 - always `SCHEMA`
+    def reader(self, schema: StructType) -> RangeReader:  # noqa: ARG002 - always that of the job
         return RangeReader(Job.parse(self.options["job"]))
 
 
@@ -76,29 +90,49 @@ class RangeReader(DataSourceReader):
 
     def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
         place = int(partition.value)
-        return messages.batches(place, _task(self._job, place))
+        try:
+            yield from _probed(self._job) if self._job.scan is None else _rows(self._job, place)
+        except CdcError:
+            raise
+        except Exception as error:  # noqa: BLE001
+            # Spark logs the error of a task, and the text of this one may have a value of a row.
+            raise CdcError(f"a worker failed ({type(error).__name__})") from None
 
 
-def _task(job: Job, place: int) -> Iterator[tuple[messages.Kind, bytes]]:
-    """Yield the messages of a task.
-
-    Errors of ours are messages, so that the driver gets them as they are. Any other fails the
-    task, and Spark runs it again."""
+def _probed(job: Job) -> Iterator[pa.RecordBatch]:
+    error = None
     try:
-        if job.scan is None:
-            check_session(job.settings, job.snapshots)
-        else:
-            size = 0
-            for chunk in read_ranges(
-                job.settings, job.snapshots, job.scan.of(job.scan.ranges[place])
-            ):
-                body = messages.rows_body(chunk)
-                yield "rows", body
-                size += len(body)
-                if size > job.task_bytes:
-                    yield "rest", b""
-                    return
-    except CdcError as error:
-        yield "error", messages.error_body(error)
-    else:
-        yield "end", b""
+        check_session(SourceSettings(job.conninfo), job.snapshots)
+    except CdcError as failed:
+        error = failed.what
+    yield pa.RecordBatch.from_pydict({"error": [error]}, schema=job.schema)
+
+
+def _rows(job: Job, place: int) -> Iterator[pa.RecordBatch]:
+    assert job.scan is not None
+    assert job.rows is not None
+    scan = job.scan.of(*job.scan.ranges[place :: job.tasks])
+    for chunk in read_ranges(SourceSettings(job.conninfo), job.snapshots, scan):
+        rows, unfit = job.rows.laid_out(chunk)
+        if not len(rows):
+            continue
+        columns = [
+            column.cast(field.type) for column, field in zip(rows.columns, job.schema, strict=False)
+        ]
+        columns.append(_beside(unfit, len(rows)))
+        # A batch per chunk, unless a column of it has more bytes than one array may have.
+        yield from pa.table(columns, schema=job.schema).combine_chunks().to_batches()
+
+
+def _beside(unfit: pa.Table, count: int) -> pa.Array:
+    """Put all rows of `unfit` beside the first of `count` rows."""
+    if not len(unfit):
+        return pa.nulls(count, _UNFIT_TYPE)
+    columns = [
+        column.cast(field.type).to_pylist()
+        for column, field in zip(unfit.columns, _UNFIT_SCHEMA, strict=True)
+    ]
+    first = [
+        dict(zip(_UNFIT_SCHEMA.names, values, strict=True)) for values in zip(*columns, strict=True)
+    ]
+    return pa.array([first, *[None] * (count - 1)], _UNFIT_TYPE)

@@ -1,48 +1,49 @@
 """The snapshot source port: large tables by Spark's workers, the others by COPY in this process.
 
-All read in the one exported snapshot. The rows of the workers come to the driver as Arrow data (see
-`messages`), so a destination gets them as from any other reader: the driver lays them out, and
-column rules apply there. If the workers cannot reach PostgreSQL, or Spark fails for good, the
-driver reads the tables by itself and says so.
+All read in the one exported snapshot. Workers lay the rows out and write them into files of the
+destination, so that this process only sees their names and counts. If the workers cannot reach
+PostgreSQL or the folder, or Spark fails for good, the driver reads the tables and says so.
 """
 
 from __future__ import annotations
 
 import logging
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from adapters.arrow_warmup import warm_up_arrow
 from adapters.pgoutput.session.source_errors import source_errors
 from adapters.pgoutput.snapshot.exported_snapshot import guarded_snapshot
 from adapters.pgoutput.snapshot.guards import CHECK_SECONDS
-from adapters.pgoutput.snapshot.range_readers import RangeReaders
+from adapters.pgoutput.snapshot.page_ranges import PageRange
 from adapters.pgoutput.snapshot.row_ranges import StoredSize, stored_sizes
 from adapters.pgoutput.snapshot.snapshot_source import CopySnapshot
 from adapters.spark_session import spark_session
-from cdc_core.ports.snapshot_source import WHOLE
-from cdc_core.values.errors import CdcError, SettingsError
+from cdc_core.values.errors import SourceUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pyspark.sql import SparkSession
 
+    from adapters.pgoutput.session.connection import Connection
     from adapters.pgoutput.session.settings import SourceSettings
     from adapters.pgoutput.snapshot.exported_snapshot import ExportedSnapshot
     from adapters.pgoutput.snapshot.guards import SnapshotGuards
     from adapters.pgoutput.snapshot.table_scan import TableScan
-    from adapters.pgoutput.wire.query_rows import ReadRows
-    from adapters.spark.jobs import RangeJobs, ScanProgress
+    from adapters.spark.jobs import RangeJobs
+    from cdc_core.ports.snapshot_source import LaidOutRows
     from cdc_core.values.relation import Relation
+    from cdc_core.values.row_files import WrittenFiles
 
-    #: A relation's OID and a page range.
-    Key = tuple[int, str]
+T = TypeVar("T")
 
 #: Pages of a table that is worth a job of Spark.
 LARGE_PAGES = 8192
+#: Attempts to write a page range by Spark, which itself runs each failed task again.
+ATTEMPTS = 3
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class SparkSnapshotSource:
 
 
 class SparkSnapshot(CopySnapshot):
-    """`Snapshot` whose large tables are read by Spark."""
+    """`Snapshot` whose large tables are written by Spark, if a destination asks for files."""
 
     def __init__(
         self,
@@ -93,34 +94,44 @@ class SparkSnapshot(CopySnapshot):
         #: Whether the workers were asked if they can read.
         self._probed = False
         self._sizes: dict[int, StoredSize] = {}
-        #: Large tables that were announced, in their order.
-        self._expected: list[tuple[Relation, str]] = []
-        self._started: dict[Key, _Reading] = {}
-        #: One thread, so that one job runs at a time.
+        #: One job runs at a time.
         self._thread = ThreadPoolExecutor(1, "pgbronze-spark")
 
     def expect(self, readings: Sequence[tuple[Relation, str]]) -> None:
         self._learn_sizes([relation for relation, _ in readings])
-        large = [one for one in readings if self._is_for_spark(one[0])]
-        self._expected += large
-        super().expect([one for one in readings if one not in large])
+        super().expect([one for one in readings if not self._is_large(one[0])])
 
-    def read(self, relation: Relation, page_range: str = WHOLE) -> Iterator[ReadRows]:
+    def write_files(
+        self,
+        relation: Relation,
+        page_range: str,
+        rows: LaidOutRows,
+        new_folder: Callable[[], str],
+        /,
+    ) -> WrittenFiles | None:
         self._learn_sizes([relation])
-        if not self._is_for_spark(relation):
-            yield from super().read(relation, page_range)
-            return
-        reading = self._begin_reading(relation, page_range)
-        del self._started[reading.key]
-        self._expected = [one for one in self._expected if (one[0].oid, one[1]) != reading.key]
-        while chunks := self._next_chunks(reading):
-            yield from chunks
-        if reading.progress.failed:
+        if not self._is_large(relation):
+            return None
+        if not self._probed:
+            self._probed = True
+            self._jobs = self._probe(new_folder())
+        failed = ""
+        for _ in range(ATTEMPTS if self._jobs else 0):
+            assert self._jobs is not None
+            # Raises the errors that any reader would, and releases the table's lock.
+            with self._reading(relation) as session:
+                scan = self._planned(session, relation, page_range, self._jobs.tasks)
+                for one in scan.ranges[:1]:
+                    session.execute(one.check.encode())
+            try:
+                return self._waiting(partial(self._jobs.write, scan, rows, new_folder()))
+            except SourceUnavailable as error:
+                failed = error.what
+        if failed:
             _log.warning(
-                "table %s: Spark cannot go on, so the driver reads the rest (%s)",
-                relation.table, reading.progress.failed,
-            )  # fmt: skip
-            yield from self._read_here(reading.progress.rest)
+                "table %s: Spark cannot go on, so the driver reads (%s)", relation.table, failed
+            )
+        return None
 
     def close(self) -> None:
         if self._jobs is not None:
@@ -136,93 +147,34 @@ class SparkSnapshot(CopySnapshot):
                 found = stored_sizes(session, unknown)
             self._sizes |= {oid: found.get(oid, StoredSize()) for oid in unknown}
 
-    def _is_for_spark(self, relation: Relation) -> bool:
-        """Whether a table is large, and the workers can read. Asks them before the first.
+    def _is_large(self, relation: Relation) -> bool:
+        return self._sizes[relation.oid].pages > LARGE_PAGES
 
-        A table with masks is read here: on the way from a worker, values are not masked yet, and
-        Spark may write them to a disk.
-        """
-        masked = any(column.rule.reads_text for column in relation.columns)
-        if masked or self._sizes[relation.oid].pages <= LARGE_PAGES:
-            return False
-        if not self._probed:
-            self._probed = True
-            self._jobs = self._probe()
-        return self._jobs is not None
-
-    def _probe(self) -> RangeJobs | None:
+    def _probe(self, folder: str) -> RangeJobs | None:
         try:
             spark = self._new_session()
             from adapters.spark.jobs import RangeJobs
 
             jobs = RangeJobs(spark, self.settings, lambda: self.guards.names, self._connections)
-            error = jobs.probe()
-        except SettingsError:
-            raise
-        except CdcError as failed:
-            error = failed
-        if error is None:
+            reason = self._waiting(partial(jobs.probe, folder))
+        except SourceUnavailable as error:
+            reason = error.what
+        if not reason:
             return jobs
-        _log.warning("Spark's workers cannot read, so the driver does: %s", error.what)
+        _log.warning("Spark's workers cannot read, so the driver does: %s", reason)
         return None
 
-    def _begin_reading(self, relation: Relation, page_range: str) -> _Reading:
-        """Plan the reading of a table and start its first job, unless that was done."""
-        from adapters.spark.jobs import ScanProgress
+    def _planned(
+        self, session: Connection, relation: Relation, page_range: str, tasks: int
+    ) -> TableScan:
+        """Plan statements for all tasks."""
+        part = PageRange.parse(page_range)
+        pages = max(1, (part.end or self._sizes[relation.oid].pages) - part.start)
+        return self.scan(session, relation, page_range, -(-pages // tasks))
 
-        key = relation.oid, page_range
-        if key not in self._started:
-            assert self._jobs is not None
-            size = self._sizes[relation.oid]
-            pages = max(1, self._jobs.task_bytes * size.pages // max(1, size.bytes))
-            with self._reading(relation) as session:
-                scan = self.scan(session, relation, page_range, pages)
-            self._started[key] = _Reading(key, ScanProgress(scan))
-            self._submit(self._started[key])
-        return self._started[key]
-
-    def _submit(self, reading: _Reading) -> None:
-        assert self._jobs is not None
-        progress = reading.progress
-        if progress.pending and not progress.failed:
-            reading.job = self._thread.submit(self._jobs.run, progress)
-        else:
-            reading.job = None
-
-    def _next_chunks(self, reading: _Reading) -> list[ReadRows]:
-        """The rows of the next job, while the one after it runs; none at the end."""
-        while reading.job is not None:
-            while not wait([reading.job], CHECK_SECONDS).done:
-                self.guards.keep()
-            chunks = reading.job.result()
-            self._submit(reading)
-            if reading.job is None and not reading.progress.failed:
-                self._start_next()
+    def _waiting(self, job: Callable[[], T]) -> T:
+        """Run a job in the thread, and keep the snapshot meanwhile."""
+        running = self._thread.submit(job)
+        while not wait([running], CHECK_SECONDS).done:
             self.guards.keep()
-            if chunks:
-                return chunks
-        return []
-
-    def _start_next(self) -> None:
-        """Start the large table that was announced next, so that Spark is not idle meanwhile. Its
-        errors are raised when it is read."""
-        if self._expected and not self._started:
-            with suppress(CdcError):
-                self._begin_reading(*self._expected[0])
-
-    def _read_here(self, scan: TableScan) -> Iterator[ReadRows]:
-        readers = RangeReaders(self._open_session, self.settings.parallelism)
-        with closing(readers):
-            readers.expect(
-                scan.relation.oid, lambda: scan.query(partial(self.found_again, scan.relation))
-            )
-            yield from readers.read()
-
-
-class _Reading:
-    """A table, or a page range of one, that Spark reads, with the job that runs for it."""
-
-    def __init__(self, key: Key, progress: ScanProgress) -> None:
-        self.key = key
-        self.progress = progress
-        self.job: Future[list[ReadRows]] | None = None
+        return running.result()

@@ -37,6 +37,8 @@ def spark_type(arrow: pa.DataType) -> spark.DataType:
         return spark.DecimalType(arrow.precision, arrow.scale)
     if pa.types.is_list(arrow):
         return spark.ArrayType(spark_type(arrow.value_type))
+    if pa.types.is_struct(arrow):
+        return spark_schema(pa.schema(arrow))
     if pa.types.is_map(arrow):
         return spark.MapType(spark_type(arrow.key_type), spark_type(arrow.item_type))
     return _PLAIN[arrow]()

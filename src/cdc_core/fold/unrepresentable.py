@@ -46,6 +46,9 @@ class HeldUnrepresentable:
                 self._staged.setdefault(table, []).append(self._stage(pa.concat_tables(held)))
             self._held.clear()
 
+    def add_staged(self, oid: int, rows: Iterable[StagedRows]) -> None:
+        self._staged.setdefault(oid, []).extend(rows)
+
     def discard(self, oid: int) -> None:
         self._held.pop(oid, None)
         self._staged.pop(oid, None)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
-from cdc_core.fold.row_layout import RowLayout, arrange, loaded_schema, metadata_of
-from cdc_core.fold.unrepresentable import unrepresentable_rows
+from cdc_core.fold.snapshot_rows import SnapshotRows
 from cdc_core.ports.progress import ChunkRead, TableFinished, TableStarted
 from cdc_core.ports.snapshot_source import WHOLE
-from cdc_core.values.errors import CdcError, SourceUnavailable
+from cdc_core.values.errors import CdcError, SettingsError, SourceUnavailable
 from cdc_core.values.merges import Replacement
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.snapshot_source import RowChunk, Snapshot
     from cdc_core.values.checkpoint import PartialReading, TableState
     from cdc_core.values.history import HistoryDifference, HistoryStep, Moment
+    from cdc_core.values.row_files import WrittenFiles
 
 
 @dataclass(frozen=True)
@@ -121,34 +123,54 @@ class TableReading:
         number."""
         # No two snapshots of a slot have the same LSN, so a killed run used other names.
         name = f"{self.oid}-{self.snapshot.lsn:X}-{len(self.written)}"
-        count = self.destination.write(name, self.state.target_table, self._rows(page_range))
+        laid_out = SnapshotRows.of(self.state, self.table, self.snapshot)
+        files = self._files(page_range, laid_out, name)
+        if files is None:
+            rows = self._rows(page_range, laid_out)
+            count = self.destination.write(name, laid_out.target, rows)
+        else:
+            count = self._take(files, laid_out, name)
         self.written.append(name)
         self.rows += count
         return name, count
 
-    def _rows(self, page_range: str) -> Iterator[pa.Table]:
+    def _files(self, page_range: str, laid_out: SnapshotRows, name: str) -> WrittenFiles | None:
+        """Return the files in which workers wrote a page range; None if this process reads it."""
+        new_folder = partial(self.destination.shared_folder, name)
+        with self._noting():
+            return self.snapshot.write_files(self.table.relation, page_range, laid_out, new_folder)
+
+    def _take(self, files: WrittenFiles, laid_out: SnapshotRows, name: str) -> int:
+        if files.unrepresentable is not None:
+            staged = self.destination.stage_files(files.unrepresentable)
+            self.unrepresentable.add_staged(self.oid, staged)
+            self.values += files.unrepresentable.rows
+        rows = files.rows
+        self.destination.store_files(name, laid_out.target, rows)
+        self.progress.emit(ChunkRead(str(self.table.relation.table), rows.rows, rows.size))
+        return rows.rows
+
+    def _rows(self, page_range: str, laid_out: SnapshotRows) -> Iterator[pa.Table]:
         """Yield the rows of a page range, with the target's columns and `METADATA_FIELDS`."""
-        relation, state, snapshot = self.table.relation, self.state, self.snapshot
-        layout = RowLayout.of(state, self.table.rules.hasher)
-        schema, metadata = loaded_schema(state.target_table), metadata_of(snapshot)
+        relation = self.table.relation
         for chunk in self._chunks(page_range):
-            rows = chunk.rows
-            count = len(rows)
-            if chunk.unrepresentable:
-                found = unrepresentable_rows(
-                    state.target, layout, relation.key, rows, chunk.unrepresentable,
-                    int(snapshot.lsn), snapshot.taken_at,
-                )  # fmt: skip
-                self.unrepresentable.add(state.oid, found)
-                self.values += len(found)
-            self.progress.emit(ChunkRead(str(relation.table), count, rows.nbytes))
-            yield arrange(schema, layout.values(rows) | metadata, count)
+            rows, unfit = laid_out.laid_out(chunk)
+            if len(unfit):
+                self.unrepresentable.add(self.oid, unfit)
+                self.values += len(unfit)
+            self.progress.emit(ChunkRead(str(relation.table), len(rows), chunk.rows.nbytes))
+            yield rows
 
     def _chunks(self, page_range: str) -> Iterator[RowChunk]:
-        """Yield chunks of the source; an error that concerns this table alone is noted."""
-        try:
+        with self._noting():
             yield from self.snapshot.read(self.table.relation, page_range)
-        except SourceUnavailable:
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Note an error of the source that concerns this table alone."""
+        try:
+            yield
+        except (SourceUnavailable, SettingsError):
             raise
         except CdcError as error:
             self.refused = error

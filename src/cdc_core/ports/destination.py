@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cdc_core.values.checkpoint import Checkpoint
     from cdc_core.values.merges import LoadBatch, StagedRows, TargetTable
     from cdc_core.values.naming import TableNaming
+    from cdc_core.values.row_files import RowFiles
 
 
 class Destination(RunLog, Protocol):
@@ -63,6 +64,22 @@ class Destination(RunLog, Protocol):
         Rows stored before under the same name are replaced. An error that `rows` raises is passed
         on, and nothing is stored. `name` consists of letters, digits, `-` and `_`.
         """
+        ...
+
+    def shared_folder(self, name: str) -> str:
+        """Return the path of a new folder, which need not exist yet, for files of rows `name`.
+
+        Others can write there, on whichever machine this path leads to the same folder. It stays
+        until the next `load` has ended, or as long as the rows stored from it.
+        """
+        ...
+
+    def store_files(self, name: str, target: TargetTable, files: RowFiles) -> None:
+        """Store the rows of files in a shared folder under `name`, as `write` does."""
+        ...
+
+    def stage_files(self, files: RowFiles) -> Sequence[StagedRows]:
+        """Stage files in a shared folder that have rows of `UNREPRESENTABLE_SCHEMA`."""
         ...
 
     def written(self) -> frozenset[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     import pyarrow as pa
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cdc_core.values.changes import Unrepresentable
     from cdc_core.values.lsn import Lsn
     from cdc_core.values.relation import Relation
+    from cdc_core.values.row_files import WrittenFiles
 
 
 #: The page range that is the whole table.
@@ -30,6 +31,17 @@ class RowChunk(Protocol):
 
     @property
     def unrepresentable(self) -> tuple[Unrepresentable, ...]: ...
+
+
+class LaidOutRows(Protocol):
+    """How rows are laid out for their target, under the rules of columns. Can be pickled."""
+
+    @property
+    def schema(self) -> pa.Schema: ...
+
+    def laid_out(self, chunk: RowChunk) -> tuple[pa.Table, pa.Table]:
+        """Return rows of `schema`, and the rows of `UNREPRESENTABLE_SCHEMA` that belong to them."""
+        ...
 
 
 class Snapshot(Protocol):
@@ -79,6 +91,21 @@ class Snapshot(Protocol):
         A second call yields the same rows. An iterator that is closed early ends the snapshot. One
         that fails does not, but it cancels what was announced by `expect`. Raises `OperatorNeeded`
         without permission to read, `CdcError` for a table that no longer exists.
+        """
+        ...
+
+    def write_files(
+        self,
+        relation: Relation,
+        page_range: str,
+        rows: LaidOutRows,
+        new_folder: Callable[[], str],
+        /,
+    ) -> WrittenFiles | None:
+        """Let workers read a page range and write its rows, laid out, in files; return these.
+
+        None if nothing was written: use `read`. `new_folder` is `Destination.shared_folder`; a
+        second attempt needs another folder. Locks and errors are those of `read`.
         """
         ...
 

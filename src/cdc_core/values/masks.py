@@ -22,11 +22,15 @@ class Hasher:
     """
 
     def __init__(self, key: bytes) -> None:
+        self._key = key
         if len(key) > _BLOCK:
             key = hashlib.sha256(key).digest()
         padded = key.ljust(_BLOCK, b"\0")
         self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))
         self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
+
+    def __reduce__(self) -> tuple[type[Hasher], tuple[bytes]]:
+        return Hasher, (self._key,)
 
     @property
     def key_mark(self) -> str:

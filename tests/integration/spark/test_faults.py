@@ -5,25 +5,32 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
+from adapters.embedded_postgres import EmbeddedPostgres
+from adapters.pgoutput.catalog.catalog import PgCatalog
 from adapters.pgoutput.session.connection import application_name
 from adapters.pgoutput.session.settings import SourceSettings
 from adapters.pgoutput.snapshot import page_ranges
+from adapters.pgoutput.snapshot.guards import SnapshotGone
 from adapters.spark import jobs
 from adapters.spark.snapshot_source import SparkSnapshotSource
-from cdc_core.values.errors import OperatorNeeded
+from cdc_core.values.errors import CdcError, OperatorNeeded, SettingsError, SourceUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from adapters.pgoutput.catalog.catalog import PgCatalog
+    import pyarrow as pa
+
     from adapters.spark.snapshot_source import SparkSnapshot
-    from cdc_core.values.relation import Relation
+    from cdc_core.ports.catalog import SourceTable
+    from tests.integration.spark.conftest import Folders
     from tests.support.spark import Sessions
 
 pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("small_is_large")]
@@ -31,18 +38,23 @@ pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("small_is_large")]
 ROWS = 60_000
 
 
-@pytest.fixture
-def large(sql: psycopg.Connection, catalog: PgCatalog) -> Relation:
+def fill(sql: psycopg.Connection) -> None:
     """Rows of a kilobyte, sixty megabytes of them."""
     sql.execute("CREATE TABLE large (id int PRIMARY KEY, note text)")
     rows = f"SELECT i, repeat('n', 1000) FROM generate_series(1, {ROWS}) i"
     sql.execute(f"INSERT INTO large {rows}".encode())
+
+
+@pytest.fixture
+def large(sql: psycopg.Connection, catalog: PgCatalog) -> SourceTable:
+    fill(sql)
     (table,) = catalog.publish()
-    return table.relation
+    return table
 
 
-def ids(chunks: Iterable[Any]) -> list[int]:
-    return sorted(number for chunk in chunks for number in chunk.rows.column("id").to_pylist())
+def ids(written: tuple[pa.Table, pa.Table] | None) -> list[int]:
+    assert written is not None
+    return sorted(written[0].column("id").to_pylist())
 
 
 class Watch:
@@ -67,7 +79,11 @@ class Watch:
         self._thread.join()
 
     def _watch(self) -> None:
-        with psycopg.connect(self._database, autocommit=True) as sql:
+        # The server may be restarted.
+        with (
+            suppress(psycopg.OperationalError),
+            psycopg.connect(self._database, autocommit=True) as sql,
+        ):
             while not self._ended.wait(0.005):
                 rows: Any = sql.execute(
                     "SELECT pid, application_name, query LIKE '%%COPY%%' FROM pg_stat_activity "
@@ -106,60 +122,79 @@ def begin(
 @pytest.mark.parametrize("strike", [nothing, end_session, kill_worker])
 def test_each_row_comes_once(
     begin: Callable[[int], AbstractContextManager[SparkSnapshot]],
-    large: Relation,
+    large: SourceTable,
     database: str,
     sql: psycopg.Connection,
+    folders: Folders,
     strike: Callable[..., Any],
 ) -> None:
+    """And many rows were written already by the task that Spark runs again."""
     with begin(2) as snapshot, Watch(database, strike) as watch:
         sql.execute("DELETE FROM large WHERE id % 7 = 0; UPDATE large SET note = '' WHERE id < 9")
-        assert ids(snapshot.read(large)) == [*range(1, ROWS + 1)]
+        assert ids(folders.write(snapshot, large)) == [*range(1, ROWS + 1)]
     assert watch.struck
     assert 1 <= watch.most <= 2
 
 
 def test_more_ranges_than_connections(
     begin: Callable[[int], AbstractContextManager[SparkSnapshot]],
-    large: Relation,
+    large: SourceTable,
     database: str,
+    folders: Folders,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Tasks return before their range ends, and the next job continues there."""
-    monkeypatch.setattr(jobs, "JOB_BYTES", 8 << 20)
-    monkeypatch.setattr(page_ranges, "STATEMENT_PAGES", 900)
+    monkeypatch.setattr(page_ranges, "STATEMENT_PAGES", 300)
     with begin(2) as snapshot, Watch(database, nothing) as watch:
-        snapshot.expect([(large, "0-3000"), (large, "3000-")])
-        found = [ids(snapshot.read(large, part)) for part in ("0-3000", "3000-")]
-        assert sorted(found[0] + found[1]) == [*range(1, ROWS + 1)]
-        assert all(found)
-        assert ids(snapshot.read(large, "3000-")) == found[1]
+        found = [ids(folders.write(snapshot, large, part)) for part in ("0-3000", "3000-")]
+    assert sorted(found[0] + found[1]) == [*range(1, ROWS + 1)]
+    assert all(found)
     assert 1 <= watch.most <= 2
+
+
+def test_a_task_may_run_twice_with_speculation(
+    begin: Callable[[int], AbstractContextManager[SparkSnapshot]],
+    large: SourceTable,
+    folders: Folders,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So half as many tasks have as many sessions."""
+    monkeypatch.setattr(jobs, "_speculates", lambda _: True)
+    with begin(3) as snapshot:
+        assert ids(folders.write(snapshot, large)) == [*range(1, ROWS + 1)]
+        assert snapshot._jobs is not None
+        assert snapshot._jobs.tasks == 1
+    with begin(1) as snapshot, pytest.raises(SettingsError, match="may need two sessions"):
+        folders.write(snapshot, large)
 
 
 def test_the_exporting_session_and_a_guard_are_lost(
     begin: Callable[[int], AbstractContextManager[SparkSnapshot]],
-    large: Relation,
-    sql: psycopg.Connection,
-    monkeypatch: pytest.MonkeyPatch,
+    large: SourceTable,
+    database: str,
+    folders: Folders,
 ) -> None:
-    monkeypatch.setattr(jobs, "JOB_BYTES", 8 << 20)
     with begin(2) as snapshot:
-        chunks = iter(snapshot.read(large))
-        found = [next(chunks)]
         guard = next(iter(snapshot.guards._guards)).info.backend_pid
-        sql.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND (backend_type = 'walsender' OR pid = %s)",
-            [guard],
-        )
-        found += chunks
-    assert ids(found) == [*range(1, ROWS + 1)]
+
+        def strike(sql: psycopg.Connection, server: int, client: int) -> None:
+            os.kill(client, signal.SIGKILL)
+            sql.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND (backend_type = 'walsender' OR pid = %s)",
+                [guard],
+            )
+
+        with Watch(database, strike) as watch:
+            assert ids(folders.write(snapshot, large)) == [*range(1, ROWS + 1)]
+        assert watch.struck
+        assert watch.most <= 2
 
 
 def test_workers_that_cannot_reach_postgresql(
     begin: Callable[[int], AbstractContextManager[SparkSnapshot]],
-    large: Relation,
+    large: SourceTable,
     database: str,
+    folders: Folders,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -167,36 +202,57 @@ def test_workers_that_cannot_reach_postgresql(
     elsewhere = psycopg.conninfo.make_conninfo(database, host="127.0.0.1", port="1")
     monkeypatch.setattr(jobs, "make_conninfo", lambda **_: elsewhere)
     with begin(2) as snapshot, Watch(database, nothing) as watch:
-        assert ids(snapshot.read(large)) == [*range(1, ROWS + 1)]
+        assert folders.write(snapshot, large) is None
+        assert folders.write(snapshot, large) is None
     (warning,) = [one for one in caplog.messages if "workers cannot read" in one]
     assert "PostgreSQL cannot be reached" in warning
     assert "Connection refused" in warning
     assert watch.most == 0
 
 
-def test_spark_ends_in_the_middle(
-    spark: Sessions,
-    settings: SourceSettings,
-    large: Relation,
+def test_workers_that_do_not_share_a_folder(
+    begin: Callable[[int], AbstractContextManager[SparkSnapshot]],
+    large: SourceTable,
+    folders: Folders,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The driver reads the rest."""
+    """As on another machine: what they wrote is not there."""
+    monkeypatch.setattr(jobs, "Path", lambda place: Path("/elsewhere") / place[1:])
+    with begin(2) as snapshot:
+        assert folders.write(snapshot, large) is None
+    (warning,) = [one for one in caplog.messages if "workers cannot read" in one]
+    assert "do not share a folder" in warning
+
+
+def test_spark_ends_in_the_middle(
+    spark: Sessions,
+    settings: SourceSettings,
+    large: SourceTable,
+    database: str,
+    folders: Folders,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The driver reads the page range."""
     from pyspark.sql.connect.session import SparkSession as ConnectSession
 
-    monkeypatch.setattr(jobs, "JOB_BYTES", 8 << 20)
     session = ConnectSession.builder.remote(spark.remote).create()
-    with SparkSnapshotSource(settings, 2, lambda: session).begin(create_slot=False) as snapshot:
-        chunks = iter(snapshot.read(large))
-        found = [next(chunks)]
-        session.stop()
-        found += chunks
-    assert ids(found) == [*range(1, ROWS + 1)]
+    source = SparkSnapshotSource(settings, 2, lambda: session)
+    with (
+        source.begin(create_slot=False) as snapshot,
+        Watch(database, lambda *_: session.stop()) as watch,
+    ):
+        assert folders.write(snapshot, large) is None
+    assert watch.struck
     assert any("Spark cannot go on" in one for one in caplog.messages)
 
 
 def test_a_missing_privilege_is_the_error_of_any_reader(
-    spark: Sessions, settings: SourceSettings, large: Relation, sql: psycopg.Connection
+    spark: Sessions,
+    settings: SourceSettings,
+    large: SourceTable,
+    sql: psycopg.Connection,
+    folders: Folders,
 ) -> None:
     role = f"reader_{sql.info.dbname}"
     sql.execute(f"CREATE ROLE {role} LOGIN REPLICATION PASSWORD 'x'".encode())
@@ -204,7 +260,28 @@ def test_a_missing_privilege_is_the_error_of_any_reader(
     source = SparkSnapshotSource(SourceSettings(dsn), 2, lambda: spark.connect)
     try:
         with source.begin(create_slot=False) as snapshot, pytest.raises(OperatorNeeded) as denied:
-            list(snapshot.read(large))
+            folders.write(snapshot, large)
     finally:
         sql.execute(f"DROP ROLE {role}".encode())
     assert denied.value.cure == f'run: GRANT SELECT ON "public"."large" TO "{role}"'
+
+
+def test_postgresql_restarts_in_the_middle(spark: Sessions, folders: Folders) -> None:
+    """The snapshot is gone, which the next run is told; no worker waits for it."""
+    with EmbeddedPostgres() as server:
+        settings = SourceSettings(server.dsn)
+        with psycopg.connect(server.dsn, autocommit=True) as sql:
+            fill(sql)
+        with closing(PgCatalog(settings)) as catalog:
+            (table,) = catalog.publish()
+        source = SparkSnapshotSource(settings, 2, lambda: spark.connect)
+        with (
+            pytest.raises(CdcError) as gone,
+            source.begin(create_slot=False) as snapshot,
+            Watch(server.dsn, lambda *_: server.restart("immediate")) as watch,
+        ):
+            folders.write(snapshot, table)
+        assert watch.struck
+        assert isinstance(gone.value, SourceUnavailable | SnapshotGone)
+        with source.begin(create_slot=False) as snapshot:
+            assert ids(folders.write(snapshot, table)) == [*range(1, ROWS + 1)]

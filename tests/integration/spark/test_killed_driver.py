@@ -21,27 +21,23 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.spark
 
-#: The command, with small page ranges; it is killed within the third that it writes.
+#: The command, with small page ranges; it is killed while Spark writes the third.
 PART_BY_PART = """
-import os, signal, sys
-from adapters.dlt_destination.destination import DltDestination
+import os, signal, sys, threading
 from adapters.pgoutput.snapshot import page_ranges
 from adapters.spark import snapshot_source
+from adapters.spark.jobs import RangeJobs
 from cdc_core.full_load import resume
 from entrypoints.cli.main import main
 
-def write(self, name, target, rows, plain=DltDestination.write):
-    def killed():
-        for chunk in rows:
-            yield chunk
-            if sys.argv[1] == "killed" and len(self.names) == 2:
-                os.kill(os.getpid(), signal.SIGKILL)
-    count = plain(self, name, target, killed())
-    self.names.append(name)
-    return count
+def write(self, scan, rows, folder, plain=RangeJobs.write):
+    folders.append(folder)
+    if sys.argv[1] == "killed" and len(folders) == 3:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    return plain(self, scan, rows, folder)
 
-DltDestination.write = write
-DltDestination.names = []
+folders = []
+RangeJobs.write = write
 page_ranges.RANGE_PAGES, resume.LARGE_BYTES, snapshot_source.LARGE_PAGES = 400, 1, 0
 sys.exit(main(["snapshot"]))
 """

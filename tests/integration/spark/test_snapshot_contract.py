@@ -1,4 +1,4 @@
-"""The contract of the snapshot source, with every table read by Spark's workers."""
+"""The contract of the snapshot source, of large tables that no destination wants in files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from tests.support.spark import Sessions
-
-pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("small_is_large")]
+pytestmark = pytest.mark.usefixtures("small_is_large")
 
 
 class TestSnapshotSourceBySpark(SnapshotSourceContract):
@@ -28,13 +26,12 @@ class TestSnapshotSourceBySpark(SnapshotSourceContract):
         self,
         database: str,
         sql: psycopg.Connection,
-        spark: Sessions,
         monkeypatch: pytest.MonkeyPatch,
     ) -> Iterator[RealPostgres]:
         monkeypatch.setattr(page_ranges, "RANGE_PAGES", 6)
         monkeypatch.setattr(page_ranges, "STATEMENT_PAGES", 2)
         slot_name = f"slot_{sql.info.dbname}"
         source = RealPostgres(sql, SourceSettings(database, slot_name, "contract_pub"))
-        source.snapshots = lambda settings: SparkSnapshotSource(settings, 2, lambda: spark.connect)
+        source.snapshots = lambda settings: SparkSnapshotSource(settings, 2)
         yield source
         source.close()

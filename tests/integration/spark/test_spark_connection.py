@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
 from databricks.sql.exc import ServerOperationError
+from pyspark.errors import PySparkException
 
 from adapters.dlt_destination.databricks.spark_connection import SparkConnection
 from adapters.dlt_destination.dlt.databricks_client import DatabricksCursorImpl
@@ -24,6 +26,19 @@ THEN = dt.datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=dt.UTC)
 @pytest.fixture
 def connection(session: SparkSession) -> SparkConnection:
     return SparkConnection(session, {"spark.sql.session.timeZone": "UTC"})
+
+
+def test_serverless_compute_may_refuse_a_setting_that_is_its_default() -> None:
+    """But none that differs from its default."""
+
+    class Conf:
+        def set(self, name: str, value: str) -> None:
+            if name in {"spark.sql.storeAssignmentPolicy", "spark.other"}:
+                raise PySparkException(f"[CONFIG_NOT_AVAILABLE] Configuration {name}.")
+
+    SparkConnection(SimpleNamespace(conf=Conf()), {"spark.sql.session.timeZone": "UTC"})
+    with pytest.raises(ServerOperationError, match="CONFIG_NOT_AVAILABLE"):
+        SparkConnection(SimpleNamespace(conf=Conf()), {"spark.other": "1"})
 
 
 def test_rows_and_parameters(connection: SparkConnection) -> None:

@@ -31,6 +31,11 @@ class Engine(Protocol):
         """Open a connection with the parameters of the credentials."""
         ...
 
+    @property
+    def reaches_volumes(self) -> bool:
+        """Whether this process, and workers of Spark, find the files of volumes by their paths."""
+        ...
+
 
 class WarehouseEngine:
     """A SQL warehouse, through the connector."""
@@ -52,12 +57,18 @@ class WarehouseEngine:
         logging.getLogger("databricks").setLevel(logging.CRITICAL + 1)
         return sql.connect(**parameters, use_inline_params="silent")
 
+    @property
+    def reaches_volumes(self) -> bool:
+        return ON_DATABRICKS in os.environ
+
 
 class SparkEngine:
     """The Spark session that `session` returns. It needs no login, and no warehouse.
 
     The session is asked for once, in the thread of the run: other threads have no active session.
     """
+
+    reaches_volumes = True
 
     def __init__(self, session: Callable[[], Any]) -> None:
         self._session = session

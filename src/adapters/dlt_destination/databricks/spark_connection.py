@@ -22,7 +22,8 @@ from databricks.sql import exc, utils
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-#: As in a SQL warehouse: without them, a value that does not fit becomes NULL in silence.
+#: As in a SQL warehouse: without them, a value that does not fit becomes NULL in silence. These are
+#: the defaults of serverless compute, which may refuse to set them.
 _AS_IN_A_WAREHOUSE = {
     "spark.sql.ansi.enabled": "true",
     "spark.sql.storeAssignmentPolicy": "ANSI",
@@ -55,9 +56,13 @@ class SparkConnection:
 
     def __init__(self, spark: Any, configuration: Mapping[str, str]) -> None:
         self._spark = spark
-        with _connectors_errors():
-            for name, value in {**_AS_IN_A_WAREHOUSE, **configuration}.items():
-                spark.conf.set(name, value)
+        for name, value in {**_AS_IN_A_WAREHOUSE, **configuration}.items():
+            try:
+                with _connectors_errors():
+                    spark.conf.set(name, value)
+            except ServerOperationError as error:
+                if name not in _AS_IN_A_WAREHOUSE or "CONFIG_NOT_AVAILABLE" not in str(error):
+                    raise
 
     def cursor(self) -> SparkCursor:
         return SparkCursor(self._spark)
@@ -87,7 +92,7 @@ class SparkCursor:
             if file := _PUT.match(statement):
                 _upload(Path(file["local"]), volume_path(file["place"]))
             elif file := _REMOVE.match(statement):
-                volume_path(file["place"]).unlink(missing_ok=True)
+                _remove(volume_path(file["place"]))
             elif file := _LIST.match(statement):
                 found = _listed(file["place"], volume_path(file["place"]))
                 self._tables, self._names = iter([found]), found.column_names
@@ -147,6 +152,13 @@ def _upload(local: Path, place: Path) -> None:
         raise ServerOperationError(
             "[VOLUME_DOES_NOT_EXIST] The volume does not exist. SQLSTATE: 42000"
         ) from None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _listed(place: str, folder: Path) -> pa.Table:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from adapters.dlt_destination.columns import JSON
+from adapters.dlt_destination.columns import JSON, row_fields
 from adapters.dlt_destination.databricks import datasets, variants
 from adapters.dlt_destination.databricks.definitions import Definitions, qualified
 from adapters.dlt_destination.databricks.engines import WarehouseEngine
@@ -36,12 +36,14 @@ from adapters.dlt_destination.dlt.state_keeping import StateInTables
 from adapters.dlt_destination.files.bounded_chunks import SCAN_BYTES, SCAN_ROWS, gathered
 from adapters.dlt_destination.files.written_files import RowsInFiles
 from adapters.dlt_destination.sql.dialect import SPARK
-from cdc_core.values.merges import Replacement
+from adapters.dlt_destination.table_steps import FilesOfWorkers, StagedUnrepresentable
+from cdc_core.values.merges import UNREPRESENTABLE_SCHEMA, Replacement
 from cdc_core.values.naming import FORBIDDEN_IN_TABLES, TableNaming
+from cdc_core.values.row_files import file_schema
 from cdc_core.values.runs import RUNS_TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from adapters.dlt_destination.databricks.engines import Engine
@@ -50,7 +52,8 @@ if TYPE_CHECKING:
     from adapters.dlt_destination.store import Refusal
     from adapters.dlt_destination.table_steps import Step
     from cdc_core.values.errors import CdcError
-
+    from cdc_core.values.merges import TargetTable
+    from cdc_core.values.row_files import RowFiles
 
 #: Rows per fetch: the connector combines them in memory, however large they are.
 FETCH_ROWS = 2048
@@ -182,6 +185,56 @@ class DatabricksStore(Definitions, RowsInFiles):
     def remove_files(self, client: Any, names: Collection[str]) -> None:
         self._volume(client, staging=False).forget(names)
 
+    @property
+    def shared(self) -> DatabricksStore | None:
+        return self if self._engine.reaches_volumes else None
+
+    def shared_folder(self, client: Any, name: str) -> str:
+        from adapters.dlt_destination.databricks import spark_connection
+
+        folder = self._volume(client, staging=False).new_folder(name)
+        return str(spark_connection.volume_path(folder))
+
+    def take_files(self, client: Any, name: str, files: RowFiles) -> None:
+        client.current_run.written.forget([name])
+        client.current_run.by_workers[name] = self._places(client, files)
+
+    def write(self, client: Any, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:
+        client.current_run.by_workers.pop(name, None)
+        return super().write(client, name, target, rows)
+
+    def stage_files(self, client: Any, files: RowFiles) -> FilesOfWorkers:
+        return FilesOfWorkers(files, self._places(client, files))
+
+    def _places(self, client: Any, files: RowFiles) -> tuple[str, ...]:
+        volume = self._volume(client, staging=False)
+        return tuple(volume.place(files.folder, name) for name in files.names)
+
+    def make_durable(self, client: Any, names: Collection[str]) -> None:
+        super().make_durable(client, names)
+        run = client.current_run
+        for name in (run.by_workers.keys() & {*names}) - run.listed:
+            volume = self._volume(client, staging=False)
+            volume.store_list(name, run.by_workers[name], run.folder)
+            run.listed.add(name)
+
+    def written(self, client: Any) -> Collection[str]:
+        self._read_lists(client)
+        return {*super().written(client), *client.current_run.by_workers}
+
+    def _read_lists(self, client: Any) -> None:
+        """Learn which files of workers an earlier run has stored."""
+        run = client.current_run
+        for name, places in self._volume(client, staging=False).listed().items():
+            run.by_workers.setdefault(name, places)
+            run.listed.add(name)
+
+    def forget(self, client: Any, names: Collection[str]) -> None:
+        super().forget(client, names)
+        for name in names:
+            client.current_run.by_workers.pop(name, None)
+            client.current_run.listed.discard(name)
+
     def sweep(self, client: Any, needed: Collection[str]) -> None:
         for volume in self._volumes(client):
             volume.sweep(needed)
@@ -192,20 +245,29 @@ class DatabricksStore(Definitions, RowsInFiles):
     def apply(self, client: Any, table: str, steps: Sequence[Step]) -> None:
         for step in steps:
             files: Sequence[Path]
-            stored: Sequence[str]
+            stored: Sequence[str] = ()
+            by_workers: Sequence[str] = ()
+            fields: Iterable[pa.Field] = UNREPRESENTABLE_SCHEMA
             if isinstance(step, Replacement):
-                files, stored = self.files_of(client, step.written)
+                held = client.current_run.by_workers
+                others = [name for name in step.written if name not in held]
+                files, stored = self.files_of(client, others)
+                by_workers = [place for name in step.written for place in held.get(name, ())]
+                fields = row_fields(step.target)
             else:
-                files, stored = step.paths, ()
+                files = step.paths
+                if isinstance(step, StagedUnrepresentable):
+                    by_workers = step.by_workers
             volume = self._volume(client, staging=not isinstance(step, Replacement))
-            if not (files or stored):
+            option = "" if self.block is None else READ_FILES
+            staged = volume.staged(files, option, stored, by_workers, partial(_of_workers, fields))
+            if not (files or stored or by_workers):
                 self._apply(client, table, step, "")
             elif self.block is None:
-                with volume.staged(files, stored=stored) as rows:
+                with staged as rows:
                     self._apply(client, table, step, rows)
             else:
-                rows = self.block.enter(volume.staged(files, READ_FILES, stored))
-                self._apply(client, table, step, rows)
+                self._apply(client, table, step, self.block.enter(staged))
 
     def commit(self, client: Any) -> None:
         """Run the batch's transaction. If its tables lack the property for transactions, set it
@@ -271,3 +333,13 @@ class DatabricksStore(Definitions, RowsInFiles):
     def _volumes(self, client: Any) -> list[VolumeStaging]:
         both = (self._volume(client, staging=staging) for staging in (False, True))
         return list({volume.name: volume for volume in both}.values())
+
+
+def _of_workers(fields: Iterable[pa.Field], files: str) -> str:
+    """Return the rows of workers' files, with the names and types of the columns."""
+    fields = list(fields)
+    columns = ", ".join(
+        f"CAST({SPARK.quote(held)} AS {SPARK.sql_type(f.type)}) AS {SPARK.quote(f.name)}"
+        for held, f in zip(file_schema(pa.schema(fields)).names, fields, strict=True)
+    )
+    return f"(SELECT {columns} FROM {files})"

@@ -12,9 +12,19 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from adapters.dlt_destination.files.written_files import by_name, name_of
+import pyarrow as pa
+
+from adapters.dlt_destination.files.parquet import write_table
+from adapters.dlt_destination.files.written_files import (
+    by_name,
+    folder_stem,
+    is_list,
+    list_stem,
+    name_of,
+)
 from adapters.dlt_destination.sql.dialect import SPARK
 
 if TYPE_CHECKING:
@@ -53,10 +63,16 @@ class VolumeStaging:
 
     @contextlib.contextmanager
     def staged(
-        self, files: Sequence[Path], option: str = "", stored: Sequence[str] = ()
+        self,
+        files: Sequence[Path],
+        option: str = "",
+        stored: Sequence[str] = (),
+        by_workers: Sequence[str] = (),
+        typed: Callable[[str], str] = str,
     ) -> Iterator[str]:
-        """Upload the files; return their rows and those of `stored` files as a relation that can
-        follow FROM inside the context. `option` is appended to each file.
+        """Upload the files; return their rows, those of `stored` files and of workers' files, as a
+        relation that can follow FROM inside the context. `option` is appended to each file.
+        `typed` gives the rows of workers' files the columns of the others.
 
         Every file is named, so that the statement fails if one is missing. A folder or a pattern
         would be read without it.
@@ -66,7 +82,10 @@ class VolumeStaging:
         try:
             for file, place in zip(files, places, strict=True):
                 self._sql.put(file, place)
-            yield _union([f"parquet.{SPARK.quote(place)}{option}" for place in (*places, *stored)])
+            rows = _parquet((*places, *stored), option)
+            if by_workers:
+                rows.append(typed(_union(_parquet(by_workers, option))))
+            yield _union(rows)
         finally:
             if not self._keep:
                 # The next run deletes files that cannot be deleted now.
@@ -85,6 +104,33 @@ class VolumeStaging:
         self._sessions.once(self._folder, self._make)
         return by_name((name, path) for path, name in self._own())
 
+    def new_folder(self, name: str) -> str:
+        """Return the path of a folder for workers, which is removed with the rows `name`."""
+        self._sessions.once(self._folder, self._make)
+        return f"{self._folder}/{folder_stem(name)}{self._ending}"
+
+    def place(self, folder: str, file: str) -> str:
+        """Return the path of a file in such a folder, which this process sees at `folder`."""
+        return f"{self._folder}/{PurePath(folder).name}/{file}"
+
+    def store_list(self, name: str, places: Sequence[str], folder: Path) -> None:
+        """Store the list of workers' files. `folder` is one of this process."""
+        files = pa.table({"file": pa.array(places, pa.string())})
+        self.store([write_table(files, folder / f"{list_stem(name)}.parquet")])
+
+    def listed(self) -> dict[str, tuple[str, ...]]:
+        """Return the paths of the workers' files in each list, if all of them are there."""
+        self._sessions.once(self._folder, self._make)
+        found = {}
+        for path, file_name in self._own():
+            if is_list(file_name):
+                rows = self._sql.execute_sql(f"SELECT file FROM parquet.{SPARK.quote(path)}")
+                places = tuple(place for (place,) in rows or ())
+                there = {*self._walk(str(PurePath(places[0]).parent))} if places else set()
+                if there >= {*places}:
+                    found[name_of(file_name) or ""] = places
+        return found
+
     def forget(self, names: Collection[str]) -> None:
         self._remove_all(lambda name: name_of(name) in names)
 
@@ -92,16 +138,26 @@ class VolumeStaging:
         """Delete the pipeline's files with such names. A list can be truncated, so list again."""
         for _ in range(_LISTS):
             found = [path for path, name in self._own() if wanted(name)]
+            files = [file for path in found for file in self._files_at(path)]
+            for file in files:
+                self._remove(file)
             for path in found:
-                self._remove(path)
-            if not found:
+                if path.endswith("/"):
+                    # An object store has no empty folders; where there are some, one may stay.
+                    with contextlib.suppress(Exception):
+                        self._remove(path)
+            if not files:
                 return
 
     def _own(self) -> Iterator[tuple[str, str]]:
-        """Yield path and name of the pipeline's files."""
+        """Yield path and name of the pipeline's files and folders; a folder's path ends in a
+        slash."""
         for path, name in self._list(self._folder):
-            if name[name.find(".") :] == self._ending:
+            if name[name.find(".") :].rstrip("/") == self._ending:
                 yield path, name
+
+    def _files_at(self, path: str) -> Iterator[str]:
+        return self._walk(path.rstrip("/")) if path.endswith("/") else iter((path,))
 
     def sweep(self, needed: Collection[str]) -> None:
         """Delete the pipeline's files, except those of rows with the names `needed`. The volume
@@ -155,6 +211,10 @@ class VolumeStaging:
         """Path and name of what is in a folder; a folder's name ends in a slash."""
         for path, name, *_ in self._sql.execute_sql(f"LIST '{folder}'") or ():
             yield path.removeprefix("dbfs:"), name
+
+
+def _parquet(places: Sequence[str], option: str) -> list[str]:
+    return [f"parquet.{SPARK.quote(place)}{option}" for place in places]
 
 
 def _union(relations: Sequence[str]) -> str:

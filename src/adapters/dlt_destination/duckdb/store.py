@@ -60,6 +60,7 @@ class DuckDbStore(RowsInTables, StoreDefaults):
 
     kind = "duckdb"
     section = "destination.duckdb"
+    shared = None
     naming = ANY_DESTINATION
 
     def __init__(self, credentials: Any = None) -> None:

@@ -2,7 +2,8 @@
 
 All rows are first in the run's own folder. Those that the load's checkpoint names are then stored
 where they outlive the run. A file's name contains the name of its rows and the number of files that
-belong together, so that an incomplete set is not used.
+belong together, so that an incomplete set is not used. Workers of a cluster write into folders,
+whose names begin in the same way; a list names the files that count.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 import shutil
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
 import pyarrow as pa
 
@@ -29,7 +31,9 @@ FOLDER = "_cdc_written"
 
 Place = TypeVar("Place")
 
-_STEM = re.compile(r"rows-(?P<name>[\w-]+)-(?P<number>\d+)of(?P<count>\d+)")
+_STEM = re.compile(
+    r"rows-(?P<name>[\w-]+)-(?:(?P<number>\d+)of(?P<count>\d+)|(?P<list>list)|by[0-9a-f]{8})\b"
+)
 
 
 class WrittenFiles:
@@ -67,6 +71,10 @@ class RowsInFiles:
     def without_dlt(self, settings: PipelineSettings) -> None:  # noqa: ARG002
         """Return nothing: dlt's client knows where the files are."""
         return
+
+    @property
+    def shared(self) -> Any:
+        return None
 
     def durable_files(self, client: Any) -> Mapping[str, Sequence[Any]]:
         """Return the places of durable files, by the name of their rows."""
@@ -120,8 +128,23 @@ def stems(name: str, count: int) -> list[str]:
     return [f"rows-{name}-{number}of{count}" for number in range(1, count + 1)]
 
 
+def folder_stem(name: str) -> str:
+    """Return a new name of a folder for workers, without its suffix."""
+    return f"rows-{name}-by{uuid4().hex[:8]}"
+
+
+def list_stem(name: str) -> str:
+    """Return the name of the list of workers' files, without its suffix."""
+    return f"rows-{name}-list"
+
+
+def is_list(file_name: str) -> bool:
+    found = _STEM.match(file_name)
+    return found is not None and found["list"] is not None
+
+
 def name_of(file_name: str) -> str | None:
-    """Return the name of the rows in a file; None for any other file."""
+    """Return the name of the rows in a file or folder; None for any other."""
     found = _STEM.match(file_name)
     return found and found["name"]
 
@@ -132,7 +155,8 @@ def by_name(files: Iterable[tuple[str, Place]]) -> dict[str, list[Place]]:
     found: dict[str, list[Place]] = {}
     counts: dict[str, int] = {}
     for file_name, place in sorted(files, key=lambda file: file[0]):
-        if match := _STEM.match(file_name):
+        match = _STEM.match(file_name)
+        if match and match["count"]:
             found.setdefault(match["name"], []).append(place)
             counts[match["name"]] = int(match["count"])
     return {name: places for name, places in found.items() if len(places) == counts[name]}

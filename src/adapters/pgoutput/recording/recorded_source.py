@@ -252,6 +252,9 @@ class RecordedSnapshot:
             )
             first_row = end
 
+    def write_files(self, *_: object) -> None:
+        """There are no workers."""
+
 
 def _up_to(runs: Iterator[MessageRun], until: Lsn) -> Iterator[MessageRun]:
     for run in runs:

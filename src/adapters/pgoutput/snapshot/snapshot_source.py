@@ -28,7 +28,7 @@ from adapters.pgoutput.snapshot.table_scan import (
 from cdc_core.ports.snapshot_source import WHOLE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     import psycopg
@@ -42,8 +42,10 @@ if TYPE_CHECKING:
     from adapters.pgoutput.snapshot.table_scan import TableScan
     from adapters.pgoutput.wire.query_rows import ReadRows
     from adapters.pgoutput.wire.types import TypeMap
+    from cdc_core.ports.snapshot_source import LaidOutRows
     from cdc_core.values.lsn import Lsn
     from cdc_core.values.relation import Relation
+    from cdc_core.values.row_files import WrittenFiles
 
 
 #: Transaction ids in an `xmin` wrap around at this number.
@@ -118,6 +120,16 @@ class OpenSnapshot:
     def expect(self, readings: Sequence[tuple[Relation, str]]) -> None:
         """Reads nothing ahead."""
 
+    def write_files(
+        self,
+        relation: Relation,  # noqa: ARG002 - there are no workers
+        page_range: str,  # noqa: ARG002
+        rows: LaidOutRows,  # noqa: ARG002
+        new_folder: Callable[[], str],  # noqa: ARG002
+        /,
+    ) -> WrittenFiles | None:
+        return None
+
     def scan(
         self,
         session: Connection,
@@ -158,14 +170,17 @@ class CopySnapshot(OpenSnapshot):
 
     def expect(self, readings: Sequence[tuple[Relation, str]]) -> None:
         for relation, part in readings:
-            self._readers.expect((relation.oid, part), partial(self._plan, relation, part))
+            self._queue(relation, part)
+
+    def _queue(self, relation: Relation, part: str) -> None:
+        self._readers.expect((relation.oid, part), partial(self._plan, relation, part))
 
     def read(self, relation: Relation, page_range: str = WHOLE) -> Iterator[ReadRows]:
         key = relation.oid, page_range
         if self._readers.next not in (None, key):
             self._restart()
         if self._readers.next is None:
-            self.expect([(relation, page_range)])
+            self._queue(relation, page_range)
         whole = False
         try:
             for chunk in self._readers.read():
