@@ -54,7 +54,7 @@ EXPLAINED: Mapping[str, Mapping[str, str]] = {
         "new.precision >= old.precision": "equal types are answered before",
     },
     "src/cdc_core/fold/fold.py": {
-        "0 becomes 1 in `final = _last_of_each": "without events the start is not used",
+        "`and` becomes `or` in `if not (masks": "the general way has the same result",
         "has_hops=len(hops.events) > 0": "a row with hops has at least two",
         "`Gt` becomes `GtE` in `return last if": "indexes are unique, so none equals the next",
         "in `if len(indexes) and int(indexes[-1])": (

@@ -303,8 +303,6 @@ class UnreliableDestination:
                 continue
             if merge.has_hops:
                 self.weather.reach("a key change with an unsent value is sent twice")
-            if SOFT_DELETE in merge.rows.column(OP_COLUMN).to_pylist():
-                self.weather.reach("a row deleted with its values is sent twice")
 
     def _rejection(self, targets: list[str]) -> Exception:
         if targets and self.weather.random.random() < 0.4:

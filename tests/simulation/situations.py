@@ -27,7 +27,6 @@ SITUATIONS = (
     "a statement of a table without a key is sent twice",
     "history is sent twice",
     "a key change with an unsent value is sent twice",
-    "a row deleted with its values is sent twice",
     "versions are sent twice",
     "the destination refuses one table",
     # The source meanwhile.
