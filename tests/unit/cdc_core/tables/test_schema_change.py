@@ -347,6 +347,13 @@ def test_rules_that_hide_more_or_show_values_otherwise(
     assert not hides_more(loaded(), loaded(text("a", 2, now)))
 
 
+@pytest.mark.parametrize("rule", [KEEP, HASH, NULL, LAST4, EXCLUDE, ColumnRule.VARIANT])
+def test_rules_hide_what_they_can_if_nobody_knows_those_before(rule: ColumnRule) -> None:
+    now = loaded(text("a", 2, rule), text("z", 3))
+    assert hides_more(None, now) is (rule in (HASH, NULL, LAST4, EXCLUDE))
+    assert masked_otherwise(None, now) == ({"a"} if rule in (HASH, NULL, LAST4) else set())
+
+
 def test_another_mask_key_shows_hashes_otherwise_and_nothing_else() -> None:
     columns = text("a", 2, HASH), text("b", 3, LAST4), text("c", 4)
     one = loaded(*columns, rules=TableRules(key_mark="one"))
