@@ -407,3 +407,15 @@ def test_masked_columns_where_the_earlier_rules_are_not_known() -> None:
     assert masked_otherwise(None, now) == {"a", "d"}
     assert hides_more(None, now) is True
     assert hides_more(None, loaded(text("b", 3))) is False
+
+
+@pytest.mark.parametrize(("settled", "kept"), [((100,), (101, 100)), ((), (101,))])
+def test_a_partition_that_is_gone_is_kept_until_its_rows_are_removed(
+    settled: tuple[int, ...], kept: tuple[int, ...]
+) -> None:
+    leaves = {oid: (oid, False, oid) for oid in (100, 101)}
+    both = replace(table(), fingerprint=Fingerprint(partitions=(leaves[100], leaves[101])))
+    one = replace(table(), fingerprint=Fingerprint(partitions=(leaves[101],)))
+    evolution = evolve(first_state(both, "t", Lsn(1)), one, settled=settled)
+    assert tuple(oid for oid, *_ in evolution.state.fingerprint.partitions) == kept
+    assert bool(evolution.reread) is not bool(settled)
