@@ -13,6 +13,7 @@ from minicheck import check_liveness, check_safety
 from adapters.fakes import InMemorySource
 from adapters.fakes import destination as fake_destination
 from adapters.fakes import history as fake_history
+from adapters.fakes import merges as fake_merges
 from cdc_core.use_cases import stream_changes
 from tests.model import full_load, snapshot_guards
 from tests.model.replay import Mismatch, Replay
@@ -76,7 +77,7 @@ def test_the_code_does_what_the_model_does(seed: int) -> None:
 
 
 def merge_without_guard(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(fake_destination, "_lsn", lambda row: 0)
+    patch.setattr(fake_merges, "_lsn", lambda row: 0)
 
 
 def append_twice(patch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from adapters.fakes import InMemorySource
-from adapters.fakes import destination as fake_destination
+from adapters.fakes import merges as fake_merges
 from cdc_core.full_load import start
 from cdc_core.tables.followed_tables import FollowedTables
 from cdc_core.use_cases import stream_changes, verify_parity
@@ -83,7 +83,7 @@ def confirm_what_is_read(patch: pytest.MonkeyPatch) -> None:
 
 def merge_without_guard(patch: pytest.MonkeyPatch) -> None:
     """A change is applied whatever `_cdc_lsn` the row has."""
-    patch.setattr(fake_destination, "_lsn", lambda row: 0)
+    patch.setattr(fake_merges, "_lsn", lambda row: 0)
 
 
 def write_without_lock(patch: pytest.MonkeyPatch) -> None:

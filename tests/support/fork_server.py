@@ -130,11 +130,12 @@ def _serve(requests: socket.socket) -> Callable[[], object] | None:
 
 def _open_streams() -> None:
     """As the interpreter does: whether they can seek is asked once, and those of the server can."""
+    encoding = os.environ.get("PYTHONIOENCODING")
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         before = getattr(sys, name)
         stream = io.TextIOWrapper(
             open(number, "wb" if number else "rb", closefd=False),  # noqa: SIM115
-            encoding=before.encoding,
+            encoding=encoding or before.encoding,
             errors=before.errors,
             line_buffering=number == 2 or os.isatty(number),
             write_through=before.write_through,
@@ -148,13 +149,13 @@ def _become(request: dict[str, Any], streams: list[int]) -> Callable[[], object]
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    _open_streams()
     if request["session"]:
         os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(request["environment"])
+    _open_streams()
     os.chdir(request["folder"])
     time.tzset()
     tempfile.tempdir = None

@@ -163,7 +163,7 @@ class Process:
                     texts[key.fileobj] += piece  # type: ignore[index]
                     if not piece:
                         waiting.unregister(key.fileobj)
-        found = [text.decode() for text in texts.values()]
+        found = [text.decode(stream.encoding) for stream, text in texts.items()]
         for stream in texts:
             stream.close()
         self.wait(None if end is None else max(0, end - time.monotonic()))

@@ -131,20 +131,27 @@ class InMemoryDestination:
 
     def write(self, name: str, target: TargetTable, rows: Iterable[pa.Table]) -> int:  # noqa: ARG002 - any rows
         self.faults.pass_by("destination.write")
-        stored = [row for part in rows for row in part.to_pylist()]
-        self.lake.written[name] = stored
+        stored = self._store(name, rows)
         self.faults.pass_by("destination.write.done")
-        return len(stored)
+        return stored
 
     def shared_folder(self, name: str) -> str:
+        self.faults.pass_by("destination.shared_folder")
         self._folders.append(tempfile.TemporaryDirectory(prefix=f"{name}-"))
         return self._folders[-1].name
 
     def store_files(self, name: str, target: TargetTable, files: RowFiles) -> None:
-        self.write(name, target, read_files(files, loaded_schema(target)))
+        self.faults.pass_by("destination.store_files")
+        self._store(name, read_files(files, loaded_schema(target)))
+        self.faults.pass_by("destination.store_files.done")
 
     def stage_files(self, files: RowFiles) -> Sequence[InMemoryRows]:
+        self.faults.pass_by("destination.stage_files")
         return [self.stage(rows) for rows in read_files(files, UNREPRESENTABLE_SCHEMA)]
+
+    def _store(self, name: str, rows: Iterable[pa.Table]) -> int:
+        self.lake.written[name] = [row for part in rows for row in part.to_pylist()]
+        return len(self.lake.written[name])
 
     def written(self) -> frozenset[str]:
         self.faults.pass_by("destination.written")
