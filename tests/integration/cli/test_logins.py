@@ -89,7 +89,7 @@ def _sql_database(settings: SourceSettings) -> None:
 SESSIONS: dict[str, Callable[[SourceSettings], object]] = {
     "psycopg": lambda settings: connect(settings).close(),
     "replication": lambda settings: connect(settings, replication=True).close(),
-    "arrow": lambda settings: ArrowSession(settings, 18).close(),
+    "arrow": lambda settings: ArrowSession(settings, 14).close(),
     "lock": _lock_session,
     "sql_database": _sql_database,
 }
