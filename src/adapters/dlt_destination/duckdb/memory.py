@@ -38,6 +38,12 @@ VECTOR_ROWS = 2048
 #: A checkpoint is made when the write-ahead log exceeds this size. DuckDB's own automatic
 #: checkpoint is disabled: if it runs out of memory, the whole database becomes unusable.
 CHECKPOINT_BYTES = 16 << 20
+
+#: Rows of small tables stay in memory until a checkpoint, at least 256 KB for each table. A commit
+#: that runs out of memory cannot be repeated: DuckDB 2.0 does not undo all of it. So there is room
+#: for the tables beforehand, and a checkpoint after this number.
+TABLE_KB = 512
+CHECKPOINT_TABLES = 256
 NEVER = "1000TB"
 
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -71,6 +77,8 @@ class MemoryLimit:
         self.megabytes = MEMORY_MB
         self._lock = Lock()
         self._given: dict[str, Any] | None = None
+        #: Tables changed since the last checkpoint.
+        self._changed = 0
         #: Whether the user set the limit. DuckDB then decides when to make a checkpoint.
         self.fixed = False
 
@@ -107,9 +115,11 @@ class MemoryLimit:
             return self.megabytes > before
 
     def make_room(self, connection: Any, columns: int) -> None:
-        """Raise the limit for a table of that many columns."""
-        if columns * COLUMN_MB > MEMORY_MB // 2:
-            self.at_least(connection, MEMORY_MB + columns * COLUMN_MB)
+        """Raise the limit for one more changed table, of that many columns."""
+        self._changed += 1
+        megabytes = max(columns * COLUMN_MB, self._changed * TABLE_KB >> 10)
+        if megabytes > MEMORY_MB // 2:
+            self.at_least(connection, MEMORY_MB + megabytes)
 
     def at_least(self, connection: Any, megabytes: int) -> None:
         with self._lock:
@@ -129,8 +139,9 @@ class MemoryLimit:
                 yield batch
 
     def checkpoint(self, connection: Any) -> None:
-        """Make a checkpoint if the write-ahead log is long, with the full memory limit: after a
-        failed checkpoint the database is unusable until it is opened again."""
+        """Make a checkpoint if the write-ahead log is long or many tables have changed, with the
+        full memory limit: after a failed checkpoint the database is unusable until it is opened
+        again."""
         if self.fixed:
             return
         query = "SELECT wal_size FROM pragma_database_size() WHERE database_name = "
@@ -138,12 +149,13 @@ class MemoryLimit:
         ((size,),) = self.within(
             connection, lambda: connection.execute(f"{query} current_database()").fetchall()
         )
-        if _bytes(size) < CHECKPOINT_BYTES:
+        if _bytes(size) < CHECKPOINT_BYTES and self._changed < CHECKPOINT_TABLES:
             return
         with self._lock:
             _limit(connection, self.most)
             try:
                 connection.execute("CHECKPOINT")
+                self._changed = 0
             except Exception as error:
                 # Another transaction is open. The checkpoint is tried again after it.
                 if "other write transactions" not in str(error):
