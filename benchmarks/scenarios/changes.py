@@ -87,12 +87,7 @@ def changes_case(
     """`alone`: also what DuckDB alone needs to store the rows, where all of them stay."""
     with prepared(bench, workload) as (ours, end_lsn):
         contenders = [
-            Contender(
-                "pg_recvlogical",
-                "raw bytes in a file",
-                lambda: recvlogical(bench, end_lsn),
-                bench.repeat,
-            ),
+            recvlogical(bench, end_lsn),
             Contender(
                 "pgbronze cdc",
                 "DuckDB tables, merged, checkpointed",

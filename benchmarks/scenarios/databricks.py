@@ -32,12 +32,7 @@ def databricks_hot_updates(bench: Bench) -> CaseResult:
 def _client_case(bench: Bench, name: str, about: str, workload: Workload) -> CaseResult:
     with prepared(bench, workload) as (ours, end_lsn), Sink() as sink:
         contenders = [
-            Contender(
-                "pg_recvlogical",
-                "raw bytes in a file",
-                lambda: recvlogical(bench, end_lsn),
-                bench.repeat,
-            ),
+            recvlogical(bench, end_lsn),
             Contender(
                 "pgbronze, up to the volume",
                 "one row per key in Parquet, uploaded",

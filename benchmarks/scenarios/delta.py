@@ -23,12 +23,7 @@ def delta_inserts(bench: Bench) -> CaseResult:
     workload = data.inserts(bench.rows)
     with prepared(bench, workload, pipeline=IntoDelta) as (ours, end_lsn):
         contenders = [
-            Contender(
-                "pg_recvlogical",
-                "raw bytes in a file",
-                lambda: recvlogical(bench, end_lsn),
-                bench.repeat,
-            ),
+            recvlogical(bench, end_lsn),
             Contender(
                 "pgbronze cdc",
                 "Delta tables, merged, checkpointed",
@@ -44,12 +39,7 @@ def delta_snapshot(bench: Bench) -> CaseResult:
     rows = bench.rows * 5 // 2
     with filled(bench, rows, IntoDelta) as ours:
         contenders = [
-            Contender(
-                "psql COPY (FORMAT binary)",
-                "nothing",
-                lambda: psql_copy(bench, TABLE),
-                bench.repeat,
-            ),
+            psql_copy(bench, TABLE),
             Contender(
                 "pgbronze snapshot",
                 "Delta table, checkpointed",

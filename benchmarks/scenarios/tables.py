@@ -55,12 +55,7 @@ def snapshot(bench: Bench) -> CaseResult:
     rows = bench.rows * 5 // 2
     with filled(bench, rows) as ours:
         contenders = [
-            Contender(
-                "psql COPY (FORMAT binary)",
-                "nothing",
-                lambda: psql_copy(bench, TABLE),
-                bench.repeat,
-            ),
+            psql_copy(bench, TABLE),
             Contender(
                 "pgbronze snapshot",
                 "DuckDB table, checkpointed",

@@ -229,7 +229,7 @@ class Container(containers.DeclarativeContainer):
         _run_recorder, settings, clock=clock, progress=progress
     )
 
-    #: Parts of most use cases, and more of those that run.
+    #: Arguments that most use cases share, and those that a run adds.
     _reading: ClassVar[dict[str, Any]] = {"catalog": catalog, "destination": destination}
     _running: ClassVar[dict[str, Any]] = {
         **_reading,

@@ -45,6 +45,7 @@ from cdc_core.values.merges import (
 )
 from cdc_core.values.relation import TableName
 from cdc_core.values.row_files import RowFiles, file_schema
+from tests.contracts.opened_destination import OpenedDestination
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -165,13 +166,8 @@ def content(destination: Destination, table: str, *columns: str) -> list[tuple[A
     return sorted(rows, key=repr)
 
 
-class DestinationContract:
+class DestinationContract(OpenedDestination):
     """Tests of the port. `Place` is wherever the data outlives a destination object."""
-
-    @pytest.fixture
-    def opened(self) -> Callable[[], Destination]:
-        """A function that gives a destination, not yet opened, always of the same place."""
-        raise NotImplementedError
 
     def load(
         self, opened: Callable[[], Destination], *batches: LoadBatch | Content, at: int = 100

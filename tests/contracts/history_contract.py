@@ -36,9 +36,10 @@ from tests.contracts.destination_contract import (
     replacing,
     table_of,
 )
+from tests.contracts.opened_destination import OpenedDestination
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from cdc_core.ports.destination import Destination
     from cdc_core.values.history import HistoryStep
@@ -134,18 +135,8 @@ def numbered(destination: Destination, log: str, *columns: str) -> list[tuple[An
     return [image[1:] for image in sorted(found, key=lambda image: int(image[0]))]
 
 
-class HistoryContract:
+class HistoryContract(OpenedDestination):
     """Tests of the port; see `DestinationContract`."""
-
-    @pytest.fixture
-    def opened(self) -> Callable[[], Destination]:
-        """A function that gives a destination, not yet opened, always of the same place."""
-        raise NotImplementedError
-
-    @pytest.fixture
-    def destination(self, opened: Callable[[], Destination]) -> Iterator[Destination]:
-        with opened() as destination:
-            yield destination
 
     def load(
         self,

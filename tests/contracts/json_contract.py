@@ -10,8 +10,6 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pytest
-
 from cdc_core.values.merges import LoadBatch
 from tests.contracts.destination_contract import (
     ORDERS,
@@ -21,6 +19,7 @@ from tests.contracts.destination_contract import (
     multiset,
     table_of,
 )
+from tests.contracts.opened_destination import OpenedDestination
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,12 +33,8 @@ TEXTS = [
 ]  # fmt: skip
 
 
-class JsonContract:
-    """`opened` is a fixture: a function that gives a destination, not yet opened."""
-
-    @pytest.fixture
-    def opened(self) -> Callable[[], Destination]:
-        raise NotImplementedError
+class JsonContract(OpenedDestination):
+    """JSON in a type of its own."""
 
     def test_every_value_is_the_same_value(self, opened: Callable[[], Destination]) -> None:
         rows = [{"id": n, "doc": text, "_cdc_lsn": 1} for n, text in enumerate([*TEXTS, None])]

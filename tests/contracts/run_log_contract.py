@@ -11,6 +11,7 @@ import pytest
 from cdc_core.values.merges import LoadBatch
 from cdc_core.values.runs import RUN_TABLES_TABLE, RUNS_TABLE, RunReceipt, RunTable
 from tests.contracts.destination_contract import EMPTY_BATCH, ORDERS, checkpoint, keyed
+from tests.contracts.opened_destination import OpenedDestination
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,12 +44,8 @@ def tables_of(receipt: RunReceipt) -> list[RunTable]:
     ]
 
 
-class RunLogContract:
-    """Tests of the port. A subclass says how a destination is opened, and reads run tables."""
-
-    @pytest.fixture
-    def opened(self) -> Callable[[], Destination]:
-        raise NotImplementedError
+class RunLogContract(OpenedDestination):
+    """Tests of the port. A subclass also reads run tables."""
 
     @pytest.fixture
     def run_tables(self) -> Callable[[], list[RunTable]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pytest
 
 from cdc_core.values.lsn import Lsn
 from cdc_core.values.merges import METADATA_FIELDS, KeyedMerge, TargetTable
@@ -20,9 +19,10 @@ from tests.contracts.destination_contract import (
     table_of,
 )
 from tests.contracts.history_contract import LINES, at, time, whole
+from tests.contracts.opened_destination import OpenedDestination
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from cdc_core.ports.destination import Destination
 
@@ -55,18 +55,8 @@ def gone(lsn: int, *values: Any) -> tuple[Any, ...]:
     return *values, lsn, time(lsn), time(lsn)
 
 
-class SoftDeleteContract:
+class SoftDeleteContract(OpenedDestination):
     """Tests of the port; see `DestinationContract`."""
-
-    @pytest.fixture
-    def opened(self) -> Callable[[], Destination]:
-        """A function that gives a destination, not yet opened, always of the same place."""
-        raise NotImplementedError
-
-    @pytest.fixture
-    def destination(self, opened: Callable[[], Destination]) -> Iterator[Destination]:
-        with opened() as destination:
-            yield destination
 
     def load(self, destination: Destination, *merges: KeyedMerge, **batch: Any) -> None:
         replacements = batch.pop("replacements", ())

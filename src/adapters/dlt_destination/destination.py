@@ -23,9 +23,7 @@ from adapters.dlt_destination.table_definitions import TableDefinitions
 from cdc_core.fold.row_layout import loaded_schema
 from cdc_core.values.checkpoint import Checkpoint
 from cdc_core.values.errors import CdcError, DestinationFailed
-from cdc_core.values.history import (
-    SORT_COLUMN,
-)
+from cdc_core.values.history import SORT_COLUMN
 from cdc_core.values.merges import (
     LSN_COLUMN,
     UNREPRESENTABLE_SCHEMA,

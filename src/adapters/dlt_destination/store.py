@@ -75,7 +75,7 @@ class SharedFolders(Protocol):
         ...
 
     def take_files(self, client: Any, name: str, files: RowFiles) -> None:
-        """Have `files` stored under `name`, as by `TableStore.write`."""
+        """Store `files` under `name`, as `TableStore.write` does."""
         ...
 
     def stage_files(self, client: Any, files: RowFiles) -> FilesOfWorkers:
@@ -94,7 +94,8 @@ class TableStore(Protocol):
 
     @property
     def shared(self) -> SharedFolders | None:
-        """None: files that workers have written are read here, and their rows written as others."""
+        """None if statements cannot read files that workers have written. This process then reads
+        them and writes their rows like any others."""
         ...
 
     @property

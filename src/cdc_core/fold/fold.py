@@ -63,7 +63,7 @@ def fold(
     if key and soft_deletes:
         merge = _keyed(
             changes, target, tuple(key), np.flatnonzero(changes.op != Op.TRUNCATE), first_ref,
-            truncations=truncations, soft_deletes=True,
+            truncations,
         )  # fmt: skip
         return _truncated(merge, changes, truncations[:1])
     start = int(truncations[-1]) + 1 if len(truncations) else 0
@@ -107,18 +107,18 @@ def _keyed(
     key: tuple[str, ...],
     events: Indexes,
     first_ref: int,
-    *,
     truncations: Indexes | None = None,
-    soft_deletes: bool = False,
 ) -> KeyedMerge:
-    """Fold `events`; `truncations` are those that mark the rows of earlier events as deleted."""
+    """Fold `events`; `truncations` are those that mark the rows of earlier events as deleted. None:
+    without soft deletes."""
+    soft_deletes = truncations is not None
     codes = key_codes(_take(changes.rows.select(list(key)), events, len(changes)))
     final = _last_of_each(codes, events)
     removal = changes.op == Op.DELETE
     deleted = removal[final]
     # The event that a row has its LSN and time from.
     ended = final if truncations is None else _ended(final, deleted, truncations)
-    marked = (ended != final) if soft_deletes else None
+    marked = None if truncations is None else ended != final
     masks = {name: mask for name, mask in changes.unchanged.items() if mask[events].any()}
     if not (masks or (soft_deletes and deleted.any())):
         rows = _take(changes.rows, final, len(changes))

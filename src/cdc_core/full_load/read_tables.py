@@ -190,8 +190,8 @@ class _Reader:
                 )
 
     def _lacks_columns(self, former: TableState, state: TableState) -> bool:
-        """Whether a table and its history lack a column under its old name and its new one: a run
-        that died had renamed it, and it was dropped or renamed once more since."""
+        """Whether the table and its history have a column under neither its old nor its new name: a
+        run that died renamed it, and it was dropped or renamed again since."""
         table, *history = (
             self._there.get(now or "", self._there.get(before or ""))
             for before, now in (

@@ -318,7 +318,7 @@ class FollowedTables:
         if not wanted:
             return ""
         loaded = self.durable.tables.get(known.oid, known)
-        # A rename may be still to be done.
+        # The table may not have been renamed there yet.
         places = list(dict.fromkeys([loaded.target, known.target]))
         held = self.columns(places, current=True)
         names = next((held[place] for place in places if place in held), ())

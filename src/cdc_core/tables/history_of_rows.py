@@ -57,7 +57,8 @@ def ended(before: TableState, now: TableState, at: Moment, first: int) -> list[H
     """Return the steps that end every image and version of the table that had this place `before`,
     if the difference alone would not show what became of its rows.
 
-    So it is if the key is another one, or if another table with columns of its own takes the place.
+    This is the case if the key has changed, or if another table with columns of its own takes the
+    place.
     The difference then begins all rows. Empty if they need not end.
     """
     if before.oid == now.oid:

@@ -124,8 +124,11 @@ def table_renames(
 def _onto_others(
     moving: Mapping[int, TableRename], states: Mapping[int, TableState], columns: ColumnsOf
 ) -> set[int]:
-    """Return the tables (by oid) whose new name, or that of their history, is in the destination
-    that of a table which no state knows: somebody else's, or left by a load that failed."""
+    """Return the tables (by oid) whose new name, or that of their history, is taken.
+
+    The destination has a table of that name that no state knows: somebody else made it, or a failed
+    load left it.
+    """
     steps = {oid: with_history([rename], states[oid]) for oid, rename in moving.items()}
     names = {name for renames in steps.values() for r in renames for name in (r.old, r.new)}
     there = columns(names, current=True).keys()

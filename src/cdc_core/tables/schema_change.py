@@ -251,7 +251,7 @@ def masked_otherwise(before: TableState | None, now: TableState) -> frozenset[st
     """Return the target columns whose values are masked in another way than before: in the same
     column, or in the one that had its name.
 
-    If it is not known how they were stored before (None), these are all that are masked.
+    These are all masked columns if it is not known how they were stored before (None).
     """
     if before is None:
         return frozenset(c.target for c in now.stored if not c.rule.shows_values)

@@ -191,8 +191,8 @@ class VerifyParity:
     ) -> tuple[TableParity, Checkpoint]:
         """Repair a table by replacing all rows.
 
-        Those of a table without columns cannot be picked. The history of a table gets the exact
-        difference; that of the rows that differ can miss a change that somebody made both at the
+        Rows without columns cannot be identified one by one. A history gets the exact difference
+        only this way: the repair of single rows can miss a change that somebody made both at the
         source and in the table.
         """
         checkpoint, counts = read_tables(

@@ -123,7 +123,7 @@ class Definitions:
                 self._described[table] = [(column, kind) for column, kind, *_ in columns]
         return self._described[table]
 
-    def listed_in_vain(self, client: Any, table: str, error: Exception) -> bool:
+    def was_dropped(self, client: Any, table: str, error: Exception) -> bool:
         """Whether the error means that somebody has dropped a table that is still listed."""
         if table in self._described or not _NOT_FOUND.search(str(root_cause(error))):
             return False
@@ -235,8 +235,10 @@ class Definitions:
         try:
             self.define(client, table, f"ALTER TABLE {qualified(client, table)} {change}")
         except Exception:
-            held = None if is_done is None else self.current(client, table)
-            if is_done is None or held is None or not is_done(held):
+            if is_done is None:
+                raise
+            held = self.current(client, table)
+            if held is None or not is_done(held):
                 raise
 
     def created(self, table: str, fields: Iterable[pa.Field]) -> None:

@@ -80,7 +80,7 @@ class TableReplacement:
         try:
             self._overwrite(files)
         except Exception as error:
-            if not self.definitions.listed_in_vain(self.client, self._table, error):
+            if not self.definitions.was_dropped(self.client, self._table, error):
                 raise
             self._overwrite(files)
 

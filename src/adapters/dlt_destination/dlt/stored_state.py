@@ -31,7 +31,7 @@ def checkpoint_in(state: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def with_tables(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a checkpoint whose tables may be one string, with the tables as values."""
+    """Return the checkpoint with its tables parsed: a package stores them as one string."""
     tables = checkpoint[TABLES]
     return {**checkpoint, TABLES: json.loads(tables)} if isinstance(tables, str) else checkpoint
 

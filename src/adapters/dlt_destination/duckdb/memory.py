@@ -116,7 +116,8 @@ class MemoryLimit:
 
     def make_room(self, connection: Any, columns: int) -> None:
         """Raise the limit for one more changed table, of that many columns."""
-        self._changed += 1
+        with self._lock:
+            self._changed += 1
         megabytes = max(columns * COLUMN_MB, self._changed * TABLE_KB >> 10)
         if megabytes > MEMORY_MB // 2:
             self.at_least(connection, MEMORY_MB + megabytes)

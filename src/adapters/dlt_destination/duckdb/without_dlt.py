@@ -1,9 +1,9 @@
 """The dataset of a DuckDB file, opened without dlt.
 
-A run that finds nothing to load needs dlt for nothing, and the import of dlt takes most of its
-time. So such a run reads the checkpoint with DuckDB alone, and the store's queries get a client
-with the few members of dlt's job client that they use. Whatever is unusual is left to dlt: a
-missing file, one that another process has open, a dataset without a checkpoint.
+A run that finds nothing to load does not need dlt, whose import takes most of its time. So such a
+run reads the checkpoint with DuckDB alone, and the store's queries get a client with the few
+members of dlt's job client that they use. Whatever is unusual is left to dlt: a missing file, one
+that another process has open, a dataset without a checkpoint.
 """
 
 from __future__ import annotations
