@@ -12,12 +12,15 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
-from tests.support import chromium, container_engine, pgbouncer
+from tests.support import chromium, container_engine, memory_folder, pgbouncer
 from tests.support import spark as spark_support
 from tests.support.postgres import Server, server_kind, test_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# Before anything asks for a temporary folder.
+memory_folder.use()
 
 # Without bytecode files every command that a test starts would compile all modules again, for three
 # seconds each.
@@ -60,6 +63,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneWorkerFor
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"PostgreSQL of the tests: {server_kind()}")
+    terminalreporter.write_line(f"Temporary files of the tests: {memory_folder.kind()}")
     terminalreporter.write_line(f"PgBouncer of the tests: {pgbouncer.kind()}")
     terminalreporter.write_line(f"Container engine of the tests: {container_engine.kind()}")
     terminalreporter.write_line(f"Chromium of the tests: {chromium.kind()}")

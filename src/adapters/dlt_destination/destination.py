@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-    from adapters.dlt_destination.dlt.packages import Packages
     from adapters.dlt_destination.settings import PipelineSettings
     from adapters.dlt_destination.store import Dataset, TableStore
     from adapters.dlt_destination.table_steps import Steps
@@ -73,10 +72,9 @@ class TableFailed(Exception):
 class DltDestination:
     """Implements `cdc_core.ports.destination.Destination`.
 
-    A dlt pipeline is opened in a new folder when it is first needed (by a load, or by anything that
-    the store cannot read without dlt), and again after an error: a failed package is never loaded
-    later, and the contents of the dataset are read again. Rows that were stored or staged stay
-    until the run ends.
+    The dataset is opened when it is first needed, without dlt if the store can do that, and again
+    after an error: a failed package is never loaded later, and the contents of the dataset are
+    read again. Rows that were stored or staged stay until the run ends.
     """
 
     def __init__(self, store: TableStore, settings: PipelineSettings) -> None:
@@ -84,11 +82,8 @@ class DltDestination:
         self._settings = settings
         self._run = Run()
         self._folder: WorkFolder | None = None
-        self._packages: Packages | None = None
-        #: The dataset before a load, where dlt is not needed to read it.
-        self._read_only: Dataset | None = None
+        self._opened: Dataset | None = None
         self._tables = TableDefinitions(store)
-        self._imports_ahead = False
         #: A client that keeps the connection open between scans.
         self._held: Any = None
         self._staged = 0
@@ -133,7 +128,6 @@ class DltDestination:
     def stage(self, rows: pa.Table) -> StagedParquet:
         with self._failures("staging"):
             self._dataset()
-            self._import_ahead()
             self._staged += 1
             path = self._subfolder(STAGING) / f"staged-{self._staged}.parquet"
             return StagedParquet(write_table(rows, path), len(rows), rows.schema)
@@ -172,9 +166,9 @@ class DltDestination:
 
     def load(self, batch: LoadBatch, checkpoint: Checkpoint) -> None:
         with self._failures("loading"):
-            packages = self._open()
+            dataset = self._dataset()
             self._writes()
-            self._run.begins = packages.begins
+            self._run.begins = dataset.begins
             needed = _named(checkpoint)
             # Open until the end, so that clients that dlt opens can share the connection.
             with self._opened_client() as client:
@@ -182,7 +176,7 @@ class DltDestination:
                 self._store.make_durable(client, needed)
                 self._tables.define(client, batch)
                 self._apply(client, self._steps(client, batch))
-                packages.run(checkpoint.to_state())
+                dataset.store(checkpoint.to_state())
                 self._has_dataset = True
                 self._forget(client, needed)
             self._let_go()
@@ -244,7 +238,7 @@ class DltDestination:
 
     def try_writing(self) -> None:
         with self._failures("trying to write"):
-            with self._open().client() as client:
+            with self._with_dlt().client() as client:
                 file = write_table(pa.table({PROBE_COLUMN: [1]}), self._run.folder / "try.parquet")
                 self._store.try_writing(client, file)
             # The caches must not contain what was created and dropped.
@@ -252,46 +246,38 @@ class DltDestination:
 
     def drop(self) -> Sequence[str]:
         with self._failures("dropping the dataset"):
-            with self._open().client() as client:
+            with self._with_dlt().client() as client:
                 dropped = self._store.drop(client)
                 self._has_dataset = False
             self._end()
             return dropped
 
     def volumes(self) -> Mapping[str, Sequence[str]] | None:
-        with self._failures("listing volumes"), self._open().client() as client:
+        with self._failures("listing volumes"), self._with_dlt().client() as client:
             return self._store.volumes(client)
 
     # Opening and closing.
 
     def _dataset(self) -> Dataset:
-        """Return what reads the dataset: dlt only if a load needs it, or the store does."""
-        if self._packages is not None:
-            return self._packages
-        if self._read_only is None:
+        if self._opened is None:
             self._prepare()
-            self._read_only = self._store.without_dlt(self._settings)
-        return self._read_only or self._open()
+            self._opened = self._store.without_dlt(self._settings)
+        return self._opened or self._with_dlt()
 
-    def _import_ahead(self) -> None:
-        """Import dlt while rows still arrive: a large batch waits for the server meanwhile."""
-        if self._packages is None and not self._imports_ahead:
-            self._imports_ahead = True
-            threading.Thread(target=_import_quietly, name="pgbronze-import").start()
+    def _with_dlt(self) -> Dataset:
+        """Return the dataset as dlt opens it, which need not exist."""
+        packages = _import_packages()
+        if not isinstance(self._opened, packages.Packages):
+            self._prepare()
+            factory = self._store.factory(self._run)
+            self._opened = packages.Packages(self._settings, factory, self._subfolder(PACKAGES))
+        return self._opened
 
     def _prepare(self) -> None:
         self._close()
         if self._folder is None:
             self._folder = WorkFolder(self._settings.work_folder)
             self._run.folder = self._folder.path
-
-    def _open(self) -> Packages:
-        if self._packages is None:
-            packages = _import_packages()
-            self._prepare()
-            factory = self._store.factory(self._run)
-            self._packages = packages.Packages(self._settings, factory, self._subfolder(PACKAGES))
-        return self._packages
 
     def _subfolder(self, name: str) -> Path:
         folder = self._run.folder / name
@@ -302,7 +288,7 @@ class DltDestination:
         """Close everything that an error may have broken; the next call opens it again."""
         with suppress(Exception):  # the connection can be lost
             self._let_go()
-        self._packages = self._read_only = None
+        self._opened = None
         self._tables.forget()
         self._run.begins = False
         self._store.close()
@@ -372,7 +358,7 @@ class DltDestination:
 
     @contextmanager
     def _writing_rows(self) -> Iterator[Any]:
-        self._open()
+        self._dataset()
         self._writes()
         self._stay_open()
         with self._opened_client() as client:
@@ -451,12 +437,6 @@ def _import_packages() -> ModuleType:
     from adapters.dlt_destination.dlt import packages
 
     return packages
-
-
-def _import_quietly() -> None:
-    """As a thread. A load imports the same, and reports what is wrong."""
-    with suppress(Exception):
-        _import_packages()
 
 
 def _named(checkpoint: Checkpoint | None) -> frozenset[str]:

@@ -48,9 +48,18 @@ class Refusal:
 
 
 class Dataset(Protocol):
-    """A dataset that can be read."""
+    """A dataset that is read and written, with or without dlt."""
+
+    @property
+    def begins(self) -> bool:
+        """Whether the dataset has no checkpoint yet."""
+        ...
 
     def checkpoint(self) -> Mapping[str, Any] | None: ...
+
+    def store(self, checkpoint: Mapping[str, Any]) -> None:
+        """Make the checkpoint durable, as dlt pipeline state."""
+        ...
 
     def client(self) -> Any:
         """Return a job client, or something like it, not yet opened."""
@@ -108,8 +117,9 @@ class TableStore(Protocol):
         ...
 
     def without_dlt(self, settings: PipelineSettings) -> Dataset | None:
-        """Return the dataset if this store can read it without dlt, whose import takes long; None:
-        only dlt can. The clients of such a dataset get the calls that only read, and receipts."""
+        """Return the dataset if this store can open it without dlt, whose import takes long; None:
+        only dlt can. The store gets the clients of such a dataset in its calls, except in
+        `try_writing`, `drop` and `volumes`."""
         ...
 
     def column_type(self, column: pa.Field, *, variant: bool = False) -> str:

@@ -8,13 +8,17 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from adapters.dlt_destination.dlt.errors import root_cause
 from cdc_core.values.errors import SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from adapters.dlt_destination.run import Run
+
+Result = TypeVar("Result")
 
 #: How long to wait while another process, such as a reader, has the file open.
 LOCK_WAIT_SECONDS = 10.0
@@ -49,25 +53,27 @@ class OpensFile:
         else:  # a service has opened the database with its own settings
             self.store.memory.fixed = True
         try:
-            return self._opened()
+            return when_unlocked(super().__enter__)  # type: ignore[misc]
         finally:
             credentials.database = file
 
-    def _opened(self) -> Any:
-        give_up = time.monotonic() + LOCK_WAIT_SECONDS
-        while True:
-            try:
-                return super().__enter__()  # type: ignore[misc]
-            except Exception as error:
-                said = str(root_cause(error)).strip()
-                if _WRONG_FILE.search(said):
-                    raise SettingsError(
-                        f"destination.duckdb.credentials: {said}",
-                        "name a DuckDB file, or a new file in a writable folder",
-                    ) from None
-                if "lock" not in said or time.monotonic() > give_up:
-                    raise
-            time.sleep(0.05)
+
+def when_unlocked(opened: Callable[[], Result]) -> Result:
+    """Call `opened`, which opens the file, again while another process has it open."""
+    give_up = time.monotonic() + LOCK_WAIT_SECONDS
+    while True:
+        try:
+            return opened()
+        except Exception as error:
+            said = str(root_cause(error)).strip()
+            if _WRONG_FILE.search(said):
+                raise SettingsError(
+                    f"destination.duckdb.credentials: {said}",
+                    "name a DuckDB file, or a new file in a writable folder",
+                ) from None
+            if "lock" not in said or time.monotonic() > give_up:
+                raise
+        time.sleep(0.05)
 
 
 def database_file(client: Any) -> Path | None:

@@ -7,17 +7,15 @@ tables have been written. Source: dlt documentation, "State", "Load packages".
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from adapters.dlt_destination.dlt import naming_convention
 from adapters.dlt_destination.dlt.runtime import import_dlt, silence
 from adapters.dlt_destination.dlt.stored_state import (
     CHECKPOINT,
-    PACKAGES,
     SOURCE,
-    TABLES,
     checkpoint_in,
+    note_checkpoint,
     with_tables,
 )
 
@@ -70,13 +68,12 @@ class Packages:
 
     @property
     def begins(self) -> bool:
-        """Whether the dataset has no checkpoint yet."""
         return self._stored() is None
 
     def _stored(self) -> Mapping[str, Any] | None:
         return checkpoint_in(self._pipeline.state)
 
-    def run(self, checkpoint: Mapping[str, Any]) -> None:
+    def store(self, checkpoint: Mapping[str, Any]) -> None:
         """Load one package with the checkpoint, which makes the checkpoint durable.
 
         Returns after dlt has recorded the package in `_dlt_loads`. Raises dlt's exceptions.
@@ -98,14 +95,8 @@ class Packages:
         get_resolved_traces().clear()
 
     def _state(self, checkpoint: Mapping[str, Any]) -> Any:
-        # As one string: dlt copies and searches a state several times, value by value.
-        tables = json.dumps(checkpoint[TABLES], ensure_ascii=False, separators=(",", ":"))
-
         def state() -> Iterator[Any]:
-            own = self._dlt.current.source_state()
-            own[CHECKPOINT] = {**checkpoint, TABLES: tables}
-            # dlt creates no package for an unchanged state.
-            own[PACKAGES] = own.get(PACKAGES, 0) + 1
+            note_checkpoint(self._dlt.current.source_state(), checkpoint)
             yield from ()
 
         return self._dlt.resource(state, name=f"_dlt_{CHECKPOINT}")

@@ -36,14 +36,21 @@ class StateInTables(NewestState):
     def complete_load(self, load_id: str) -> None:
         super().complete_load(load_id)  # type: ignore[misc]
         state = _state_of_package()
-        if state is not None and state["version"] % KEPT == 0:
-            client: Any = self
-            table = client.sql_client.make_qualified_table_name(client.schema.state_table_name)
-            client.sql_client.execute_sql(
-                f"DELETE FROM {table} WHERE pipeline_name = %s AND version < %s",
-                state["pipeline_name"],
-                state["version"] - KEPT,
-            )
+        if state is not None:
+            sql_client = self.sql_client  # type: ignore[attr-defined]
+            table = sql_client.make_qualified_table_name(self.schema.state_table_name)  # type: ignore[attr-defined]
+            delete_old_states(sql_client, table, state["pipeline_name"], state["version"])
+
+
+def delete_old_states(sql_client: Any, table: str, pipeline_name: str, version: int) -> None:
+    """Delete old versions from the table of states, if it is time for that. `version` is the
+    newest."""
+    if version % KEPT == 0:
+        sql_client.execute_sql(
+            f"DELETE FROM {table} WHERE pipeline_name = %s AND version < %s",
+            pipeline_name,
+            version - KEPT,
+        )
 
 
 class StateInFiles(NewestState):

@@ -20,12 +20,7 @@ from adapters.dlt_destination.dlt.errors import root_cause
 from adapters.dlt_destination.dlt.state_keeping import StateInTables
 from adapters.dlt_destination.duckdb import transaction_sql, without_dlt
 from adapters.dlt_destination.duckdb.definitions import qualified
-from adapters.dlt_destination.duckdb.memory import (
-    VECTOR_ROWS,
-    MemoryLimit,
-    out_of_disk,
-    out_of_memory,
-)
+from adapters.dlt_destination.duckdb.memory import VECTOR_ROWS, out_of_disk, out_of_memory
 from adapters.dlt_destination.duckdb.run_log import DuckDbRunLog
 from adapters.dlt_destination.duckdb.stored_rows import RowsInTables
 from adapters.dlt_destination.failures import scrubbed
@@ -81,12 +76,7 @@ class DuckDbStore(RowsInTables, StoreDefaults):
         )
 
     def without_dlt(self, settings: PipelineSettings) -> Dataset | None:
-        return without_dlt.opened(
-            self._credentials,
-            settings.dataset_name,
-            settings.pipeline_name,
-            MemoryLimit().settings(None),
-        )
+        return without_dlt.opened(self._credentials, settings, self.memory)
 
     def column_type(self, column: pa.Field, *, variant: bool = False) -> str:
         return "JSON" if variant else DUCKDB.sql_type(column.type)

@@ -233,8 +233,8 @@ class TestPackages:
     ) -> None:
         packages, _ = opened()
         assert packages.begins
-        packages.run({"lsn": "1", "tables": {"t": 1}})
-        packages.run({"lsn": "2", "tables": {}})
+        packages.store({"lsn": "1", "tables": {"t": 1}})
+        packages.store({"lsn": "2", "tables": {}})
         packages, pipeline = opened()
         assert packages.checkpoint() == {"lsn": "2", "tables": {}}
         with packages.client() as client:
@@ -251,7 +251,7 @@ class TestPackages:
     ) -> None:
         packages, _ = opened()
         for _ in range(3):
-            packages.run({"lsn": "1", "tables": {}})
+            packages.store({"lsn": "1", "tables": {}})
         with packages.client() as client:
             rows = client.sql_client.execute_sql("SELECT COUNT(*) FROM _dlt_loads")
             assert rows == [(3,)], "a batch without changes for the state is never noted"
@@ -260,13 +260,13 @@ class TestPackages:
         self, opened: Callable[[], tuple[Packages, Any]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         packages, pipeline = opened()
-        packages.run({"lsn": "1", "tables": {}})
+        packages.store({"lsn": "1", "tables": {}})
         asked: list[str] = []
         monkeypatch.setattr(
             pipeline, "_restore_state_from_destination", lambda: asked.append("state")
         )
         assert pipeline._state_restored is True
-        packages.run({"lsn": "2", "tables": {}})
+        packages.store({"lsn": "2", "tables": {}})
         assert asked == [], "two more queries in each batch"
 
     def test_nothing_is_logged_traced_or_kept(
@@ -275,7 +275,7 @@ class TestPackages:
         packages, pipeline = opened()
         assert pipeline.config.enable_runtime_trace is False
         assert pipeline.runtime_config.intercept_signals is False
-        packages.run({"lsn": "1", "tables": {}})
+        packages.store({"lsn": "1", "tables": {}})
         traces = get_resolved_traces()
         assert (traces.resolved_traces, traces.all_traces) == ([], []), (
             "memory grows for each batch"
@@ -286,7 +286,7 @@ class TestPackages:
         self, opened: Callable[[], tuple[Packages, Any]]
     ) -> None:
         packages, _ = opened()
-        packages.run({"lsn": "1", "tables": {}})
+        packages.store({"lsn": "1", "tables": {}})
         with packages.client() as client:
             rows = client.sql_client.execute_sql(
                 "SELECT table_name FROM information_schema.tables WHERE table_schema = 'd'"
