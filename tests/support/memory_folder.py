@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-FOLDER = Path("/dev/shm")  # noqa: S108 - pytest and tempfile make folders of their own in it
+FOLDER = Path("/dev/shm")
 
 #: A whole run of the tests needs less than half of it.
 ROOM = 6 << 30
