@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cdc_core.values.changes import Op
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import pyarrow as pa
 
@@ -157,3 +157,28 @@ def as_of(versions: Iterable[Row], lsn: int, columns: Sequence[str]) -> Counter:
         if version["_cdc_lsn"] <= lsn
         and (version["_cdc_end_lsn"] is None or version["_cdc_end_lsn"] > lsn)
     )
+
+
+def as_of_each(
+    versions: Sequence[Row], lsns: Iterable[int], columns: Sequence[str]
+) -> Iterator[tuple[int, Counter]]:
+    """Each LSN in increasing order, with the rows that the versions show at it.
+
+    As `as_of` for each of them, in one pass. The rows are valid until the next LSN is asked for.
+    """
+    values = [tuple(version[name] for name in columns) for version in versions]
+    steps = [(version["_cdc_lsn"], n, 1) for n, version in enumerate(versions)]
+    steps += [
+        (version["_cdc_end_lsn"], n, -1)
+        for n, version in enumerate(versions)
+        if version["_cdc_end_lsn"] is not None
+    ]
+    steps.sort()
+    rows: Counter[tuple[Any, ...]] = Counter()
+    done = 0
+    for lsn in sorted(lsns):
+        while done < len(steps) and steps[done][0] <= lsn:
+            _, n, change = steps[done]
+            rows[values[n]] += change
+            done += 1
+        yield lsn, rows
