@@ -130,7 +130,7 @@ def _catalog(settings: Settings) -> Iterator[Catalog]:
     from cdc_core.tables.catalog_with_rules import CatalogWithRules
 
     catalog = PgCatalog(source_settings(settings))
-    yield CatalogWithRules(catalog, rule_set(settings), settings.source.schemas[0])
+    yield CatalogWithRules(catalog, rule_set(settings))
     catalog.close()
 
 
@@ -169,7 +169,11 @@ def _stream_changes(settings: Settings, **parts: Any) -> StreamChanges:
 def _show_status(settings: Settings, **parts: Any) -> ShowStatus:
     from cdc_core.use_cases.show_status import ShowStatus
 
-    return ShowStatus(max_retained_wal=settings.source.max_retained_wal, **parts)
+    return ShowStatus(
+        first_schema=settings.source.schemas[0],
+        max_retained_wal=settings.source.max_retained_wal,
+        **parts,
+    )
 
 
 def _check_source(settings: Settings, **parts: Any) -> CheckSource:

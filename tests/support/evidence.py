@@ -278,6 +278,14 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
             "::test_rows_are_marked_as_by_one_change_at_a_time",
             "tests/contracts/soft_delete_contract.py::test_a_deleted_row_has_its_last_values",
         ],
+        "A name that a history needs sets one table aside, and destroys nothing": [
+            f"{END}/test_history.py::test_names_that_a_history_needs_set_aside_one_table_alone",
+            f"{RUNS}/test_history_conflicts.py"
+            "::test_a_table_that_is_renamed_to_the_name_of_a_history_waits_where_it_was",
+            f"{RUNS}/test_history_conflicts.py"
+            "::test_a_renamed_table_whose_history_would_replace_a_table_waits_where_it_was",
+            f"{RUNS}/test_history_conflicts.py::test_a_history_that_was_switched_off_is_not_replaced",
+        ],
         "Each query on the pages is right": [
             f"{END}/test_history_pages.py::test_history",
             f"{END}/test_history_pages.py::test_soft_deletes",

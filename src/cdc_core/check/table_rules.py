@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cdc_core.check.findings import Finding, fail, fine_table, ok, warn
 from cdc_core.check.source_rules import quote, too_many_locks
 from cdc_core.ports.catalog import Reason
+from cdc_core.tables.history_conflicts import history_conflicts
 from cdc_core.tables.losses import is_wide_numeric, names_other_objects
 from cdc_core.tables.target_names import target_names
 from cdc_core.values.errors import CdcError, OperatorNeeded
@@ -54,12 +55,16 @@ def tables_findings(
     yield from _unpublished(tables, facts)
     names = {table.relation.oid: table.relation.table for table in tables}
     targets = target_names(names, states, first_schema, naming)
+    by_oid = {table.relation.oid: table for table in tables}
+    conflicts = history_conflicts(by_oid, targets, states)
     for table in tables:
         name = table.relation.table
         target = targets[table.relation.oid]
         known = facts.tables.get(table.relation.oid)
         found = [*(_rights(table, known, facts) if known else ()), *_shape(table)]
         found += _name(name, target, first_schema)
+        if conflict := conflicts.get(table.relation.oid):
+            found.append(fail(str(name), conflict.what, conflict.cure))
         if known:
             found += _left_out(name, known, facts)
             found += _locks(name, known, facts)

@@ -161,8 +161,9 @@ class _Reader:
         return self._checkpoint, self._counts
 
     def _columns_there(self, tables: Sequence[Pair]) -> Mapping[str, Collection[str]]:
-        """Return the columns that the destination has of tables with a history, and of that."""
-        names: set[str] = set()
+        """Return the columns that the destination has of tables with a history, of that, and of
+        tables with such a name."""
+        names = {target for _, target in tables if _is_named_as_history(target)}
         for table, target in tables:
             if table.rules.history:
                 known = self._before.get(table.relation.oid)
@@ -171,7 +172,8 @@ class _Reader:
         return self._destination.columns(names, current=True) if names else {}
 
     def _refuse_taken_names(self) -> None:
-        """Refuse tables whose history needs the name of another table in the destination."""
+        """Refuse tables whose history needs the name of another table in the destination, and those
+        that would replace a history."""
         own = {
             name: (oid, column)
             for oid, found in self._prepared.items()
@@ -188,6 +190,25 @@ class _Reader:
                     "has",
                     f"rename or drop {name} there, or set history = [] for this table",
                 )
+        for oid, target in self._targets.items():
+            if self._replaces_history(oid, target):
+                self._counts.refused[oid] = OperatorNeeded(
+                    f"the destination has a history of another table under its name {target}",
+                    f"rename or drop {target} there, or rename or exclude this table",
+                )
+
+    def _replaces_history(self, oid: int, target: str) -> bool:
+        """Whether the history of another table is in the place of this one: of a table that has no
+        history now, or that is not followed."""
+        before, found = self._before.get(oid), self._prepared[oid]
+        if before is not None and before.target == target and not before.misplaced:
+            return False
+        steps = [*self._steps]
+        steps += (step for each in self._prepared.values() for step in each.renames)
+        if any(isinstance(step, TableRename) and step.old == target for step in steps):
+            return False
+        others = {*self._there.get(target, ())} - {column.target for column in found.state.stored}
+        return _is_named_as_history(target) and not others.isdisjoint((SORT_COLUMN, END_LSN_COLUMN))
 
     def _lacks_columns(self, former: TableState, state: TableState) -> bool:
         """Whether the table and its history have a column under neither its old nor its new name: a
@@ -436,6 +457,10 @@ class _Reader:
             if other.target == state.target and other.oid != state.oid and not other.misplaced
         )
         return next(others, None if own is None or own.misplaced else own)
+
+
+def _is_named_as_history(target: str) -> bool:
+    return target.casefold().endswith((log_of(""), versions_of("")))
 
 
 def _unsteady(state: TableState) -> TableState:

@@ -22,19 +22,13 @@ class CatalogWithRules(CatalogWrapper):
     """
 
     rules: RuleSet
-    first_schema: str = "public"
     _fits: bool = False
 
     def tables(self, oids: Collection[int] | None = None) -> Sequence[SourceTable]:
-        tables = [self.rules.apply(table) for table in self.catalog.tables(oids)]
-        if oids is None:
-            self.rules.require_free_names(tables, self.first_schema)
-        return tables
+        return [self.rules.apply(table) for table in self.catalog.tables(oids)]
 
     def publish(self) -> Sequence[SourceTable]:
         if self.rules.rules and not self._fits:
             self.tables()
             self._fits = True
-        tables = [self.rules.apply(table) for table in self.catalog.publish()]
-        self.rules.require_free_names(tables, self.first_schema)
-        return tables
+        return [self.rules.apply(table) for table in self.catalog.publish()]

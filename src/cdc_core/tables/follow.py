@@ -36,7 +36,7 @@ def follow_tables(
     tables.refresh(until)
     tables.read_lost(checkpoint.tables)
     for oid, why in (unread or {}).items():
-        if oid in tables.sources:  # it may have been dropped since
+        if oid in tables.sources.keys() - tables.set_aside.keys():  # it may have been dropped
             tables.read_again(oid, why)
     tables.forget_written_ranges()
     return tables

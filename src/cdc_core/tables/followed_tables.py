@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cdc_core.fold.row_layout import keyed_schema, multiset_schema
 from cdc_core.tables.gone_partitions import Removal, in_the_way
+from cdc_core.tables.history_conflicts import history_conflicts
 from cdc_core.tables.lost_tables import lost_tables
 from cdc_core.tables.renames import table_renames
 from cdc_core.tables.schema_change import RULES_CHANGED, evolve, rules_changed
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from cdc_core.ports.catalog import Catalog, SourceTable
     from cdc_core.tables.renames import ColumnsOf
-    from cdc_core.values.errors import CdcError, DestinationRefused
+    from cdc_core.values.errors import CdcError, DestinationRefused, OperatorNeeded
     from cdc_core.values.relation import TableName
     from cdc_core.values.table_rules import ColumnRules
 
@@ -66,6 +67,8 @@ class FollowedTables:
     locked: list[TableName] = field(default_factory=list)
     #: Tables that the source refuses to publish.
     unpublished: dict[int, CdcError] = field(default_factory=dict)
+    #: Tables of `set_aside` that wait for a name; see `history_conflicts`.
+    conflicts: dict[int, OperatorNeeded] = field(default_factory=dict)
     #: Sentences about changed definitions and their effect, each once.
     notes: dict[str, None] = field(default_factory=dict)
     alerts: list[str] = field(default_factory=list)
@@ -139,6 +142,7 @@ class FollowedTables:
         states = dict(self.checkpoint.tables)
         names = {oid: table.relation.table for oid, table in self.sources.items()}
         self.targets = target_names(names, states, self.first_schema, self.naming)
+        self._note_conflicts(states)
         self._rename_tables(states)
         self._note_gone(states)
         for oid, table in self.sources.items():
@@ -407,7 +411,8 @@ class FollowedTables:
             if state.table == table:
                 continue
             change = f"table {state.table} renamed to {table}"
-            if oid in self.unfit or self._refuses(states, state, [change]):
+            waits = oid in self.unfit or oid in self.conflicts
+            if waits or self._refuses(states, state, [change]):
                 self.targets[oid] = state.target
             else:
                 moved[oid] = state
@@ -441,6 +446,24 @@ class FollowedTables:
                 self.unpublished[oid] = table.refused
                 if oid not in reported:
                     self.alerts.append(f"{self._name(oid)} is set aside: {table.refused}")
+
+    def _note_conflicts(self, states: States) -> None:
+        """Set aside tables whose history cannot have its names, or that have such a name; follow
+        those again for which this has changed."""
+        before = self.conflicts
+        self.conflicts = history_conflicts(self.sources, self.targets, states)
+        for oid in before.keys() - self.conflicts.keys():
+            if self.set_aside.get(oid) == str(before[oid]):
+                del self.set_aside[oid]
+        for oid, error in self.conflicts.items():
+            known = states.get(oid)
+            if known is not None and known.status is not TableStatus.DROPPED:
+                waiting = known.needs_snapshot(error.what)
+                if waiting != known:
+                    states[oid] = waiting
+                    self._changed = True
+            if oid not in self.set_aside:
+                self.set_aside_table(oid, str(error))
 
     def _name(self, oid: int) -> TableName:
         if oid in self.sources:

@@ -127,16 +127,18 @@ def _onto_others(
     """Return the tables (by oid) whose new name, or that of their history, is taken.
 
     The destination has a table of that name that no state knows: somebody else made it, or a failed
-    load left it.
+    load left it. Or the history of the table would get the name of another table.
     """
     steps = {oid: with_history([rename], states[oid]) for oid, rename in moving.items()}
     names = {name for renames in steps.values() for r in renames for name in (r.old, r.new)}
     there = columns(names, current=True).keys()
     known = {name for state in states.values() for name in tables_of(state)}
+    targets = {state.target for state in states.values()}
     return {
         oid
-        for oid, renames in steps.items()
-        if any(r.old in there and r.new in there - known for r in renames)
+        for oid, (own, *history) in steps.items()
+        if any(r.old in there and r.new in there - known for r in (own, *history))
+        or any(r.old in there and r.new in there & targets for r in history)
     }
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from cdc_core.tables.history_conflicts import history_names
 from cdc_core.tables.message_columns import PRINTS_AS_IT_IS
 from cdc_core.tables.renames import Renames, in_order, with_history
 from cdc_core.values.checkpoint import ColumnState, TableState, TableStatus
@@ -76,11 +77,12 @@ def reread_state(
     """Return the state of a known table that is read again, and the renames to do before.
 
     Columns are followed as in `evolve`. Dropped columns stay in place, but give up their name to a
-    column that was added or renamed to it, because all values are replaced.
+    column that was added or renamed to it, or that the history adds, because all values are
+    replaced.
     """
     fresh = first_state(source, before.target, snapshot_lsn)
     live = {c.attnum for c in source.relation.columns}
-    wanted = _new_names(before, source.relation)
+    wanted = _new_names(before, source.relation) | history_names(source.rules.history)
     kept = tuple(c for c in before.columns if c.attnum in live or c.target.casefold() not in wanted)
     gone = tuple(c.target for c in before.columns if c not in kept)
     followed = _follow(replace(before, columns=kept), source, gone)

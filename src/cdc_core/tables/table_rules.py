@@ -10,8 +10,6 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, get_args
 
 from cdc_core.values.errors import RulesError
-from cdc_core.values.history import LOG_FIELDS, VERSION_FIELDS, log_of, versions_of
-from cdc_core.values.naming import RESERVED_COLUMNS, natural_name
 from cdc_core.values.table_rules import (
     MASK_KEY,
     ColumnRule,
@@ -42,26 +40,6 @@ class RuleSet:
         it."""
         keys = self._keys(table.relation.table)
         return _Resolving(table, keys, self.hasher).resolved() if keys else table
-
-    def require_free_names(self, tables: Iterable[SourceTable], first_schema: str) -> None:
-        """Require that no table has the name of another table's history; `RulesError` else."""
-        found = list(tables)
-        names = {
-            natural_name(table.relation.table, first_schema).casefold(): table.relation.table
-            for table in found
-        }
-        for table in found:
-            own = natural_name(table.relation.table, first_schema)
-            for kind in table.rules.history:
-                wanted = log_of(own) if kind == "log" else versions_of(own)
-                other = names.get(wanted.casefold())
-                if other is not None:
-                    rule, _ = self._keys(table.relation.table)["history"]
-                    raise RulesError(
-                        f"{rule}: history for table {table.relation.table} needs the name "
-                        f"{wanted!r}, which table {other} has",
-                        f"exclude {other}, rename it, or set history = [] for the other table",
-                    )
 
     def unmatched(self, tables: Iterable[TableName]) -> list[tuple[str, str]]:
         """Return the globs that match none of the tables, each with the name of its rule."""
@@ -101,7 +79,6 @@ class _Resolving:
             self._refuse("history", 'is ["scd2"], which needs a key')
         if deletes == "soft" and not relation.key:
             self._refuse("deletes", 'is "soft", which needs a key')
-        self._require_own_columns(history, relation.columns)
         hashed = any(column.rule is ColumnRule.HASH for column in relation.columns)
         rules = TableRules(
             # In one order, so that another order changes nothing.
@@ -130,15 +107,6 @@ class _Resolving:
         at = f", column {column!r}" if column else ""
         name = self.table.relation.table
         raise RulesError(f"{rule}: {key} for table {name}{at} {problem}", cure or _CORRECT)
-
-    def _require_own_columns(self, history: Sequence[str], columns: Sequence[Column]) -> None:
-        """Require that no column has the name of a column that the history tables add."""
-        added = [field.name for field in LOG_FIELDS] if "log" in history else []
-        added += [field.name for field in VERSION_FIELDS] if "scd2" in history else []
-        taken = {name.casefold() for name in added} - {n.casefold() for n in RESERVED_COLUMNS}
-        for column in columns:
-            if column.rule.is_stored and column.name.casefold() in taken:
-                self._refuse("history", "adds a column of the same name", column.name)
 
     def _require_columns(self) -> None:
         """Require that the table has each column that a rule names literally."""

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from cdc_core.slot.continuity import continuity_break
 from cdc_core.slot.wal_budget import budget_warning, nearest_limit
+from cdc_core.tables.history_conflicts import history_conflicts
 from cdc_core.tables.schema_change import RULES_CHANGED, rules_changed
 from cdc_core.tables.table_rules import rules_shown
+from cdc_core.tables.target_names import target_names
 from cdc_core.values.checkpoint import TableStatus
 from cdc_core.values.errors import CdcError, ContinuityLost
 
@@ -62,6 +64,7 @@ class ShowStatus:
     monitor: SourceMonitor
     catalog: Catalog
     destination: Destination
+    first_schema: str = "public"
     max_retained_wal: int | None = None
 
     def run(self) -> StatusReport:
@@ -84,11 +87,12 @@ class ShowStatus:
             behind = checkpoint.committed_at is not None and lag_bytes > 0
             lag_seconds = max(0.0, (now - (checkpoint.committed_at or 0)) / 1e6) if behind else 0.0
         states = checkpoint.tables if checkpoint else {}
+        waiting = self._waiting(found, states)
         lost = isinstance(broken, ContinuityLost)
         lines = [
             TableLine(
                 str(state.table), state.target, _status(state, lost=lost).value,
-                _reason(state, found.get(oid)), rows.get(state.target),
+                waiting.get(oid) or _reason(state, found.get(oid)), rows.get(state.target),
                 tuple(c.name for c in state.stored if c.dropped),
                 rules_shown(found[oid]) if oid in found else {},
             )
@@ -99,7 +103,7 @@ class ShowStatus:
                 str(table.relation.table),
                 "",
                 "not loaded yet",
-                table.not_streamed,
+                waiting.get(oid, table.not_streamed),
                 None,
                 rules=rules_shown(table),
             )
@@ -113,6 +117,15 @@ class ShowStatus:
             identity, slot, checkpoint, current, lag_bytes, lag_seconds, problem, lines, warning,
             passed_over, nearest_limit(slot, self.max_retained_wal) if slot is not None else None,
         )  # fmt: skip
+
+    def _waiting(
+        self, found: Mapping[int, SourceTable], states: Mapping[int, TableState]
+    ) -> Mapping[int, str]:
+        """Why tables wait for a name, by oid."""
+        names = {oid: table.relation.table for oid, table in found.items()}
+        targets = target_names(names, states, self.first_schema, self.destination.naming)
+        conflicts = history_conflicts(found, targets, states)
+        return {oid: str(error) for oid, error in conflicts.items()}
 
     def _count(self) -> tuple[Mapping[str, int], str]:
         """Rows by table, and why they could not be counted: that stops nothing else."""

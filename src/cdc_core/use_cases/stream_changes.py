@@ -444,14 +444,15 @@ class StreamChanges:
 
 def _require_all(tables: FollowedTables) -> None:
     """Raise the reason why tables are not followed, now that all others are up to date."""
-    if tables.set_aside_names:
+    refused = {
+        str(tables.sources[oid].relation.table): error
+        for oid, error in {**tables.unpublished, **tables.conflicts}.items()
+    }
+    if tables.set_aside_names.keys() - refused.keys():
         raise TablesNeedSnapshot(
             tables.set_aside_names, frozen=tables.frozen, unfit=bool(tables.unfit)
         )
-    if tables.unpublished:
-        named = {
-            str(tables.sources[oid].relation.table): e for oid, e in tables.unpublished.items()
-        }
-        raise TablesRefused(named)
+    if refused:
+        raise TablesRefused(refused)
     if tables.locked:
         raise TablesLocked(map(str, tables.locked), "; every other table is up to date")

@@ -143,3 +143,35 @@ def test_a_history_whose_name_is_taken_stops_no_other_table(
         assert lake.rows("lines", "id") == [(1,)]
         InProcess(database, lake).run("cdc")
     assert lake.rows("orders", "id") == [(1,)]
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "delta", "databricks"])
+def test_names_that_a_history_needs_set_aside_one_table_alone(
+    kind: str, database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    lake = lake_of(kind, tmp_path, request)
+    rules = json.dumps([{"match": ["orders", "parts"], "history": ["log"]}])
+    pipeline = InProcess(database, lake, SOURCES__PG_REPLICATION__TABLES=rules)
+    with psycopg.connect(database, autocommit=True) as sql:
+        for name in ("orders", "parts", "lines"):
+            sql.execute(f"CREATE TABLE {name} (id int PRIMARY KEY, n int)")
+            sql.execute(f"INSERT INTO {name} VALUES (1, 1)")
+        pipeline.run("snapshot")
+        sql.execute("CREATE TABLE orders_history AS SELECT 7 AS id, 7 AS n")
+        sql.execute("ALTER TABLE orders_history REPLICA IDENTITY FULL")
+        sql.execute("ALTER TABLE parts RENAME n TO _pg_xid")
+        for name in ("orders", "parts", "lines"):
+            sql.execute(f"INSERT INTO {name} VALUES (2, 2)")
+        for command in ("cdc", "cdc", "check"):
+            told = " ".join(pipeline.run(command, code=3).split())
+            assert "the history of public.orders has the name orders_history" in told
+            assert "adds a column with the name of its column _pg_xid" in told
+        assert sorted(lake.rows("orders", "id")) == sorted(lake.rows("lines", "id")) == [(1,), (2,)]
+        assert sorted(lake.rows("orders_history", "id")) == [(1,), (2,)]
+        assert lake.rows("parts", "id", "n") == lake.rows("parts_history", "id", "n") == [(1, 1)]
+        sql.execute("ALTER TABLE orders_history RENAME TO old_orders")
+        sql.execute("ALTER TABLE parts RENAME _pg_xid TO m")
+        pipeline.run("cdc")
+        pipeline.run("verify")
+    assert lake.rows("old_orders", "id", "n") == [(7, 7)]
+    assert sorted(lake.rows("parts_history", "id", "m")) == [(1, 1), (2, 2)]

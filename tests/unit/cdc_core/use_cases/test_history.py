@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from adapters.fakes import FaultPlan
 from cdc_core.fold import log, multi_part_batch
-from cdc_core.values.errors import RulesError, SourceUnavailable
+from cdc_core.values.errors import SourceUnavailable
 from cdc_core.values.history import LOG_FIELDS
 from cdc_core.values.relation import ReplicaIdentity
 from cdc_core.values.table_rules import Rule
@@ -256,25 +256,6 @@ def test_a_key_that_changes_inserts_all_rows_under_the_new_one() -> None:
         tx.truncate(oid)
     world.cdc()
     world.assert_consistent(oid)
-
-
-@pytest.mark.parametrize("kind", ["log", "scd2"])
-def test_a_table_with_the_name_of_a_history_is_refused(kind: str) -> None:
-    world = HistoryWorld(rules=(Rule(("public.t",), history=(kind,)),))  # type: ignore[arg-type]
-    world.postgres.create_table("t", COLUMNS)
-    taken = {"log": "T_history", "scd2": "t_scd2"}[kind]
-    world.postgres.create_table(taken, COLUMNS)
-    with pytest.raises(RulesError, match=rf"rule 1 .*'t_.*', which table public.{taken} has"):
-        world.snapshot()
-    assert not world.lake.tables
-
-
-@pytest.mark.parametrize(("kind", "column"), [("log", "_sort_by"), ("scd2", "__start_at")])
-def test_a_column_with_the_name_of_one_of_the_history_is_refused(kind: str, column: str) -> None:
-    world = HistoryWorld(rules=(Rule(("public.t",), history=(kind,)),))  # type: ignore[arg-type]
-    world.postgres.create_table("t", {**COLUMNS, column: pa.int64()})
-    with pytest.raises(RulesError, match=f"column '{column}' adds a column of the same name"):
-        world.snapshot()
 
 
 @pytest.mark.parametrize("lost", ["keyed_history", "keyed_scd2", "heap_history"])
