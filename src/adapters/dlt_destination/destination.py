@@ -180,6 +180,8 @@ class DltDestination:
                 self._has_dataset = True
                 self._forget(client, needed)
             self._let_go()
+            if self._run.begins:  # it has a checkpoint now
+                self._opened = self._store.without_dlt(self._settings) or dataset
             for folder in (FILES, STAGING):
                 shutil.rmtree(self._subfolder(folder))
 

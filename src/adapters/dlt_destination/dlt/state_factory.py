@@ -82,6 +82,8 @@ def state_factory(
     Client.current_run = run
 
     class Factory(base):  # type: ignore[misc]
+        _resolved: Any = None
+
         @property
         def client_class(self) -> Any:
             return Client
@@ -98,8 +100,15 @@ def state_factory(
             if initial_config is not None and initial_config.is_resolved():
                 return initial_config
             found = super().configuration(initial_config, accept_partial)
-            if keeps_credentials and found.is_resolved():
-                self.config_params["credentials"] = found.credentials
+            if found.is_resolved():
+                self._resolved = found
+                if keeps_credentials:
+                    self.config_params["credentials"] = found.credentials
             return found
+
+        def capabilities(self, config: Any = None, naming: Any = None) -> Any:
+            """Without a configuration, the original looks up every setting again, many times in
+            each load."""
+            return super().capabilities(config or self._resolved, naming)
 
     return Factory(**settings)
