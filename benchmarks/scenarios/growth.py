@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 #: So many that a run does all that it does for many, and none of it takes time.
 FEW_ROWS = 1_000
 
+#: The sizes in halves of `--rows`.
+SIZES = (1, 2, 4, 8)
+
 
 def growth_of_cdc(bench: Bench) -> CaseResult:
     transaction = max(1, bench.rows // 20)
@@ -66,7 +69,7 @@ def _growth(
 ) -> CaseResult:
     whole, imported = Pgbronze(bench), Imported(bench)
     figures: list[Figure] = []
-    for rows in (FEW_ROWS, *(bench.rows * times // 2 for times in (1, 2, 4, 8))):
+    for rows in (FEW_ROWS, *(bench.rows * times // 2 for times in SIZES)):
         with ready(rows) as run:
             names = {f"{contender}, {rows:,} rows": whole, "the same, once imported": imported}
             contenders = [

@@ -60,8 +60,10 @@ def _interpreter() -> str:
 
 def uv(*arguments: str) -> str:
     """What `uv` prints."""
-    # A module is compiled when it is first imported, not all of them at the start: few are.
+    # A module is compiled when it is first imported, not all of them at the start: few are. Nothing
+    # is copied.
     environment = {k: v for k, v in os.environ.items() if k != "UV_COMPILE_BYTECODE"}
+    environment["UV_LINK_MODE"] = "symlink"
     done = subprocess.run(
         ["uv", *arguments, "--quiet"],
         cwd=ROOT,

@@ -1,7 +1,7 @@
 """The process of `forked`: imports the product, then forks a child for each request.
 
-`python -m tests.support.fork_server FD KIND`: requests come by the socket FD until it is closed.
-Every child ends by the interpreter's own way out, from the top of the stack.
+`fork_server.py FD KIND`: requests come by the socket FD until it is closed. Every child ends by the
+interpreter's own way out, from the top of the stack.
 """
 
 from __future__ import annotations
@@ -61,9 +61,29 @@ _OF_DESTINATIONS = {
     ),
 }
 
+#: What a task on Databricks finds or imports, except dlt and what imports it: something else has
+#: that name there, until the task takes it out of the way.
+_OF_TASKS = (
+    "databricks.sdk",
+    "databricks.sql.backend.thrift_backend",
+    "IPython.core.interactiveshell",
+    "pendulum",
+    "psycopg",
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "pydantic",
+    "requests",
+    "rich.console",
+    "rich.progress",
+)
+
 
 def _import_all(kind: str) -> None:
     """What commands into `kind` import. The others' packages stay out, pandas among them."""
+    if kind == "task":
+        for name in _OF_TASKS:
+            importlib.import_module(name)
+        return
     roots = ["entrypoints.cli", "entrypoints.output", "entrypoints.runtime", "entrypoints.settings"]
     roots += ["cdc_core", "adapters.pgoutput", "adapters.dlt_destination", "adapters.secrets"]
     others = [name for name in _OF_DESTINATIONS if name not in {"", kind}]
@@ -163,7 +183,8 @@ def _become(request: dict[str, Any], streams: list[int]) -> Callable[[], object]
     script, arguments = request["script"], request["arguments"]
     if script:
         sys.argv = ["-c", *arguments]
-        sys.path[0] = ""
+        if not sys.flags.safe_path:
+            sys.path[0] = ""
         code = compile(script, "<string>", "exec")
         return lambda: exec(code, {"__name__": "__main__"})
     from entrypoints.wheel import command

@@ -28,20 +28,24 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _ROOT = Path(__file__).resolve().parents[2]
+_PROGRAM = Path(__file__).with_name("fork_server.py")
+_PYTHON = Path(sys.executable)
 #: A request is one packet: the environment and a script at most.
 _PACKET = 1 << 17
-_servers: dict[tuple[int, str], _Server] = {}
+_servers: dict[tuple[int, Path, str], _Server] = {}
 
 
 class _Server:
-    """The fork server for commands that load into one kind of destination."""
+    """The fork server for commands that load into one kind of destination, or for `task`s."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, python: Path, kind: str) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._requests = ours
+        # Another interpreter sees nothing of this project.
+        program = ["-m", "tests.support.fork_server"] if python == _PYTHON else ["-I", str(_PROGRAM)]
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.fork_server", str(theirs.fileno()), kind],
+                [str(python), *program, str(theirs.fileno()), kind],
                 cwd=_ROOT,
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
@@ -61,11 +65,11 @@ class _Server:
         self._process.wait()
 
 
-def _server(kind: str) -> _Server:
+def _server(python: Path, kind: str) -> _Server:
     # By process, for a worker that is itself a fork.
-    key = (os.getpid(), kind)
+    key = (os.getpid(), python, kind)
     if key not in _servers:
-        _servers[key] = _Server(kind)
+        _servers[key] = _Server(python, kind)
         atexit.register(_servers[key].stop)
     return _servers[key]
 
@@ -80,6 +84,7 @@ class Process:
 
     `arguments` are the command's, or those of `script`, Python that runs as `__main__`. Standard
     error is part of standard output unless it is `apart`; where `inherit`, both are the tests' own.
+    With `terminal`, all three streams are that file. `python` is another environment's.
     """
 
     def __init__(
@@ -92,6 +97,8 @@ class Process:
         apart: bool = False,
         inherit: bool = False,
         session: bool = True,
+        terminal: int | None = None,
+        python: Path = _PYTHON,
     ) -> None:
         self.arguments = [*arguments]
         self.returncode: int | None = None
@@ -99,12 +106,16 @@ class Process:
         self.stderr: IO[str] | None = None
         read: list[int] = []
         written = [1, 2]
+        inherit = inherit or terminal is not None
+        if terminal is not None:
+            written = [terminal, terminal]
         if not inherit:
             pipes = [os.pipe() for _ in range(1 + apart)]
             read = [pipe[0] for pipe in pipes]
             written = [pipes[0][1], pipes[-1][1]]
         with Path(os.devnull).open() as nothing:
-            server = _server(environment.get("PIPELINE__DESTINATION", ""))
+            kind = environment.get("PIPELINE__DESTINATION", "") if python == _PYTHON else "task"
+            server = _server(python, kind)
             self._reports = server.fork(
                 {
                     "arguments": self.arguments,
@@ -113,7 +124,7 @@ class Process:
                     "script": script,
                     "session": session,
                 },
-                [nothing.fileno(), *written],
+                [nothing.fileno() if terminal is None else terminal, *written],
             )
         if not inherit:
             for end in set(written):

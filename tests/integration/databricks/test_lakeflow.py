@@ -29,6 +29,7 @@ from tests.support import constraints
 from tests.support.bundle import jobs, parameters, tasks
 from tests.support.clean_environment import CleanEnvironment, built_wheel, clean_environment, uv
 from tests.support.delta_live_tables import in_the_way
+from tests.support.forked import Process
 from tests.support.lakes import WarehouseLake
 from tests.support.workload import TABLES, Workload, assert_equal
 
@@ -121,8 +122,8 @@ class Workspace:
         **job_parameters: str,
     ) -> Outcome:
         """Run the job's task, or `pipeline_main` with its arguments if there is a mode."""
-        command, outcome = self._prepared(way, name, mode, variables, task, job_parameters)
-        log = self._logged(command)
+        prepared, outcome = self._prepared(way, name, mode, variables, task, job_parameters)
+        log = self._logged([json.dumps(prepared), str(outcome)])
         assert outcome.exists(), "\n".join(log)
         return Outcome(**json.loads(outcome.read_text()), log=log)
 
@@ -141,7 +142,7 @@ class Workspace:
         variables: Mapping[str, str],
         task_key: str,
         job_parameters: Mapping[str, str],
-    ) -> tuple[list[str], Path]:
+    ) -> tuple[dict[str, Any], Path]:
         job = jobs(
             "prod",
             catalog=self.warehouse.catalog,
@@ -160,15 +161,14 @@ class Workspace:
         }
         outcome = self.folder / f"{task_key}.json"
         outcome.unlink(missing_ok=True)
-        command = [str(self.environment.python), "-I", str(HERE / "wheel_task.py")]
-        return [*command, json.dumps(task), str(outcome)], outcome
+        return task, outcome
 
     @property
     def _login(self) -> str:
         told = LOGIN.replace("{host!r}", repr(self.warehouse.server_hostname))
         return told.replace("{token!r}", repr(self.warehouse.token))
 
-    def _logged(self, command: list[str]) -> list[str]:
+    def _logged(self, arguments: list[str]) -> list[str]:
         """The lines that the process writes to its terminal, which must show as plain ones."""
         ours, theirs = pty.openpty()
         environ = {
@@ -178,8 +178,13 @@ class Workspace:
             "DATABRICKS_RUNTIME_VERSION": "client.4.15",
             "REQUESTS_CA_BUNDLE": self.warehouse.ca_file,
         }
-        process = subprocess.Popen(
-            command, cwd=self.folder, env=environ, stdin=theirs, stdout=theirs, stderr=theirs
+        process = Process(
+            arguments,
+            environ,
+            self.folder,
+            script=(HERE / "wheel_task.py").read_text(),
+            terminal=theirs,
+            python=self.environment.python,
         )
         os.close(theirs)
         text = b""
@@ -349,7 +354,7 @@ def test_a_stream_that_was_never_loaded_does_no_harm_and_begins_by_itself(
             assert "nothing to stream before the first snapshot" in found.log[-1]
         left = connection.execute("SELECT slot_name FROM pg_replication_slots").fetchall()
         assert left == []
-        with workspace.running("cdc_stream", follow_seconds="60") as waited:
+        with workspace.running("cdc_stream", follow_seconds="25") as waited:
             assert workspace.run("hook first", "full_load").succeeded
             workload.run(20)
             found = waited()

@@ -2,7 +2,7 @@
 
 Called as a function in an interactive Python, with arguments in `sys.argv`; whatever it raises
 fails the task. What came of it goes to a file: standard output and error are the task's log.
-Run by `test_lakeflow`, never imported.
+Run by `test_lakeflow` in a fork (`tests.support.forked`), never imported.
 """
 
 from __future__ import annotations

@@ -71,6 +71,8 @@ class DuckDbDataset:
         self._lock = Lock()
         self._connection: Any = None
         self._clients = 0
+        #: Its qualified name, quoted; known once the file has been open.
+        self.name = ""
         with self.client() as client:
             _require_columns(client)
             query = _NEWEST.format(dataset=client.fully_qualified_dataset_name())
@@ -136,9 +138,11 @@ class DuckDbDataset:
             connection.execute("SET GLOBAL TimeZone = 'UTC'")
             for name, value in self._memory.settings(None).items():
                 connection.execute(f"SET GLOBAL {name} = ?", [value])
+            ((database,),) = connection.execute("SELECT current_database()").fetchall()
         except BaseException:
             connection.close()
             raise
+        self.name = f"{DUCKDB.quote(database)}.{DUCKDB.quote(self._settings.dataset_name)}"
         return connection
 
 
@@ -187,12 +191,9 @@ class _Client:
         self.dataset_name = dataset_name
         self.native_connection: Any = None
         self._dataset = dataset
-        self._name = ""
 
     def __enter__(self) -> Self:
         self.native_connection = self._dataset.borrow()
-        ((database,),) = self.execute_sql("SELECT current_database()")
-        self._name = f"{DUCKDB.quote(database)}.{DUCKDB.quote(self.dataset_name)}"
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -206,7 +207,7 @@ class _Client:
         pass
 
     def fully_qualified_dataset_name(self) -> str:
-        return self._name
+        return self._dataset.name
 
     def execute_sql(self, sql: str, *parameters: Any) -> Sequence[Sequence[Any]]:
         found = self.native_connection.execute(
