@@ -42,7 +42,9 @@ class _Server:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._requests = ours
         # Another interpreter sees nothing of this project.
-        program = ["-m", "tests.support.fork_server"] if python == _PYTHON else ["-I", str(_PROGRAM)]
+        program = (
+            ["-m", "tests.support.fork_server"] if python == _PYTHON else ["-I", str(_PROGRAM)]
+        )
         with theirs:
             self._process = subprocess.Popen(
                 [str(python), *program, str(theirs.fileno()), kind],
