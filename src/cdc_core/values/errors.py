@@ -40,6 +40,16 @@ class SourceUnavailable(CdcError):
     """PostgreSQL cannot be reached or went away."""
 
 
+class SnapshotGone(SourceUnavailable):
+    """No session holds the snapshot of a full load any more, so nothing else can be read in it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the snapshot is gone: PostgreSQL ended all sessions that held it",
+            "run again",
+        )
+
+
 class TablesLocked(SourceUnavailable):
     """Tables could not be added to the publication, for other sessions have locked them."""
 

@@ -11,7 +11,7 @@ from adapters.pgoutput.snapshot import page_ranges, range_readers, row_sessions
 from adapters.pgoutput.snapshot.snapshot_source import PgSnapshotSource
 from adapters.pgoutput.snapshot.sql_database import SqlDatabaseSnapshotSource
 from cdc_core.ports.snapshot_source import WHOLE
-from cdc_core.values.errors import CdcError
+from cdc_core.values.errors import SnapshotGone
 
 if TYPE_CHECKING:
     import psycopg
@@ -231,7 +231,7 @@ def test_a_snapshot_whose_every_session_is_gone_says_so(
             for _ in snapshot.read(table.relation):
                 sql.execute(end_all.encode())
 
-    with pytest.raises(CdcError, match="the snapshot is gone"):
+    with pytest.raises(SnapshotGone):
         read()
 
 

@@ -17,10 +17,14 @@ from adapters.pgoutput.catalog.catalog import PgCatalog
 from adapters.pgoutput.session.connection import application_name
 from adapters.pgoutput.session.settings import SourceSettings
 from adapters.pgoutput.snapshot import page_ranges
-from adapters.pgoutput.snapshot.guards import SnapshotGone
 from adapters.spark import jobs
 from adapters.spark.snapshot_source import SparkSnapshotSource
-from cdc_core.values.errors import CdcError, OperatorNeeded, SettingsError, SourceUnavailable
+from cdc_core.values.errors import (
+    OperatorNeeded,
+    SettingsError,
+    SnapshotGone,
+    SourceUnavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,6 +194,25 @@ def test_the_exporting_session_and_a_guard_are_lost(
         assert watch.most <= 2
 
 
+def test_all_sessions_that_held_the_snapshot_are_lost(
+    begin: Callable[[int], AbstractContextManager[SparkSnapshot]],
+    large: SourceTable,
+    folders: Folders,
+    database: str,
+) -> None:
+    """Neither Spark's attempts nor the driver's own reading can help."""
+
+    def strike(sql: psycopg.Connection, server: int, client: int) -> None:
+        sql.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+    with begin(2) as snapshot, Watch(database, strike) as watch, pytest.raises(SnapshotGone):
+        folders.write(snapshot, large)
+    assert watch.struck
+
+
 def test_workers_that_cannot_reach_postgresql(
     begin: Callable[[int], AbstractContextManager[SparkSnapshot]],
     large: SourceTable,
@@ -276,12 +299,11 @@ def test_postgresql_restarts_in_the_middle(spark: Sessions, folders: Folders) ->
             (table,) = catalog.publish()
         source = SparkSnapshotSource(settings, 2, lambda: spark.connect)
         with (
-            pytest.raises(CdcError) as gone,
+            pytest.raises(SourceUnavailable),
             source.begin(create_slot=False) as snapshot,
             Watch(server.dsn, lambda *_: server.restart("immediate")) as watch,
         ):
             folders.write(snapshot, table)
         assert watch.struck
-        assert isinstance(gone.value, SourceUnavailable | SnapshotGone)
         with source.begin(create_slot=False) as snapshot:
             assert ids(folders.write(snapshot, table)) == [*range(1, ROWS + 1)]

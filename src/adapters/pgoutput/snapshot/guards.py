@@ -19,7 +19,7 @@ import psycopg
 from adapters.pgoutput.session.connection import connect
 from adapters.pgoutput.session.source_errors import source_errors
 from adapters.pgoutput.session.sql_text import literal
-from cdc_core.values.errors import CdcError
+from cdc_core.values.errors import CdcError, SnapshotGone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -59,11 +59,7 @@ def adopt_snapshot(names: Iterable[str], execute: Callable[[str], object]) -> No
             execute("ROLLBACK")
         else:
             return
-    raise SnapshotGone("the snapshot is gone, with the sessions that held it", "run again")
-
-
-class SnapshotGone(CdcError):
-    """No session holds the snapshot any more."""
+    raise SnapshotGone
 
 
 class SnapshotGuards:

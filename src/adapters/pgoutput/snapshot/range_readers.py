@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from cdc_core.values.errors import CdcError, SourceUnavailable
+from cdc_core.values.errors import CdcError, SnapshotGone, SourceUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -341,4 +341,4 @@ def _is_temporary(error: BaseException) -> bool:
     if isinstance(error, psycopg.Error):
         state = error.sqlstate
         return state is None or state.startswith(_TEMPORARY)
-    return isinstance(error, SourceUnavailable)
+    return isinstance(error, SourceUnavailable) and not isinstance(error, SnapshotGone)

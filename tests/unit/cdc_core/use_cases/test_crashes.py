@@ -38,6 +38,7 @@ from cdc_core.values.errors import (
     ContinuityLost,
     DestinationUnavailable,
     OperatorNeeded,
+    SnapshotGone,
     SourceUnavailable,
 )
 from cdc_core.values.lsn import Lsn
@@ -319,6 +320,19 @@ def test_a_fault_after_an_effect_leaves_the_effect() -> None:
         world.cdc()
     assert world.postgres.slot > before
     assert world.lake.checkpoint["lsn"] == str(world.postgres.slot)
+
+
+@pytest.mark.parametrize("place", ["snapshot.page_ranges", "snapshot.read", "snapshot.read.next"])
+def test_a_snapshot_that_is_gone_is_no_matter_of_one_table(place: str) -> None:
+    """Which an operator would have to look at, while the others are read."""
+    world = busy(3)
+    work(world, [*world.oids], 3)
+    world.faults = FaultPlan(named={place: SnapshotGone()})
+    with pytest.raises(SnapshotGone, match="the snapshot is gone") as gone:
+        world.snapshot()
+    assert (gone.value.exit_code, gone.value.retryable) == (1, True)
+    world.faults = FaultPlan()
+    world.snapshot()
 
 
 def test_the_busy_application_writes_while_a_snapshot_is_read() -> None:
