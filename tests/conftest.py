@@ -39,11 +39,15 @@ settings.register_profile("search", settings.get_profile("project"), derandomize
 settings.load_profile("project")
 
 
+#: Enough for each kind of statement; the proof takes 10,000 of them.
+HISTORY_TRANSACTIONS = 80
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--history-transactions",
         type=int,
-        default=80,
+        default=HISTORY_TRANSACTIONS,
         help="random transactions of the test of history against triggers",
     )
 
@@ -71,7 +75,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"Java of the tests: {java}")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--history-transactions") != HISTORY_TRANSACTIONS:
+        for item in items:
+            item.add_marker(pytest.mark.timeout(0))  # a proof takes as long as it takes
     marked = [item for item in items if item.get_closest_marker("spark")]
     if marked and not spark_support.kind():
         for item in marked:

@@ -12,6 +12,7 @@ from adapters.pgoutput.catalog import catalog as catalog_module
 from adapters.pgoutput.catalog.catalog import PgCatalog
 from adapters.pgoutput.changes.change_source import PgChangeSource
 from adapters.pgoutput.snapshot.snapshot_source import PgSnapshotSource
+from cdc_core.values.changes import Op
 from cdc_core.values.errors import OperatorNeeded
 from cdc_core.values.fingerprint import ITSELF
 from cdc_core.values.partition_bounds import Bound
@@ -266,6 +267,45 @@ def test_partitioned_changes_come_by_the_root(
     assert [(op, key) for _, op, key in told] == [
         ("INSERT", 1), ("INSERT", 11), ("DELETE", 1), ("INSERT", 12), ("TRUNCATE", None),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("statements", "rows"),
+    [
+        ("BEGIN; TRUNCATE root; INSERT INTO root VALUES (1); {alone}; COMMIT", [[1], []]),
+        ("INSERT INTO root VALUES (1); {alone}; BEGIN; TRUNCATE root; COMMIT", [[], []]),
+    ],
+)
+def test_the_truncate_of_a_partition_leaves_no_trace_beside_that_of_its_root(
+    settings: SourceSettings,
+    catalog: PgCatalog,
+    sql: psycopg.Connection,
+    statements: str,
+    rows: list[list[int]],
+) -> None:
+    """So a partitioned table with new files is read again, whatever the stream sent."""
+    found = []
+    for alone in ("SELECT 1", "TRUNCATE root_1"):
+        sql.execute("DROP TABLE IF EXISTS root")
+        sql.execute("CREATE TABLE root (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+        sql.execute("CREATE TABLE root_1 PARTITION OF root FOR VALUES FROM (0) TO (10)")
+        (table,) = catalog.publish()
+        with PgChangeSource(settings) as source:
+            start = source.create_slot()
+            for statement in statements.format(alone=alone).split("; "):
+                sql.execute(statement.encode())
+            batches = list(source.read(start, source.current_lsn(), {table.relation.oid}))
+            source.drop_slot()
+        told = [(op, row["id"]) for _, op, row in events(batches)]
+        changes = [changes for batch in batches for changes in batch.tables]
+        (xid,) = {int(xid) for c in changes for xid in c.xid[c.op == Op.TRUNCATE]}
+        row = sql.execute(
+            "SELECT xmin::text, relfilenode <> oid FROM pg_class WHERE relname = 'root_1'"
+        ).fetchone()
+        found.append((told, row == (str(xid), True)))
+        assert [id_ for (id_,) in sql.execute("SELECT id FROM root")] == rows[len(found) - 1]
+    assert found[0] == found[1]
+    assert found[0][1]
 
 
 def reread(catalog: PgCatalog, sql: psycopg.Connection, *statements: str) -> str:
