@@ -65,6 +65,15 @@ class SoftDeleteContract(OpenedDestination):
         loaded = replacing(destination, *replacements, **batch)
         destination.load(loaded, checkpoint(1))
 
+    def test_marked_rows_are_counted(self, destination: Destination) -> None:
+        assert dict(destination.marked_rows([ORDERS.name])) == {}
+        held = [("U", 10, (n, "a", "d")) for n in range(5)]
+        self.load(destination, rows(*held))
+        assert dict(destination.marked_rows([ORDERS.name, "no_such_table"])) == {ORDERS.name: 0}
+        self.load(destination, rows(("D", 15, (2,)), ("D", 16, (4,))))
+        assert dict(destination.marked_rows([ORDERS.name])) == {ORDERS.name: 2}
+        assert dict(destination.tables()) == {ORDERS.name: 5}
+
     def test_a_deleted_row_has_its_last_values(self, destination: Destination) -> None:
         held = [("U", 10 + n, (n, "a", f"d{n}")) for n in range(5)]
         self.load(destination, rows(*held))

@@ -25,6 +25,7 @@ from cdc_core.values.checkpoint import Checkpoint
 from cdc_core.values.errors import CdcError, DestinationFailed
 from cdc_core.values.history import SORT_COLUMN
 from cdc_core.values.merges import (
+    DELETED_AT_COLUMN,
     LSN_COLUMN,
     UNREPRESENTABLE_SCHEMA,
     UNREPRESENTABLE_TABLE,
@@ -202,6 +203,12 @@ class DltDestination:
             there = [log for log in logs if self._tables.current(client, log) is not None]
             found = {log: self._store.greatest(client, log, SORT_COLUMN) for log in there}
             return {log: last for log, last in found.items() if last is not None}
+
+    def marked_rows(self, tables: Collection[str]) -> Mapping[str, int]:
+        with self._failures("counting rows"), self._opened_client() as client:
+            known = self._tables.known(client)
+            names = sorted(n for n in tables if n in known and DELETED_AT_COLUMN in known[n].names)
+            return self._store.count(client, names, DELETED_AT_COLUMN) if names else {}
 
     def tables(self) -> Mapping[str, int]:
         with self._failures("counting rows"), self._opened_client() as client:

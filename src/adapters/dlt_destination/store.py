@@ -195,7 +195,10 @@ class TableStore(Protocol):
         A load that failed is repeated: steps that were applied before change nothing."""
         ...
 
-    def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]: ...
+    def count(self, client: Any, tables: Sequence[str], column: str = "") -> dict[str, int]:
+        """Return how many rows each table has, or how many values in a column: nulls do not
+        count."""
+        ...
 
     def greatest(self, client: Any, table: str, column: str) -> int | None:
         """Return the greatest value of an integer column; None if the table has no rows."""

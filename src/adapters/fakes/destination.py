@@ -31,6 +31,7 @@ from cdc_core.values.history import (
     LogTruncate,
 )
 from cdc_core.values.merges import (
+    DELETED_AT_COLUMN,
     DELETED_AT_FIELD,
     METADATA_FIELDS,
     UNREPRESENTABLE_SCHEMA,
@@ -221,6 +222,14 @@ class InMemoryDestination:
         self.faults.pass_by("destination.last_numbers")
         held = {log: self.lake.tables[log].rows for log in logs if log in self.lake.tables}
         return {log: max(row[SORT_COLUMN] for row in rows) for log, rows in held.items() if rows}
+
+    def marked_rows(self, tables: Collection[str]) -> Mapping[str, int]:
+        self.faults.pass_by("destination.marked_rows")
+        held = {name: self.lake.tables[name].rows for name in tables if name in self.lake.tables}
+        return {
+            name: sum(row.get(DELETED_AT_COLUMN) is not None for row in rows)
+            for name, rows in held.items()
+        }
 
     def tables(self) -> Mapping[str, int]:
         self.faults.pass_by("destination.tables")

@@ -114,6 +114,11 @@ class Destination(RunLog, Protocol):
         """Return the greatest `_sort_by` of each of these logs that exists and has images."""
         ...
 
+    def marked_rows(self, tables: Collection[str]) -> Mapping[str, int]:
+        """Return how many rows of each of these tables are marked as deleted. The tables have soft
+        deletes; the result omits those that do not exist."""
+        ...
+
     def tables(self) -> Mapping[str, int]:
         """Return the row count of each table in the dataset, by name, without dlt's own tables and
         those of `RunLog`."""

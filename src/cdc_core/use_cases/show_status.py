@@ -15,7 +15,7 @@ from cdc_core.values.checkpoint import TableStatus
 from cdc_core.values.errors import CdcError, ContinuityLost
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from cdc_core.ports.catalog import Catalog, PassedOver, SourceTable
     from cdc_core.ports.change_source import SlotState
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TableLine:
+    """`rows` are live rows. `deleted_rows` are those that soft deletes keep; None without them."""
+
     table: str
     target: str
     state: str
@@ -36,6 +38,7 @@ class TableLine:
     dropped_columns: tuple[str, ...] = ()
     #: The rules of the settings that are not the default; see `rules_shown`.
     rules: Mapping[str, Any] = field(default_factory=dict)
+    deleted_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,9 @@ class ShowStatus:
             checkpoint = self.destination.read_checkpoint()
             found = {table.relation.oid: table for table in self.catalog.tables()}
             passed_over = self.catalog.passed_over()
-            rows, uncounted = self._count()
+            states = checkpoint.tables if checkpoint else {}
+            marking = {state.target for state in states.values() if state.soft_deletes}
+            rows, marked, uncounted = self._count(marking)
             broken = checkpoint and continuity_break(
                 checkpoint, identity, slot, current, self.monitor.left_timeline
             )
@@ -86,15 +91,16 @@ class ShowStatus:
             lag_bytes = max(0, current - checkpoint.lsn)
             behind = checkpoint.committed_at is not None and lag_bytes > 0
             lag_seconds = max(0.0, (now - (checkpoint.committed_at or 0)) / 1e6) if behind else 0.0
-        states = checkpoint.tables if checkpoint else {}
         waiting = self._waiting(found, states)
         lost = isinstance(broken, ContinuityLost)
         lines = [
             TableLine(
                 str(state.table), state.target, _status(state, lost=lost).value,
-                waiting.get(oid) or _reason(state, found.get(oid)), rows.get(state.target),
+                waiting.get(oid) or _reason(state, found.get(oid)),
+                _live(rows.get(state.target), marked.get(state.target, 0)),
                 tuple(c.name for c in state.stored if c.dropped),
                 rules_shown(found[oid]) if oid in found else {},
+                marked.get(state.target),
             )
             for oid, state in states.items()
         ]  # fmt: skip
@@ -127,12 +133,19 @@ class ShowStatus:
         conflicts = history_conflicts(found, targets, states)
         return {oid: str(error) for oid, error in conflicts.items()}
 
-    def _count(self) -> tuple[Mapping[str, int], str]:
-        """Rows by table, and why they could not be counted: that stops nothing else."""
+    def _count(self, marking: Collection[str]) -> tuple[Mapping[str, int], Mapping[str, int], str]:
+        """Rows by table, those that are marked as deleted in the tables `marking`, and why they
+        could not be counted: that stops nothing else."""
         try:
-            return self.destination.tables(), ""
+            rows = self.destination.tables()
+            return rows, self.destination.marked_rows(marking) if marking else {}, ""
         except CdcError as error:
-            return {}, f"rows were not counted: {error}"
+            return {}, {}, f"rows were not counted: {error}"
+
+
+def _live(rows: int | None, marked: int) -> int | None:
+    # A run may have written between the two counts.
+    return None if rows is None else max(0, rows - marked)
 
 
 def _reason(state: TableState, table: SourceTable | None) -> str:

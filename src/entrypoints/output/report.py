@@ -66,6 +66,8 @@ def show_status(report: StatusReport) -> None:
         for found in report.tables:
             count = "" if found.rows is None else f"{found.rows:,}"
             notes = [found.reason] if found.reason else []
+            if found.deleted_rows:
+                notes.append(f"marked as deleted: {found.deleted_rows:,}")
             if found.dropped_columns:
                 notes.append(f"dropped at the source: {', '.join(found.dropped_columns)}")
             if found.rules:
@@ -97,6 +99,7 @@ def status_as_json(report: StatusReport) -> dict[str, Any]:
                 "table": line.table,
                 "target": line.target or None,
                 "rows": line.rows,
+                "deleted_rows": line.deleted_rows,
                 "state": line.state,
                 "reason": line.reason or None,
                 "dropped_columns": list(line.dropped_columns),

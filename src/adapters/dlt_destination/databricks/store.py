@@ -135,10 +135,11 @@ class DatabricksStore(Definitions, RowsInFiles):
 
     # Reading rows.
 
-    def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]:
+    def count(self, client: Any, tables: Sequence[str], column: str = "") -> dict[str, int]:
         def ask(group: Sequence[str]) -> Any:
             counts = " UNION ALL ".join(
-                f"SELECT {number} AS number, COUNT(*) AS found FROM {qualified(client, table)}"
+                f"SELECT {number} AS number, COUNT({column or '*'}) AS found "
+                f"FROM {qualified(client, table)}"
                 for number, table in enumerate(group)
             )
             return client.sql_client.another().execute_sql(counts)

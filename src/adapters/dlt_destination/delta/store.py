@@ -222,8 +222,15 @@ class DeltaStore(Definitions, RowsInFiles, StoreDefaults):
         yield from (path.open("rb") for path in local)
         yield from map(client.fs_client.open, durable)
 
-    def count(self, client: Any, tables: Sequence[str]) -> dict[str, int]:
-        return {table: open_table(client, table).count() for table in tables}
+    def count(self, client: Any, tables: Sequence[str], column: str = "") -> dict[str, int]:
+        opened = {table: open_table(client, table) for table in tables}
+        if not column:
+            return {table: found.count() for table, found in opened.items()}
+        there = ~pc.is_null(pc.field(column))
+        return {
+            table: found.to_pyarrow_dataset().count_rows(filter=there)
+            for table, found in opened.items()
+        }
 
     def greatest(self, client: Any, table: str, column: str) -> int | None:
         dataset = open_table(client, table).to_pyarrow_dataset()

@@ -261,6 +261,8 @@ def _urgency(line: TableLine) -> int:
 def _table_row(line: TableLine) -> Html:
     level = _STATES.get(line.state)
     notes = [line.reason] if line.reason else []
+    if line.deleted_rows:
+        notes.append(f"marked as deleted: {line.deleted_rows:,}")
     if line.dropped_columns:
         notes.append(f"columns dropped at the source: {', '.join(line.dropped_columns)}")
     if line.rules:

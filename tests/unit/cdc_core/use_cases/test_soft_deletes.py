@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from adapters.dlt_destination.duckdb.factory import duckdb_destination
 from adapters.dlt_destination.settings import PipelineSettings
-from adapters.fakes import InMemoryDestination
+from adapters.fakes import InMemoryDestination, InMemoryMonitor
 from cdc_core.fold import multi_part_batch
+from cdc_core.use_cases.show_status import ShowStatus
 from cdc_core.values.merges import LoadBatch
 from cdc_core.values.relation import ReplicaIdentity
 from cdc_core.values.table_rules import Rule
@@ -33,6 +34,26 @@ if TYPE_CHECKING:
 
 SOFT = Rule(("*",), deletes="soft")
 TABLES = ("keyed", "other", "whole")
+
+
+def test_status_counts_live_rows_and_marked_ones() -> None:
+    world = RuledWorld(rules=(Rule(("public.soft",), deletes="soft"),))
+    for name in ("soft", "hard"):
+        oid = world.postgres.create_table(name, COLUMNS)
+        with world.postgres.transaction() as tx:
+            for key in (1, 2, 3):
+                tx.insert(oid, id=key, n=1, big="x")
+            tx.delete(oid, id=2)
+    world.snapshot()
+    for table in world.postgres.tables.values():
+        with world.postgres.transaction() as tx:
+            tx.delete(table.relation.oid, id=3)
+    world.cdc()
+    parts = world.parts()
+    monitor = InMemoryMonitor(world.postgres)
+    report = ShowStatus(monitor, parts["catalog"], parts["destination"]).run()
+    counts = {line.table: (line.rows, line.deleted_rows) for line in report.tables}
+    assert counts == {"public.hard": (1, None), "public.soft": (1, 1)}
 
 
 @dataclass

@@ -9,12 +9,15 @@ import pytest
 from cdc_core.check.findings import fine_table, ok, warn
 from cdc_core.ports.change_source import SlotState
 from cdc_core.ports.progress import TableStarted
+from cdc_core.use_cases.show_status import TableLine
 from cdc_core.values.errors import OperatorNeeded
 from cdc_core.values.lsn import Lsn
 from entrypoints.cli.boundary import guarded
 from entrypoints.output import report
+from entrypoints.output.html.page import render
 from entrypoints.output.progress import TerminalProgress
 from entrypoints.output.terminal import console
+from tests.support.status_week import calm
 
 #: A name, and what is shown of it.
 NAMES = [
@@ -90,3 +93,22 @@ def test_a_slot(slot, told, capsys):
     out = capsys.readouterr().out
     for part in told:
         assert part in out
+
+
+def test_status_shows_live_rows_and_those_that_soft_deletes_keep(capsys):
+    found = calm().report
+    lines = (
+        TableLine("public.soft", "soft", "streaming", "", 1000, deleted_rows=1234),
+        TableLine("public.hard", "hard", "streaming", "", 7),
+    )
+    found = replace(found, tables=lines)
+    report.show_status(found)
+    output = " ".join(capsys.readouterr().out.split())
+    assert "1,000 streaming; marked as deleted: 1,234" in output
+    assert output.count("marked") == 1
+    shown = {line["table"]: line for line in report.status_as_json(found)["tables"]}
+    assert [shown["public.soft"][key] for key in ("rows", "deleted_rows")] == [1000, 1234]
+    assert [shown["public.hard"][key] for key in ("rows", "deleted_rows")] == [7, None]
+    page = render(replace(calm(), report=found))
+    assert "marked as deleted: 1,234" in page
+    assert page.count("marked as deleted") == 1
