@@ -13,7 +13,7 @@ import pytest
 from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.databricks.retry import RetryPolicy
 from adapters.dlt_destination.settings import PipelineSettings
-from tests.integration.databricks.spark_engine import opened_by, session_of
+from tests.support.spark_engine import opened_by, session_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

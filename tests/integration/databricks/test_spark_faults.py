@@ -15,7 +15,7 @@ from cdc_core.values.errors import CdcError, DestinationForbidden, DestinationUn
 from cdc_core.values.merges import LoadBatch, TargetTable
 from tests.contracts.destination_contract import checkpoint, keyed
 from tests.integration.databricks.conftest import PATIENCE
-from tests.integration.databricks.spark_engine import opened_by, session_of
+from tests.support.spark_engine import opened_by, session_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,9 +19,9 @@ from cdc_core.full_load import resume
 from entrypoints.container import Container, source_settings
 from entrypoints.settings import load_settings
 from tests.integration.databricks.conftest import PATIENCE
-from tests.integration.databricks.spark_engine import opened_by, session_of
 from tests.support.lakes import WarehouseLake
 from tests.support.oracle import assert_equal
+from tests.support.spark_engine import opened_by, session_of
 from tests.support.type_matrix import SETUP, available, wide_tables
 
 if TYPE_CHECKING:
