@@ -288,6 +288,8 @@ CLAIMS: Mapping[str, Mapping[str, Sequence[str]]] = {
         ],
         "Each query on the pages is right": [
             f"{END}/test_history_pages.py::test_history",
+            f"{END}/test_history_pages.py::test_the_flow_of_a_databricks_pipeline",
+            f"{INTEGRATION}/spark/test_auto_cdc.py::test_the_pages_flow_fits_the_log",
             f"{END}/test_history_pages.py::test_soft_deletes",
             f"{END}/test_history_pages.py::test_privacy",
         ],

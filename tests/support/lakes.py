@@ -62,6 +62,13 @@ class LocalLake(Lake):
         delta = DeltaTable(self._folder(table))
         return delta.to_pyarrow_dataset().to_table()
 
+    def is_only_appended(self, table: str) -> bool:
+        """Whether no version of a Delta table has taken back rows, so that a stream can read it."""
+        commits = (self._folder(table) / "_delta_log").glob("*.json")
+        actions = (json.loads(line) for commit in commits for line in commit.open())
+        removed = [action["remove"] for action in actions if "remove" in action]
+        return not any(remove["dataChange"] for remove in removed)
+
     def drop(self, table: str) -> None:
         import duckdb
 

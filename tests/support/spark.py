@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -41,6 +42,11 @@ def kind() -> str:
 
 @contextmanager
 def running_spark() -> Iterator[Sessions]:
+    with tempfile.TemporaryDirectory() as warehouse:
+        yield from _running_spark(warehouse)
+
+
+def _running_spark(warehouse: str) -> Iterator[Sessions]:
     os.environ["PYSPARK_PYTHON"] = sys.executable
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     from pyspark.sql import SparkSession
@@ -57,6 +63,7 @@ def running_spark() -> Iterator[Sessions]:
         "spark.plugins": "org.apache.spark.sql.connect.SparkConnectPlugin",
         "spark.connect.grpc.binding.port": str(port),
         "spark.log.level": "ERROR",
+        "spark.sql.warehouse.dir": warehouse,
     }
     builder = SparkSession.builder.master("local[2,3]").appName("tests")
     for name, value in settings.items():

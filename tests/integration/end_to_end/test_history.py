@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.support.audit import RULES, TABLES, AuditedWork
+from tests.support.audit import KEYS, RULES, TABLES, AuditedWork
 from tests.support.lakes import LocalLake, lake_of
 from tests.support.pipeline import InProcess, Pipeline
 
@@ -121,6 +121,8 @@ def test_every_image_is_the_one_that_the_database_recorded(
         pipeline.call("cdc")
         work.assert_history(lake)
         pipeline.call("verify")
+    if kind == "delta":
+        assert all(lake.is_only_appended(f"{table}_history") for table in KEYS)
 
 
 @pytest.mark.parametrize("kind", ["duckdb", "delta"])

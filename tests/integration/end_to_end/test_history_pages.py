@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
-from pathlib import Path
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
 
 from tests.support.lakes import LocalLake
+from tests.support.pages import python_of, queries
 from tests.support.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -18,16 +19,9 @@ if TYPE_CHECKING:
 
     import psycopg
 
-DOCS = Path(__file__).parents[3] / "docs"
 RULES = (
     '[{"match": "*", "history": ["log", "scd2"]}, {"match": "public.customers", "deletes": "soft"}]'
 )
-
-
-def queries(page: str) -> list[str]:
-    """The SQL of a page, without statements that name their database."""
-    found = re.findall(r"```sql\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
-    return [query for query in found if not query.startswith("-- ")]
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +82,39 @@ def test_history(lake: duckdb.DuckDBPyConnection) -> None:
     ((first,),) = run(lake, "SELECT min(_cdc_lsn) FROM bronze.products_scd2")
     found = run(lake, at_lsn.replace("26738688", str(first)))
     assert [(*row[:2], float(row[2])) for row in found] == [(1, "tea", 3.0), (2, "rice", 2.0)]
+
+
+def test_the_flow_of_a_databricks_pipeline(
+    lake: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its result by the definition of SCD type 1: of each key the change with the greatest sequence
+    number, unless it is a delete. `tests/integration/spark/test_auto_cdc.py` has Spark's opinion.
+    """
+    flows: list[dict[str, Any]] = []
+    pipelines: Any = ModuleType("pipelines")
+    pipelines.temporary_view = lambda function: function
+    pipelines.create_streaming_table = lambda name: None
+    pipelines.create_auto_cdc_flow = lambda **flow: flows.append(flow)
+    spark: Any = ModuleType("pyspark")
+    spark.pipelines = pipelines
+    monkeypatch.setitem(sys.modules, "pyspark", spark)
+    exec(compile(python_of("how-to/history.md"), "history.md", "exec"), {})
+    (flow,) = flows
+    assert flow["target"] == "products"
+    keys, number = ", ".join(flow["keys"]), flow["sequence_by"]
+    latest = (
+        f"SELECT *, row_number() OVER (PARTITION BY {keys} ORDER BY {number} DESC) AS latest "
+        "FROM bronze.products_history"
+    )
+    found = (
+        f"SELECT * EXCLUDE (latest, {', '.join(flow['except_column_list'])}) FROM ({latest}) "
+        f"WHERE latest = 1 AND NOT ({flow['apply_as_deletes']}) ORDER BY ALL"
+    )
+    rows = run(
+        lake, "SELECT * EXCLUDE (_cdc_lsn, _cdc_committed_at) FROM bronze.products ORDER BY ALL"
+    )
+    assert run(lake, found) == rows
+    assert [row[0] for row in rows] == [2, 5]
 
 
 def test_soft_deletes(lake: duckdb.DuckDBPyConnection) -> None:
