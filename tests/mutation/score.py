@@ -26,6 +26,10 @@ _FOLD = (
 )
 #: The unit tests of each file, and the least share of mutants that they must notice, in percent.
 FILES: Mapping[str, tuple[Sequence[str], int]] = {
+    "src/adapters/dlt_destination/sql/merge_sql.py": (
+        ("tests/unit/adapters/dlt_destination/test_merge_sql.py",),
+        90,
+    ),
     "src/cdc_core/fold/fold.py": (_FOLD, 90),
     "src/cdc_core/fold/layout.py": (("tests/unit/cdc_core/fold/test_layout.py",), 90),
     "src/cdc_core/slot/continuity.py": (("tests/unit/cdc_core/slot/test_continuity.py",), 90),

@@ -40,7 +40,13 @@ if TYPE_CHECKING:
     from tests.integration.destination.stores import Store
 
 TARGET = TargetTable("big", pa.schema([("id", pa.int64()), ("n", pa.int32()), ("v", pa.string())]))
-LARGE = 4_000_000
+LARGE = 2_000_000
+
+
+@pytest.fixture(autouse=True)
+def half_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that half as large values are too large for it."""
+    monkeypatch.setattr(duckdb_memory, "MEMORY_MB", duckdb_memory.MEMORY_MB // 2)
 
 
 def text(seed: int, size: int = LARGE) -> str:
@@ -143,7 +149,7 @@ def test_a_limit_of_the_users_that_is_too_small_is_named(
     settings: PipelineSettings, tmp_path: Path
 ) -> None:
     place = DuckDbCredentials(str(tmp_path / "lake.duckdb"))
-    place.global_config = {"memory_limit": "100MB"}
+    place.global_config = {"memory_limit": "50MB"}
     with duckdb_destination(settings, place) as destination:
         with pytest.raises(SettingsError, match=r"memory_limit in destination\.duckdb\.cred"):
             whole(range(40), 1).load(destination, 1)
@@ -155,7 +161,7 @@ def test_a_limit_of_the_users_that_is_too_small_is_named(
 def test_a_machine_with_too_little_memory_is_named(
     settings: PipelineSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(duckdb_memory, "_most", lambda: 140)
+    monkeypatch.setattr(duckdb_memory, "_most", lambda: 70)
     with duckdb_destination(settings, str(tmp_path / "lake.duckdb")) as destination:
         with pytest.raises(DestinationUnavailable, match="more memory than DuckDB has here"):
             whole(range(40), 1).load(destination, 1)
@@ -181,10 +187,10 @@ def test_a_scan_of_duckdb_continues_when_it_meets_large_rows(
 def test_a_checkpoint_of_duckdb_has_all_memory_that_there_may_be(
     settings: PipelineSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(duckdb_memory, "_most", lambda: 250)
+    monkeypatch.setattr(duckdb_memory, "_most", lambda: 125)
     with duckdb_destination(settings, str(tmp_path / "lake.duckdb")) as destination:
         for n in range(8):
-            merge = keyed(TARGET, rows([2 * n, 2 * n + 1], 1, 10_000_000))
+            merge = keyed(TARGET, rows([2 * n, 2 * n + 1], 1, 5_000_000))
             destination.load(LoadBatch(merges=(merge,)), checkpoint(1 + n))
 
 
