@@ -117,8 +117,8 @@ def _calls(item: pytest.Item) -> list[pytest.CallInfo[None]]:
 def _lines_run(
     items: Sequence[pytest.Item], file: str
 ) -> tuple[dict[pytest.Item, set[int]], dict[pytest.Item, float]]:
-    """The lines of a file that each test runs, and how long it takes with a trace. A test that
-    fails as it is runs none."""
+    """The lines of a file that each test runs, and how long it takes with a trace. Raises
+    `RuntimeError` if a test fails as it is."""
     found, seconds = {}, {}
     for item in items:
         read, write = os.pipe()
@@ -135,11 +135,12 @@ def _lines_run(
             sys.settrace(trace)
             failed = _fails(item)
             sys.settrace(None)
-            os.write(write, b"" if failed else " ".join(map(str, sorted(lines))).encode())
-            return 0
+            os.write(write, " ".join(map(str, sorted(lines))).encode())
+            return _KILLED if failed else _SURVIVED
 
         began = time.monotonic()
-        _in_fork(run, MOST, close=read)
+        if _in_fork(run, MOST, close=read) != _SURVIVED:
+            raise RuntimeError(f"{item.nodeid} fails without a mutant")
         seconds[item] = time.monotonic() - began
         os.close(write)
         with os.fdopen(read, "rb") as pipe:

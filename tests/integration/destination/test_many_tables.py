@@ -116,7 +116,7 @@ def test_dlt_has_no_table_of_ours(store: Store, settings: PipelineSettings, tmp_
         fill(destination, targets(3))
     with DltDestination(store(), settings) as destination:
         destination.read_checkpoint()
-        packages = destination._open()
+        packages = destination._with_dlt()
         assert set(packages._schema.tables) == set(packages._schema.dlt_table_names())
 
 

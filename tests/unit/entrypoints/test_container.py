@@ -128,7 +128,7 @@ def test_every_key_of_the_filesystem_reaches_dlt(tmp_path):
     settings = Settings(pipeline={"destination": "delta"}, destination={"filesystem": filesystem})
     assert set(filesystem) == set(DeltaSettings.model_fields) - {"credentials"}
     with Container.from_settings(settings).destination() as destination:
-        config = destination._open().client().config
+        config = destination._with_dlt().client().config
         assert config.bucket_url == f"file://{tmp_path}"
         del filesystem["bucket_url"]
         assert {key: config[key] for key in filesystem} == filesystem

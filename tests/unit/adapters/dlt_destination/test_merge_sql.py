@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -19,9 +20,12 @@ from cdc_core.values.history import Moment
 from cdc_core.values.lsn import Lsn
 from cdc_core.values.merges import (
     DELETED_AT_FIELD,
+    KEYED_CONTROL_FIELDS,
     METADATA_FIELDS,
+    MULTISET_CONTROL_FIELDS,
     UNREPRESENTABLE_SCHEMA,
     ColumnRename,
+    KeyedMerge,
     MultisetMerge,
     Replacement,
     TableRename,
@@ -123,6 +127,8 @@ def test_a_merge_of_rows_without_columns_counts_them() -> None:
     assert [row["_cdc_lsn"] for row in found] == [2, 2, 2]
 
 
+AT = Moment(Lsn(50), 1_700_000_000_000_000)
+
 FLOATS = (0.0, -0.0, 1.5, math.nan, None)
 
 
@@ -148,6 +154,61 @@ def test_keys_and_contents_that_are_equal(one: float | None, other: float | None
     assert database.value(there.format(content)) == (repr(one) == repr(other))
 
 
+def test_integers_beyond_doubles_are_different_keys() -> None:
+    schema = pa.schema([("n", pa.int64()), *METADATA_FIELDS])
+    numbers = (2**53, 2**53 + 1)
+    rows = [stamped({"n": number, "_cdc_lsn": 1}) for number in numbers]
+    database = Database(full(pa.schema([schema.field("n")])), rows)
+    (value,) = merge_sql.key_values(DUCKDB, schema, ["n"], "t")
+    assert len(database.rows(f"SELECT DISTINCT {value} FROM target AS t")) == 2
+
+    database.put("new", pa.table({"n": [numbers[0]]}))
+    target = TargetTable("t", pa.schema([schema.field("n")]))
+    step = Replacement(target, (), ("n",), frozenset(), soft_deletes=AT)
+    kept = merge_sql.kept_from(DUCKDB, step, schema, "target", "new")
+    assert [row["n"] for row in database.rows(f"SELECT t.n {kept}")] == [numbers[1]]
+
+
+#: A type for JSON that is no text.
+WITH_JSON = replace(DUCKDB, parse_json="'<' || {} || '>'", json_text="trim({}, '<>')")
+
+
+def test_json_in_a_type_of_its_own_is_parsed_when_it_is_stored() -> None:
+    database = Database(full(KEYED), [stamped({"a": 1, "b": "k", "x": "<1>", "_cdc_lsn": 1})])
+    schema = pa.schema([*KEYED, *METADATA_FIELDS, *KEYED_CONTROL_FIELDS])
+    rows = [
+        stamped({"a": a, "b": "k", "x": x, "_cdc_lsn": 2, "_cdc_op": "U"})
+        for a, x in ((1, "2"), (2, "3"))
+    ]
+    target = TargetTable("", KEYED, frozenset({"x"}))
+    merge = KeyedMerge(target, ("a", "b"), pa.Table.from_pylist(rows, schema))
+    database.put("staged", merge.rows)
+    source = merge_sql.keyed_source(WITH_JSON, merge, "staged", "target")
+    found = database.merge(merge_sql.keyed_rules(WITH_JSON, merge), source)
+    assert sorted((row["a"], row["b"], row["x"]) for row in found) == [
+        (1, "k", "<2>"),
+        (2, "k", "<3>"),
+    ]
+
+
+def test_json_in_a_type_of_its_own_is_compared_as_text() -> None:
+    held = [stamped({"x": x, "_cdc_lsn": 1}) for x in ("<1>", "<2>")]
+    database = Database(full(BAG), held)
+    schema = pa.schema([*BAG, *METADATA_FIELDS, *MULTISET_CONTROL_FIELDS])
+    events = [
+        stamped({"x": x, "_cdc_lsn": 2, "_cdc_op": op, "_cdc_ref": ref})
+        for ref, (x, op) in enumerate((("1", "D"), ("3", "U")))
+    ]
+    target = TargetTable("", BAG, frozenset({"x"}))
+    merge = MultisetMerge(target, pa.Table.from_pylist(events, schema), ("x", "y", "z"))
+    database.put("staged", merge.rows)
+    # As text, like the staged rows.
+    text = f"(SELECT * REPLACE ({WITH_JSON.json_text.format('x')} AS x) FROM target)"
+    source = merge_sql.multiset_source(WITH_JSON, merge, "staged", text)
+    found = database.merge(merge_sql.multiset_rules(WITH_JSON, merge), source)
+    assert sorted(row["x"] for row in found) == ["<2>", "<3>"]
+
+
 def test_windows_over_equal_values_or_all_rows() -> None:
     database = Database(pa.schema([("a", pa.int64())]), [{"a": 1}, {"a": 1}, {"a": 2}])
     for values, counts in ((["a"], [1, 2, 2]), ([], [3, 3, 3])):
@@ -162,7 +223,6 @@ HELD = pa.schema([("id", pa.float64()), ("a", pa.int32()), ("gone", pa.string())
 NOW = pa.schema(
     [("id", pa.float64()), ("a", pa.int64()), ("more", pa.string()), ("b", pa.string())]
 )
-AT = Moment(Lsn(50), 1_700_000_000_000_000)
 
 
 @pytest.mark.parametrize("marks", [False, True])
