@@ -67,8 +67,8 @@ class ShowStatus:
     monitor: SourceMonitor
     catalog: Catalog
     destination: Destination
-    first_schema: str = "public"
     max_retained_wal: int | None = None
+    first_schema: str = "public"
 
     def run(self) -> StatusReport:
         with self.monitor, self.destination:
