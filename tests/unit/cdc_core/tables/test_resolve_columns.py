@@ -4,9 +4,11 @@ the widest table needs."""
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +19,6 @@ from cdc_core.values.lsn import Lsn
 from cdc_core.values.relation import Column, Relation, ReplicaIdentity, TableName
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
 INTEGER, TEXT, VARCHAR = 23, 25, 1043
@@ -143,6 +144,58 @@ def test_columns_are_those_of_a_search_of_every_way(
     history: tuple[Relation, TableState, list[FormerColumns]],
 ) -> None:
     assert resolve_columns(*history) == searched(*history)
+
+
+#: Columns of a message, types and names by number, the greatest number; earlier sets of names, each
+#: with the greatest number of its time.
+Case = tuple[
+    Sequence[tuple[str, int]], Mapping[int, int], Mapping[int, str], int,
+    Sequence[tuple[Mapping[int, str], int]],
+]  # fmt: skip
+#: Each needs a line of the search that random histories seldom reach.
+RARE: dict[str, Case] = {
+    "two ways to read two columns": (
+        [("c", TEXT), ("c", TEXT)],
+        {1: TEXT, 2: TEXT, 3: TEXT},
+        {3: "b"},
+        3,
+        [({1: "c", 2: "a", 3: "b"}, 3)],
+    ),
+    "two ways that end with the same number": (
+        [("c", INTEGER), ("b", INTEGER)],
+        {1: INTEGER, 2: INTEGER},
+        {},
+        3,
+        [({1: "b", 2: "b"}, 2)],
+    ),
+    "no column came": ([("d", TEXT)], {1: TEXT}, {}, 1, [({1: "a"}, 1)]),
+    "a column that came and went": ([("b", INTEGER)], {1: INTEGER}, {}, 2, [({1: "c"}, 1)]),
+    "no column, and one that came later": (
+        [],
+        {1: INTEGER, 4: INTEGER},
+        {4: "c"},
+        4,
+        [({1: "a"}, 1), ({1: "a"}, 3)],
+    ),
+    "no column, between two columns": (
+        [], {1: TEXT, 2: TEXT}, {2: "d"}, 3, [({1: "d"}, 1)],
+    ),
+    "columns that leave one by one": (
+        [("b", INTEGER), ("c", VARCHAR), ("b", INTEGER)],
+        {1: INTEGER, 2: VARCHAR, 3: INTEGER},
+        {3: "b"},
+        6,
+        [({1: "c", 2: "b", 3: "b"}, 3), ({2: "b", 3: "b"}, 4), ({3: "b"}, 6)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", RARE.values(), ids=RARE.keys())
+def test_rare_messages_are_read_as_by_a_search_of_every_way(case: Case) -> None:
+    columns, types, now, last, moments = case
+    former = [FormerColumns(names, its_last, Lsn(9)) for names, its_last in moments]
+    relation, state = message(columns), table(types, now, last)
+    assert resolve_columns(relation, state, former) == searched(relation, state, former)
 
 
 def test_the_widest_table_costs_next_to_nothing() -> None:
