@@ -26,6 +26,8 @@ from cdc_core.values.masks import Hasher
 from tests.support.mask_model import KEY
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cdc_core.ports.destination import Destination
     from cdc_core.values.table_rules import Rule
 
@@ -43,6 +45,7 @@ class World:
     part_events: int | None = None
     range_rows: int | None = None
     faults: FaultPlan = field(default_factory=FaultPlan)
+    exclude: Sequence[str] = ()
 
     def source(self) -> InMemorySource:
         return InMemorySource(
@@ -53,6 +56,7 @@ class World:
             part_events=self.part_events,
             chunk_rows=3,
             range_rows=self.range_rows,
+            exclude=self.exclude,
         )
 
     def snapshot(self, *globs: str) -> None:

@@ -51,13 +51,17 @@ def history_conflicts(
             if other is None:
                 continue
             other_name = tables[other].relation.table
-            cure = f"rename or exclude {other_name}, or set history = [] for {name}"
             if other in states and states[other].target == targets[other]:
-                why = f"its history needs the name {history}, which table {other_name} has"
-                found[oid] = OperatorNeeded(why, cure)
+                found[oid] = OperatorNeeded(
+                    f"its history needs the name {history}, which table {other_name} has",
+                    f"rename {other_name}, or exclude it and drop {history} in the destination, or "
+                    f"set history = [] for {name}",
+                )
             else:
-                why = f"the history of {name} has the name {history} in the destination"
-                found[other] = OperatorNeeded(why, cure)
+                found[other] = OperatorNeeded(
+                    f"the history of {name} has the name {history} in the destination",
+                    f"rename or exclude {other_name}, or set history = [] for {name}",
+                )
     return found
 
 

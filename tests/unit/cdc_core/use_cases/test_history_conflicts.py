@@ -141,7 +141,7 @@ def test_a_history_that_a_rule_asks_for_later_waits_for_its_name(kind: History) 
     shop.insert(shop.t)
     shop.insert(other)
     said = shop.cdc_waits("t", f"its history needs the name {name}", f"public.{name} has")
-    assert f"rename or exclude public.{name}, or set history = [] for public.t" in said
+    assert f"rename public.{name}, or exclude it and drop {name} in the destination" in said
     shop.is_equal(name)
     assert len(shop.world.lake.rows("t")) == 1
     shop.world.postgres.rename_table(other, "other")
@@ -149,6 +149,22 @@ def test_a_history_that_a_rule_asks_for_later_waits_for_its_name(kind: History) 
     shop.is_equal("t")
     shop.is_equal("other")
     assert len(shop.world.lake.tables[name].rows) == 2
+
+
+def test_a_table_whose_name_a_history_needs_can_be_excluded_and_dropped_there() -> None:
+    shop = Shop()
+    shop.create("t_history")
+    shop.world.snapshot()
+    shop.world.rules = (Rule(("public.t",), history=("log",)),)
+    shop.cdc_waits("t")
+    shop.world.exclude = ("*_history",)
+    kept = list(shop.world.lake.tables["t_history"].rows)
+    shop.cdc_waits("t", "its history needs the name t_history", "rename or drop t_history there")
+    assert shop.world.lake.tables["t_history"].rows == kept
+    del shop.world.lake.tables["t_history"]
+    shop.cdc()
+    shop.is_equal("t")
+    assert shop.images() == [("insert", 1)]
 
 
 def test_a_table_that_is_created_beside_the_name_of_its_history_waits() -> None:
