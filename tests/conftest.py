@@ -15,6 +15,7 @@ from xdist.scheduler import LoadFileScheduling
 from tests.support import chromium, container_engine, memory_folder, pgbouncer
 from tests.support import spark as spark_support
 from tests.support.postgres import Server, server_kind, test_server
+from tests.support.spark_engine import ENGINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +80,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--history-transactions") != HISTORY_TRANSACTIONS:
         for item in items:
             item.add_marker(pytest.mark.timeout(0))  # a proof takes as long as it takes
+    for item in items:
+        if ENGINE == "spark" and (mark := item.get_closest_marker("needs_warehouse")):
+            item.add_marker(pytest.mark.skip(reason=f"the engine Spark differs: {mark.args[0]}"))
     marked = [item for item in items if item.get_closest_marker("spark")]
     if marked and not spark_support.kind():
         for item in marked:

@@ -15,6 +15,8 @@ from tests.support.bundle import BUNDLE, ROOT
 
 @dataclass(frozen=True)
 class CleanEnvironment:
+    #: Of the serverless environment.
+    version: str
     python: Path
     versions: dict[str, str]
 
@@ -45,7 +47,8 @@ def clean_environment(folder: Path, wheel: Path, version: str) -> CleanEnvironme
     uv(*install, *needed, "--constraints", str(constraints.shipped_file(version)))
     uv(*install, str(wheel), "-r", str(constraints.CONSTRAINTS))
     frozen = uv("pip", "freeze", "--python", str(python)).splitlines()
-    return CleanEnvironment(python, dict(line.split("==") for line in frozen if "==" in line))
+    versions = dict(line.split("==") for line in frozen if "==" in line)
+    return CleanEnvironment(version, python, versions)
 
 
 def _interpreter() -> str:

@@ -97,6 +97,8 @@ def _import_all(kind: str) -> None:
                 importlib.import_module(module.name)
     for name in ("entrypoints.container", "entrypoints.wheel", *_LATER, *_OF_DESTINATIONS[kind]):
         importlib.import_module(name)
+    if kind == "databricks" and os.environ.get("PGBRONZE_TEST_ENGINE") == "spark":
+        importlib.import_module("pyspark.sql.connect.session")
 
 
 def _serve(requests: socket.socket) -> Callable[[], object] | None:
@@ -179,6 +181,10 @@ def _become(request: dict[str, Any], streams: list[int]) -> Callable[[], object]
     os.chdir(request["folder"])
     time.tzset()
     tempfile.tempdir = None
+    if "PGBRONZE_TEST_VOLUMES" in os.environ:
+        from tests.support.spark_engine import find_volumes
+
+        find_volumes()
     random.seed()
     script, arguments = request["script"], request["arguments"]
     if script:

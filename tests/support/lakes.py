@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from tests.support.spark_engine import ENGINE, settings_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,8 +94,10 @@ class WarehouseLake(Lake):
 
     def __post_init__(self) -> None:
         """The settings, where a user keeps them: dlt's file of secrets."""
-        credentials = self.warehouse.dlt_credentials()
-        parameters = credentials.pop("connection_parameters")
+        credentials: dict[str, Any] = {"catalog": self.warehouse.catalog}
+        if ENGINE == "warehouse":
+            credentials = self.warehouse.dlt_credentials()
+        parameters = credentials.pop("connection_parameters", {})
         lines = ["[destination.databricks.credentials]"]
         lines += [f"{key} = {json.dumps(value)}" for key, value in credentials.items()]
         lines += ["[destination.databricks.credentials.connection_parameters]"]
@@ -103,7 +107,8 @@ class WarehouseLake(Lake):
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"PIPELINE__DESTINATION": self.kind}
+        engine = settings_of(self.warehouse) if ENGINE == "spark" else {}
+        return {"PIPELINE__DESTINATION": self.kind, **engine}
 
     def read(self, table: str) -> pa.Table:
         return self.warehouse.read_table("bronze", table)

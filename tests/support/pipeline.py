@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 from unittest import mock
 
 from tests.support.forked import Process
+from tests.support.spark_engine import ENGINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
     from cdc_core.ports.destination import Destination
 
 COMMAND = str(Path(sys.executable).with_name("pgbronze"))
+#: The same with the folders of volumes, as in a job on Databricks.
+IN_A_JOB = f"""
+import sys
+sys.path.append({str(Path(__file__).parents[2])!r})
+from tests.support.spark_engine import find_volumes
+find_volumes()
+from entrypoints.wheel import command
+command()
+"""
 
 
 class Settled(Protocol):
@@ -97,8 +107,10 @@ class Installed(Pipeline):
     """As `Pipeline`, by the console script: with its own interpreter and all of its imports."""
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
+        by_warehouse = ENGINE == "warehouse"
+        command = [COMMAND] if by_warehouse else [sys.executable, "-c", IN_A_JOB]
         return subprocess.Popen(
-            [COMMAND, *arguments],
+            [*command, *arguments],
             env=self.environment,
             cwd=self.lake.path,
             text=True,
@@ -157,16 +169,18 @@ class Service:
         environ |= self.settings
         # dlt's files of settings are sought where the command would have run.
         environ["DLT_PROJECT_DIR"] = str(self.lake.path)
+        session = {name: value for name, value in environ.items() if name == "SPARK_REMOTE"}
         container = Container.from_settings(load_settings(environ=environ))
         if self.destination is not None:
             container.destination.override(self.destination())
         try:
-            match command:
-                case "snapshot":
-                    container.take_snapshot().run(tables)
-                case "cdc":
-                    container.stream_changes().run()
-                case _:
-                    raise AssertionError(command)
+            with mock.patch.dict(os.environ, session):
+                match command:
+                    case "snapshot":
+                        container.take_snapshot().run(tables)
+                    case "cdc":
+                        container.stream_changes().run()
+                    case _:
+                        raise AssertionError(command)
         finally:
             container.shutdown_resources()

@@ -1,22 +1,21 @@
-"""A destination on the local warehouse.
-
-`PGBRONZE_TEST_ENGINE=spark` has a Spark session run the statements of all tests that use `opened`.
-"""
+"""A destination on the local warehouse, with the engine of `tests.support.spark_engine`."""
 
 from __future__ import annotations
 
-import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
+from adapters.dlt_destination.databricks import spark_connection
 from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.databricks.retry import RetryPolicy
 from adapters.dlt_destination.settings import PipelineSettings
-from tests.support.spark_engine import opened_by, session_of
+from tests.support.spark_engine import ENGINE, opened_by, session_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from cdc_core.ports.destination import Destination
@@ -42,8 +41,30 @@ def in_one_transaction() -> bool:
 
 @pytest.fixture
 def engine() -> str:
-    """What runs the statements; parametrized by tests of both, or for all by the environment."""
-    return os.environ.get("PGBRONZE_TEST_ENGINE", "warehouse")
+    """What runs the statements; parametrized by tests of both."""
+    return ENGINE
+
+
+@pytest.fixture
+def keeping_files(
+    warehouse: Warehouse, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], AbstractContextManager[None]]:
+    """A function: within its block no file of a volume is removed, whoever tries."""
+
+    def fails(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    @contextmanager
+    def keeping() -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            if engine == "spark":
+                patch.setattr(spark_connection, "_remove", fails)
+            else:
+                warehouse.add_fault("REMOVE", "error", times=100)
+            yield
+            warehouse.clear_faults()
+
+    return keeping
 
 
 @pytest.fixture

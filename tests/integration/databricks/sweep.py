@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import psycopg
 import pyarrow.compute as pc
 
-from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.values.errors import CdcError
 from tests.integration.databricks.conftest import PATIENCE
@@ -44,6 +43,7 @@ from tests.support.history_model import as_of, assert_log_leads_to
 from tests.support.lakes import WarehouseLake
 from tests.support.pipeline import Service
 from tests.support.postgres import test_server
+from tests.support.spark_engine import ENGINE, databricks_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -58,6 +58,9 @@ STATEMENT = rf"^(?!{re.escape(READ)}|THRIFT|HTTP)"
 
 #: An upload, whose address a storage may refuse.
 UPLOAD = "^HTTP PUT"
+
+#: Those that meet statements of a Spark session too.
+IN_A_SESSION = ("drop_before", "conflict", "drop_after", "delay", "error", "MODIFY")
 
 #: The faults, and where each can strike: an upload or a session meets no conflict.
 FAULTS = {
@@ -75,6 +78,10 @@ FAULTS = {
     "Azure firewall": UPLOAD,
     "MODIFY": STATEMENT,
 }
+
+if ENGINE == "spark":
+    # The others are of logins, of addresses and of HTTP, which a session has nothing to do with.
+    FAULTS = {kind: at for kind, at in FAULTS.items() if kind in IN_A_SESSION}
 
 #: Those that no sending again cures: an operator does, or another run.
 LASTING = ("error", "address blocked", "warehouse not allowed", "Azure firewall", "MODIFY")
@@ -156,9 +163,9 @@ class Shop:
         self.service = Service(
             self.dsn,
             WarehouseLake(self.warehouse, self.folder),
-            lambda: databricks_destination(
+            lambda: databricks_on(
+                self.warehouse,
                 settings,
-                self.warehouse.dlt_credentials(),
                 multi_table_transaction=self.in_one_transaction,
                 retry_policy=PATIENCE,
             ),

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tests.integration.warehouse.client import Warehouse
 
 
+pytestmark = pytest.mark.needs_warehouse("Logins and network")
+
 SHORT = RetryPolicy(first_wait=0.01, longest_wait=0.05, seconds_away=1.0)
 IMPATIENT = RetryPolicy(attempts=2, first_wait=0.01)
 

@@ -27,6 +27,7 @@ from tests.integration.databricks.conftest import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from cdc_core.ports.destination import Destination
@@ -55,6 +56,7 @@ def changes(number: int) -> LoadBatch:
     return LoadBatch(merges=(keyed(KEYED, rows), multiset(BAG, events)))
 
 
+@pytest.mark.needs_warehouse("Sessions")
 @pytest.mark.parametrize("kind", ["drop_before", "drop_after", "http"])
 def test_opening_a_session_is_tried_again(
     opened: Callable[[], Destination], warehouse: Warehouse, kind: str
@@ -64,6 +66,7 @@ def test_opening_a_session_is_tried_again(
         assert destination.read_checkpoint() is None
 
 
+@pytest.mark.needs_warehouse("Sessions")
 def test_a_warehouse_that_forgot_all_sessions_gets_the_statement_again(
     opened: Callable[[], Destination],
 ) -> None:
@@ -92,6 +95,7 @@ def _connect(destination: Destination) -> Any:
         sessions._idle = idle
 
 
+@pytest.mark.needs_warehouse("No answer")
 def test_a_warehouse_that_is_away_is_waited_for_once(
     warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,15 +150,13 @@ def test_a_failed_load_leaves_no_files_and_says_no_values(
 
 
 def test_what_a_killed_run_left_is_swept(
-    opened: Callable[[], Destination], warehouse: Warehouse
+    opened: Callable[[], Destination], keeping_files: Callable[[], AbstractContextManager[None]]
 ) -> None:
-    warehouse.add_fault("REMOVE", "error", times=100)
     volume = "main.bronze_staging._dlt_staging_load_volume"
-    with opened() as destination:
+    with keeping_files(), opened() as destination:
         destination.load(changes(10), checkpoint(10))
         left = (destination.volumes() or {})[volume]
         assert len(left) == 2
-    warehouse.clear_faults()
     with opened() as destination:
         destination.load(changes(11), checkpoint(11))
         assert (destination.volumes() or {})[volume] == []

@@ -178,6 +178,7 @@ def test_a_schedule_takes_the_place_of_the_continuous_job() -> None:
 # What a run costs.
 
 
+@pytest.mark.needs_warehouse("Number of statements")
 def test_costs_are_those_of_the_page(database: str, warehouse: Warehouse, tmp_path: Path) -> None:
     rows = re.findall(
         r"^\| ([^|]+) \| `([^`]+)` \| (\d+) \| (\d+) \| (\d+) \|$", COSTS, re.MULTILINE

@@ -24,17 +24,17 @@ from tests.contracts.destination_contract import checkpoint, content
 _RUN = """
 import sys
 from pathlib import Path
-from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from tests.contracts.destination_contract import checkpoint
 from tests.integration.databricks import test_faults
 from tests.integration.warehouse.client import Warehouse
+from tests.support.spark_engine import databricks_on
 
 warehouse, work = Warehouse.from_json(sys.argv[1]), Path(sys.argv[2])
 batch, in_one_transaction = sys.argv[3], sys.argv[4] == "True"
-with databricks_destination(
+with databricks_on(
+    warehouse,
     PipelineSettings("pgbronze", "bronze", work),
-    warehouse.dlt_credentials(),
     multi_table_transaction=in_one_transaction,
 ) as destination:
     if batch == "snapshot":
@@ -47,7 +47,7 @@ with databricks_destination(
 @pytest.mark.parametrize(
     ("batch", "statement", "in_one_transaction"),
     [
-        ("changes", "PUT", False),
+        pytest.param(*("changes", "PUT", False), marks=pytest.mark.needs_warehouse("Files")),
         ("changes", "MERGE INTO", False),
         ("changes", "INSERT INTO .*_dlt_loads", False),
         ("snapshot", "INSERT OVERWRITE", False),

@@ -31,6 +31,7 @@ from tests.support.clean_environment import CleanEnvironment, built_wheel, clean
 from tests.support.delta_live_tables import in_the_way
 from tests.support.forked import Process
 from tests.support.lakes import WarehouseLake
+from tests.support.spark_engine import ENGINE
 from tests.support.workload import TABLES, Workload, assert_equal
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ class Workspace:
             catalog=self.warehouse.catalog,
             secret_scope="team",
             secret_key="shop",
-            **{"http_path": self.warehouse.http_path, **variables},
+            **{"http_path": "" if self.session else self.warehouse.http_path, **variables},
         )[name]
         task_key = task_key or name
         script = tasks(job)[task_key]
@@ -219,7 +220,8 @@ def workspace(
     database: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Workspace:
-    """A workspace whose secret scope holds the connection string of the database."""
+    """A workspace whose secret scope holds the connection string of the database, with the chosen
+    engine."""
     for name, value in warehouse.environment.items():
         monkeypatch.setenv(name, value)
     scopes = WorkspaceClient().secrets
@@ -232,7 +234,24 @@ def workspace(
     dsn = f"postgresql://{user}:{PASSWORD}@{place}{urlsplit(database).path}"
     scopes.put_secret("team", "shop", string_value=dsn)
     scopes.put_secret("team", "principal", string_value=warehouse.client_secret)
-    return Workspace(serverless, warehouse, tmp_path)
+    found = Workspace(serverless, warehouse, tmp_path)
+    return in_sessions(found) if ENGINE == "spark" else found
+
+
+def in_sessions(workspace: Workspace) -> Workspace:
+    """The same without a warehouse: the jobs' own Spark sessions run the statements."""
+    environment, warehouse = workspace.environment, workspace.warehouse
+    client = environment.python.parents[2] / "client"
+    if not client.exists():
+        uv(
+            *("pip", "install", "--target", str(client), "--python", str(environment.python)),
+            f"pyspark-client=={CLIENTS[environment.version]}.*",
+            *("--constraints", str(constraints.shipped_file(environment.version))),
+        )
+    session = SESSION.format(
+        client=str(client), remote=warehouse.spark_remote(), root=warehouse.root
+    )
+    return replace(workspace, session=session)
 
 
 every_environment = pytest.mark.parametrize("serverless", constraints.ENVIRONMENTS, indirect=True)
@@ -268,23 +287,9 @@ def test_the_wheel_runs_in_every_environment(workspace: Workspace, database: str
 
 
 @every_environment
-def test_the_jobs_run_without_a_warehouse(
-    workspace: Workspace, database: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    """Their own Spark sessions run the statements."""
-    environment = request.node.callspec.params["serverless"]
-    client = tmp_path / "client"
-    uv(
-        *("pip", "install", "--target", str(client)),
-        *("--python", str(workspace.environment.python)),
-        f"pyspark-client=={CLIENTS[environment]}.*",
-        *("--constraints", str(constraints.shipped_file(environment))),
-    )
+def test_the_jobs_run_without_a_warehouse(workspace: Workspace, database: str) -> None:
     warehouse = workspace.warehouse
-    session = SESSION.format(
-        client=str(client), remote=warehouse.spark_remote(), root=warehouse.root
-    )
-    workspace = replace(workspace, session=session)
+    workspace = in_sessions(workspace)
     lake = JobLake(warehouse, workspace.folder)
     before = warehouse.counters().get("thrift_requests", 0)
     with psycopg.connect(database, autocommit=True) as connection:
@@ -292,7 +297,7 @@ def test_the_jobs_run_without_a_warehouse(
         workload = Workload(connection, seed=24)
         for name, more in (("full_load", {}), ("cdc_stream", {"follow_seconds": "0"})):
             workload.run(20)
-            found = workspace.run("hook first", name, variables={"http_path": ""}, **more)
+            found = workspace.run("hook first", name, **more)
             assert found.succeeded, found
             assert_equal(connection, lake)
     assert warehouse.counters().get("thrift_requests", 0) == before

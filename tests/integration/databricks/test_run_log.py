@@ -70,6 +70,7 @@ class TestDatabricks(RunLogContract):
             destination.write_receipt(FULL, tables_of(FULL))
             assert list(destination.receipts(10)) == [FULL]
 
+    @pytest.mark.needs_warehouse("No answer")
     def test_a_warehouse_that_is_away_does_not_hold_the_run(
         self,
         opened: Callable[[], Destination],

@@ -19,6 +19,7 @@ from tests.integration.databricks.sweep import (
     fault,
     sweep,
 )
+from tests.support.spark_engine import ENGINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
 
     from tests.integration.warehouse.client import Warehouse
 
-#: Those after which the statement is sent again.
-PASSING = [kind for kind in FAULTS if kind not in LASTING]
+#: Those after which the statement is sent again. The client of a session asks for the answer that
+#: was lost (`drop_after`), so a fault behind that one would never strike.
+PASSING = [kind for kind in FAULTS if kind not in LASTING and (kind, ENGINE) != ("delay", "spark")]
+#: Of a session fewer: those for files are none.
+STATEMENTS = 10 if ENGINE == "warehouse" else 5
 
 
 @pytest.fixture
@@ -60,7 +64,7 @@ def test_every_statement_meets_every_fault(shop: Shop, warehouse: Warehouse, run
             if armed["pattern"] == UPLOAD:
                 assert armed["fired"] > 0
                 continue
-            assert len(places) > 10
+            assert len(places) > STATEMENTS
             assert armed["fired"] >= len(places), armed["kind"]
         warehouse.clear_faults()
         shop.assert_equal()
@@ -75,4 +79,4 @@ def test_every_statement_meets_every_fault(shop: Shop, warehouse: Warehouse, run
 @pytest.mark.parametrize("run", ["snapshot", "cdc"])
 def test_a_run_that_fails_at_any_statement_is_run_again(shop: Shop, run: str) -> None:
     """In one transaction, statements are fewer; `test_transaction` fails the one that counts."""
-    assert sweep(shop, run, "error") > 10
+    assert sweep(shop, run, "error") > STATEMENTS

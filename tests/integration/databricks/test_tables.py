@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.destination import TABLES_AT_ONCE
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.values.errors import DestinationFailed
@@ -23,9 +22,11 @@ from tests.contracts.destination_contract import (
     table_of,
 )
 from tests.integration.databricks.costs import of_the_destination
+from tests.support.spark_engine import databricks_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from cdc_core.ports.destination import Destination
@@ -206,6 +207,7 @@ def test_types_are_those_of_the_contract(
     ]
 
 
+@pytest.mark.needs_warehouse("Number of statements")
 @pytest.mark.parametrize("in_one_transaction", [False, True])
 def test_statements_and_sessions_are_few(
     warehouse: Warehouse, tmp_path: Path, *, in_one_transaction: bool
@@ -244,9 +246,9 @@ def test_tables_are_loaded_at_the_same_time(
 def test_staged_files_may_be_kept(warehouse: Warehouse, tmp_path: Path) -> None:
     """Of a snapshot in the dataset's volume, of changes in that of the staging dataset."""
     for number in (1, 2):
-        with databricks_destination(
+        with databricks_on(
+            warehouse,
             PipelineSettings("pgbronze", "bronze", tmp_path),
-            warehouse.dlt_credentials(),
             keep_staged_files=True,
         ) as destination:
             row = {"id": number, "_cdc_lsn": number}
@@ -303,7 +305,9 @@ def test_rows_of_a_file_that_is_gone_are_missed(
 
 
 def test_pipelines_share_a_volume(
-    opened: Callable[[], Destination], warehouse: Warehouse, tmp_path: Path
+    warehouse: Warehouse,
+    tmp_path: Path,
+    keeping_files: Callable[[], AbstractContextManager[None]],
 ) -> None:
     """One sweeps what it left itself, never what another is about to load."""
     name = "main.shared.files"
@@ -311,18 +315,16 @@ def test_pipelines_share_a_volume(
     query(warehouse, f"CREATE VOLUME {name}")
 
     def pipeline(called: str) -> Destination:
-        return databricks_destination(
+        return databricks_on(
+            warehouse,
             PipelineSettings(called, "bronze", tmp_path / called),
-            warehouse.dlt_credentials(),
             staging_volume_name=name,
         )
 
-    warehouse.add_fault("REMOVE", "error", times=100)
     batch = LoadBatch(merges=(keyed(ORDERS, [{"id": 1, "_cdc_lsn": 1}]),))
-    with pipeline("one") as one:
+    with keeping_files(), pipeline("one") as one:
         one.load(batch, checkpoint(1))
         (left,) = (one.volumes() or {})[name]
-    warehouse.clear_faults()
     assert left.endswith(".main.bronze.one.parquet")
     for called, stays in (("two", [left]), ("one", [])):
         with pipeline(called) as destination:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.settings import PipelineSettings
 from cdc_core.values.errors import DestinationFailed, SettingsError
 from cdc_core.values.merges import LoadBatch, TargetTable
@@ -21,6 +20,7 @@ from tests.contracts.destination_contract import (
     table_of,
 )
 from tests.contracts.history_contract import IMAGE, append, image, versions
+from tests.support.spark_engine import databricks_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,7 +152,7 @@ def test_existing_tables_are_enabled_for_transactions_once(
     opened: Callable[[], Destination], warehouse: Warehouse, tmp_path: Path
 ) -> None:
     settings = PipelineSettings("pgbronze", "bronze", tmp_path / "before")
-    with databricks_destination(settings, warehouse.dlt_credentials()) as before:
+    with databricks_on(warehouse, settings) as before:
         before.load(snapshot(before, 1), checkpoint(1))
     told = []
     for number in (2, 3):

@@ -12,6 +12,7 @@ from adapters.dlt_destination.delta.store import DeltaStore
 from adapters.dlt_destination.duckdb.store import DuckDbStore
 from adapters.dlt_destination.settings import PipelineSettings
 from tests.integration.destination.stores import Store
+from tests.support.spark_engine import place_on
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,8 +29,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
             return Store(DeltaStore, str(tmp_path / "lake"))
         case _:
             warehouse: Warehouse = request.getfixturevalue("warehouse")
-            place = {"credentials": warehouse.dlt_credentials()}
-            return Store(DatabricksStore, place, ("pgbronze", RetryPolicy()))
+            credentials, engine = place_on(warehouse)
+            others = ("pgbronze", RetryPolicy(), engine)
+            return Store(DatabricksStore, {"credentials": credentials}, others)
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.delta.factory import delta_destination
 from adapters.dlt_destination.duckdb.factory import duckdb_destination
 from adapters.dlt_destination.settings import PipelineSettings
@@ -32,6 +31,7 @@ from cdc_core.values.merges import (
 )
 from tests.contracts.destination_contract import Content, replacing
 from tests.integration.warehouse.client import Warehouse
+from tests.support.spark_engine import databricks_on
 
 if TYPE_CHECKING:
     from cdc_core.ports.destination import Destination
@@ -51,7 +51,7 @@ def open_destination(kind: str, folder: Path) -> Destination:
             return delta_destination(settings, str(folder / "lake"))
         case _:
             warehouse = Warehouse.from_json((folder / "warehouse.json").read_text())
-            return databricks_destination(settings, warehouse.dlt_credentials())
+            return databricks_on(warehouse, settings)
 
 
 def batch(step: int) -> LoadBatch:

@@ -9,12 +9,12 @@ import duckdb
 import pyarrow as pa
 
 from adapters.dlt_destination.databricks import store as databricks_store
-from adapters.dlt_destination.databricks.factory import databricks_destination
 from adapters.dlt_destination.destination import DltDestination
 from adapters.dlt_destination.duckdb.factory import duckdb_destination
 from adapters.dlt_destination.duckdb.store import DuckDbStore
 from cdc_core.values.merges import ColumnRename, LoadBatch, TableRename, TargetTable
 from tests.contracts.destination_contract import ORDERS, checkpoint, keyed, replacing, table_of
+from tests.support.spark_engine import databricks_on
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +58,7 @@ def test_a_warehouse_counts_in_statements_of_bounded_size(
     settings: PipelineSettings, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(databricks_store, "TABLES_PER_COUNT", 4)
-    with databricks_destination(settings, warehouse.dlt_credentials()) as destination:
+    with databricks_on(warehouse, settings) as destination:
         fill(destination, targets(9))
         warehouse.clear_log()
         assert destination.tables() == {f"t{n}": 1 for n in range(9)}

@@ -106,11 +106,6 @@ class Warehouse:
         """For `SparkSession.builder.remote`: a session as a job on Databricks has one."""
         return f"sc://127.0.0.1:{self._control('POST', 'spark', {})['port']}"
 
-    def local_path(self, place: str) -> Path:
-        """Where a file of a volume is on this machine, as `/Volumes` is on Databricks."""
-        catalog, schema, volume, *rest = place.removeprefix("/Volumes/").split("/")
-        return Path(self.root, catalog, schema.lower(), "volumes", volume, *rest)
-
     # -- its tables, read without it
 
     def table_path(self, schema: str, table: str, catalog: str | None = None) -> Path:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.spark_engine import chosen_for
+
 from .client import Warehouse
 
 if TYPE_CHECKING:
@@ -57,7 +59,8 @@ def running_warehouse(root: Path, catalog: str = "main") -> Iterator[Warehouse]:
 @pytest.fixture(scope="session")
 def warehouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
     """The server, for the whole session."""
-    with running_warehouse(tmp_path_factory.mktemp("warehouse") / "root") as running:
+    root = tmp_path_factory.mktemp("warehouse") / "root"
+    with running_warehouse(root) as running, chosen_for(running):
         yield running
 
 
