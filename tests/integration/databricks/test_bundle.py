@@ -71,10 +71,11 @@ def scope(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "client.4")
 
 
+@pytest.mark.parametrize("given", [GIVEN, {"catalog": "main"}], ids=["warehouse", "no warehouse"])
 @pytest.mark.parametrize("target", BUNDLE["targets"])
-def test_jobs_are_what_the_published_classes_take(target: str) -> None:
+def test_jobs_are_what_the_published_classes_take(target: str, given: dict[str, str]) -> None:
     hook = {"id": "0481e838-0a59-4eff-9541-a4ca6f149574"}
-    found = jobs(target, **GIVEN, notify=["ops@example.com"], notify_webhooks=[hook])
+    found = jobs(target, **given, notify=["ops@example.com"], notify_webhooks=[hook])
     assert tuple(found) == tuple(JOBS)
     for name, job in found.items():
         # Equal: the classes would turn a value of another type into theirs.
