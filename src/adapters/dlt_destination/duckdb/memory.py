@@ -79,6 +79,7 @@ class MemoryLimit:
         self._given: dict[str, Any] | None = None
         #: Tables changed since the last checkpoint.
         self._changed = 0
+        self._checkpoints = 0
         #: Whether the user set the limit. DuckDB then decides when to make a checkpoint.
         self.fixed = False
 
@@ -145,6 +146,7 @@ class MemoryLimit:
         again."""
         if self.fixed:
             return
+        before = self._checkpoints
         query = "SELECT wal_size FROM pragma_database_size() WHERE database_name = "
         # Tables that others are writing may have taken all the memory, even that for a query.
         ((size,),) = self.within(
@@ -153,10 +155,13 @@ class MemoryLimit:
         if _bytes(size) < CHECKPOINT_BYTES and self._changed < CHECKPOINT_TABLES:
             return
         with self._lock:
+            if self._checkpoints > before:  # another thread has made it meanwhile
+                return
             _limit(connection, self.most)
             try:
                 connection.execute("CHECKPOINT")
                 self._changed = 0
+                self._checkpoints += 1
             except Exception as error:
                 # Another transaction is open. The checkpoint is tried again after it.
                 if "other write transactions" not in str(error):
