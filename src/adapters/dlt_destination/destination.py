@@ -274,7 +274,7 @@ class DltDestination:
         return self._opened or self._with_dlt()
 
     def _with_dlt(self) -> Dataset:
-        """Return the dataset as dlt opens it, which need not exist."""
+        """Return the dataset, opened by dlt. It need not exist."""
         packages = _import_packages()
         if not isinstance(self._opened, packages.Packages):
             self._prepare()

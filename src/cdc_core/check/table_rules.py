@@ -55,8 +55,7 @@ def tables_findings(
     yield from _unpublished(tables, facts)
     names = {table.relation.oid: table.relation.table for table in tables}
     targets = target_names(names, states, first_schema, naming)
-    by_oid = {table.relation.oid: table for table in tables}
-    conflicts = history_conflicts(by_oid, targets, states)
+    conflicts = history_conflicts(tables, targets, states)
     for table in tables:
         name = table.relation.table
         target = targets[table.relation.oid]

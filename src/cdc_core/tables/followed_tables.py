@@ -451,7 +451,7 @@ class FollowedTables:
         """Set aside tables whose history cannot have its names, or that have such a name; follow
         those again for which this has changed."""
         before = self.conflicts
-        self.conflicts = history_conflicts(self.sources, self.targets, states)
+        self.conflicts = history_conflicts(self.sources.values(), self.targets, states)
         for oid in before.keys() - self.conflicts.keys():
             if self.set_aside.get(oid) == str(before[oid]):
                 del self.set_aside[oid]

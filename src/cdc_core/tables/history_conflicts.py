@@ -27,7 +27,7 @@ _ADDED = {
 
 
 def history_conflicts(
-    tables: Mapping[int, SourceTable],
+    tables: Iterable[SourceTable],
     targets: Mapping[int, str],
     states: Mapping[int, TableState],
 ) -> dict[int, OperatorNeeded]:
@@ -37,9 +37,10 @@ def history_conflicts(
     a table and a history that need the same name, the table keeps it if it has it already;
     otherwise the history gets it.
     """
-    owners = {targets[oid].casefold(): oid for oid in tables}
+    by_oid = {table.relation.oid: table for table in tables}
+    owners = {targets[oid].casefold(): oid for oid in by_oid}
     found: dict[int, OperatorNeeded] = {}
-    for oid, table in tables.items():
+    for oid, table in by_oid.items():
         name = table.relation.table
         if column := _taken_column(table):
             found[oid] = OperatorNeeded(
@@ -50,7 +51,7 @@ def history_conflicts(
             other = owners.get(history.casefold())
             if other is None:
                 continue
-            other_name = tables[other].relation.table
+            other_name = by_oid[other].relation.table
             if other in states and states[other].target == targets[other]:
                 found[oid] = OperatorNeeded(
                     f"its history needs the name {history}, which table {other_name} has",

@@ -7,6 +7,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from cdc_core.ports.catalog import Reason
+from cdc_core.tables.history_conflicts import history_conflicts
 from cdc_core.values.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from cdc_core.ports.catalog import Schemas, SourceTable
     from cdc_core.values.checkpoint import TableState
+    from cdc_core.values.errors import CdcError
     from cdc_core.values.relation import TableName
 
 #: Tables that dlt created, in a database that was once a destination.
@@ -83,3 +85,12 @@ def choose_tables(found: Sequence[SourceTable], globs: Sequence[str]) -> list[So
             "globs match schema.table, or the bare name; pgbronze check lists the tables",
         )
     return [table for table in found if not globs or table.relation.table.matches(globs)]
+
+
+def refused_tables(
+    found: Sequence[SourceTable], targets: Mapping[int, str], states: Mapping[int, TableState]
+) -> dict[int, CdcError]:
+    """Return the tables that cannot be read, by oid, each with the reason. Arguments as in
+    `history_conflicts`."""
+    refused = {table.relation.oid: table.refused for table in found if table.refused}
+    return {**refused, **history_conflicts(found, targets, states)}

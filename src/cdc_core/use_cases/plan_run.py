@@ -12,9 +12,8 @@ from cdc_core.plan.plan import PlannedTable, Run, RunPlan
 from cdc_core.plan.table_planner import TablePlanner
 from cdc_core.plan.unpublished_catalog import UnpublishedCatalog
 from cdc_core.tables.follow import follow_tables
-from cdc_core.tables.history_conflicts import history_conflicts
 from cdc_core.tables.renames import table_renames
-from cdc_core.tables.selection import require_schemas
+from cdc_core.tables.selection import refused_tables, require_schemas
 from cdc_core.tables.target_names import target_names
 from cdc_core.values.checkpoint import TableStatus
 from cdc_core.values.history import log_of, versions_of
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from cdc_core.ports.source_monitor import SourceMonitor
     from cdc_core.tables.followed_tables import FollowedTables
     from cdc_core.values.checkpoint import Checkpoint, TableState
-    from cdc_core.values.errors import CdcError
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,7 @@ class PlanRun:
         renames = table_renames(checkpoint.tables, targets, self.destination.columns)
         renamed = list(held.rename(renames.possible))
         tables = self._planner(catalog, facts, held, renamed)
-        sources = {table.relation.oid: table for table in found}
-        refused: dict[int, CdcError] = {oid: t.refused for oid, t in sources.items() if t.refused}
-        refused |= history_conflicts(sources, targets, known)
+        refused = refused_tables(found, targets, known)
         planned = [
             tables.set_aside(table, targets[table.relation.oid], str(refused[table.relation.oid]))
             if table.relation.oid in refused

@@ -130,7 +130,7 @@ class ShowStatus:
         """Why tables wait for a name, by oid."""
         names = {oid: table.relation.table for oid, table in found.items()}
         targets = target_names(names, states, self.first_schema, self.destination.naming)
-        conflicts = history_conflicts(found, targets, states)
+        conflicts = history_conflicts(found.values(), targets, states)
         return {oid: str(error) for oid, error in conflicts.items()}
 
     def _count(self, marking: Collection[str]) -> tuple[Mapping[str, int], Mapping[str, int], str]:

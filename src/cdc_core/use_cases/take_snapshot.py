@@ -11,8 +11,7 @@ from cdc_core.full_load.start import FullLoadStart, unread_tables
 from cdc_core.ports.progress import Checkpointed, Listeners, Note, Progress, Warned
 from cdc_core.runs.recorder import RunRecorder
 from cdc_core.slot.continuity import confirmable
-from cdc_core.tables.history_conflicts import history_conflicts
-from cdc_core.tables.selection import choose_tables, require_schemas
+from cdc_core.tables.selection import choose_tables, refused_tables, require_schemas
 from cdc_core.tables.target_names import target_names
 from cdc_core.use_cases.stream_changes import StreamChanges
 from cdc_core.values.errors import DefinitionChanged, TablesLocked, TablesRefused
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from cdc_core.ports.change_source import ChangeSource, SlotState
     from cdc_core.ports.destination import Destination
     from cdc_core.ports.snapshot_source import Snapshot, SnapshotSource
-    from cdc_core.values.checkpoint import Checkpoint, TableState
+    from cdc_core.values.checkpoint import Checkpoint
     from cdc_core.values.errors import CdcError
     from cdc_core.values.lsn import Lsn
 
@@ -115,8 +114,11 @@ class TakeSnapshot:
         known = start.with_targets(self.first_schema, naming, all_tables=not globs)
         targets = target_names(names, known, self.first_schema, naming)
         wanted = {table.relation.oid: table for table in choose_tables(found, globs)}
-        unreadable = _refused(found, targets, known)
-        refused = {oid: error for oid, error in unreadable.items() if oid in wanted}
+        refused = {
+            oid: error
+            for oid, error in refused_tables(found, targets, known).items()
+            if oid in wanted
+        }
         chosen = [table for oid, table in wanted.items() if oid not in refused]
         if locked := [str(table.relation.table) for table in chosen if table.locked]:
             raise TablesLocked(locked)
@@ -157,7 +159,7 @@ class TakeSnapshot:
             targets = target_names(
                 tables, checkpoint.tables, self.first_schema, self.destination.naming
             )
-            refused = _refused(found, targets, checkpoint.tables)
+            refused = refused_tables(found, targets, checkpoint.tables)
             counts.refused |= {oid: error for oid, error in refused.items() if oid in unsteady}
             chosen = [t for t in found if t.relation.oid in unsteady - refused.keys()]
             names = [str(table.relation.table) for table in chosen]
@@ -207,15 +209,6 @@ class _Chosen:
     tables: Sequence[tuple[SourceTable, str]]
     refused: Mapping[int, CdcError]
     horizon: int
-
-
-def _refused(
-    found: Sequence[SourceTable], targets: Mapping[int, str], states: Mapping[int, TableState]
-) -> dict[int, CdcError]:
-    """Return the tables that cannot be read, by oid, each with the reason."""
-    tables = {table.relation.oid: table for table in found}
-    refused = {oid: table.refused for oid, table in tables.items() if table.refused}
-    return {**refused, **history_conflicts(tables, targets, states)}
 
 
 def _complete(checkpoint: Checkpoint, counts: TablesRead, horizon: int) -> Checkpoint:

@@ -34,6 +34,7 @@ from adapters.spark import snapshot_source
 from adapters.spark.snapshot_source import SparkSnapshotSource
 from tests.integration.spark.conftest import Folders, laid_out
 from tests.support import oracle
+from tests.support.beside import Beside
 from tests.support.forked import Process
 from tests.support.lakes import LocalLake
 from tests.support.pipeline import Pipeline
@@ -109,22 +110,13 @@ def _plain_rows(sql: psycopg.Connection[Any], table: str) -> list[int]:
     ]
 
 
-class Writer(threading.Thread):
+class Writer(Beside):
     """Changes some rows of each table until the block ends."""
 
     def __init__(self, dsn: str, tables: Sequence[str], seed: int) -> None:
-        super().__init__(daemon=True)
+        super().__init__()
         self._dsn, self._tables, self._chance = dsn, tables, random.Random(seed)
-        self._ended = threading.Event()
         self.changed = 0
-
-    def __enter__(self) -> Writer:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self.join()
 
     def run(self) -> None:
         with psycopg.connect(self._dsn, autocommit=True) as sql:
@@ -132,7 +124,7 @@ class Writer(threading.Thread):
                 table: sql.execute(f"SELECT max(id) FROM {table}".encode()).fetchone()[0]  # type: ignore[index]
                 for table in self._tables
             }
-            while not self._ended.wait(0.05):
+            while not self.ended.wait(0.05):
                 table = self._chance.choice(self._tables)
                 first = self._chance.randint(1, most[table])
                 rows = f"WHERE id BETWEEN {first} AND {first + CHANGED_ROWS}"

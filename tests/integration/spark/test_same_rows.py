@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import threading
 from contextlib import closing
 from dataclasses import replace
 from operator import itemgetter
@@ -22,6 +21,7 @@ from cdc_core.tables.table_rules import RuleSet
 from cdc_core.values.masks import Hasher
 from cdc_core.values.table_rules import ColumnRule, Rule
 from tests.integration.spark.conftest import Folders, cells, laid_out
+from tests.support.beside import Beside
 from tests.support.lakes import LocalLake
 from tests.support.oracle import assert_equal
 from tests.support.pipeline import InProcess
@@ -54,26 +54,17 @@ def tables(sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> list[str
     return [wide.name for wide in wides]
 
 
-class Writer(threading.Thread):
+class Writer(Beside):
     """Changes rows of the tables until the block ends."""
 
     def __init__(self, database: str, tables: list[str]) -> None:
-        super().__init__(daemon=True)
+        super().__init__()
         self._database, self._tables = database, tables
-        self._ended = threading.Event()
         self.rounds = 0
-
-    def __enter__(self) -> Writer:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self.join()
 
     def run(self) -> None:
         with psycopg.connect(self._database, autocommit=True) as sql:
-            while not self._ended.wait(0.1):
+            while not self.ended.wait(0.1):
                 for table in self._tables:
                     sql.execute(f"UPDATE {table} SET n = n + 1 WHERE id % 3 = 0".encode())
                     sql.execute(f"UPDATE {table} SET id = -id WHERE id % 7 = 1".encode())
