@@ -174,13 +174,14 @@ def _file(credentials: Any) -> Path | None:
 
 def _require_columns(client: _Client) -> None:
     """Raise `ValueError` unless dlt's tables have the columns that are known here."""
-    rows = client.execute_sql(
-        "SELECT table_name, column_name FROM duckdb_columns() WHERE table_name IN (%s, %s) "
-        "AND database_name = current_database() AND schema_name = %s",
-        *(STATES, LOADS, client.dataset_name),
-    )
-    if set(rows) != {(table, column) for table in _COLUMNS for column in _COLUMNS[table]}:
-        raise ValueError("dlt's tables have other columns")
+    for table, columns in _COLUMNS.items():
+        # Not `duckdb_columns`, which takes as long as there are tables.
+        rows = client.execute_sql(
+            "SELECT name FROM pragma_table_info(%s)",
+            f"{client.fully_qualified_dataset_name()}.{table}",
+        )
+        if {name for (name,) in rows} != {*columns}:
+            raise ValueError(f"{table} has other columns")
 
 
 class _Client:
